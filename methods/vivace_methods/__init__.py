@@ -1,0 +1,1 @@
+"""Inference methods on transformers models and the stopwatch; they arrive with the efficiency tracks."""

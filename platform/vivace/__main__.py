@@ -1,0 +1,5 @@
+"""`python -m vivace`: the program `vivace`."""
+
+from vivace.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Audio: decoding what datasets bring, and encoding what models are sent."""

@@ -1,0 +1,61 @@
+"""The board's columns as people read them, from the rows that machines read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from vivace.cli.common import percent, seconds
+
+SHORT_AXES = {
+    "INFERENCE_MEMORY": "IM",
+    "INSTRUCTION_RETENTION": "IR",
+    "SELF_COHERENCE": "SC",
+    "VOICE_EDITING": "VE",
+}
+
+
+def _rate(row: dict[str, Any], metric: str) -> str:
+    if row[metric] is None:
+        return "–"
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    interval = "" if low is None else f" [{percent(low)}–{percent(high)}]"
+    return percent(row[metric]) + interval
+
+
+def _coverage(row: dict[str, Any]) -> str:
+    text = percent(row["coverage"])
+    if row["coverage"] is not None and row["coverage"] < 1:
+        text += f" (APR {percent(row['apr_min'])}–{percent(row['apr_max'])})"
+    return text
+
+
+def _marks(row: dict[str, Any]) -> str:
+    marks = [
+        "official" if row["official"] else "",
+        "imported" if row["imported"] else "",
+        "transcript input" if row["input_form"] == "transcript" else "",
+        f"retracted: {row['retracted']}" if row["retracted"] else "",
+    ]
+    return ", ".join(mark for mark in marks if mark)
+
+
+def _axis(axis: str) -> Callable[[dict[str, Any]], str]:
+    return lambda row: percent(row["axes"][axis]["apr"]) if axis in row["axes"] else "–"
+
+
+BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "#": lambda row: f"{row['rank']}{'=' if row['tied'] else ''}",
+    "model": lambda row: str(row["model"]),
+    "APR %": lambda row: _rate(row, "apr"),
+    "ARS %": lambda row: _rate(row, "ars"),
+    **{short: _axis(axis) for axis, short in SHORT_AXES.items()},
+    "coverage %": _coverage,
+    "n": lambda row: str(row["n"]),
+    "judge": lambda row: f"{row['judge']} {row['judge_fingerprint'][:6]}",
+    "data": lambda row: str(row["data"]),
+    "first token": lambda row: seconds(row["ttft_median_s"]),
+    "total": lambda row: seconds(row["total_median_s"]),
+    "date": lambda row: str(row["date"])[:10],
+    "": _marks,
+}

@@ -1,0 +1,197 @@
+"""Executing a run from the command line: the spec from flags, progress, Ctrl-C, and the result."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import typer
+
+from vivace.cli.board_table import BOARD_COLUMNS
+from vivace.cli.common import Format, print_rows, say
+from vivace.engine.execution import StopSignal
+from vivace.engine.leases import Heartbeat, register_worker
+from vivace.engine.submissions import (
+    execute_submission,
+    prepare_run,
+    settle_dead_submissions,
+    submit,
+)
+from vivace.errors import UsageError
+from vivace.models.chat import parsed_argument
+from vivace.settings import Settings
+from vivace.spec import RunSpec, assign, parse_spec, read_spec_file
+from vivace.store.database import Database
+from vivace.store.migrate import open_for_reading
+from vivace.store.queries import SubmissionView, board, submissions
+
+EXIT_CODES = {"complete": 0, "incomplete": 3, "cancelled": 3, "interrupted": 130}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run executed here has ended."""
+
+    judging_id: str | None
+    exit_code: int
+    message: str
+
+
+def spec_from(
+    config: Path | None,
+    flags: dict[str, Any],
+    model_args: list[str] | None,
+    judge_args: list[str] | None,
+    assignments: list[str] | None,
+) -> RunSpec:
+    """The spec of a file with the flags given laid over it.
+
+    Raises:
+        UsageError: something in it is wrong.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        values = {str(key).replace("_", "-"): value for key, value in read_spec_file(config).items()}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    for key, given in (("model-arg", model_args), ("judge-arg", judge_args)):
+        for pair in given or []:
+            name, equals, text = pair.partition("=")
+            if not equals or not name:
+                raise UsageError(f"--{key} {pair} is not of the form name=value.")
+            values.setdefault(key, {})[name] = parsed_argument(text)
+    for assignment in assignments or []:
+        assign(values, assignment)
+    return parse_spec(values, f"'{config}' and the flags" if config else "the command line")
+
+
+def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bool) -> Result:
+    """Submit a run and execute it in this process, with progress and Ctrl-C."""
+    database, run, submission_id = submit(spec, settings, queue=None, force=force)
+    settle_dead_submissions(database, None)
+    worker_id = register_worker(database, [], settings.lease_seconds)
+    with (
+        Heartbeat(database, worker_id, settings.lease_seconds) as heartbeat,
+        stop_on_ctrl_c() as stop,
+        _progress(database, submission_id),
+    ):
+        outcome = execute_submission(
+            submission_id,
+            database,
+            settings,
+            heartbeat,
+            stop,
+            run=run,
+            retry_errors=retry_errors,
+            say=say,
+        )
+    view = submissions(database, submission_id)[0]
+    database.close()
+    return Result(view.judging, EXIT_CODES[outcome.status], f"Run {view.run} {outcome.status}: {outcome.message}.")
+
+
+def print_result(result: Result, settings: Settings, format: Format) -> None:
+    """Print the board's row of an ended judging; nothing where it has not ended."""
+    database = open_for_reading(settings)
+    assert database is not None
+    rows = [row.as_json() for row in board(database, include_retracted=True) if row.judging == result.judging_id]
+    if rows:
+        print_rows(rows, format, BOARD_COLUMNS)
+    database.close()
+
+
+def show_plan(spec: RunSpec, settings: Settings, format: Format) -> None:
+    """Print what a run would do, without doing or writing anything."""
+    plan = prepare_run(spec.with_absolute_paths(), settings).describe()
+    print_rows([plan], format, {key: lambda row, key=key: str(row[key]) for key in plan})  # type: ignore[misc]
+
+
+@contextmanager
+def stop_on_ctrl_c() -> Iterator[StopSignal]:
+    """The first Ctrl-C (or SIGTERM) finishes what is in flight, the second aborts."""
+    stop = StopSignal()
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if stop.requested:
+            stop.abort()
+        else:
+            # No printing through a library here: it may be in the middle of its own output.
+            sys.stderr.write("\nfinishing the calls in flight; press Ctrl-C again to drop them\n")
+            stop.request()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(database: Database, submission_id: str) -> Iterator[None]:
+    """A bar on a terminal, a line every ten seconds elsewhere; both read the store, as `vivace status` does."""
+    done = threading.Event()
+    watch = _watch_with_bar if sys.stderr.isatty() else _watch_with_lines
+    thread = threading.Thread(target=watch, args=(database, submission_id, done), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _watch_with_lines(database: Database, submission_id: str, done: threading.Event) -> None:
+    while not done.wait(10.0):
+        view = submissions(database, submission_id)[0]
+        say(
+            f"{view.items_done} of {view.items_planned} replies, {view.verdicts_done} of "
+            f"{view.verdicts_planned} verdicts, {view.errors} failed calls{time_left(view)}"
+        )
+
+
+def _watch_with_bar(database: Database, submission_id: str, done: threading.Event) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True), transient=True,
+    ) as progress:  # fmt: skip
+        task = progress.add_task(submission_id, total=None, note="")
+        while True:
+            ended = done.wait(0.5)
+            view = submissions(database, submission_id)[0]
+            progress.update(
+                task,
+                total=view.items_planned + view.verdicts_planned,
+                completed=view.items_done + view.verdicts_done,
+                description=view.model,
+                note=f"{view.verdicts_done}/{view.verdicts_planned} verdicts, "
+                f"{view.errors} failed calls{time_left(view)}",
+            )
+            if ended:
+                time.sleep(0)
+                return
+
+
+def time_left(view: SubmissionView) -> str:
+    """How long a submission will still take, as a clause; empty where that is not known."""
+    if view.seconds_left is None:
+        return ""
+    minutes, rest = divmod(round(view.seconds_left), 60)
+    return f", about {minutes} min {rest} s left" if minutes else f", about {rest} s left"
+
+
+def echo_ids(**ids: str | None) -> None:
+    """Print ids as data, one a line."""
+    for value in ids.values():
+        if value:
+            typer.echo(value)

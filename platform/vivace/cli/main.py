@@ -1,0 +1,117 @@
+"""The programs `vivace` and `submit-model`: verbs put together, errors turned into sentences and exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from vivace import __version__
+from vivace.cli import (
+    cancel,
+    db,
+    demo,
+    doctor,
+    export,
+    import_,
+    leaderboard,
+    logs,
+    retract,
+    run,
+    serve,
+    status,
+    submit,
+    worker,
+)
+from vivace.errors import VivaceError
+
+CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    help="Evaluate spoken-dialogue models and inference methods, and browse the results.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=CONTEXT,
+)
+
+VERBS: dict[str, Callable[..., Any]] = {
+    "run": run.run,
+    "demo": demo.demo,
+    "submit": submit.submit,
+    "worker": worker.worker,
+    "status": status.status,
+    "logs": logs.logs,
+    "cancel": cancel.cancel,
+    "retract": retract.retract,
+    "leaderboard": leaderboard.leaderboard,
+    "import": import_.import_,
+    "export": export.export,
+    "serve": serve.serve,
+    "doctor": doctor.doctor,
+}
+"""A new verb is one file and one line here."""
+
+for name, function in VERBS.items():
+    app.command(name)(function)
+app.add_typer(db.app, name="db")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"vivace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options before any verb."""
+    if debug:
+        os.environ["VIVACE_DEBUG"] = "1"
+
+
+def main() -> None:
+    """The program `vivace`."""
+    _run(app)
+
+
+def submit_model() -> None:
+    """The program `submit-model`: the verb `vivace submit` under a name of its own."""
+    program = typer.Typer(pretty_exceptions_enable=False, context_settings=CONTEXT)
+    program.command("submit-model")(submit.submit)
+    _run(program)
+
+
+def _run(program: typer.Typer) -> None:
+    try:
+        program()
+    except VivaceError as error:
+        _fail(error, str(error), error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        sys.exit(1)
+    except Exception as error:
+        _fail(error, f"Something went wrong that Vivace did not expect ({type(error).__name__}: {error}); "
+              "run it again with `vivace --debug` in front for the details.", 1)  # fmt: skip
+
+
+def _fail(error: Exception, message: str, code: int) -> None:
+    if os.environ.get("VIVACE_DEBUG"):
+        raise error
+    typer.echo(f"Error: {message}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

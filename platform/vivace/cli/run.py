@@ -1,0 +1,98 @@
+"""`vivace run`: execute a run here, with progress, and print its scores."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, say, settings_of
+
+
+class AudioChoice(StrEnum):
+    """The form in which user turns are sent."""
+
+    RATE_16K = "16k"
+    ORIGINAL = "original"
+    TRANSCRIPT = "transcript"
+
+
+def run(
+    track: Annotated[str | None, typer.Argument(help="For instance audio-multichallenge.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", help="A YAML spec; flags override its keys.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="demo, a file or folder, or hub-id@revision.")] = None,
+    model: Annotated[str | None, typer.Option("--model", help="The system under test, adapter:name.")] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="adapter:name, or checks.", show_default="litellm:openai/o4-mini"),
+    ] = None,
+    judge_prompt: Annotated[
+        Path | None,
+        typer.Option("--judge-prompt", help="A prompt file in place of the dataset's own or Vivace's."),
+    ] = None,
+    api_base: Annotated[
+        str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server.")
+    ] = None,
+    judge_api_base: Annotated[str | None, typer.Option("--judge-api-base", help="The same, for the judge.")] = None,
+    model_arg: Annotated[
+        list[str] | None, typer.Option("--model-arg", help="A generation parameter, k=v. Repeatable.")
+    ] = None,
+    judge_arg: Annotated[list[str] | None, typer.Option("--judge-arg", help="The same, for the judge.")] = None,
+    card: Annotated[Path | None, typer.Option("--card", help="A YAML file that describes the model.")] = None,
+    audio: Annotated[
+        AudioChoice | None, typer.Option("--audio", help="What is sent of a user turn.", show_default="16k")
+    ] = None,
+    items: Annotated[str | None, typer.Option("--items", help="Conversations by id: ID,ID,…")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", help="Only the first N conversations.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option("--concurrency", help="Calls at a time.", show_default="8")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds for one try of a call.", show_default="120")
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option("--retries", help="Further tries of a failed call.", show_default="3")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any key of the spec, a.b=c. Repeatable.")
+    ] = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Try again what is recorded as unscored.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="A new run, though this one is recorded.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done.")] = False,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Take a system through a track and judge it. The same command again resumes, or finds it done."""
+    from vivace.cli import execution
+
+    flags: dict[str, Any] = {
+        "track": track,
+        "data": data,
+        "model": model,
+        "judge": judge,
+        "judge-prompt": judge_prompt and str(judge_prompt),
+        "api-base": api_base,
+        "judge-api-base": judge_api_base,
+        "card": card and str(card),
+        "audio": audio and audio.value,
+        "items": items,
+        "limit": limit,
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "retries": retries,
+    }
+    spec = execution.spec_from(config, flags, model_arg, judge_arg, assignments)
+    settings = settings_of(home, database)
+    if dry_run:
+        execution.show_plan(spec, settings, format)
+        return
+    outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=force)
+    execution.print_result(outcome, settings, format)
+    if outcome.exit_code:
+        say(outcome.message)
+    raise typer.Exit(outcome.exit_code)

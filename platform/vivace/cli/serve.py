@@ -1,0 +1,100 @@
+"""`vivace serve`: show the results database in a browser, on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def serve(
+    home: Annotated[
+        Path | None, typer.Option("--home", help="Folder of everything local.", show_default=".vivace")
+    ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option("--database", help="Database path or URL.", show_default="vivace.db in the home folder"),
+    ] = None,
+    port: Annotated[int, typer.Option("--port", envvar="VIVACE_PORT", min=1, max=65535, help="Port.")] = 8501,
+    host: Annotated[
+        str,
+        typer.Option("--host", envvar="VIVACE_HOST", help="Address to listen on; 0.0.0.0 lets other machines in."),
+    ] = "127.0.0.1",
+) -> None:
+    """Show the leaderboard in a browser until Ctrl-C. An empty board is fine; nothing is ever written."""
+    from vivace.settings import load_settings
+    from vivace.store.migrate import open_for_reading
+
+    settings = load_settings(home, database)
+    found = open_for_reading(settings)
+    if found is not None:
+        found.close()
+    check_address(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"The leaderboard is at http://{shown}:{port} — Ctrl-C ends it.", file=sys.stderr, flush=True)
+    # The server takes this process's place: signals reach it directly and nothing can outlive the command.
+    # Its talk goes to stderr, for stdout is data.
+    os.dup2(2, 1)
+    environment = {
+        **os.environ,
+        "VIVACE_HOME": str(settings.home.absolute()),
+        "VIVACE_DATABASE": settings.database_url,
+    }
+    os.execve(sys.executable, command(host, port), environment)
+
+
+def command(host: str, port: int) -> list[str]:
+    """The command line that serves the leaderboard's pages."""
+    package = find_spec("vivace_app")
+    assert package is not None and package.origin is not None
+    options = {
+        "server.address": host,
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.toolbarMode": "minimal",
+        "client.showErrorDetails": "none",
+        "logger.hideWelcomeMessage": "true",
+        "logger.level": "warning",
+    }
+    return [
+        *(sys.executable, "-m", "streamlit", "run", str(Path(package.origin).with_name("main.py"))),
+        *(f"--{name}={value}" for name, value in options.items()),
+    ]
+
+
+def check_address(host: str, port: int) -> None:
+    """Refuse an address that cannot be listened on, before the server starts and says it in its own words.
+
+    Raises:
+        UsageError: the port is in use or not allowed, or the host is not an address of this machine.
+    """
+    from vivace.errors import UsageError
+
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen()
+    except PermissionError as error:
+        raise UsageError(f"Port {port} needs rights that you do not have; give another with --port.") from error
+    except (socket.gaierror, UnicodeError) as error:
+        raise UsageError(f"'{host}' is not an address of this machine; give another with --host.") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UsageError(
+                f"Port {port} on {host} is in use; stop what listens there or give another with --port."
+            ) from error
+        raise UsageError(
+            f"Nothing can listen on {host} port {port} ({error.strerror}); give another --host or --port."
+        ) from error

@@ -1,0 +1,35 @@
+"""`vivace submit` and `submit-model`: validate a spec, queue it for a worker, print its id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(help="A YAML spec; its keys are the flags of `vivace run`.")],
+    queue: Annotated[str, typer.Option("--queue", help="The queue whose workers shall take it.")] = "default",
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", help="Any key of the spec, a.b=c. Repeatable.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="A new run, though this one is recorded.")] = False,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Validate a spec, queue it for a worker, and print the submission's id."""
+    from vivace.cli.execution import spec_from
+    from vivace.engine.queue import Queue
+    from vivace.engine.submissions import submit as record
+
+    spec = spec_from(file, {}, None, None, assignments)
+    opened, _, submission_id = record(spec, settings_of(home, database), queue=queue, force=force)
+    waiting = Queue(opened)
+    waiting.ensure_enqueued(submission_id)
+    waiting.close()
+    opened.close()
+    typer.echo(submission_id)
+    say(f"queued in '{queue}'; `vivace worker` executes it, `vivace status {submission_id}` follows it")

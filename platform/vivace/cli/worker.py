@@ -1,0 +1,41 @@
+"""`vivace worker`: execute what is submitted."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
+
+
+def worker(
+    queue: Annotated[
+        list[str] | None,
+        typer.Option("--queue", help="A queue to serve. Repeatable.", show_default="default"),
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End when nothing is queued or running any more.")
+    ] = False,
+    lease: Annotated[
+        float | None,
+        typer.Option(
+            "--lease",
+            min=1.0,
+            help="Seconds without a sign of life after which others take this worker's run over.",
+            envvar="VIVACE_LEASE_SECONDS",
+            show_default="15",
+        ),
+    ] = None,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Execute submissions, one at a time, and take over those of dead workers. Ctrl-C ends it gently."""
+    from vivace.cli.execution import stop_on_ctrl_c
+    from vivace.engine.worker import serve
+
+    settings = settings_of(home, database)
+    if lease is not None:
+        settings = settings.model_copy(update={"lease_seconds": lease})
+    with stop_on_ctrl_c() as stop:
+        serve(settings, queue or ["default"], stop, until_empty=until_empty, say=say)

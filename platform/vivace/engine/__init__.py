@@ -1,0 +1,1 @@
+"""The engine: leases, execution, the durable queue and its workers."""

@@ -1,0 +1,157 @@
+"""Executing a prepared run under its lease: bounded calls side by side, every result committed as it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session
+
+from vivace.engine.leases import Lease
+from vivace.errors import LeaseLostError
+from vivace.store.artifacts import Artifacts
+from vivace.store.database import Database
+from vivace.tracks.base import PreparedRun, Registered, StoppedError, finish_all
+
+Result = TypeVar("Result")
+
+
+class StopSignal:
+    """A wish to stop, from a signal handler or another thread: first gently, then at once."""
+
+    def __init__(self, parent: StopSignal | None = None) -> None:
+        self._requested = threading.Event()
+        self._abort: Callable[[], None] | None = None
+        self._parent = parent
+        self._aborted = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether no new call may start."""
+        return self._requested.is_set() or (self._parent is not None and self._parent.requested)
+
+    def request(self) -> None:
+        """Finish what is in flight, and start nothing new."""
+        self._requested.set()
+
+    def abort(self) -> None:
+        """Drop what is in flight, too."""
+        self._requested.set()
+        self._aborted = True
+        if self._abort is not None:
+            self._abort()
+
+    def on_abort(self, action: Callable[[], None] | None) -> None:
+        """What drops the work in flight."""
+        self._abort = action
+        if self._parent is not None:
+            self._parent.on_abort(action)
+        if self._aborted and action is not None:
+            action()
+
+    def follower(self) -> StopSignal:
+        """A signal for one piece of work: it follows this one, but its own stop does not reach this one."""
+        return StopSignal(self)
+
+
+class Bench:
+    """The workbench of one execution: call slots, and fenced writes in one thread."""
+
+    def __init__(self, lease: Lease, artifacts: Artifacts, concurrency: int, stop: StopSignal) -> None:
+        self.artifacts = artifacts
+        self._lease = lease
+        self._stop = stop
+        self._slots = asyncio.Semaphore(concurrency)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="writer")
+
+    @asynccontextmanager
+    async def call_slot(self) -> AsyncIterator[None]:
+        """Leave for one call, while the run goes on and is ours."""
+        async with self._slots:
+            if self._lease.cancel_requested:
+                self._stop.request()
+            if self._stop.requested:
+                raise StoppedError
+            if not await self._in_writer(self._lease.still_held):
+                raise LeaseLostError(f"Run {self._lease.run_id} was taken over by another process.")
+            yield
+
+    async def write(self, change: Callable[[Session], Result]) -> Result:
+        """One fenced transaction, off the event loop."""
+
+        def transaction() -> Result:
+            with self._lease.write() as session:
+                return change(session)
+
+        return await self._in_writer(transaction)
+
+    async def _in_writer(self, work: Callable[[], Result]) -> Result:
+        # Shielded: a write that has begun is finished even when the work around it is dropped.
+        future = asyncio.get_running_loop().run_in_executor(self._writer, work)
+        return await asyncio.shield(future)
+
+    def close(self) -> None:
+        """Wait for the last write."""
+        self._writer.shutdown(wait=True)
+
+
+async def execute(
+    run: PreparedRun,
+    registered: Registered,
+    database: Database,
+    artifacts: Artifacts,
+    lease: Lease,
+    *,
+    concurrency: int,
+    retry_errors: bool,
+    stop: StopSignal,
+) -> bool:
+    """Execute what a run lacks, and score it when nothing is missing any more.
+
+    The first item goes alone: a wrong key or model name is found out for the price of one call.
+
+    Returns:
+        Whether every planned item is recorded.
+
+    Raises:
+        UsageError, UnreachableError: no further call can succeed; what is in flight is finished first.
+        LeaseLostError: another process has taken the run over.
+    """
+    stop = stop.follower()  # the first failure stops this run, and only this run
+    plan = list(run.plan(database, registered, retry_errors=retry_errors))
+    bench = Bench(lease, artifacts, concurrency, stop)
+    working = asyncio.Semaphore(concurrency)
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def drop_everything() -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    stop.on_abort(drop_everything)
+
+    async def one(item: Any) -> None:
+        async with working:
+            if stop.requested:
+                raise StoppedError
+            try:
+                await run.execute(item, bench)
+            except StoppedError:
+                raise
+            except BaseException:
+                stop.request()
+                raise
+
+    try:
+        for batch in (plan[:1], plan[1:]):
+            await finish_all(one(item) for item in batch)
+        await bench.write(lambda session: run.score(session, registered))
+    except StoppedError:
+        return False
+    finally:
+        stop.on_abort(None)
+        bench.close()
+    return True

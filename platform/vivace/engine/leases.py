@@ -1,0 +1,219 @@
+"""Leases: at any moment one process works on a run, and a dead or frozen one loses it without anyone's help."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+import psutil
+from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
+
+from vivace.errors import LeaseLostError
+from vivace.store.database import Database
+from vivace.store.records import add_event
+from vivace.store.tables import Run, Submission, Worker, now
+
+
+@cache
+def this_host() -> str:
+    """Where a process number means something: host name, boot, and process namespace."""
+    parts = [socket.gethostname()]
+    try:
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip()[:8])
+        parts.append(str(Path("/proc/self/ns/pid").readlink()).strip("pid:[]"))
+    except OSError:
+        parts.append(str(int(psutil.boot_time())))
+    return ":".join(parts)
+
+
+def register_worker(database: Database, queues: list[str], lease_seconds: float) -> str:
+    """Write this process down as a worker, and return its id."""
+    worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    with database.write() as session:
+        session.add(
+            Worker(
+                id=worker_id,
+                host=this_host(),
+                pid=os.getpid(),
+                process_started=psutil.Process().create_time(),
+                queues=queues,
+                lease_seconds=lease_seconds,
+            )
+        )
+    return worker_id
+
+
+def is_alive(worker: Worker) -> bool:
+    """Whether a worker may still be working: its process exists, or cannot be seen and beats lately."""
+    if worker.stopped_at is not None:
+        return False
+    if worker.host == this_host():
+        try:
+            started = psutil.Process(worker.pid).create_time()
+        except psutil.NoSuchProcess:
+            return False
+        if abs(started - worker.process_started) > 1.0:
+            return False
+    return now() - worker.heartbeat_at < timedelta(seconds=worker.lease_seconds)
+
+
+class Heartbeat:
+    """A thread that renews a worker's sign of life, and the lease of the run it works on.
+
+    It runs beside the work, so that heavy computing or a slow call never looks like death. It also hears
+    that a submission is to be cancelled.
+    """
+
+    def __init__(self, database: Database, worker_id: str, lease_seconds: float) -> None:
+        self._database = database
+        self.worker_id = worker_id
+        self.lease_seconds = lease_seconds
+        self._lease: Lease | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Heartbeat:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End, and write down that the worker has stopped."""
+        self._stopped.set()
+        self._thread.join()
+        with self._database.write() as session:
+            session.execute(update(Worker).where(Worker.id == self.worker_id).values(stopped_at=now()))
+
+    def watch(self, lease: Lease | None) -> None:
+        """Renew this lease too from now on; None for none."""
+        self._lease = lease
+
+    def _beat_until_stopped(self) -> None:
+        while not self._stopped.wait(self.lease_seconds / 4):
+            try:
+                self.beat()
+            except OperationalError:
+                continue  # the database is away for a moment; the lease itself says how long that may last
+
+    def beat(self) -> None:
+        """One sign of life."""
+        lease = self._lease
+        with self._database.write() as session:
+            session.execute(
+                update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=now(), stopped_at=None)
+            )
+        if lease is not None:
+            lease.renew()
+
+
+class Lease:
+    """The right to write a run's results, until it expires unrenewed or another process takes it.
+
+    Every write checks, in its own transaction, that the run's epoch is still this lease's: a process that
+    was frozen and wakes up after a takeover cannot write anything.
+    """
+
+    def __init__(
+        self, database: Database, run_id: str, submission_id: str, worker_id: str, epoch: int, seconds: float
+    ) -> None:
+        self.run_id = run_id
+        self.submission_id = submission_id
+        self.worker_id = worker_id
+        self._database = database
+        self._epoch = epoch
+        self._seconds = seconds
+        self._renewed = time.monotonic()
+        self.lost = False
+        self.cancel_requested = False
+
+    def renew(self) -> bool:
+        """Extend the lease; False where it is no longer ours."""
+        asked = time.monotonic()
+        with self._database.write() as session:
+            held = self._is_held(session)
+            if held:
+                session.execute(
+                    update(Run).where(Run.id == self.run_id).values(lease_expires_at=_expiry(self._seconds))
+                )
+                self.cancel_requested = bool(
+                    session.scalar(select(Submission.cancel_requested).where(Submission.id == self.submission_id))
+                )
+        self.lost = not held
+        if held:
+            self._renewed = asked
+        return held
+
+    def still_held(self) -> bool:
+        """Whether new work may start: by this process's own clock the lease has not run out, or is renewed now."""
+        if not self.lost and time.monotonic() - self._renewed > self._seconds / 2:
+            self.renew()
+        return not self.lost
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction that is refused if the lease is gone.
+
+        Raises:
+            LeaseLostError: another process has taken the run over.
+        """
+        with self._database.write() as session:
+            if not self._is_held(session):
+                self.lost = True
+                raise LeaseLostError(
+                    f"Run {self.run_id} was taken over by another process while this one did not answer; "
+                    "see `vivace status`."
+                )
+            yield session
+
+    def release(self) -> None:
+        """Give the run free for others."""
+        with self._database.write() as session:
+            if self._is_held(session):
+                session.execute(
+                    update(Run)
+                    .where(Run.id == self.run_id)
+                    .values(lease_owner=None, lease_expires_at=None, lease_epoch=self._epoch + 1)
+                )
+
+    def _is_held(self, session: Session) -> bool:
+        # The row lock makes a takeover on PostgreSQL wait for this transaction; SQLite has one writer.
+        epoch = session.scalar(select(Run.lease_epoch).where(Run.id == self.run_id).with_for_update(key_share=True))
+        return epoch == self._epoch
+
+
+def try_lease(database: Database, run_id: str, submission_id: str, worker_id: str, seconds: float) -> Lease | Worker:
+    """Take the lease of a run if it is free, expired, or its owner is dead; else the owner."""
+    with database.write() as session:
+        run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
+        if run.lease_owner is not None and run.lease_owner != worker_id:
+            owner = session.get(Worker, run.lease_owner)
+            expired = run.lease_expires_at is None or run.lease_expires_at < now()
+            if owner is not None and not expired and is_alive(owner):
+                return owner
+            add_event(
+                session,
+                f"taken over from {run.lease_owner}, which " + ("did not renew its lease" if expired else "is gone"),
+                run_id=run_id,
+                submission_id=submission_id,
+                worker_id=worker_id,
+                level="warning",
+            )
+        run.lease_owner = worker_id
+        run.lease_epoch += 1
+        run.lease_expires_at = _expiry(seconds)
+        epoch = run.lease_epoch
+    return Lease(database, run_id, submission_id, worker_id, epoch, seconds)
+
+
+def _expiry(seconds: float) -> datetime:
+    return now() + timedelta(seconds=seconds)

@@ -1,0 +1,138 @@
+"""`vivace worker`: takes submissions from queues, executes them, and takes over those of dead workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sqlalchemy import select
+
+from vivace.engine.execution import StopSignal
+from vivace.engine.leases import Heartbeat, register_worker
+from vivace.engine.queue import APPLICATION, WORKFLOW, Queue, quiet, system_database_url
+from vivace.engine.submissions import execute_submission, settle_dead_submissions
+from vivace.errors import LeaseLostError, VivaceError
+from vivace.settings import Settings
+from vivace.store.database import Database
+from vivace.store.migrate import head, open_for_writing
+from vivace.store.tables import Submission
+
+POLL_S = 1.0
+
+
+def serve(
+    settings: Settings,
+    queues: list[str],
+    stop: StopSignal,
+    *,
+    until_empty: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+) -> None:
+    """Work until stopped, one submission at a time.
+
+    Args:
+        queues: the queues to take from.
+        until_empty: end when nothing is queued or running in them any more.
+        say: told about each submission that starts and ends.
+    """
+    database = open_for_writing(settings)
+    worker_id = register_worker(database, queues, settings.lease_seconds)
+    with Heartbeat(database, worker_id, settings.lease_seconds) as heartbeat:
+        say(f"worker {worker_id} serves {', '.join(queues)}")
+        _Worker(database, settings, heartbeat, stop, say).serve(queues, until_empty)
+    database.close()
+
+
+class _Worker:
+    def __init__(
+        self,
+        database: Database,
+        settings: Settings,
+        heartbeat: Heartbeat,
+        stop: StopSignal,
+        say: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._settings = settings
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._say = say
+        self._busy = False
+
+    def serve(self, queues: list[str], until_empty: bool) -> None:
+        from dbos import DBOS
+
+        quiet()
+        DBOS(
+            config={
+                "name": APPLICATION,
+                "system_database_url": system_database_url(self._database),
+                # Own ids: with the default, a second process would re-run the first one's live workflow.
+                "executor_id": self._heartbeat.worker_id,
+                # By default DBOS hashes the code, and a new release would leave old submissions pending.
+                "application_version": head(),
+                "log_level": "CRITICAL",
+                "run_migrations": True,
+            }
+        )
+        DBOS.workflow(name=WORKFLOW)(self.execute)
+        DBOS.listen_queues(queues)
+        DBOS.launch()
+        queue = Queue(self._database)
+        try:
+            for name in queues:
+                DBOS.register_queue(name, worker_concurrency=1, on_conflict="always_update")
+            self._look_after(queues, queue, until_empty)
+            while self._busy:
+                time.sleep(0.05)
+        finally:
+            DBOS.destroy(workflow_completion_timeout_sec=5)
+            queue.close()
+
+    def _look_after(self, queues: list[str], queue: Queue, until_empty: bool) -> None:
+        """Bring dead workers' submissions back into the queue, until stopped."""
+        while not self._stop.requested:
+            waiting = settle_dead_submissions(self._database, queues)
+            for submission_id in waiting:
+                queue.ensure_enqueued(submission_id)
+            if until_empty and not waiting and not self._busy and not self._running(queues):
+                return
+            for _ in range(int(POLL_S / 0.05)):
+                if self._stop.requested:
+                    return
+                time.sleep(0.05)
+
+    def _running(self, queues: list[str]) -> bool:
+        with self._database.read() as session:
+            query = select(Submission.id).where(
+                Submission.queue.in_(queues), Submission.status.in_(("queued", "running"))
+            )
+            return session.scalar(query.limit(1)) is not None
+
+    def execute(self, submission_id: str) -> str:
+        """The workflow: execute one submission, unless it is no longer to be executed."""
+        self._busy = True
+        try:
+            return self._execute(submission_id)
+        finally:
+            self._busy = False
+
+    def _execute(self, submission_id: str) -> str:
+        with self._database.read() as session:
+            submission = session.get(Submission, submission_id)
+        if self._stop.requested or submission is None or submission.status not in ("queued", "running"):
+            return "skipped"
+        self._say(f"{submission_id} started (run {submission.run_id})")
+        try:
+            outcome = execute_submission(submission_id, self._database, self._settings, self._heartbeat, self._stop)
+        except LeaseLostError as error:
+            self._say(f"{submission_id}: {error}")
+            return "taken over"
+        except VivaceError as error:
+            self._say(f"{submission_id} failed: {error}")
+            return "failed"
+        except Exception as error:
+            self._say(f"{submission_id} failed: {type(error).__name__}: {error}")
+            return "failed"
+        self._say(f"{submission_id} {outcome.status}: {outcome.message}")
+        return outcome.status

@@ -1,0 +1,100 @@
+"""What an adapter is: a system that takes a conversation and answers it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from vivace.audio.convert import EncodedAudio
+from vivace_rubrics.criteria import Unscored
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """What makes two systems under test the same one."""
+
+    target: str
+    adapter: str
+    name: str
+    """As the board shows it."""
+    address: str | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """Every generation parameter given: maximum tokens, reasoning effort, thinking, temperature."""
+    content_sha256: str | None = None
+    """The hash of recorded replies, for systems that are a file."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all but the display name; the place of a recorded file does not count, its bytes do."""
+        target = self.adapter if self.content_sha256 else self.target
+        identity = [target, self.address, self.parameters, self.content_sha256]
+        if self.content_sha256:
+            identity.append(self.name)
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class SpokenTurn:
+    """One user turn as it is put to a model: audio, or text for a transcript-input control."""
+
+    audio: EncodedAudio | None
+    text: str | None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A conversation up to the reply that is asked for.
+
+    `turns` holds, in order, each user turn with the assistant's fixed answer to it; the last answer is
+    None, and so is one that the dataset lacks.
+    """
+
+    conversation_id: str
+    turns: Sequence[tuple[SpokenTurn, str | None]]
+
+
+@dataclass(frozen=True)
+class ModelReply:
+    """What a system answered, or why it did not; times are in seconds from sending the request."""
+
+    text: str | None
+    unscored: Unscored | None = None
+    detail: str | None = None
+    finish_reason: str | None = None
+    model_snapshot: str | None = None
+    ttft_s: float | None = None
+    total_s: float | None = None
+
+
+class SystemUnderTest(Protocol):
+    """A system that answers conversations."""
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """What it is."""
+        ...
+
+    async def preflight(self) -> None:
+        """See that it can answer at all, before any work.
+
+        Raises:
+            UnreachableError: nothing answers at its address.
+            UsageError: a key is missing or refused, or it lacks what the run needs.
+        """
+        ...
+
+    async def reply(self, prompt: Prompt) -> ModelReply:
+        """Its reply; a failed call is a reply without text, with the reason.
+
+        Raises:
+            UsageError: every further call would fail too: a refused key, an unknown model.
+            UnreachableError: nothing answers at its address any more.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...

@@ -1,0 +1,43 @@
+"""The record of every call over the network, kept beside the work that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from vivace_rubrics.criteria import Unscored
+
+
+@dataclass(frozen=True)
+class CallRecord:
+    """One call, successful or not."""
+
+    seconds: float
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+    error: Unscored | None = None
+    detail: str | None = None
+
+
+_calls: ContextVar[list[CallRecord] | None] = ContextVar("calls", default=None)
+
+
+@contextmanager
+def recorded_calls() -> Iterator[list[CallRecord]]:
+    """Collect the calls made inside, by this task and whatever it awaits."""
+    calls: list[CallRecord] = []
+    token = _calls.set(calls)
+    try:
+        yield calls
+    finally:
+        _calls.reset(token)
+
+
+def record_call(call: CallRecord) -> None:
+    """Note one call for whoever collects them."""
+    calls = _calls.get()
+    if calls is not None:
+        calls.append(call)

@@ -1,0 +1,99 @@
+"""`litellm:PROVIDER/NAME`: chat models under test and as judges, through litellm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenTurn
+from vivace.models.chat import ChatClient, ChatOptions, audio_part, check_arguments
+from vivace_rubrics.criteria import Unscored, Verdict
+from vivace_rubrics.parsing import VERDICT_SCHEMA
+
+JUDGE_ARGUMENTS: dict[str, Any] = {
+    "response_format": {
+        "type": "json_schema",
+        "json_schema": {"name": "verdict", "strict": True, "schema": VERDICT_SCHEMA},
+    }
+}
+"""What a judge is asked with unless told otherwise; the temperature stays the provider's own."""
+
+
+class LiteLLMSystem:
+    """A chat model under test: user turns as `input_audio`, assistant turns as text, no system prompt."""
+
+    def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions) -> None:
+        check_arguments(arguments, "--model-arg")
+        self._client = ChatClient(model, arguments, options, "model")
+        self._identity = ModelIdentity(
+            target=f"litellm:{model}",
+            adapter="litellm",
+            name=model,
+            address=options.api_base,
+            parameters=arguments,
+        )
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """Provider and name, address, and every generation parameter."""
+        return self._identity
+
+    async def preflight(self) -> None:
+        """See that a key is there and something answers."""
+        await self._client.preflight()
+
+    async def reply(self, prompt: Prompt) -> ModelReply:
+        """Ask for the reply, streamed, so that its first token is timed."""
+        answer = await self._client.ask(chat_messages(prompt), stream=True)
+        return ModelReply(**vars(answer))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+class LiteLLMAsker:
+    """A chat model as a judge's mind: one user message in, one text out."""
+
+    def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions) -> None:
+        check_arguments(arguments, "--judge-arg")
+        self.arguments = {**JUDGE_ARGUMENTS, **arguments}
+        self._client = ChatClient(model, self.arguments, options, "judge")
+
+    async def preflight(self) -> None:
+        """See that a key is there and something answers."""
+        await self._client.preflight()
+
+    async def ask(self, prompt: str) -> str | Verdict:
+        """The answer's text, or an unscored verdict with the reason."""
+        answer = await self._client.ask([{"role": "user", "content": prompt}], stream=False)
+        if answer.text is None:
+            return Verdict(None, answer.detail or "", answer.unscored or Unscored.EMPTY)
+        return answer.text
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+
+def chat_messages(prompt: Prompt) -> list[dict[str, Any]]:
+    """The conversation as chat messages.
+
+    Where the dataset lacks an assistant turn, the two user turns around it become one message with two
+    parts: an empty assistant message is refused by some servers, and two user messages by others.
+    """
+    messages: list[dict[str, Any]] = []
+    for spoken, assistant in prompt.turns:
+        part = _part(spoken)
+        if messages and messages[-1]["role"] == "user":
+            messages[-1]["content"].append(part)
+        else:
+            messages.append({"role": "user", "content": [part]})
+        if assistant:
+            messages.append({"role": "assistant", "content": assistant})
+    return messages
+
+
+def _part(turn: SpokenTurn) -> dict[str, Any]:
+    if turn.audio is not None:
+        return audio_part(turn.audio.content, turn.audio.container)
+    return {"type": "text", "text": turn.text or ""}

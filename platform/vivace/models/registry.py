@@ -1,0 +1,67 @@
+"""From a target, `adapter:name`, to the adapter: the one place where adapters are registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vivace.errors import UsageError
+from vivace.models.base import SystemUnderTest
+from vivace.models.chat import ChatOptions
+
+
+@dataclass(frozen=True)
+class Target:
+    """`adapter:name`, as models and judges are written."""
+
+    adapter: str
+    name: str
+
+
+def parse_target(text: str, known: list[str], what: str) -> Target:
+    """Split a target at its first colon.
+
+    Raises:
+        UsageError: there is no such adapter, or no name after it.
+    """
+    adapter, _, name = text.partition(":")
+    if adapter not in known:
+        raise UsageError(
+            f"Unknown {what} '{text}'; write it as ADAPTER:NAME with one of the adapters {', '.join(known)}."
+        )
+    return Target(adapter, name)
+
+
+def _replay(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+    from vivace.models.replay import Replay
+
+    if arguments or options.api_base:
+        raise UsageError("replay: takes recorded replies as they are; leave out --model-arg and --api-base.")
+    return Replay(Path(name))
+
+
+def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+    from vivace.models.litellm import LiteLLMSystem
+
+    return LiteLLMSystem(name, arguments, options)
+
+
+SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions], SystemUnderTest]] = {
+    "litellm": _litellm,
+    "replay": _replay,
+}
+"""Adapter name → what makes the system under test. A new adapter is one file and one line here."""
+
+
+def open_system(text: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+    """The system under test that a target names.
+
+    Raises:
+        UsageError: the target or its arguments are wrong.
+    """
+    target = parse_target(text, sorted(SYSTEMS), "model")
+    if not target.name:
+        raise UsageError(f"The model '{text}' lacks a name after '{target.adapter}:'.")
+    return SYSTEMS[target.adapter](target.name, arguments, options)

@@ -1,0 +1,96 @@
+"""`replay:FILE`: a system known by its recorded replies, the way a team submits outputs instead of a model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from vivace.errors import UsageError
+from vivace.models.base import ModelIdentity, ModelReply, Prompt
+from vivace_rubrics.criteria import Unscored
+
+
+def read_json_lines(path: Path, what: str) -> list[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with their line numbers; blank lines are skipped.
+
+    Raises:
+        UsageError: the file is missing, empty, not UTF-8, or a line is not one JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"The {what} '{path}' cannot be read ({reason}).") from error
+    rows: list[tuple[int, dict[str, Any]]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"Line {number} of the {what} '{path}' is not JSON ({error}).") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"Line {number} of the {what} '{path}' is not a JSON object.")
+        rows.append((number, row))
+    if not rows:
+        raise UsageError(f"The {what} '{path}' is empty.")
+    return rows
+
+
+def read_replies(path: Path, what: str = "file of replies") -> dict[str, dict[str, Any]]:
+    """Rows of `id` and `response`, by id; other fields are kept.
+
+    Raises:
+        UsageError: the file cannot be read, or an id is missing or stands twice, or a response is no text.
+    """
+    replies: dict[str, dict[str, Any]] = {}
+    for number, row in read_json_lines(path, what):
+        key, response = row.get("id"), row.get("response")
+        if not isinstance(key, str) or not key:
+            raise UsageError(f"Line {number} of the {what} '{path}' has no \"id\".")
+        if key in replies:
+            raise UsageError(f"Line {number} of the {what} '{path}' repeats the id '{key}'.")
+        if response is not None and not isinstance(response, str):
+            raise UsageError(f"Line {number} of the {what} '{path}' has a \"response\" that is not text.")
+        replies[key] = row
+    return replies
+
+
+class Replay:
+    """Recorded replies, read from a JSONL file of `id` and `response` (and `ttft_s`, `total_s` if known)."""
+
+    def __init__(self, path: Path, name: str | None = None) -> None:
+        self._replies = read_replies(path)
+        self._identity = ModelIdentity(
+            target=f"replay:{path}",
+            adapter="replay",
+            name=name or path.stem,
+            content_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The hash of the file, and its name."""
+        return self._identity
+
+    async def preflight(self) -> None:
+        """Nothing to reach."""
+
+    async def reply(self, prompt: Prompt) -> ModelReply:
+        """The recorded reply; unscored where the file holds none for this conversation."""
+        row = self._replies.get(prompt.conversation_id)
+        if row is None or row.get("response") is None:
+            return ModelReply(None, Unscored.NOT_RECORDED, "the file of replies holds none for this conversation")
+        if not row["response"].strip():
+            return ModelReply(None, Unscored.EMPTY, "the recorded reply is empty")
+        return ModelReply(row["response"], ttft_s=_seconds(row, "ttft_s"), total_s=_seconds(row, "total_s"))
+
+    async def close(self) -> None:
+        """Nothing to release."""
+
+
+def _seconds(row: dict[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""The store: tables, engines, transactions, records, queries and artifacts. It knows nothing above it."""

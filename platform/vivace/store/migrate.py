@@ -1,0 +1,164 @@
+"""Bringing a database to the schema this code knows, or refusing it with a sentence."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Literal, NoReturn, cast
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util.exc import CommandError
+from sqlalchemy import inspect
+
+import vivace_migrations
+from vivace.errors import UsageError
+from vivace.settings import Settings
+from vivace.store.database import Database, redacted
+
+State = Literal["missing", "empty", "current", "old", "newer", "foreign"]
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", next(iter(vivace_migrations.__path__)).replace("%", "%%"))
+    return config
+
+
+def head() -> str:
+    """The schema revision that this code writes; also DBOS's application version."""
+    return cast(str, ScriptDirectory.from_config(_config()).get_current_head())
+
+
+def revision(database: Database) -> str | None:
+    """The schema revision that the database is at; None where it holds none of our tables."""
+    with database.engine.execution_options(vivace_read=True).connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def state(database: Database) -> State:
+    """What the database is to this code.
+
+    Raises:
+        UsageError: it cannot be opened at all.
+    """
+    if database.path is not None and not database.path.exists():
+        return "missing"
+    database.check_connection()
+    found = revision(database)
+    if found == head():
+        return "current"
+    if found is None:
+        tables = set(inspect(database.engine).get_table_names())
+        return "foreign" if tables & {"run", "model", "verdict"} or (tables and database.is_sqlite) else "empty"
+    try:
+        ScriptDirectory.from_config(_config()).get_revision(found)
+    except CommandError:
+        return "newer"
+    return "old"
+
+
+def upgrade(database: Database) -> None:
+    """Create or migrate the schema.
+
+    Raises:
+        UsageError: the database is newer than this code, or is not one of ours.
+    """
+    found = state(database)
+    if found in ("newer", "foreign"):
+        refuse(database, found)
+    if found != "current":
+        _run_migrations(database)
+
+
+def _run_migrations(database: Database) -> None:
+    with database.engine.connect() as connection:
+        if database.is_sqlite:
+            # Alembic rewrites SQLite tables; with foreign keys on, that would cascade into their children.
+            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+            connection.commit()
+        with connection.begin():
+            if not database.is_sqlite:
+                # Two processes that create the schema at once: the second waits, and then finds it there.
+                connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7265481)")
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        if database.is_sqlite:
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
+            connection.commit()
+
+
+def open_for_writing(settings: Settings) -> Database:
+    """The database for verbs that write: created when missing, refused when old, newer or foreign.
+
+    Raises:
+        UsageError: refused, or the home folder cannot be written.
+    """
+    database = Database(settings.database_url)
+    _make(settings.home)
+    make_folder(database)
+    found = state(database)
+    if found in ("missing", "empty"):
+        _run_migrations(database)
+    elif found != "current":
+        refuse(database, found)
+    return database
+
+
+def make_folder(database: Database) -> None:
+    """Make the folder of a SQLite file.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    if database.path is not None:
+        _make(database.path.parent)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"The folder '{folder}' cannot be written ({error.strerror}); give another with --home or --database."
+        ) from error
+
+
+def open_for_reading(settings: Settings) -> Database | None:
+    """The database for verbs that read, opened read-only; None where there is nothing yet.
+
+    Raises:
+        UsageError: it is old, newer than this code, or not one of ours.
+    """
+    database = Database(settings.database_url, read_only=True)
+    found = state(database)
+    if found in ("missing", "empty"):
+        return None
+    if found != "current":
+        refuse(database, found)
+    return database
+
+
+def refuse(database: Database, found: State) -> NoReturn:
+    """Say why this database is not opened.
+
+    Raises:
+        UsageError: always.
+    """
+    url = redacted(database.url)
+    if found == "old":
+        raise UsageError(
+            f"The database '{url}' is at schema {revision(database)} and this Vivace needs {head()}; "
+            "back it up and run `vivace db upgrade`."
+        )
+    if found == "newer":
+        raise UsageError(
+            f"The database '{url}' is at schema {revision(database)}, which this Vivace (schema {head()}) "
+            "does not know; install the newer Vivace that wrote it."
+        )
+    raise UsageError(f"The database '{url}' holds tables that Vivace did not make; give another --database.")

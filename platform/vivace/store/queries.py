@@ -1,0 +1,647 @@
+"""What readers ask of the store: the board, a run's conversations, one conversation with its verdicts, the queue."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import case, func, select
+from sqlalchemy.orm import Session
+
+from vivace.store.database import Database
+from vivace.store.tables import (
+    Attempt,
+    Conversation,
+    Criterion,
+    Dataset,
+    Event,
+    Judge,
+    Judging,
+    Model,
+    Reply,
+    Run,
+    Score,
+    Submission,
+    Turn,
+    Verdict,
+    Worker,
+    now,
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The scores of one slice of a judging: all of it, or one axis. Rates are fractions from 0 to 1.
+
+    A rate is None where nothing was scored; an interval where it cannot be computed.
+    """
+
+    n: int
+    """Conversations planned."""
+    criteria: int
+    """Criteria planned."""
+    passes: int
+    """Conversations with every criterion met."""
+    met: int
+    """Criteria met."""
+    unscored: int
+    """Criteria without a verdict."""
+    coverage: float | None
+    apr: float | None
+    apr_low: float | None
+    apr_high: float | None
+    apr_min: float | None
+    apr_max: float | None
+    ars: float | None
+    ars_low: float | None
+    ars_high: float | None
+    ars_min: float | None
+    ars_max: float | None
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One judging of one run, as the leaderboard shows it."""
+
+    rank: int
+    """1 + the rows of the same data and judge whose APR interval lies wholly above this row's."""
+    tied: bool
+    """Whether another row of the same data and judge has this rank."""
+    model: str
+    judge: str
+    judge_fingerprint: str
+    track: str
+    data: str
+    data_revision: str
+    input_form: str
+    figures: Figures
+    axes: dict[str, Figures]
+    official: bool
+    unofficial_reasons: list[str]
+    imported: bool
+    retracted: str | None
+    """The reason, where the run was retracted."""
+    date: datetime
+    ttft_median_s: float | None
+    total_median_s: float | None
+    cost_usd: float | None
+    run: str
+    judging: str
+    organisation: str | None
+    description: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row with its figures flat beside the names, axes nested, times in ISO 8601."""
+        flat = {key: value for key, value in vars(self).items() if key not in ("figures", "axes", "date")}
+        return {
+            **flat,
+            **vars(self.figures),
+            "date": self.date.isoformat(),
+            "axes": {axis: dict(vars(figures)) for axis, figures in self.axes.items()},
+        }
+
+
+def board(
+    database: Database,
+    track: str | None = None,
+    *,
+    official_only: bool = False,
+    include_retracted: bool = False,
+) -> list[BoardRow]:
+    """Every ended judging, the highest APR first inside each pair of data and judge.
+
+    Args:
+        track: only this track; None for all.
+        official_only: leave out rows that are not official.
+        include_retracted: show retracted runs too, with the reason.
+    """
+    with database.read() as session:
+        query = (
+            select(Judging, Run, Model, Judge, Dataset)
+            .join(Run, Judging.run_id == Run.id)
+            .join(Model, Run.model_id == Model.id)
+            .join(Judge, Judging.judge_id == Judge.id)
+            .join(Dataset, Run.dataset_id == Dataset.id)
+            .where(Judging.status == "ended")
+        )
+        if track is not None:
+            query = query.where(Run.track == track)
+        if official_only:
+            query = query.where(Judging.official)
+        if not include_retracted:
+            query = query.where(Run.retracted_at.is_(None))
+        found = session.execute(query).all()
+        figures = _figures(session, [row.Judging.id for row in found])
+        runs = {row.Run.id for row in found}
+        latencies = _median_latencies(session, runs)
+        costs = _costs(session, runs)
+    rows = [
+        _BoardEntry(judging, run, model, judge, dataset, figures[judging.id])
+        for judging, run, model, judge, dataset in found
+    ]
+    groups: dict[tuple[int, int], list[_BoardEntry]] = defaultdict(list)
+    for row in rows:
+        groups[(row.dataset.id, row.judge.id)].append(row)
+    result: list[BoardRow] = []
+    for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
+        group = sorted(groups[key], key=_board_order)
+        ranks = [_rank(row, group) for row in group]
+        for row, rank in zip(group, ranks, strict=True):
+            result.append(_board_row(row, rank, ranks.count(rank) > 1, latencies, costs))
+    return result
+
+
+def data_version(database: Database) -> str:
+    """A cheap text that changes whenever the board does: a judging ended or was judged again, or a run retracted."""
+    with database.read() as session:
+        ended = session.execute(
+            select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
+        ).one()
+        retracted = session.execute(select(func.count(Run.retracted_at), func.max(Run.retracted_at))).one()
+    return "/".join(str(part) for part in (*ended, *retracted))
+
+
+@dataclass(frozen=True)
+class _BoardEntry:
+    judging: Judging
+    run: Run
+    model: Model
+    judge: Judge
+    dataset: Dataset
+    figures: dict[str, Figures]
+
+
+def _board_order(row: _BoardEntry) -> tuple[float, float, datetime]:
+    overall = row.figures[""]
+    return (
+        -(overall.apr if overall.apr is not None else -1),
+        -(overall.ars if overall.ars is not None else -1),
+        row.judging.created_at,
+    )
+
+
+def _rank(row: _BoardEntry, group: Sequence[_BoardEntry]) -> int:
+    high = row.figures[""].apr_high
+    lows = [other.figures[""].apr_low for other in group]
+    if high is None:
+        return 1 + sum(low is not None for low in lows)
+    return 1 + sum(low is not None and low > high for low in lows)
+
+
+def _board_row(
+    row: _BoardEntry,
+    rank: int,
+    tied: bool,
+    latencies: dict[str, tuple[float | None, float | None]],
+    costs: dict[str, float],
+) -> BoardRow:
+    ttft, total = latencies.get(row.run.id, (None, None))
+    return BoardRow(
+        rank=rank,
+        tied=tied,
+        model=row.model.name,
+        judge=row.judge.name,
+        judge_fingerprint=row.judge.fingerprint,
+        track=row.run.track,
+        data=row.dataset.name,
+        data_revision=row.dataset.revision,
+        input_form=row.run.input_form,
+        figures=row.figures[""],
+        axes={axis: value for axis, value in sorted(row.figures.items()) if axis},
+        official=row.judging.official,
+        unofficial_reasons=row.judging.unofficial_reasons,
+        imported=row.run.imported,
+        retracted=row.run.retraction_reason,
+        date=row.judging.ended_at or row.judging.created_at,
+        ttft_median_s=ttft,
+        total_median_s=total,
+        cost_usd=costs.get(row.run.id),
+        run=row.run.id,
+        judging=row.judging.id,
+        organisation=row.model.organisation,
+        description=row.model.description,
+    )
+
+
+def _figures(session: Session, judgings: Sequence[str]) -> dict[str, dict[str, Figures]]:
+    """Judging → axis (empty for all) → figures."""
+    scores: dict[str, dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
+    for score in session.scalars(select(Score).where(Score.judging_id.in_(judgings))):
+        scores[str(score.judging_id)][score.slice][score.metric] = score
+    result: dict[str, dict[str, Figures]] = {judging: {} for judging in judgings}
+    for judging, slices in scores.items():
+        for name, metrics in slices.items():
+            apr, ars, coverage = metrics["apr"], metrics["ars"], metrics["coverage"]
+            result[judging][name] = Figures(
+                n=apr.n,
+                criteria=ars.n,
+                passes=apr.count or 0,
+                met=ars.count or 0,
+                unscored=coverage.unscored,
+                coverage=coverage.value,
+                apr=apr.value,
+                apr_low=apr.low,
+                apr_high=apr.high,
+                apr_min=apr.minimum,
+                apr_max=apr.maximum,
+                ars=ars.value,
+                ars_low=ars.low,
+                ars_high=ars.high,
+                ars_min=ars.minimum,
+                ars_max=ars.maximum,
+            )
+    return result
+
+
+def _median_latencies(session: Session, runs: set[str]) -> dict[str, tuple[float | None, float | None]]:
+    times: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
+    query = select(Reply.run_id, Reply.ttft_s, Reply.total_s).where(Reply.run_id.in_(runs))
+    for run, ttft, total in session.execute(query):
+        if ttft is not None:
+            times[run][0].append(ttft)
+        if total is not None:
+            times[run][1].append(total)
+    return {
+        run: (statistics.median(ttft) if ttft else None, statistics.median(total) if total else None)
+        for run, (ttft, total) in times.items()
+    }
+
+
+def _costs(session: Session, runs: set[str]) -> dict[str, float]:
+    query = (
+        select(Attempt.run_id, func.sum(Attempt.cost_usd))
+        .where(Attempt.run_id.in_(runs), Attempt.cost_usd.is_not(None))
+        .group_by(Attempt.run_id)
+    )
+    return {run: cost for run, cost in session.execute(query) if cost is not None}
+
+
+@dataclass(frozen=True)
+class ConversationSummary:
+    """How one judging came out on one conversation."""
+
+    id: str
+    axis: str
+    user_turns: int
+    criteria: int
+    met: int
+    not_met: int
+    unscored: int
+
+    @property
+    def passed(self) -> bool | None:
+        """Every criterion met; None while some are unscored and none is known not to be met."""
+        if self.not_met:
+            return False
+        return None if self.unscored else True
+
+
+def conversations(database: Database, judging: str) -> list[ConversationSummary]:
+    """The planned conversations of a judging in the dataset's order; empty for an unknown judging."""
+    with database.read() as session:
+        found = session.get(Judging, judging)
+        if found is None:
+            return []
+        run = session.get_one(Run, found.run_id)
+        criteria = select(Criterion.conversation_id, func.count().label("criteria")).group_by(
+            Criterion.conversation_id
+        )
+        turns = (
+            select(Turn.conversation_id, func.count().label("turns"))
+            .where(Turn.role == "user")
+            .group_by(Turn.conversation_id)
+        )
+        verdicts = (
+            select(
+                Reply.conversation_id,
+                func.sum(case((Verdict.met.is_(True), 1), else_=0)).label("met"),
+                func.sum(case((Verdict.met.is_(False), 1), else_=0)).label("not_met"),
+            )
+            .join(Verdict, Verdict.reply_id == Reply.id)
+            .where(Verdict.judging_id == judging, Reply.repeat == 0, Verdict.vote == 0)
+            .group_by(Reply.conversation_id)
+        )
+        c, t, v = criteria.subquery(), turns.subquery(), verdicts.subquery()
+        query = (
+            select(Conversation, t.c.turns, c.c.criteria, v.c.met, v.c.not_met)
+            .join(c, c.c.conversation_id == Conversation.id)
+            .outerjoin(t, t.c.conversation_id == Conversation.id)
+            .outerjoin(v, v.c.conversation_id == Conversation.id)
+            .where(Conversation.dataset_id == run.dataset_id)
+            .order_by(Conversation.position)
+        )
+        planned = set(run.items)
+        return [
+            ConversationSummary(
+                id=conversation.external_id,
+                axis=conversation.axis,
+                user_turns=user_turns or 0,
+                criteria=criteria_count,
+                met=int(met or 0),
+                not_met=int(not_met or 0),
+                unscored=criteria_count - int(met or 0) - int(not_met or 0),
+            )
+            for conversation, user_turns, criteria_count, met, not_met in session.execute(query)
+            if conversation.external_id in planned
+        ]
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """One turn as the conversation page shows it."""
+
+    number: int
+    role: str
+    transcript: str | None
+    audio_sha256: str | None
+    audio_seconds: float | None
+
+
+@dataclass(frozen=True)
+class VerdictView:
+    """One criterion with its verdict; `met` is None and `unscored_reason` set where there is none."""
+
+    number: int
+    text: str
+    met: bool | None
+    unscored_reason: str | None
+    explanation: str | None
+
+
+@dataclass(frozen=True)
+class ConversationView:
+    """One conversation under one judging: what was said, what the model replied, and how it was judged."""
+
+    id: str
+    axis: str
+    model: str
+    judge: str
+    turns: list[TurnView]
+    reply: str | None
+    reply_audio_sha256: str | None
+    reply_unscored_reason: str | None
+    reply_detail: str | None
+    ttft_s: float | None
+    total_s: float | None
+    verdicts: list[VerdictView] = field(default_factory=list)
+
+
+def conversation(database: Database, judging: str, conversation_id: str) -> ConversationView | None:
+    """One conversation under one judging; None where the judging did not plan it or either is unknown."""
+    with database.read() as session:
+        found = session.get(Judging, judging)
+        if found is None:
+            return None
+        run = session.get_one(Run, found.run_id)
+        row = session.scalar(
+            select(Conversation).where(
+                Conversation.dataset_id == run.dataset_id, Conversation.external_id == conversation_id
+            )
+        )
+        if row is None or conversation_id not in run.items:
+            return None
+        role_order = case((Turn.role == "user", 0), else_=1)
+        turns = session.scalars(
+            select(Turn).where(Turn.conversation_id == row.id).order_by(Turn.number, role_order)
+        ).all()
+        reply = session.scalar(
+            select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == 0)
+        )
+        verdicts = session.execute(
+            select(Criterion, Verdict)
+            .outerjoin(
+                Verdict,
+                (Verdict.criterion_id == Criterion.id)
+                & (Verdict.judging_id == judging)
+                & (Verdict.reply_id == (reply.id if reply else None))
+                & (Verdict.vote == 0),
+            )
+            .where(Criterion.conversation_id == row.id)
+            .order_by(Criterion.number)
+        ).all()
+        return ConversationView(
+            id=row.external_id,
+            axis=row.axis,
+            model=session.get_one(Model, run.model_id).name,
+            judge=session.get_one(Judge, found.judge_id).name,
+            turns=[
+                TurnView(turn.number, turn.role, turn.transcript, turn.audio_sha256, turn.audio_seconds)
+                for turn in turns
+            ],
+            reply=reply.text if reply else None,
+            reply_audio_sha256=reply.audio_sha256 if reply else None,
+            reply_unscored_reason=reply.unscored_reason if reply else "not_recorded",
+            reply_detail=reply.detail if reply else None,
+            ttft_s=reply.ttft_s if reply else None,
+            total_s=reply.total_s if reply else None,
+            verdicts=[
+                VerdictView(
+                    number=criterion.number,
+                    text=criterion.text,
+                    met=verdict.met if verdict else None,
+                    unscored_reason=verdict.unscored_reason if verdict else "not_recorded",
+                    explanation=verdict.explanation if verdict else None,
+                )
+                for criterion, verdict in verdicts
+            ],
+        )
+
+
+def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
+    """One flat row per planned conversation and criterion of a judging, for exports."""
+    rows = []
+    for summary in conversations(database, judging):
+        view = conversation(database, judging, summary.id)
+        assert view is not None
+        for verdict in view.verdicts:
+            rows.append(
+                {
+                    "judging": judging,
+                    "model": view.model,
+                    "judge": view.judge,
+                    "conversation": view.id,
+                    "axis": view.axis,
+                    "criterion": verdict.number,
+                    "criterion_text": verdict.text,
+                    "met": verdict.met,
+                    "unscored_reason": verdict.unscored_reason,
+                    "explanation": verdict.explanation,
+                    "reply": view.reply,
+                    "reply_unscored_reason": view.reply_unscored_reason,
+                    "ttft_s": view.ttft_s,
+                    "total_s": view.total_s,
+                }
+            )
+    return rows
+
+
+@dataclass(frozen=True)
+class SubmissionView:
+    """A submission's life as its owner sees it."""
+
+    id: str
+    status: str
+    model: str
+    track: str
+    run: str
+    judging: str | None
+    queue: str | None
+    position: int | None
+    """Place in its queue, from 1; None once it runs."""
+    worker: str | None
+    heartbeat_age_s: float | None
+    items_done: int
+    items_planned: int
+    verdicts_done: int
+    verdicts_planned: int
+    errors: int
+    """Failed calls so far, retried ones included."""
+    seconds_left: float | None
+    """By the pace so far; None before there is one."""
+    message: str | None
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields with times in ISO 8601."""
+        return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in vars(self).items()}
+
+
+def submissions(database: Database, submission_id: str | None = None) -> list[SubmissionView]:
+    """Submissions, the newest first; one of them by its id, or a run's by the run's id."""
+    with database.read() as session:
+        query = (
+            select(Submission, Run, Model)
+            .join(Run, Submission.run_id == Run.id)
+            .join(Model, Run.model_id == Model.id)
+            .order_by(Submission.created_at.desc(), Submission.id)
+        )
+        if submission_id is not None:
+            query = query.where((Submission.id == submission_id) | (Submission.run_id == submission_id))
+        return [_submission_view(session, *row) for row in session.execute(query)]
+
+
+def _submission_view(session: Session, submission: Submission, run: Run, model: Model) -> SubmissionView:
+    position = None
+    if submission.status == "queued" and submission.queue is not None:
+        ahead = session.scalar(
+            select(func.count())
+            .select_from(Submission)
+            .where(
+                Submission.queue == submission.queue,
+                Submission.status == "queued",
+                Submission.created_at < submission.created_at,
+            )
+        )
+        position = 1 + (ahead or 0)
+    worker = session.get(Worker, submission.worker_id) if submission.worker_id else None
+    replies = session.scalar(select(func.count()).select_from(Reply).where(Reply.run_id == run.id)) or 0
+    verdicts = (
+        session.scalar(select(func.count()).select_from(Verdict).where(Verdict.judging_id == submission.judging_id))
+        or 0
+    )
+    criteria = (
+        session.scalar(
+            select(func.count())
+            .select_from(Criterion)
+            .join(Conversation, Criterion.conversation_id == Conversation.id)
+            .where(Conversation.dataset_id == run.dataset_id, Conversation.external_id.in_(run.items))
+        )
+        or 0
+    )
+    errors = (
+        session.scalar(
+            select(func.count()).select_from(Attempt).where(Attempt.run_id == run.id, Attempt.error.is_not(None))
+        )
+        or 0
+    )
+    return SubmissionView(
+        id=submission.id,
+        status=submission.status,
+        model=model.name,
+        track=run.track,
+        run=run.id,
+        judging=submission.judging_id,
+        queue=submission.queue,
+        position=position,
+        worker=submission.worker_id,
+        heartbeat_age_s=(now() - worker.heartbeat_at).total_seconds() if worker else None,
+        items_done=replies,
+        items_planned=len(run.items) * run.repeats,
+        verdicts_done=verdicts,
+        verdicts_planned=criteria * run.repeats if submission.judging_id else 0,
+        errors=errors,
+        seconds_left=_seconds_left(session, submission, verdicts, criteria * run.repeats),
+        message=submission.message,
+        created_at=submission.created_at,
+        started_at=submission.started_at,
+        ended_at=submission.ended_at,
+    )
+
+
+def _seconds_left(session: Session, submission: Submission, done: int, planned: int) -> float | None:
+    if submission.status != "running" or submission.started_at is None or submission.judging_id is None:
+        return None
+    fresh = session.scalar(
+        select(func.count())
+        .select_from(Verdict)
+        .where(Verdict.judging_id == submission.judging_id, Verdict.created_at >= submission.started_at)
+    )
+    elapsed = (now() - submission.started_at).total_seconds()
+    return elapsed / fresh * (planned - done) if fresh else None
+
+
+def judgings_of(database: Database, identifier: str) -> list[str]:
+    """The judgings of a run, or the judging of this very id; empty where there is none."""
+    with database.read() as session:
+        query = select(Judging.id).where((Judging.id == identifier) | (Judging.run_id == identifier))
+        return list(session.scalars(query.order_by(Judging.created_at)))
+
+
+def run_of(database: Database, identifier: str) -> str | None:
+    """The run that a run's, a judging's or a submission's id leads to."""
+    with database.read() as session:
+        for query in (
+            select(Run.id).where(Run.id == identifier),
+            select(Submission.run_id).where(Submission.id == identifier),
+            select(Judging.run_id).where(Judging.id == identifier),
+        ):
+            found = session.scalar(query)
+            if found is not None:
+                return found
+    return None
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of a run's log."""
+
+    at: datetime
+    level: str
+    message: str
+
+
+def log(database: Database, run_id: str) -> list[LogLine]:
+    """Everything that happened to a run, the oldest first: events, and failed calls."""
+    with database.read() as session:
+        lines = [
+            LogLine(event.created_at, event.level, event.message)
+            for event in session.scalars(select(Event).where(Event.run_id == run_id).order_by(Event.id))
+        ]
+        failed = session.execute(
+            select(Attempt, Conversation.external_id, Criterion.number)
+            .outerjoin(Conversation, Attempt.conversation_id == Conversation.id)
+            .outerjoin(Criterion, Attempt.criterion_id == Criterion.id)
+            .where(Attempt.run_id == run_id, Attempt.error.is_not(None))
+            .order_by(Attempt.id)
+        )
+        for attempt, conversation_id, number in failed:
+            what = f"{attempt.stage} {conversation_id}" + (f" criterion {number}" if number is not None else "")
+            why = f"{attempt.error} ({attempt.detail})" if attempt.detail else attempt.error
+            lines.append(LogLine(attempt.created_at, "warning", f"{what}: {why}"))
+    return sorted(lines, key=lambda line: line.at)

@@ -1,0 +1,49 @@
+"""Writing rows so that doing the same work twice changes nothing: inserts that yield to what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from sqlalchemy import Insert, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
+
+from vivace.store.tables import Base, Event
+
+Row = TypeVar("Row", bound=Base)
+
+ROWS_PER_STATEMENT = 500
+"""Keeps a statement under SQLite's limit of bound parameters."""
+
+
+def insert(session: Session, table: type[Base]) -> Any:
+    """An INSERT of this database's dialect, which knows ON CONFLICT."""
+    dialect = postgresql if session.get_bind().dialect.name == "postgresql" else sqlite
+    return dialect.insert(table)
+
+
+def insert_new(session: Session, table: type[Base], rows: Sequence[dict[str, Any]]) -> None:
+    """Insert rows, leaving out those whose natural key is there already."""
+    for start in range(0, len(rows), ROWS_PER_STATEMENT):
+        statement: Insert = insert(session, table).on_conflict_do_nothing()
+        session.execute(statement, list(rows[start : start + ROWS_PER_STATEMENT]))
+
+
+def ensure(session: Session, table: type[Row], key: dict[str, Any], values: dict[str, Any]) -> Row:
+    """The row with this natural key, made from `values` where there is none yet."""
+    insert_new(session, table, [{**key, **values}])
+    return session.scalars(select(table).filter_by(**key)).one()
+
+
+def add_event(
+    session: Session,
+    message: str,
+    *,
+    run_id: str | None = None,
+    submission_id: str | None = None,
+    worker_id: str | None = None,
+    level: str = "info",
+) -> None:
+    """One line in a run's log."""
+    session.add(Event(run_id=run_id, submission_id=submission_id, worker_id=worker_id, level=level, message=message))

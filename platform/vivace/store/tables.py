@@ -1,0 +1,459 @@
+"""The tables of the results database, each with the natural key that makes repeated work harmless."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A point in time, always UTC: SQLite drops time zones, so they are put back on reading."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times, and store UTC."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give back UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def now() -> datetime:
+    """The present moment in UTC."""
+    return datetime.now(UTC)
+
+
+_Json = JSON(none_as_null=True)
+
+
+class Base(DeclarativeBase):
+    """The declarative base; constraint names are fixed so that migrations can name them on both databases."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        dict[str, Any]: _Json,
+        list[str]: _Json,
+        datetime: UtcDateTime,
+    }
+
+
+class Model(Base):
+    """A system under test: what it is called, how it is asked, and its card."""
+
+    __tablename__ = "model"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    """SHA-256 of adapter, name, address, generation parameters and, for recorded replies, their bytes."""
+    target: Mapped[str]
+    adapter: Mapped[str]
+    name: Mapped[str]
+    """As the board shows it."""
+    address: Mapped[str | None]
+    parameters: Mapped[dict[str, Any]]
+    organisation: Mapped[str | None]
+    size: Mapped[str | None]
+    open_weights: Mapped[bool | None]
+    licence: Mapped[str | None]
+    description: Mapped[str | None] = mapped_column(Text)
+
+
+class Dataset(Base):
+    """A set of conversations at one revision."""
+
+    __tablename__ = "dataset"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str]
+    revision: Mapped[str]
+    """A hub commit, or the SHA-256 of the local file."""
+    has_audio: Mapped[bool]
+
+
+class Judge(Base):
+    """A judge as an instrument; two scores compare only where the fingerprint is the same."""
+
+    __tablename__ = "judge"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    target: Mapped[str]
+    name: Mapped[str]
+    address: Mapped[str | None]
+    prompt_name: Mapped[str | None]
+    prompt_sha256: Mapped[str | None] = mapped_column(String(64))
+    prompt: Mapped[str | None] = mapped_column(Text)
+    parameters: Mapped[dict[str, Any]]
+    parser_version: Mapped[str]
+
+
+class Hardware(Base):
+    """A machine that runs were executed on."""
+
+    __tablename__ = "hardware"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
+    details: Mapped[dict[str, Any]]
+
+
+class Conversation(Base):
+    """One conversation of a dataset."""
+
+    __tablename__ = "conversation"
+    __table_args__ = (UniqueConstraint("dataset_id", "external_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
+    external_id: Mapped[str]
+    """The dataset's own id."""
+    position: Mapped[int]
+    axis: Mapped[str]
+
+
+class Turn(Base):
+    """One user or assistant turn; user and assistant turns are numbered alike, from 1."""
+
+    __tablename__ = "turn"
+    __table_args__ = (UniqueConstraint("conversation_id", "number", "role"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    role: Mapped[str] = mapped_column(String(16))
+    transcript: Mapped[str | None] = mapped_column(Text)
+    audio_sha256: Mapped[str | None] = mapped_column(String(64))
+    audio_seconds: Mapped[float | None]
+
+
+class Criterion(Base):
+    """One rubric item; keyed by its place, because a rubric may hold the same sentence twice."""
+
+    __tablename__ = "criterion"
+    __table_args__ = (UniqueConstraint("conversation_id", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    """Its place in the rubric, from 0."""
+    text: Mapped[str] = mapped_column(Text)
+    machine_check: Mapped[dict[str, Any] | None]
+
+
+class Run(Base):
+    """One model on one track with one configuration. While a process works on it, it holds the lease."""
+
+    __tablename__ = "run"
+    __table_args__ = (UniqueConstraint("identity", "ordinal"),)
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    identity: Mapped[str] = mapped_column(String(64))
+    """SHA-256 of everything that makes the result."""
+    ordinal: Mapped[int]
+    """0, or the count of `--force` on the same identity."""
+    track: Mapped[str]
+    dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
+    model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
+    hardware_id: Mapped[int | None] = mapped_column(ForeignKey("hardware.id"))
+    method: Mapped[str | None]
+    input_form: Mapped[str]
+    """`audio-16k`, `audio-original` or `transcript`."""
+    repeats: Mapped[int] = mapped_column(default=1)
+    items: Mapped[list[str]]
+    """The conversations planned, by the dataset's ids, in order."""
+    limited: Mapped[bool]
+    """Whether the items are a part of the dataset."""
+    imported: Mapped[bool] = mapped_column(default=False)
+    status: Mapped[str] = mapped_column(String(16), default="open")
+    """`open`, or `generated` once every planned reply is recorded."""
+    manifest: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    retracted_at: Mapped[datetime | None]
+    retraction_reason: Mapped[str | None] = mapped_column(Text)
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    lease_epoch: Mapped[int] = mapped_column(default=0)
+    """Grows with every change of owner; a write under an old epoch is refused."""
+
+
+class Reply(Base):
+    """What the model answered to one conversation, or why it did not."""
+
+    __tablename__ = "reply"
+    __table_args__ = (UniqueConstraint("run_id", "conversation_id", "repeat"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id"), index=True)
+    repeat: Mapped[int] = mapped_column(default=0)
+    text: Mapped[str | None] = mapped_column(Text)
+    audio_sha256: Mapped[str | None] = mapped_column(String(64))
+    unscored_reason: Mapped[str | None]
+    """Why there is no reply to judge; null when there is one."""
+    detail: Mapped[str | None] = mapped_column(Text)
+    finish_reason: Mapped[str | None]
+    model_snapshot: Mapped[str | None]
+    """The model name that the server itself reported."""
+    ttft_s: Mapped[float | None]
+    first_audio_s: Mapped[float | None]
+    total_s: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Judging(Base):
+    """One judge over one run; a row of the dialogue board."""
+
+    __tablename__ = "judging"
+    __table_args__ = (UniqueConstraint("run_id", "judge_id", "votes"),)
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    judge_id: Mapped[int] = mapped_column(ForeignKey("judge.id"))
+    votes: Mapped[int] = mapped_column(default=1)
+    status: Mapped[str] = mapped_column(String(16), default="open")
+    """`open`, or `ended` once every criterion is recorded and the scores are computed."""
+    official: Mapped[bool] = mapped_column(default=False)
+    unofficial_reasons: Mapped[list[str]] = mapped_column(default=list)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    ended_at: Mapped[datetime | None]
+
+
+class Verdict(Base):
+    """One judge's answer on one criterion: met, not met, or unscored with a reason."""
+
+    __tablename__ = "verdict"
+    __table_args__ = (
+        UniqueConstraint("judging_id", "reply_id", "criterion_id", "vote"),
+        CheckConstraint("(met IS NULL) = (unscored_reason IS NOT NULL)", name="three_values"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    judging_id: Mapped[str] = mapped_column(ForeignKey("judging.id", ondelete="CASCADE"))
+    reply_id: Mapped[int] = mapped_column(ForeignKey("reply.id", ondelete="CASCADE"), index=True)
+    criterion_id: Mapped[int] = mapped_column(ForeignKey("criterion.id"))
+    vote: Mapped[int] = mapped_column(default=0)
+    met: Mapped[bool | None]
+    unscored_reason: Mapped[str | None]
+    explanation: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Arm(Base):
+    """One method in a comparison of an efficiency run."""
+
+    __tablename__ = "arm"
+    __table_args__ = (UniqueConstraint("run_id", "name"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    name: Mapped[str]
+    method: Mapped[str]
+    settings: Mapped[dict[str, Any]]
+
+
+class Trial(Base):
+    """One timed generation of one arm."""
+
+    __tablename__ = "trial"
+    __table_args__ = (UniqueConstraint("arm_id", "prompt", "repetition"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    arm_id: Mapped[int] = mapped_column(ForeignKey("arm.id", ondelete="CASCADE"))
+    prompt: Mapped[str]
+    repetition: Mapped[int]
+    ttft_s: Mapped[float | None]
+    total_s: Mapped[float | None]
+    output_tokens: Mapped[int | None]
+    measurements: Mapped[dict[str, Any]]
+    unscored_reason: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Attempt(Base):
+    """One call to a model or a judge, successful or not; tokens, cost and time are sums over these."""
+
+    __tablename__ = "attempt"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+    judging_id: Mapped[str | None] = mapped_column(ForeignKey("judging.id", ondelete="CASCADE"))
+    conversation_id: Mapped[int | None] = mapped_column(ForeignKey("conversation.id"))
+    criterion_id: Mapped[int | None] = mapped_column(ForeignKey("criterion.id"))
+    stage: Mapped[str] = mapped_column(String(16))
+    """`generate` or `judge`."""
+    seconds: Mapped[float]
+    input_tokens: Mapped[int | None]
+    output_tokens: Mapped[int | None]
+    cost_usd: Mapped[float | None]
+    error: Mapped[str | None]
+    """The reason code of a failed call; null for one that succeeded."""
+    detail: Mapped[str | None] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Score(Base):
+    """One summary figure of a judging or an arm, computed from recorded rows when it ends."""
+
+    __tablename__ = "score"
+    __table_args__ = (
+        UniqueConstraint("judging_id", "metric", "slice", name="uq_score_judging"),
+        UniqueConstraint("arm_id", "metric", "slice", name="uq_score_arm"),
+        CheckConstraint("(judging_id IS NULL) <> (arm_id IS NULL)", name="one_owner"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    judging_id: Mapped[str | None] = mapped_column(ForeignKey("judging.id", ondelete="CASCADE"))
+    arm_id: Mapped[int | None] = mapped_column(ForeignKey("arm.id", ondelete="CASCADE"))
+    metric: Mapped[str]
+    slice: Mapped[str] = mapped_column(default="")
+    """Empty for the whole, else the axis."""
+    value: Mapped[float | None]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    minimum: Mapped[float | None]
+    """Where the value would lie if everything unscored went against the model."""
+    maximum: Mapped[float | None]
+    """Where it would lie if everything unscored went for it."""
+    count: Mapped[int | None]
+    """The numerator: conversations passed, criteria met or scored."""
+    n: Mapped[int]
+    """What was planned, scored or not."""
+    unscored: Mapped[int]
+
+
+class Submission(Base):
+    """A request to have a run executed and judged, here or by a worker."""
+
+    __tablename__ = "submission"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+    judging_id: Mapped[str | None] = mapped_column(ForeignKey("judging.id", ondelete="CASCADE"))
+    spec: Mapped[dict[str, Any]]
+    queue: Mapped[str | None]
+    """The queue that workers take it from; null when the submitting process executes it itself."""
+    status: Mapped[str] = mapped_column(String(16), index=True)
+    """`queued`, `running`, `complete`, `incomplete`, `failed` or `cancelled`."""
+    message: Mapped[str | None] = mapped_column(Text)
+    """How it ended, in a sentence."""
+    workflow_id: Mapped[str | None]
+    worker_id: Mapped[str | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class Worker(Base):
+    """A process that executes runs, and its last sign of life."""
+
+    __tablename__ = "worker"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    host: Mapped[str]
+    """Host name, boot and process namespace: where its process number means something."""
+    pid: Mapped[int]
+    process_started: Mapped[float]
+    """Start time of the process, so that a reused process number is not taken for it."""
+    queues: Mapped[list[str]]
+    lease_seconds: Mapped[float]
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    heartbeat_at: Mapped[datetime] = mapped_column(default=now)
+    stopped_at: Mapped[datetime | None]
+
+
+class Schedule(Base):
+    """A run spec that is submitted again and again."""
+
+    __tablename__ = "schedule"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    cron: Mapped[str]
+    time_zone: Mapped[str]
+    spec: Mapped[dict[str, Any]]
+    queue: Mapped[str]
+    enabled: Mapped[bool] = mapped_column(default=True)
+    next_due_at: Mapped[datetime | None]
+    last_submission_id: Mapped[str | None] = mapped_column(ForeignKey("submission.id"))
+
+
+class Regression(Base):
+    """A change between two judgings or arms that a scheduled comparison found."""
+
+    __tablename__ = "regression"
+    __table_args__ = (UniqueConstraint("schedule_id", "candidate", "metric", "slice"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    schedule_id: Mapped[int] = mapped_column(ForeignKey("schedule.id", ondelete="CASCADE"))
+    baseline: Mapped[str]
+    candidate: Mapped[str]
+    metric: Mapped[str]
+    slice: Mapped[str] = mapped_column(default="")
+    difference: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    p_value: Mapped[float | None]
+    status: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Event(Base):
+    """One line of a run's log."""
+
+    __tablename__ = "event"
+    __table_args__ = (Index("ix_event_run_id_id", "run_id", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
+    submission_id: Mapped[str | None] = mapped_column(ForeignKey("submission.id", ondelete="CASCADE"))
+    worker_id: Mapped[str | None]
+    level: Mapped[str] = mapped_column(String(16))
+    message: Mapped[str] = mapped_column(Text)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class ApiToken(Base):
+    """A token that may submit over a network; only its hash is kept."""
+
+    __tablename__ = "api_token"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    revoked_at: Mapped[datetime | None]

@@ -1,0 +1,153 @@
+"""What a track is: it prepares a run from its spec, and the run plans, executes and scores its items."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy.orm import Session
+
+from vivace.spec import RunSpec
+from vivace.store.artifacts import Artifacts
+from vivace.store.database import Database
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A run's rows in the store."""
+
+    run_id: str
+    judging_id: str | None
+
+
+class Workbench(Protocol):
+    """What an item needs while it is executed; the engine provides it."""
+
+    @property
+    def artifacts(self) -> Artifacts:
+        """Files by hash."""
+        ...
+
+    def call_slot(self) -> AbstractAsyncContextManager[None]:
+        """Wait for leave to make one call.
+
+        Raises:
+            StoppedError: the run is being stopped; no new call may start.
+        """
+        ...
+
+    async def write(self, change: Callable[[Session], Result]) -> Result:
+        """Make one change in one transaction, if the run is still this process's own.
+
+        Raises:
+            LeaseLostError: another process has taken the run over.
+        """
+        ...
+
+
+class StoppedError(Exception):
+    """An item ended early because the run is being stopped; it stays planned."""
+
+
+async def finish_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it side by side and to the end, also when one part fails; then raise the first failure.
+
+    What is in flight when something fails or stops is finished and recorded, never thrown away.
+    """
+    results = await asyncio.gather(*work, return_exceptions=True)
+    failures = [result for result in results if isinstance(result, BaseException)]
+    for failure in sorted(failures, key=lambda failure: isinstance(failure, StoppedError)):
+        raise failure
+
+
+class Import(Protocol):
+    """A run made elsewhere, checked and ready to be recorded."""
+
+    def record(self, database: Database) -> Registered:
+        """Write it; a second time changes nothing."""
+        ...
+
+
+class PreparedRun(Protocol):
+    """One run of a track, with its model and judge at hand."""
+
+    def describe(self) -> dict[str, Any]:
+        """What the run takes (items, calls, minutes of audio), for `--dry-run`."""
+        ...
+
+    async def preflight(self) -> None:
+        """See that model and judge can answer, before anything is written.
+
+        Raises:
+            UsageError: a key is missing or refused.
+            UnreachableError: nothing answers.
+        """
+        ...
+
+    def check(self, database: Database | None) -> None:
+        """Check what reading the text did not: that the audio of every planned item decodes.
+
+        Raises:
+            UsageError: something does not; the item is named.
+        """
+        ...
+
+    def register(
+        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+    ) -> Registered:
+        """Write the run's own rows, or find them. Doing it twice changes nothing.
+
+        Args:
+            force: a new run beside the one of the same identity.
+            run_id: the run it must turn out to be, when it was submitted earlier.
+        """
+        ...
+
+    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[Any]:
+        """The work items that are not recorded yet, in a fixed order."""
+        ...
+
+    async def execute(self, item: Any, bench: Workbench) -> None:
+        """Do one item, and record each part of it as it ends."""
+        ...
+
+    def score(self, session: Session, registered: Registered) -> None:
+        """Compute the summary rows from the recorded rows and nothing else."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
+
+
+class Track(Protocol):
+    """Something that can be measured."""
+
+    @property
+    def name(self) -> str:
+        """As it is written on the command line."""
+        ...
+
+    def prepare(self, spec: RunSpec) -> PreparedRun:
+        """Read the data and open model and judge; nothing is written.
+
+        Raises:
+            UsageError: the spec names something that is not there or is wrong.
+        """
+        ...
+
+    def prepare_import(
+        self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
+    ) -> Import:
+        """Read and check a run made elsewhere; nothing is written.
+
+        Raises:
+            UsageError: the results do not fit the data.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""The dialogue track: Audio MultiChallenge, spoken multi-turn conversations judged by rubric."""

@@ -1,0 +1,150 @@
+"""Taking in a run that was generated or judged elsewhere: replies, and verdicts where they are given."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import select
+
+from vivace.errors import UsageError
+from vivace.models.base import ModelIdentity
+from vivace.models.replay import read_replies
+from vivace.store import tables
+from vivace.store.database import Database
+from vivace.store.records import add_event, insert_new
+from vivace.tracks.base import Registered
+from vivace.tracks.dialogue import ingest
+from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.track import read_card, register_run, score_judging
+from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.judges import JudgeCard
+
+WHAT = "verdict file"
+
+
+@dataclass(frozen=True)
+class DialogueImport:
+    """A checked file of replies and verdicts, ready to be recorded."""
+
+    conversations: ConversationSet
+    rows: dict[str, dict[str, Any]]
+    identity: ModelIdentity
+    judge: JudgeCard | None
+    card: dict[str, Any]
+
+    def record(self, database: Database) -> Registered:
+        """Write it all in one transaction, and score it; a file recorded before changes nothing."""
+        everything = self.conversations.conversations
+        with database.write() as session:
+            dataset = ingest.store_conversations(session, self.conversations, everything, {})
+            registered = register_run(
+                session,
+                dataset=dataset,
+                identity=self.identity,
+                card=self.card,
+                judge=self.judge,
+                items=[conversation.id for conversation in everything],
+                form="unknown",
+                limited=False,
+                imported=True,
+            )
+            row_ids = ingest.conversation_ids(session, dataset.id)
+            insert_new(
+                session,
+                tables.Reply,
+                [
+                    self._reply(conversation, row_ids[conversation.id], registered.run_id)
+                    for conversation in everything
+                ],
+            )
+            if registered.judging_id is not None:
+                criteria = {
+                    (row_id, number): criterion_id
+                    for row_id, number, criterion_id in session.execute(
+                        select(tables.Criterion.conversation_id, tables.Criterion.number, tables.Criterion.id)
+                        .join(tables.Conversation)
+                        .where(tables.Conversation.dataset_id == dataset.id)
+                    )
+                }
+                replies = dict(
+                    session.execute(
+                        select(tables.Reply.conversation_id, tables.Reply.id).where(
+                            tables.Reply.run_id == registered.run_id
+                        )
+                    )
+                    .tuples()
+                    .all()
+                )
+                verdicts = []
+                for conversation in everything:
+                    row_id = row_ids[conversation.id]
+                    for number, met in enumerate(self._verdicts(conversation)):
+                        verdicts.append(
+                            {
+                                "judging_id": registered.judging_id,
+                                "reply_id": replies[row_id],
+                                "criterion_id": criteria[(row_id, number)],
+                                "met": met,
+                                "unscored_reason": None if met is not None else Unscored.NOT_RECORDED.value,
+                                "explanation": None,
+                            }
+                        )
+                insert_new(session, tables.Verdict, verdicts)
+                score_judging(session, registered.judging_id)
+            add_event(session, f"imported as {self.identity.name}", run_id=registered.run_id)
+        return registered
+
+    def _reply(self, conversation: Conversation, row_id: int, run_id: str) -> dict[str, Any]:
+        text = self.rows.get(conversation.id, {}).get("response")
+        return {
+            "run_id": run_id,
+            "conversation_id": row_id,
+            "text": text,
+            "unscored_reason": None if text is not None else Unscored.NOT_RECORDED.value,
+        }
+
+    def _verdicts(self, conversation: Conversation) -> list[bool | None]:
+        given: list[bool | None] | None = self.rows.get(conversation.id, {}).get("criteria_met")
+        return given if given is not None else [None] * len(conversation.criteria)
+
+
+def prepare_import(
+    data: str, verdicts: Path, model: str, judge_name: str | None, card: Path | None
+) -> DialogueImport:
+    """Read and check a file of `id`, `response` and `criteria_met` against its data; nothing is written.
+
+    Raises:
+        UsageError: an id the data lacks, a wrong number of criteria, a verdict that is none, no judge's name.
+    """
+    conversations = open_conversations(data)
+    rows = read_replies(verdicts, WHAT)
+    by_id = {conversation.id: conversation for conversation in conversations.conversations}
+    for key, row in rows.items():
+        where = f"The {WHAT} '{verdicts}', id '{key}'"
+        if key not in by_id:
+            raise UsageError(f"{where}: the data '{conversations.name}' has no such conversation.")
+        _check_verdicts(row.get("criteria_met"), len(by_id[key].criteria), where)
+    judged = any(row.get("criteria_met") is not None for row in rows.values())
+    if judged and not judge_name:
+        raise UsageError("The file holds verdicts; say with --judge-name who gave them.")
+    content = hashlib.sha256(verdicts.read_bytes()).hexdigest()
+    return DialogueImport(
+        conversations=conversations,
+        rows=rows,
+        identity=ModelIdentity(f"import:{model}", "import", model, content_sha256=content),
+        judge=JudgeCard(f"import:{judge_name}", judge_name, "imported") if judged and judge_name else None,
+        card=read_card(card) if card else {},
+    )
+
+
+def _check_verdicts(given: Any, expected: int, where: str) -> None:
+    if given is None:
+        return
+    if not isinstance(given, list) or not all(met is None or isinstance(met, bool) for met in given):
+        raise UsageError(f'{where}: "criteria_met" must be a list of true, false or null.')
+    if len(given) != expected:
+        raise UsageError(f"{where}: {len(given)} verdicts for {expected} rubric items.")

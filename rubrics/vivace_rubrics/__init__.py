@@ -1,0 +1,1 @@
+"""Rubrics: criteria, axes, judge prompts, judges and the reading of their verdicts."""
