@@ -146,6 +146,10 @@ async def execute(
                 raise
 
     try:
+        if not plan and await bench.write(lambda session: run.is_scored(session, registered)):
+            return True
+        # Killed between here and the score, the run would otherwise show figures of before.
+        await bench.write(lambda session: run.reopen(session, registered))
         for batch in (plan[:1], plan[1:]):
             await finish_all(one(item) for item in batch)
         await bench.write(lambda session: run.score(session, registered))

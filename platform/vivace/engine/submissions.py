@@ -83,18 +83,15 @@ async def _preflight(run: PreparedRun) -> None:
 
 
 def _reusable(session: Session, registered: Registered, queue: str | None) -> str | None:
-    """An unfinished submission for the very same work."""
-    return session.scalar(
-        select(Submission.id)
-        .where(
-            Submission.run_id == registered.run_id,
-            Submission.judging_id == registered.judging_id,
-            Submission.queue == queue if queue is not None else Submission.queue.is_(None),
-            Submission.status.in_(("queued", "running")),
-        )
-        .order_by(Submission.created_at.desc())
-        .limit(1)
+    """A submission for the very same work: one that is still queued, or the one made here before."""
+    query = select(Submission.id).where(
+        Submission.run_id == registered.run_id, Submission.judging_id == registered.judging_id
     )
+    if queue is None:
+        query = query.where(Submission.queue.is_(None))
+    else:
+        query = query.where(Submission.queue == queue, Submission.status.in_(("queued", "running")))
+    return session.scalar(query.order_by(Submission.created_at.desc()).limit(1))
 
 
 def _new_submission(session: Session, registered: Registered, spec: RunSpec, queue: str | None) -> str:
@@ -239,6 +236,7 @@ def _wait_for_lease(
                         started_at=now(),
                         ended_at=None,
                         message=None,
+                        cancel_requested=False,
                     )
                 )
                 add_event(

@@ -156,7 +156,7 @@ def board(
 
 
 def data_version(database: Database) -> str:
-    """A cheap text that changes whenever the board does: a judging ended or was judged again, or a run retracted."""
+    """A cheap text that changes whenever the board does: a judging ended again, or a run was retracted."""
     with database.read() as session:
         ended = session.execute(
             select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")

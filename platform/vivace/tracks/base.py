@@ -113,6 +113,14 @@ class PreparedRun(Protocol):
         """The work items that are not recorded yet, in a fixed order."""
         ...
 
+    def is_scored(self, session: Session, registered: Registered) -> bool:
+        """Whether the summary rows stand for what is recorded."""
+        ...
+
+    def reopen(self, session: Session, registered: Registered) -> None:
+        """Mark the summary rows as no longer final: something is about to be recorded."""
+        ...
+
     async def execute(self, item: Any, bench: Workbench) -> None:
         """Do one item, and record each part of it as it ends."""
         ...

@@ -350,6 +350,14 @@ class DialogueRun:
             for call in calls
         )
 
+    def is_scored(self, session: Session, registered: Registered) -> bool:
+        """Whether the judging has ended."""
+        return session.get_one(tables.Judging, registered.judging_id).status == "ended"
+
+    def reopen(self, session: Session, registered: Registered) -> None:
+        """Take the judging off the board until it is scored again."""
+        session.get_one(tables.Judging, registered.judging_id).status = "open"
+
     def score(self, session: Session, registered: Registered) -> None:
         """Compute the judging's scores from its recorded verdicts, and say whether it is official."""
         assert registered.judging_id is not None

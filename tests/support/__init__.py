@@ -1,0 +1,1 @@
+"""What tests share: a chat server on loopback, data sets, the command line, databases."""

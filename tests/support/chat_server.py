@@ -1,0 +1,160 @@
+"""An OpenAI-compatible chat server on loopback that records what it is sent and behaves as a test says."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What the server sends back; `raw` replaces the chat completion by these very bytes."""
+
+    text: str | None = "Hello there."
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    finish_reason: str = "stop"
+    message: dict[str, Any] = field(default_factory=dict)
+    """More fields of the message, for instance a refusal."""
+    raw: bytes | None = None
+    cut_after: int | None = None
+    """Close the connection after so many bytes of the body."""
+    delay_s: float = 0.0
+
+
+def verdict(met: object = True, explanation: object = "because") -> Answer:
+    """A judge's answer in the form that is asked for."""
+    return Answer(json.dumps({"explanation": explanation, "criteria_met": met}))
+
+
+@dataclass
+class Call:
+    """One chat request as it came in."""
+
+    body: dict[str, Any]
+    headers: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return str(self.body["model"])
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The messages."""
+        return list(self.body["messages"])
+
+
+Behaviour = Callable[[Call], Answer]
+
+
+class ChatServer:
+    """The server; `base` is its address, `calls` what it was asked."""
+
+    def __init__(self, behave: Behaviour, *, streams: bool, models: list[str] | None, get_status: int) -> None:
+        self.calls: list[Call] = []
+        self._behave = behave
+        self._stopping = threading.Event()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                """Nothing: tests read `calls`."""
+
+            def do_GET(self) -> None:
+                listed = {"object": "list", "data": [{"id": name} for name in models or []]}
+                status = get_status if models is None else 200
+                self._send(status, {"content-type": "application/json"}, json.dumps(listed).encode(), None)
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                call = Call(body, {key.lower(): value for key, value in self.headers.items()})
+                owner.calls.append(call)
+                answer = owner._behave(call)
+                owner._stopping.wait(answer.delay_s)
+                streamed = streams and bool(body.get("stream")) and answer.status == 200 and answer.raw is None
+                content = _event_stream(call, answer) if streamed else _completion(call, answer)
+                kind = "text/event-stream" if streamed else "application/json"
+                self._send(answer.status, {"content-type": kind, **answer.headers}, content, answer.cut_after)
+
+            def _send(self, status: int, headers: dict[str, str], content: bytes, cut_after: int | None) -> None:
+                head = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}"]
+                head += [f"{key}: {value}" for key, value in headers.items()]
+                # Head and body in one write: two would wait for each other (Nagle, delayed ACK).
+                self.wfile.write("\r\n".join([*head, "", ""]).encode() + content[:cut_after])
+                if cut_after is not None:
+                    self.close_connection = True
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that hangs up is part of the tests."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.base = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop answering, and let hanging answers go."""
+        self._stopping.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _completion(call: Call, answer: Answer) -> bytes:
+    if answer.raw is not None:
+        return answer.raw
+    if answer.status != 200:
+        return json.dumps({"error": {"message": f"status {answer.status}", "type": "test"}}).encode()
+    message = {"role": "assistant", "content": answer.text, **answer.message}
+    choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason}
+    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    shared = {"id": "c1", "object": "chat.completion", "created": 1, "model": f"{call.model}-snapshot"}
+    return json.dumps({**shared, "choices": [choice], "usage": usage}).encode()
+
+
+def _event_stream(call: Call, answer: Answer) -> bytes:
+    shared = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": f"{call.model}-snapshot"}
+    pieces = [(answer.text or "")[start : start + 20] for start in range(0, len(answer.text or ""), 20)]
+    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", **answer.message}, None)]
+    deltas += [({"content": piece}, None) for piece in pieces]
+    deltas.append(({}, answer.finish_reason))
+    events = [
+        {**shared, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]} for delta, reason in deltas
+    ]
+    usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    events.append({**shared, "choices": [], "usage": usage})
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events).encode() + b"data: [DONE]\n\n"
+
+
+@contextmanager
+def chat_server(
+    behave: Behaviour | Answer | None = None,
+    *,
+    streams: bool = True,
+    models: list[str] | None = None,
+    get_status: int = 404,
+) -> Iterator[ChatServer]:
+    """A running server.
+
+    Args:
+        behave: the answer to every call, or a function of the call.
+        streams: whether it heeds `stream`; one that does not sends a plain completion, as small servers do.
+        models: what `GET /models` lists; None for a server that answers `get_status` to every GET.
+    """
+    answer = behave if behave is not None else Answer()
+    function: Behaviour = (lambda _: answer) if isinstance(answer, Answer) else answer
+    server = ChatServer(function, streams=streams, models=models, get_status=get_status)
+    try:
+        yield server
+    finally:
+        server.stop()
