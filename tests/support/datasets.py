@@ -37,11 +37,11 @@ def conversation_rows(count: int, turns: int = 3, criteria: int = 2, audio: bool
                 content = tone(200 + 10 * turn + number % 50) if spoken else None
                 row[f"user_turn_{turn}_audio"] = {"bytes": content, "path": None} if spoken else None
             if turn < 8:
-                row[f"assistant_turn_{turn}_transcript"] = (
-                    f"assistant {number} says {turn}" if turn < turns else None
-                )
+                row[f"assistant_turn_{turn}_transcript"] = f"assistant {number} says {turn}" if turn < turns else None
         row["rubric"] = json.dumps([f"Says yes, criterion {place}" for place in range(criteria)])
-        checks = [{"states_one_of": ["yes"]} if place % 2 == 0 else {"states_one_of": ["no"]} for place in range(criteria)]
+        checks = [
+            {"states_one_of": ["yes"]} if place % 2 == 0 else {"states_one_of": ["no"]} for place in range(criteria)
+        ]
         row["rubric_checks"] = json.dumps(checks)
         rows.append(row)
     return rows

@@ -1,0 +1,93 @@
+"""Every command that README and docs show is run here, in order, as a reader would."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet
+import pytest
+
+from support.chat_server import Answer, Call, chat_server, verdict
+from support.program import environment
+from vivace.demo import DATA, SYSTEMS
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SHOWN_ADDRESS = "http://127.0.0.1:8000/v1"
+SHOWN_DATABASE = "postgresql://vivace@db.example/vivace"
+RUN_ELSEWHERE = re.compile(r"^(make (demo|test|serve)|\. \.venv/bin/activate)$", re.MULTILINE)
+"""Set-up that this very test run has been through, and the app, which has browser tests of its own."""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def behave(call: Call) -> Answer:
+    """A model that says hello, and a judge that finds everything met."""
+    return verdict() if call.model == "my-judge" else Answer("Hello there.")
+
+
+def lay_out(folder: Path, page: Path) -> None:
+    """The files a page speaks of: those it prints, replies, and verdicts."""
+    for block in blocks(page, "yaml"):
+        name = re.match(r"# (\S+\.yaml)\n", block)
+        assert name, f"a YAML block of {page.name} does not say which file it is"
+        (folder / name.group(1)).write_text(block)
+    shutil.copy(SYSTEMS[0].replies, folder / "replies.jsonl")
+    rubrics = pyarrow.parquet.read_table(DATA, columns=["id", "rubric"]).to_pylist()
+    (folder / "verdicts.jsonl").write_text(
+        "".join(
+            json.dumps({"id": row["id"], "response": "", "criteria_met": [True] * len(json.loads(row["rubric"]))})
+            + "\n"
+            for row in rubrics
+        )
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_shown_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    script = "\n".join(blocks(page, "bash"))
+    if not script:
+        pytest.skip("shows no commands")
+    lay_out(tmp_path, page)
+    changes = {"PATH": f"{Path(sys.executable).parent}:{environment()['PATH']}"}
+    with chat_server(behave) as server:
+        for file in tmp_path.glob("*.yaml"):
+            file.write_text(file.read_text().replace(SHOWN_ADDRESS, server.base))
+        script = RUN_ELSEWHERE.sub("", script).replace(SHOWN_ADDRESS, server.base)
+        if "postgresql://" in script:
+            script = script.replace(SHOWN_DATABASE, f"'{request.getfixturevalue('postgres_url')}'")
+            script = script.replace("/shared/vivace", str(tmp_path / "shared"))
+            script = script.replace("worker --queue gpu-h200", "worker --queue gpu-h200 --until-empty")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=tmp_path,
+            env=environment(**changes),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_every_verb_is_in_the_docs() -> None:
+    from vivace.cli.main import VERBS
+
+    text = (ROOT / "docs" / "command-line.md").read_text()
+    for verb in VERBS:
+        assert f"`{verb}`" in text, f"docs/command-line.md does not mention `{verb}`"
