@@ -63,9 +63,12 @@ class ModelReply:
     text: str | None
     unscored: Unscored | None = None
     detail: str | None = None
+    audio: bytes | None = None
+    """The spoken reply as a WAV file; `text` is then its transcript."""
     finish_reason: str | None = None
     model_snapshot: str | None = None
     ttft_s: float | None = None
+    first_audio_s: float | None = None
     total_s: float | None = None
 
 

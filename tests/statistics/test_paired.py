@@ -1,0 +1,114 @@
+"""Paired comparisons against scipy and statsmodels, and their false-alarm rate on systems that are equal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
+
+from vivace.statistics.paired import (
+    Pair,
+    apr_difference,
+    ars_difference,
+    benjamini_hochberg,
+    exact_mcnemar,
+    holm,
+)
+
+AXIS = "SELF_COHERENCE"
+
+
+def random_pairs(random: np.random.Generator, n: int, shift: float = 0.0) -> list[Pair]:
+    """Conversations of 1 to 15 criteria, each with a difficulty that both systems share."""
+    pairs = []
+    for number in range(n):
+        scored = int(random.integers(1, 16))
+        ease = random.beta(3, 1)
+        met_a = int(random.binomial(scored, ease))
+        met_b = int(random.binomial(scored, min(1.0, max(0.0, ease + shift))))
+        pairs.append(Pair(f"c{number}", AXIS, True, scored, met_a, met_b))
+    return pairs
+
+
+def test_exact_mcnemar_is_statsmodels_on_200_random_tables() -> None:
+    random = np.random.default_rng(1)
+    for _ in range(200):
+        gained, lost = (int(count) for count in random.integers(0, 60, 2))
+        expected = mcnemar([[5, gained], [lost, 7]], exact=True).pvalue
+        assert exact_mcnemar(gained, lost) == pytest.approx(expected, abs=1e-9)
+
+
+def test_corrections_are_statsmodels_on_200_random_families() -> None:
+    random = np.random.default_rng(2)
+    for _ in range(200):
+        p_values = list(random.uniform(0, 1, int(random.integers(1, 30))) ** 3)
+        for ours, name in ((holm, "holm"), (benjamini_hochberg, "fdr_bh")):
+            assert ours(p_values) == pytest.approx(list(multipletests(p_values, method=name)[1]), abs=1e-9)
+
+
+def test_ars_difference_is_the_paired_t_test_where_all_conversations_have_equally_many_criteria() -> None:
+    random = np.random.default_rng(3)
+    for _ in range(200):
+        met = random.binomial(4, 0.6, (int(random.integers(5, 80)), 2))
+        pairs = [Pair(f"c{i}", AXIS, True, 4, int(a), int(b)) for i, (a, b) in enumerate(met)]
+        ours = ars_difference(pairs)
+        test = stats.ttest_rel(met[:, 1] / 4, met[:, 0] / 4)
+        interval = test.confidence_interval(0.95)
+        assert ours is not None and ours.p_value is not None
+        if np.ptp(met[:, 1] - met[:, 0]) == 0:
+            continue  # no spread: scipy divides by zero
+        assert ours.value == pytest.approx(np.mean(met[:, 1] - met[:, 0]) / 4, abs=1e-9)
+        assert ours.p_value == pytest.approx(test.pvalue, abs=1e-9)
+        assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+
+
+def test_swapping_the_systems_swaps_the_sign() -> None:
+    pairs = random_pairs(np.random.default_rng(4), 90, shift=-0.1)
+    swapped = [Pair(p.conversation, p.axis, p.whole, p.scored, p.met_b, p.met_a) for p in pairs]
+    for compare in (apr_difference, ars_difference):
+        one, other = compare(pairs), compare(swapped)
+        assert one is not None and other is not None
+        assert one.value == -other.value
+        assert one.p_value == pytest.approx(other.p_value)
+        assert one.low == pytest.approx(-(other.high or 0))
+        assert (one.gained, one.lost) == (other.lost, other.gained)
+
+
+def test_a_conversation_with_an_unscored_criterion_does_not_count_for_apr() -> None:
+    pairs = [Pair("whole", AXIS, True, 2, 2, 1), Pair("part", AXIS, False, 1, 0, 1)]
+    apr, ars = apr_difference(pairs), ars_difference(pairs)
+    assert apr is not None and (apr.n, apr.a, apr.b) == (1, 1.0, 0.0)
+    assert ars is not None and (ars.n, ars.a, ars.b) == (2, 2 / 3, 2 / 3)
+    assert apr_difference([]) is None and ars_difference([]) is None
+
+
+@pytest.mark.parametrize("n", [16, 120, 452])
+def test_equal_systems_are_called_different_no_more_often_than_stated(n: int) -> None:
+    comparisons = 10_000 // 3
+    random = np.random.default_rng(n)
+    alarms = {"apr p": 0, "ars p": 0, "apr interval": 0, "ars interval": 0}
+    for _ in range(comparisons):
+        pairs = random_pairs(random, n)
+        for name, difference in (("apr", apr_difference(pairs)), ("ars", ars_difference(pairs))):
+            assert difference is not None and difference.p_value is not None
+            assert difference.low is not None and difference.high is not None
+            alarms[f"{name} p"] += difference.p_value < 0.05
+            alarms[f"{name} interval"] += not difference.low <= 0 <= difference.high
+    limit = stats.binom.ppf(0.99, comparisons, 0.05)
+    assert all(count <= limit for count in alarms.values()), (alarms, limit)
+
+
+def test_a_detectable_difference_is_found_in_about_80_of_100_comparisons() -> None:
+    random = np.random.default_rng(8)
+    found, detectable = 0, []
+    for _ in range(400):
+        difference = ars_difference(random_pairs(random, 200, shift=-0.065))
+        assert difference is not None and difference.p_value is not None and difference.detectable is not None
+        found += difference.p_value < 0.05
+        detectable.append((difference.detectable, -difference.value))
+    stated, true = np.mean(detectable, axis=0)
+    # The true shift is measured, and the power that the stated detectable difference promises at it follows.
+    expected = stats.norm.cdf((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) * true / stated - stats.norm.ppf(0.975))
+    assert abs(found / 400 - expected) < 0.07, (found, expected)
