@@ -12,15 +12,12 @@ from typing import Annotated
 
 import typer
 
+from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
+
 
 def serve(
-    home: Annotated[
-        Path | None, typer.Option("--home", help="Folder of everything local.", show_default=".vivace")
-    ] = None,
-    database: Annotated[
-        str | None,
-        typer.Option("--database", help="Database path or URL.", show_default="vivace.db in the home folder"),
-    ] = None,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
     port: Annotated[int, typer.Option("--port", envvar="VIVACE_PORT", min=1, max=65535, help="Port.")] = 8501,
     host: Annotated[
         str,
@@ -28,16 +25,15 @@ def serve(
     ] = "127.0.0.1",
 ) -> None:
     """Show the leaderboard in a browser until Ctrl-C. An empty board is fine; nothing is ever written."""
-    from vivace.settings import load_settings
     from vivace.store.migrate import open_for_reading
 
-    settings = load_settings(home, database)
+    settings = settings_of(home, database)
     found = open_for_reading(settings)
     if found is not None:
         found.close()
     check_address(host, port)
     shown = f"[{host}]" if ":" in host else host
-    print(f"The leaderboard is at http://{shown}:{port} — Ctrl-C ends it.", file=sys.stderr, flush=True)
+    say(f"The leaderboard is at http://{shown}:{port} — Ctrl-C ends it.")
     # The server takes this process's place: signals reach it directly and nothing can outlive the command.
     # Its talk goes to stderr, for stdout is data.
     os.dup2(2, 1)

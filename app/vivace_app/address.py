@@ -1,0 +1,115 @@
+"""The page's state lives in its URL, so that a view can be shared and reloaded; nothing in it is trusted.
+
+Widgets follow the URL: before each is drawn it is set to what the URL says, and a change by hand is written
+back there. What the URL asks for and the database does not have becomes a sentence, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping
+
+import streamlit as st
+
+from vivace_app.figures import literal
+
+
+class Address:
+    """The query parameters of the page on show, read against what there is to choose from."""
+
+    def __init__(self, parameters: MutableMapping[str, str] | None = None) -> None:
+        self.parameters: MutableMapping[str, str] = st.query_params if parameters is None else parameters
+        self.problems: list[str] = []
+        """One Markdown sentence for each value that was refused, in the order of asking."""
+
+    def choice(self, name: str, options: Iterable[str], what: str, fallback: str = "") -> str:
+        """The option that the URL names under `name`; the fallback where it names none or an unknown one.
+
+        A refused value leaves the URL, so that the sentence about it is shown once.
+
+        Args:
+            name: the query parameter.
+            options: what may be chosen.
+            what: what the parameter names, in words, for the sentence.
+            fallback: what holds without a choice.
+        """
+        asked = self.parameters.get(name)
+        if asked is None or asked == fallback:
+            return fallback
+        if asked in options:
+            return asked
+        self.problems.append(f"There is no {what} {literal(asked)} here; the link may be old or mistyped.")
+        self.parameters.pop(name, None)
+        return fallback
+
+    def flag(self, name: str) -> bool:
+        """Whether the URL says `name=1`."""
+        return self.choice(name, ("0", "1"), f"setting {name} =", "0") == "1"
+
+    def write(self, name: str, value: str) -> None:
+        """Put a value into the URL; an empty one or a cleared flag leaves it."""
+        if value in ("", "0"):
+            self.parameters.pop(name, None)
+        else:
+            self.parameters[name] = value
+
+    def show_problems(self) -> None:
+        """Draw the sentences about refused values."""
+        for problem in self.problems:
+            st.warning(problem, icon=":material/link_off:")
+
+
+def select(
+    address: Address,
+    name: str,
+    label: str,
+    labels: dict[str, str],
+    *,
+    what: str,
+    fallback: str,
+    forget: Iterable[str] = (),
+    explanation: str | None = None,
+) -> str:
+    """A select box whose choice stands in the URL under `name`.
+
+    Args:
+        address: the page's address.
+        name: the query parameter.
+        label: the widget's label.
+        labels: option → how it is shown, as plain text.
+        what: what is chosen, in words.
+        fallback: the option that holds without a choice.
+        forget: parameters that lose their meaning when this one changes.
+        explanation: the tooltip.
+    """
+    key = f"address-{name}"
+    st.session_state[key] = address.choice(name, labels, what, fallback)
+
+    def changed() -> None:
+        for other in forget:
+            address.write(other, "")
+        address.write(name, "" if st.session_state[key] == fallback else st.session_state[key])
+
+    choice = st.selectbox(
+        label, list(labels), format_func=labels.__getitem__, key=key, on_change=changed, help=explanation
+    )
+    return choice if choice is not None else fallback
+
+
+def toggle(
+    address: Address,
+    name: str,
+    label: str,
+    *,
+    explanation: str | None = None,
+    forget: Iterable[str] = (),
+) -> bool:
+    """A switch whose state stands in the URL as `name=1`."""
+    key = f"address-{name}"
+    st.session_state[key] = address.flag(name)
+
+    def changed() -> None:
+        for other in forget:
+            address.write(other, "")
+        address.write(name, "1" if st.session_state[key] else "")
+
+    return st.toggle(label, key=key, on_change=changed, help=explanation)

@@ -1,0 +1,84 @@
+"""The board's chart: every pass rate with its interval, all conversations first and then each axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import altair as alt
+import pandas as pd
+
+# Okabe and Ito's colours, which stay apart for every kind of colour vision; the shapes say the same again.
+_STATUS_COLOURS = {"official": "#0072B2", "unofficial": "#D55E00", "retracted": "#888888"}
+_STATUS_SHAPES = {"official": "circle", "unofficial": "diamond", "retracted": "cross"}
+_ROW_HEIGHT = 26
+_OVERALL_WIDTH = 360
+_AXIS_WIDTH = 175
+
+
+def pass_rates(data: pd.DataFrame, models: Sequence[str], slices: Sequence[str]) -> alt.HConcatChart:
+    """Points with 95 % intervals, one panel per slice, one line per model in the given order.
+
+    Args:
+        data: as `boards.intervals` gives it.
+        models: the order of the lines, the best first.
+        slices: the order of the panels.
+    """
+    shown = [status for status in _STATUS_COLOURS if status in set(data["status"])]
+    panels = [
+        _panel(data[data["slice"] == name], name, models, shown, first=position == 0)
+        for position, name in enumerate(slices)
+    ]
+    chart: alt.HConcatChart = alt.hconcat(*panels, spacing=18).configure_view(strokeOpacity=0)
+    return chart
+
+
+def _panel(
+    data: pd.DataFrame, title: str, models: Sequence[str], statuses: Sequence[str], *, first: bool
+) -> alt.LayerChart:
+    y = alt.Y(
+        "model:N",
+        sort=list(models),
+        scale=alt.Scale(domain=list(models)),
+        title=None,
+        axis=alt.Axis(
+            labels=first,
+            labelLimit=260,
+            labelFlush=False,
+            ticks=False,
+            domain=False,
+            grid=True,
+            gridOpacity=0.5,
+            labelPadding=8,
+        ),
+    )
+    colour = alt.Color(
+        "status:N",
+        scale=alt.Scale(domain=list(statuses), range=[_STATUS_COLOURS[status] for status in statuses]),
+        legend=alt.Legend(orient="top", title=None) if first and len(statuses) > 1 else None,
+    )
+    shape = alt.Shape(
+        "status:N",
+        scale=alt.Scale(domain=list(statuses), range=[_STATUS_SHAPES[status] for status in statuses]),
+        legend=alt.Legend(orient="top", title=None) if first and len(statuses) > 1 else None,
+    )
+    x_axis = alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 1], title=None, gridOpacity=0.5)
+    base = alt.Chart(data).encode(y=y, color=colour)
+    bars = base.mark_rule(strokeWidth=1.5).encode(
+        x=alt.X("low:Q", scale=alt.Scale(domain=[0, 1]), axis=x_axis), x2="high:Q"
+    )
+    points = base.mark_point(size=70, filled=True, opacity=1).encode(
+        x=alt.X("apr:Q", axis=x_axis),
+        shape=shape,
+        tooltip=[
+            alt.Tooltip("model:N", title="Model"),
+            alt.Tooltip("slice:N", title="Slice"),
+            alt.Tooltip("text:N", title="APR [95 % interval]"),
+            alt.Tooltip("n:Q", title="Conversations"),
+        ],
+    )
+    panel: alt.LayerChart = (bars + points).properties(
+        width=_OVERALL_WIDTH if first else _AXIS_WIDTH,
+        height=_ROW_HEIGHT * max(len(models), 2),
+        title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", offset=6),
+    )
+    return panel

@@ -1,0 +1,98 @@
+"""Where the pages get their data: one read-only engine, and answers kept until the data changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+
+from vivace.errors import VivaceError
+from vivace.settings import Settings, load_settings
+from vivace.store import migrate, queries
+from vivace.store.artifacts import Artifacts
+from vivace.store.database import Database
+
+
+def settings() -> Settings:
+    """The settings from `VIVACE_HOME`, `VIVACE_DATABASE` and `.env`."""
+    return load_settings()
+
+
+def database() -> Database | None:
+    """The results database, opened read-only; None where there is nothing yet.
+
+    Raises:
+        UsageError: it cannot be opened, or is old, newer than this code or not one of ours.
+    """
+    url = settings().database_url
+    path = _path(url)
+    if path is None:
+        identity = url
+    elif path.exists():
+        # Another file put in its place is another database; an engine would keep reading the old one.
+        status = path.stat()
+        identity = f"{status.st_dev}:{status.st_ino}"
+    else:
+        return None
+    try:
+        return _open(url, identity)
+    except _NothingYet:
+        return None
+
+
+class _NothingYet(Exception):
+    """Raised so that the cache keeps nothing: the next look may find a database."""
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _path(url: str) -> Path | None:
+    return Database(url, read_only=True).path
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _open(url: str, identity: str) -> Database:
+    found = migrate.open_for_reading(settings())
+    if found is None:
+        raise _NothingYet
+    return found
+
+
+def board(database: Database, *, official_only: bool = False) -> list[queries.BoardRow]:
+    """The board's rows, retracted ones left out, so that they take nobody's rank."""
+    return _board(database, database.url, queries.data_version(database), official_only, False)
+
+
+def retracted(database: Database, *, official_only: bool = False) -> list[queries.BoardRow]:
+    """The retracted rows alone."""
+    rows = _board(database, database.url, queries.data_version(database), official_only, True)
+    return [row for row in rows if row.retracted is not None]
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _board(
+    _database: Database, url: str, version: str, official_only: bool, include_retracted: bool
+) -> list[queries.BoardRow]:
+    return queries.board(_database, official_only=official_only, include_retracted=include_retracted)
+
+
+def conversations(database: Database, judging: str) -> list[queries.ConversationSummary]:
+    """The conversations of a judging, in the dataset's order."""
+    return _conversations(database, database.url, queries.data_version(database), judging)
+
+
+@st.cache_data(show_spinner=False, max_entries=32)
+def _conversations(_database: Database, url: str, version: str, judging: str) -> list[queries.ConversationSummary]:
+    return queries.conversations(_database, judging)
+
+
+def conversation(database: Database, judging: str, conversation_id: str) -> queries.ConversationView | None:
+    """One conversation under one judging."""
+    return queries.conversation(database, judging, conversation_id)
+
+
+def audio(sha256: str) -> bytes | str:
+    """A recording's bytes, or a sentence that says why they cannot be had."""
+    try:
+        return Artifacts(settings().artifacts).get(sha256)
+    except (VivaceError, OSError) as error:
+        return str(error)

@@ -1,0 +1,75 @@
+"""How figures and names are written on the screen; the only place where a rate becomes a percentage."""
+
+from __future__ import annotations
+
+import re
+
+ABSENT = "–"
+"""What stands where there is no figure."""
+
+_ABSENT_IN_COLUMN = f"     {ABSENT}"
+"""The same, padded so that it sorts below every figure."""
+
+
+def span(low: float | None, high: float | None) -> str:
+    """An interval of rates as "38–76", in percent; a dash where it is unknown."""
+    return ABSENT if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f}"
+
+
+def with_interval(value: float | None, low: float | None, high: float | None) -> str:
+    """A rate with its interval as "58.3 % [38–76]".
+
+    Padded on the left, so that sorting the texts sorts the figures: browsers sort table cells as text.
+    """
+    if value is None:
+        return _ABSENT_IN_COLUMN
+    text = f"{100 * value:5.1f} %"
+    return text if low is None or high is None else f"{text} [{span(low, high)}]"
+
+
+def with_count(value: float | None, n: int) -> str:
+    """A rate with the number of conversations behind it as "75 % (6)", padded like `with_interval`."""
+    return _ABSENT_IN_COLUMN if value is None else f"{100 * value:3.0f} % ({n})"
+
+
+def with_range(coverage: float | None, minimum: float | None, maximum: float | None) -> str:
+    """Coverage as "100.0 %", or below that with where the pass rate could lie: "94.0 % (52–61)"."""
+    if coverage is None:
+        return _ABSENT_IN_COLUMN
+    # 99.96 % must not read as complete.
+    text = f"{min(100 * coverage, 99.9):5.1f} %" if coverage < 1 else "100.0 %"
+    complete = coverage >= 1 or minimum is None or maximum is None
+    return text if complete else f"{text} ({span(minimum, maximum)})"
+
+
+def seconds(value: float | None) -> str:
+    """A duration as "0.41 s"; a dash where it was not measured."""
+    return ABSENT if value is None else f"{value:.2f} s"
+
+
+def axis_name(axis: str) -> str:
+    """An axis as people read it: `INFERENCE_MEMORY` → "Inference Memory"."""
+    return axis.replace("_", " ").title()
+
+
+def rank(place: int, tied: bool) -> str:
+    """A rank as "1", or "1=" where several share it."""
+    return f"{place}=" if tied else str(place)
+
+
+def reason(code: str | None) -> str:
+    """A reason code as words: `content_filter` → "content filter"."""
+    return (code or "no reason recorded").replace("_", " ")
+
+
+def literal(text: str, limit: int = 80) -> str:
+    """Text from outside as inline code, the one Markdown form in which nothing else is interpreted.
+
+    Backslashes would not do: Streamlit finds links and emoji names after the escapes are gone.
+    """
+    line = " ".join(text.split()) or ABSENT
+    if len(line) > limit:
+        line = line[: limit - 1] + "…"
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    gap = " " if line.startswith("`") or line.endswith("`") else ""
+    return f"{fence}{gap}{line}{gap}{fence}"

@@ -1,0 +1,33 @@
+"""The leaderboard's entry point, started by `vivace serve`: the frame around the pages, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import streamlit as st
+from sqlalchemy.exc import SQLAlchemyError
+
+from vivace.errors import VivaceError
+from vivace_app.views import board, conversation
+
+# A file of our own: Streamlit fetches its named icons for the browser's tab from another server.
+_ICON = str(Path(__file__).with_name("icon.svg"))
+
+
+def main() -> None:
+    """Register the pages, and show the one that the URL names."""
+    st.set_page_config(page_title="Vivace", page_icon=_ICON, layout="wide")
+    # Wide tables need the room that Streamlit leaves at both sides.
+    st.html("<style>[data-testid=stMainBlockContainer] {padding: 4rem 1.25rem}</style>")
+    page = st.navigation([board.page(), conversation.page()], position="top")
+    try:
+        page.run()
+    except VivaceError as error:
+        st.error("The results database cannot be shown.", icon=":material/database_off:")
+        st.text(str(error))
+    except SQLAlchemyError:
+        st.error("The results database could not be read just now; reload the page in a moment.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""The leaderboard's pages, one file each: `page()` says where it lives, `show()` draws it.
+
+The folder is not called `pages`: Streamlit would then take its files for scripts, and a link straight to
+one of them would run it without `main.py` around it.
+"""

@@ -1,0 +1,223 @@
+"""The leaderboard itself: who passes how many conversations, with intervals, under which judge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+from vivace.store.database import Database
+from vivace.store.queries import BoardRow
+from vivace_app import boards, charts, data, figures, notices
+from vivace_app.address import Address, select, toggle
+from vivace_app.views import conversation
+
+_ALL = "all"
+_GROUPS_SHOWN = 8
+"""More pairs of data and judge than this are left to the filters, so that the page stays fast."""
+_CHART_ROWS = 40
+_TOLD_OPEN = 6
+"""Up to so many rows are explained without being asked."""
+_TABLE_ROWS = 25
+_TABLE_HEIGHT = 800
+"""In pixels, for tables with more rows than that; the rest scrolls."""
+_NOTE_COLOURS = {
+    "official": "blue",
+    "unofficial": "orange",
+    "imported": "violet",
+    "transcript": "gray",
+    "retracted": "red",
+}
+
+
+def page() -> st.Page:
+    """Where this page lives."""
+    return st.Page(show, title="Leaderboard", icon=":material/leaderboard:", default=True)
+
+
+def show() -> None:
+    """Draw the page."""
+    st.title("Vivace leaderboard", anchor=False)
+    st.caption(
+        "How well does a model hold a spoken conversation? It hears a recorded dialogue and answers the last "
+        "turn; a judge checks the answer against that conversation's own criteria."
+    )
+    database = data.database()
+    everything = [*data.board(database), *data.retracted(database)] if database else []
+    if database is None or not everything:
+        notices.nothing_yet()
+        return
+    address = Address()
+    problems = st.container()
+    shown = _filtered(address, database, everything)
+    with problems:
+        address.show_problems()
+    groups = boards.groups(shown)
+    if not groups:
+        st.info("No results match these filters.", icon=":material/filter_alt_off:")
+    if len(groups) > 1:
+        st.caption("Scores on different data or from different judges do not compare; each table ranks its own.")
+    for group in groups[:_GROUPS_SHOWN]:
+        _show_group(group)
+    if len(groups) > _GROUPS_SHOWN:
+        st.info(
+            f"{len(groups) - _GROUPS_SHOWN} more tables are not shown; choose data or a judge above.",
+            icon=":material/more_horiz:",
+        )
+
+
+def _filtered(address: Address, database: Database, everything: Sequence[BoardRow]) -> list[BoardRow]:
+    """Draw the filters, and return the rows that pass them."""
+    tracks = {row.track: figures.axis_name(row.track) for row in everything}
+    track = next(iter(tracks))
+    columns = st.columns([2, 3, 3, 1.6, 1.6] if len(tracks) > 1 else [3, 3, 1.6, 1.6], vertical_alignment="bottom")
+    places = iter(columns)
+    if len(tracks) > 1:
+        with next(places):
+            track = select(address, "track", "Track", tracks, what="track", fallback=track, forget=("data", "judge"))
+    here = [row for row in everything if row.track == track]
+    with next(places):
+        choices = {_ALL: "All data"} | {boards.data_key(row): boards.data_key(row) for row in here}
+        wanted_data = select(address, "data", "Data", choices, what="data", fallback=_ALL)
+    with next(places):
+        choices = {_ALL: "All judges"} | {boards.judge_key(row): boards.judge_label(row) for row in here}
+        wanted_judge = select(address, "judge", "Judge", choices, what="judge", fallback=_ALL)
+    with next(places):
+        official = toggle(
+            address,
+            "official",
+            "Official only",
+            explanation="Official results cover the whole data set, with enough of it scored.",
+        )
+    with next(places):
+        withdrawn = toggle(
+            address,
+            "retracted",
+            "Show retracted",
+            explanation="Results that were withdrawn, with the reason; they have no rank.",
+        )
+    rows = data.board(database, official_only=official)
+    if withdrawn:
+        rows = [*rows, *data.retracted(database, official_only=official)]
+    return [
+        row
+        for row in rows
+        if row.track == track
+        and wanted_data in (_ALL, boards.data_key(row))
+        and wanted_judge in (_ALL, boards.judge_key(row))
+    ]
+
+
+def _show_group(group: boards.Group) -> None:
+    first = group.rows[0]
+    st.markdown(
+        f"#### {figures.literal(group.data)} judged by {figures.literal(group.judge)}",
+        help=f"Data: {figures.literal(first.data)} at revision {figures.literal(first.data_revision)}. "
+        "Judge: the fingerprint covers model, prompt, parameters and parser; it is "
+        f"{figures.literal(first.judge_fingerprint)}.",
+    )
+    # The selection is keyed by the visit: coming back from a conversation must not open it again.
+    visit = st.session_state.setdefault("board-visit", 0)
+    key = f"board-{visit}-{first.track}-{boards.data_key(first)}-{boards.judge_key(first)}"
+    frame = boards.table(group)
+    selected = st.dataframe(
+        frame,
+        key=key,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config=_columns(group),
+        height="content" if len(group.rows) <= _TABLE_ROWS else _TABLE_HEIGHT,
+        placeholder=figures.ABSENT,
+        alt=f"Leaderboard of {group.data}, judged by {group.judge}",
+    )
+    for line in selected["selection"]["rows"][:1]:
+        st.session_state["board-visit"] = visit + 1
+        st.switch_page(conversation.page(), query_params={"judging": group.rows[line].judging})
+    st.caption("Tick a row to hear its conversations. " + _explanation(group))
+    names = boards.labels(group.rows)[:_CHART_ROWS]
+    intervals = boards.intervals(boards.Group(group.rows[:_CHART_ROWS]), names)
+    if not intervals.empty:
+        slices = list(dict.fromkeys(intervals["slice"]))
+        st.altair_chart(
+            charts.pass_rates(intervals, names, slices),
+            width="content",
+            alt="Average pass rate of each model with its 95 % interval, overall and for each axis",
+        )
+    if len(group.rows) > _CHART_ROWS:
+        st.caption(f"The chart shows the first {_CHART_ROWS} rows.")
+    _show_details(group)
+
+
+def _explanation(group: boards.Group) -> str:
+    tied = any(row.tied for row in group.rows)
+    return "A rank counts the systems whose interval lies wholly above; = marks a shared one." if tied else ""
+
+
+def _show_details(group: boards.Group) -> None:
+    """What a cell has no room for: what each system is, and why a result is unofficial or retracted."""
+    told = [row for row in group.rows if row.description or row.unofficial_reasons or row.retracted is not None]
+    if not told:
+        return
+    with st.expander("About these results", icon=":material/info:", expanded=len(told) <= _TOLD_OPEN):
+        names = dict(zip((row.judging for row in group.rows), boards.labels(group.rows), strict=True))
+        for row in told:
+            title, words = st.columns([1, 4])
+            title.markdown(figures.literal(names[row.judging]))
+            with words:
+                if row.description:
+                    st.text(row.description)
+                if not row.official:
+                    st.text(f"Unofficial: {'; '.join(row.unofficial_reasons) or 'no reason recorded'}.")
+                if row.retracted is not None:
+                    st.text(f"Retracted: {row.retracted}.")
+
+
+def _name_width(group: boards.Group) -> int:
+    """Pixels for the models' names: Streamlit's own guess cuts some of them."""
+    return min(320, 22 + 6 * max(10, *(len(row.model) for row in group.rows)))
+
+
+def _columns(group: boards.Group) -> dict[str, Any]:
+    """How each column of the table is headed, explained and formatted."""
+    column = st.column_config
+    costs = [row.cost_usd for row in group.rows if row.cost_usd is not None]
+    decimals = 2 if not costs or max(costs) >= 1 else 3
+    axes = {
+        figures.axis_name(axis): column.TextColumn(
+            help=f"Average pass rate on the axis {figures.literal(figures.axis_name(axis))} (conversations).",
+        )
+        for axis in group.axes
+    }
+    return {
+        "Rank": column.TextColumn(
+            pinned=True,
+            help="1 + the systems whose interval lies wholly above; = where several share a rank.",
+        ),
+        "Model": column.TextColumn(pinned=True, width=_name_width(group), help="The system under test."),
+        "Notes": column.MultiselectColumn(
+            options=list(boards.NOTES),
+            color=[_NOTE_COLOURS[note] for note in boards.NOTES],
+            help="Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
+            "elsewhere. Transcript: the system read the words instead of hearing them. Reasons are under "
+            "*About these results*.",
+        ),
+        "APR": column.TextColumn(
+            help="Average pass rate: conversations with every criterion met, of those with every criterion "
+            "scored [95 % Wilson interval]."
+        ),
+        "ARS": column.TextColumn(
+            help="Average rubric score: criteria met, of those scored [95 % interval by conversation]."
+        ),
+        **axes,
+        "Coverage": column.TextColumn(
+            help="Criteria that got a verdict; below 100 % also where the APR could lie, from everything "
+            "unscored failed to everything unscored passed."
+        ),
+        "n": column.NumberColumn(width=48, help="Conversations planned."),
+        "TTFT": column.NumberColumn(format="%.2f s", help="Median time to the first token of the reply."),
+        "Total": column.NumberColumn(format="%.2f s", help="Median time to the end of the reply."),
+        "Cost": column.NumberColumn(format=f"$%.{decimals}f", help="Of all calls, failed ones included."),
+        "Date": column.DateColumn(format="YYYY-MM-DD", help="When the judging ended (UTC)."),
+    }

@@ -1,0 +1,109 @@
+"""The board's tables and the URL's state, without Streamlit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from vivace.settings import Settings
+from vivace.store import migrate, queries
+from vivace_app import boards, charts
+from vivace_app.address import Address
+
+
+@pytest.fixture
+def rows(judgings: dict[str, str], home: Path) -> list[queries.BoardRow]:
+    """Every row of the filled database, retracted ones included."""
+    database = migrate.open_for_reading(Settings(home=home))
+    assert database is not None
+    return queries.board(database, include_retracted=True)
+
+
+def test_only_the_same_data_and_judge_share_a_table(rows: list[queries.BoardRow]) -> None:
+    groups = boards.groups(rows)
+    assert [len(group.rows) for group in groups] == [6, 1, 1]
+    assert groups[0].data.startswith("picnic@")
+    assert groups[0].judge.startswith("checks · ")
+    assert {group.judge.split(" ")[0] for group in groups} == {"checks", "strict-judge"}
+
+
+def test_table(rows: list[queries.BoardRow]) -> None:
+    table = boards.table(boards.groups(rows)[0]).set_index("Model")
+    assert table["Notes"].to_dict() == {
+        "careful": ["official"],
+        "steady": ["official"],
+        "reader": ["unofficial", "transcript"],
+        "sleepy": ["unofficial"],
+        "Qwen3-Omni-30B-A3B-Instruct": ["unofficial", "imported"],
+        "withdrawn": ["retracted"],
+    }
+    assert table.index[-1] == "withdrawn"
+    assert table.loc["withdrawn", "Rank"] == "–"
+    assert table.loc["careful", "APR"].strip() == "95.8 % [80–99]"
+    assert table.loc["careful", "Voice Editing"].strip() == "83 % (6)"
+    assert table.loc["sleepy", "Coverage"].strip() == "95.0 % (38–50)"
+
+
+def test_nothing_scored_has_no_rank_and_no_point(rows: list[queries.BoardRow]) -> None:
+    group = next(group for group in boards.groups(rows) if group.data.startswith("kitchen@"))
+    table = boards.table(group)
+    assert table.loc[0, "Rank"] == "–"
+    assert table.loc[0, "APR"].strip() == "–"
+    assert boards.intervals(group, ["x"]).empty
+
+
+def test_labels_add_only_what_tells_rows_apart(rows: list[queries.BoardRow]) -> None:
+    careful = [row for row in rows if row.model == "careful"]
+    first, second = boards.labels(careful)
+    assert first.startswith("careful · checks · ")
+    assert second.startswith("careful · strict-judge · ")
+    assert "audio" not in first, "both heard the same form of audio"
+    assert len(set(boards.labels(rows))) == len(rows)
+    assert boards.labels([careful[0]]) == ["careful"]
+    assert boards.labels([]) == []
+
+
+def test_chart_draws_overall_and_axes(rows: list[queries.BoardRow]) -> None:
+    group = boards.groups(rows)[0]
+    names = boards.labels(group.rows)
+    data = boards.intervals(group, names)
+    assert set(data["status"]) == {"official", "unofficial", "retracted"}
+    assert (data["low"] <= data["apr"]).all()
+    assert (data["apr"] <= data["high"]).all()
+    drawn = charts.pass_rates(data, names, list(dict.fromkeys(data["slice"]))).to_dict()
+    assert [panel["title"]["text"] for panel in drawn["hconcat"]] == [
+        "All conversations",
+        "Inference Memory",
+        "Instruction Retention",
+        "Self Coherence",
+        "Voice Editing",
+    ]
+
+
+def test_address_takes_what_there_is() -> None:
+    parameters = {"data": "b", "flag": "1"}
+    address = Address(parameters)
+    assert address.choice("data", ["a", "b"], "data") == "b"
+    assert address.choice("judge", ["a"], "judge", "a") == "a"
+    assert address.flag("flag")
+    assert not address.flag("other")
+    assert not address.problems
+
+
+def test_address_refuses_the_rest_once_and_in_words() -> None:
+    parameters = {"data": "<script>alert(1)</script>", "flag": "maybe"}
+    address = Address(parameters)
+    assert address.choice("data", ["a"], "data", "a") == "a"
+    assert not address.flag("flag")
+    assert len(address.problems) == 2
+    assert "`<script>alert(1)</script>`" in address.problems[0]
+    assert parameters == {}
+
+
+def test_address_keeps_only_what_is_chosen() -> None:
+    parameters = {"axis": "A"}
+    address = Address(parameters)
+    address.write("judge", "x")
+    address.write("axis", "")
+    assert parameters == {"judge": "x"}
