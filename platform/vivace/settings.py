@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from vivace.errors import UsageError
 
 
 class Settings(BaseSettings):
@@ -13,11 +16,11 @@ class Settings(BaseSettings):
     Keys of model providers are not settings: adapters read them from the environment when they call.
     """
 
-    model_config = SettingsConfigDict(env_prefix="VIVACE_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="VIVACE_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
     home: Path = Path(".vivace")
     database: str | None = None
-    lease_seconds: float = 15.0
+    lease_seconds: float = Field(default=15.0, ge=1.0, allow_inf_nan=False)
     """How long a run stays its worker's own after the worker's last sign of life."""
 
     @property
@@ -44,6 +47,17 @@ def normalised_url(url: str) -> str:
 
 
 def load_settings(home: Path | None = None, database: str | None = None) -> Settings:
-    """Settings with a command's `--home` and `--database` laid over environment and `.env`."""
+    """Settings with a command's `--home` and `--database` laid over environment and `.env`.
+
+    Raises:
+        UsageError: a variable holds what it cannot, or `.env` cannot be read.
+    """
     given = {"home": home, "database": database}
-    return Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    try:
+        return Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        fault = error.errors()[0]
+        variable = f"VIVACE_{fault['loc'][0]}".upper()
+        raise UsageError(f"{variable} cannot be {fault['input']!r}: {fault['msg']}.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"The file '.env' cannot be read ({error}); mend it or move it away.") from error

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
 
 
 def _flag(name: str) -> str:
     return name.replace("_", "-")
+
+
+def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what YAML knows and JSON does not (dates, infinities): it could neither be sent nor stored."""
+    try:
+        json.dumps(arguments, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError("it holds a value that JSON cannot") from error
+    return arguments
 
 
 class RunSpec(BaseModel):
@@ -30,15 +40,15 @@ class RunSpec(BaseModel):
     judge_prompt: str | None = None
     api_base: str | None = None
     judge_api_base: str | None = None
-    model_arg: dict[str, Any] = {}
-    judge_arg: dict[str, Any] = {}
+    model_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
+    judge_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
     card: str | None = None
     """A YAML file that describes the model: name, organisation, size, open_weights, licence, description."""
     audio: Literal["16k", "original", "transcript"] = "16k"
-    items: list[str] | None = None
+    items: list[str] | None = Field(default=None, min_length=1)
     limit: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=8, ge=1, le=512)
-    timeout: float = Field(default=120.0, gt=0)
+    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     """Seconds for one try of one call."""
     retries: int = Field(default=3, ge=0, le=100)
 
@@ -52,7 +62,7 @@ class RunSpec(BaseModel):
         if Path(self.data).exists():
             changes["data"] = str(Path(self.data).absolute())
         adapter, _, name = self.model.partition(":")
-        if adapter == "replay":
+        if adapter == "replay" and name:
             changes["model"] = f"replay:{Path(name).absolute()}"
         for key in ("judge_prompt", "card"):
             value = getattr(self, key)
@@ -84,7 +94,7 @@ def _first_fault(error: ValidationError, source: str) -> str:
         return f"Unknown key '{key}' in {source}; the keys are {known}."
     if fault["type"] == "missing":
         return f"'{key}' is missing in {source}."
-    return f"'{key}' in {source} cannot be {fault['input']!r}: {fault['msg']}."
+    return f"'{key}' in {source} cannot be {repr(fault['input'])[:200]}: {fault['msg']}."
 
 
 def read_spec_file(path: Path) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Unscored(StrEnum):
     """The model or judge declined through the API's own refusal field."""
     CONTENT_FILTER = "content_filter"
     """The provider's filter stopped the answer."""
+    NO_AUDIO = "no_audio"
+    """The model answered in text where speech was asked for."""
     TOO_LONG = "too_long"
     """The answer was larger than any honest answer is."""
     TIMEOUT = "timeout"

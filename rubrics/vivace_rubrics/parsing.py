@@ -22,7 +22,17 @@ VERDICT_SCHEMA: dict[str, Any] = {
 }
 """The JSON schema a judge is asked to answer in: the reason is written before the verdict."""
 
-_FENCED = re.compile(r"```[A-Za-z]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
+_FENCED = re.compile(r"(`{3,}|~{3,})[A-Za-z]*[ \t]*\r?\n(.*?)\r?\n?[ \t]*\1", re.DOTALL)
+
+
+def storable(text: str) -> str:
+    """The text without what no database takes: halves of characters and NUL become the replacement character.
+
+    JSON can spell both, and servers that cut a stream in the middle of an emoji do; the two halves of one
+    are joined again.
+    """
+    joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return joined.replace("\x00", "\ufffd")
 
 
 def parse_verdict(answer: str) -> Verdict:
@@ -39,7 +49,7 @@ def parse_verdict(answer: str) -> Verdict:
         return Verdict(None, f"The judge's answer has {len(text):,} characters.", Unscored.TOO_LONG)
     fenced = _FENCED.fullmatch(text)
     try:
-        value = json.loads(fenced.group(1) if fenced else text, object_pairs_hook=_object_without_doubles)
+        value = json.loads(fenced.group(2) if fenced else text, object_pairs_hook=_object_without_doubles)
     except (ValueError, RecursionError) as error:
         return _unreadable(f"it is not one JSON object ({error})", text)
     if not isinstance(value, dict):
@@ -48,7 +58,7 @@ def parse_verdict(answer: str) -> Verdict:
         return _unreadable('it has no boolean "criteria_met"', text)
     if not isinstance(value.get("explanation"), str):
         return _unreadable('it has no string "explanation"', text)
-    return Verdict(value["criteria_met"], value["explanation"])
+    return Verdict(value["criteria_met"], storable(value["explanation"]))
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

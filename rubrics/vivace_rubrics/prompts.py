@@ -87,37 +87,40 @@ Answer with one JSON object and nothing else. It has two fields, in this order:
 def prompt_from_card(card: str) -> str | None:
     """The judge prompt printed in a dataset card (Markdown), or None where it holds none.
 
-    It is the innermost fenced block that holds both placeholders, less the quotes of a Python string around
-    it. Fences that a prompt carries inside itself (an example answer in ```json) belong to it.
+    It is the shortest Python string in triple quotes, else the shortest fenced block, that holds both
+    placeholders. Fences that a prompt carries inside itself (an example answer in ```json) belong to it.
+    """
+    for candidates in (_quoted(card), _fenced(card)):
+        prompts = [text for text in candidates if _HISTORY.search(text) and _ITEM.search(text)]
+        if prompts:
+            return min(prompts, key=len).strip()
+    return None
+
+
+def _quoted(card: str) -> list[str]:
+    # A backslash before the first line break, as Python takes it, is not part of the string.
+    return [text.removeprefix("\\") for quotes in ('"""', "'''") for text in card.split(quotes)[1::2]]
+
+
+def _fenced(card: str) -> list[str]:
+    """The fenced blocks of a Markdown text.
+
+    Unlike in CommonMark, a fence with a language inside a block opens a block of its own: cards print
+    prompts that hold examples without giving the outer fence the longer marks it needs.
     """
     lines = card.splitlines()
-    candidates = []
-    for start, line in enumerate(lines):
-        opening = re.match(r"\s*(`{3,}|~{3,})", line)
-        if not opening:
-            continue
-        end = _closing_fence(lines, start, opening.group(1))
-        block = "\n".join(lines[start + 1 : end])
-        if _HISTORY.search(block) and _ITEM.search(block):
-            candidates.append(block)
-    if not candidates:
-        return None
-    block = min(candidates, key=len)
-    for quotes in ('"""', "'''"):
-        parts = block.split(quotes)
-        quoted = [part for part in parts[1::2] if _HISTORY.search(part) and _ITEM.search(part)]
-        if quoted:
-            return quoted[0].strip("\\\n").strip()
-    return block.strip()
-
-
-def _closing_fence(lines: list[str], start: int, fence: str) -> int:
-    depth = 1
-    for place in range(start + 1, len(lines)):
-        found = re.match(rf"\s*({re.escape(fence[0])}{{{len(fence)},}})\s*(\S*)", lines[place])
+    blocks: list[str] = []
+    opened: list[tuple[int, str]] = []
+    for place, line in enumerate(lines):
+        found = re.match(r"\s*(`{3,}|~{3,})\s*(\S*)", line)
         if not found:
             continue
-        depth += 1 if found.group(2) else -1
-        if depth == 0:
-            return place
-    return len(lines)
+        marks, language = found.groups()
+        if opened and not marks.startswith(opened[-1][1]):
+            continue
+        if opened and not language:
+            start, _ = opened.pop()
+            blocks.append("\n".join(lines[start + 1 : place]))
+        else:
+            opened.append((place, marks))
+    return blocks

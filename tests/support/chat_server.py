@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -24,6 +25,10 @@ class Answer:
     raw: bytes | None = None
     cut_after: int | None = None
     """Close the connection after so many bytes of the body."""
+    announces_length: bool = True
+    """Whether a content-length says where the body ends; else only the end of the connection does."""
+    drip_s: float = 0.0
+    """Send one byte and wait so long, again and again, and never come to the end."""
     delay_s: float = 0.0
 
 
@@ -56,8 +61,15 @@ Behaviour = Callable[[Call], Answer]
 class ChatServer:
     """The server; `base` is its address, `calls` what it was asked."""
 
-    def __init__(self, behave: Behaviour, *, streams: bool, models: list[str] | None, get_status: int) -> None:
+    def __init__(
+        self, behave: Behaviour, *, streams: bool, models: list[str] | None, get_status: int, port: int
+    ) -> None:
         self.calls: list[Call] = []
+        self.most_in_flight = 0
+        """The most calls that were under way at one time."""
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        self._connections: list[socket.socket] = []
         self._behave = behave
         self._stopping = threading.Event()
         owner = self
@@ -65,49 +77,80 @@ class ChatServer:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def setup(self) -> None:
+                super().setup()
+                owner._connections.append(self.connection)
+
             def log_message(self, *_: object) -> None:
                 """Nothing: tests read `calls`."""
 
             def do_GET(self) -> None:
                 listed = {"object": "list", "data": [{"id": name} for name in models or []]}
                 status = get_status if models is None else 200
-                self._send(status, {"content-type": "application/json"}, json.dumps(listed).encode(), None)
+                self._send(Answer(status=status), {"content-type": "application/json"}, json.dumps(listed).encode())
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 call = Call(body, {key.lower(): value for key, value in self.headers.items()})
                 owner.calls.append(call)
+                with owner._counted():
+                    self._answer(call)
+
+            def _answer(self, call: Call) -> None:
                 answer = owner._behave(call)
                 owner._stopping.wait(answer.delay_s)
-                streamed = streams and bool(body.get("stream")) and answer.status == 200 and answer.raw is None
+                streamed = streams and bool(call.body.get("stream")) and answer.status == 200 and answer.raw is None
                 content = _event_stream(call, answer) if streamed else _completion(call, answer)
                 kind = "text/event-stream" if streamed else "application/json"
-                self._send(answer.status, {"content-type": kind, **answer.headers}, content, answer.cut_after)
+                self._send(answer, {"content-type": kind, **answer.headers}, content)
 
-            def _send(self, status: int, headers: dict[str, str], content: bytes, cut_after: int | None) -> None:
-                head = [f"HTTP/1.1 {status} X", f"content-length: {len(content)}"]
+            def _send(self, answer: Answer, headers: dict[str, str], content: bytes) -> None:
+                head = [f"HTTP/1.1 {answer.status} X"]
+                head += [f"content-length: {len(content)}"] if answer.announces_length else ["connection: close"]
                 head += [f"{key}: {value}" for key, value in headers.items()]
                 # Head and body in one write: two would wait for each other (Nagle, delayed ACK).
-                self.wfile.write("\r\n".join([*head, "", ""]).encode() + content[:cut_after])
-                if cut_after is not None:
-                    self.close_connection = True
+                first = 1 if answer.drip_s else answer.cut_after
+                self.wfile.write("\r\n".join([*head, "", ""]).encode() + content[:first])
+                while answer.drip_s and not owner._stopping.wait(answer.drip_s):
+                    self.wfile.write(b" ")
+                self.close_connection = first is not None or not answer.announces_length
 
         class Server(ThreadingHTTPServer):
+            allow_reuse_address = True
             daemon_threads = True
             request_queue_size = 128
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that hangs up is part of the tests."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = Server(("127.0.0.1", port), Handler)
         self.base = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._in_flight -= 1
+
+    @property
+    def port(self) -> int:
+        """Where it listens; a later server can be given the same."""
+        return int(self._server.server_address[1])
 
     def stop(self) -> None:
-        """Stop answering, and let hanging answers go."""
+        """Stop as a process that dies does: what listens and what is connected is closed."""
         self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _completion(call: Call, answer: Answer) -> bytes:
@@ -143,6 +186,7 @@ def chat_server(
     streams: bool = True,
     models: list[str] | None = None,
     get_status: int = 404,
+    port: int = 0,
 ) -> Iterator[ChatServer]:
     """A running server.
 
@@ -150,10 +194,11 @@ def chat_server(
         behave: the answer to every call, or a function of the call.
         streams: whether it heeds `stream`; one that does not sends a plain completion, as small servers do.
         models: what `GET /models` lists; None for a server that answers `get_status` to every GET.
+        port: 0 for any free one.
     """
     answer = behave if behave is not None else Answer()
     function: Behaviour = (lambda _: answer) if isinstance(answer, Answer) else answer
-    server = ChatServer(function, streams=streams, models=models, get_status=get_status)
+    server = ChatServer(function, streams=streams, models=models, get_status=get_status, port=port)
     try:
         yield server
     finally:

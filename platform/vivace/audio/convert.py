@@ -16,6 +16,8 @@ AudioForm = Literal["16k", "original"]
 
 MODEL_RATE = 16_000
 """Hz; what every provider takes (facts on providers: 16 kHz mono WAV is safe everywhere)."""
+LOWEST_RATE = 1_000
+"""Hz; a lower rate comes from a broken header, and resampling it would fill the memory."""
 
 
 class AudioError(ValueError):
@@ -48,26 +50,66 @@ class EncodedAudio:
     container: Literal["wav", "mp3"]
 
 
+class _Bytes(io.BytesIO):
+    """Bytes as a file for libsndfile, which is led before their beginning by broken headers.
+
+    An exception inside its callbacks would end as a traceback on the user's screen, and nowhere else.
+    """
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        try:
+            return super().seek(offset, whence)
+        except ValueError:
+            return self.tell()
+
+
 def decode(content: bytes) -> Recording:
     """Decode a WAV, FLAC, Ogg, Opus, MP3 or AIFF file; formats libsndfile lacks go through ffmpeg.
 
     Raises:
-        AudioError: the bytes are not audio, are cut off before any sample, or hold none.
+        AudioError: the bytes are not audio, are cut off, or hold no sound.
     """
     if not content:
         raise AudioError("the recording is empty")
+    if _is_cut_wav(content):
+        raise AudioError("the recording is cut off: it holds less sound than its header says")
     try:
-        samples, rate = soundfile.read(io.BytesIO(content), dtype="float64", always_2d=True)
+        samples, rate = soundfile.read(_Bytes(content), dtype="float64", always_2d=True)
+    except MemoryError as error:
+        raise AudioError("the recording's header claims more sound than fits into memory") from error
     except (soundfile.LibsndfileError, RuntimeError) as error:
         recording = _decode_with_ffmpeg(content)
         if recording is None:
-            raise AudioError(f"the recording cannot be decoded ({error})") from error
+            raise AudioError(f"the recording cannot be decoded ({_reason(error)})") from error
         return recording
+    if rate < LOWEST_RATE:
+        raise AudioError(f"the recording's rate of {rate} Hz is too low for sound")
     if len(samples) == 0:
         raise AudioError("the recording holds no sound")
     if not np.isfinite(samples).all():
         raise AudioError("the recording holds samples that are not numbers")
     return Recording(samples, int(rate))
+
+
+def _reason(error: Exception) -> str:
+    """What libsndfile says, less the address of the buffer it says it of."""
+    return str(getattr(error, "error_string", error)).strip().rstrip(".")
+
+
+def _is_cut_wav(content: bytes) -> bool:
+    """Whether a WAV holds clearly less sound than its header says: libsndfile would quietly take what is left.
+
+    A size of 1 GiB or more is what programs write that do not know it yet; it says nothing.
+    """
+    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        return False
+    place = 12
+    while place + 8 <= len(content):
+        name, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        if name == b"data":
+            return size < 2**30 and len(content) - place - 8 < 0.99 * size
+        place += 8 + size + size % 2
+    return False
 
 
 def _decode_with_ffmpeg(content: bytes) -> Recording | None:

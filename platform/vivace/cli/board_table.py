@@ -45,7 +45,7 @@ def _axis(axis: str) -> Callable[[dict[str, Any]], str]:
 
 
 BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "#": lambda row: f"{row['rank']}{'=' if row['tied'] else ''}",
+    "#": lambda row: "–" if row["retracted"] else f"{row['rank']}{'=' if row['tied'] else ''}",
     "model": lambda row: str(row["model"]),
     "APR %": lambda row: _rate(row, "apr"),
     "ARS %": lambda row: _rate(row, "ars"),
@@ -53,7 +53,7 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "coverage %": _coverage,
     "n": lambda row: str(row["n"]),
     "judge": lambda row: f"{row['judge']} {row['judge_fingerprint'][:6]}",
-    "data": lambda row: str(row["data"]),
+    "data": lambda row: f"{row['data']} {row['data_revision'][:6]}",
     "first token": lambda row: seconds(row["ttft_median_s"]),
     "total": lambda row: seconds(row["total_median_s"]),
     "date": lambda row: str(row["date"])[:10],

@@ -16,8 +16,14 @@ def cancel(
 ) -> None:
     """Cancel a submission. One that runs finishes its calls in flight first; nothing recorded is lost."""
     from vivace.engine.submissions import cancel as cancel_submission
-    from vivace.store.migrate import open_for_writing
+    from vivace.errors import UsageError
+    from vivace.store.migrate import open_for_reading, open_for_writing
 
-    opened = open_for_writing(settings_of(home, database))
+    settings = settings_of(home, database)
+    if open_for_reading(settings) is None:
+        raise UsageError(
+            f"There is no submission '{submission}': nothing is recorded here yet; check --home and --database."
+        )
+    opened = open_for_writing(settings)
     say(cancel_submission(opened, submission))
     opened.close()

@@ -31,6 +31,10 @@ DatabaseOption = Annotated[
 ]
 
 
+WIDEST_TABLE = 10_000
+"""Characters; wider than any row, so that a file or a pipe gets each row in one line."""
+
+
 class Format(StrEnum):
     """How data is printed."""
 
@@ -71,6 +75,11 @@ def print_rows(
         _print_table(rows, columns)
 
 
+def is_terminal() -> bool:
+    """Whether a person reads stdout."""
+    return sys.stdout.isatty()
+
+
 def _print_table(rows: Sequence[dict[str, Any]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -81,8 +90,23 @@ def _print_table(rows: Sequence[dict[str, Any]], columns: dict[str, Callable[[di
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*(Text(text(row)) for text in columns.values()))
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width).print(table)
+    console = Console()
+    needed = console.measure(table, options=console.options.update(max_width=WIDEST_TABLE))
+    if not is_terminal():
+        Console(width=needed.maximum).print(table)  # a row is a line, for grep and awk
+    elif needed.minimum <= console.width:
+        console.print(table)
+    else:
+        _print_records(rows, columns)
+
+
+def _print_records(rows: Sequence[dict[str, Any]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
+    """One line per cell, for terminals in which a table's columns would break inside words."""
+    width = max(map(len, columns))
+    for row in rows:
+        cells = {heading: text(row) for heading, text in columns.items()}
+        lines = [f"{heading:<{width}}  {cell}" for heading, cell in cells.items() if cell not in ("", "–")]
+        typer.echo("\n".join(lines) + "\n")
 
 
 def flattened(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -16,10 +16,8 @@ def upgrade(home: HomeOption = None, database: DatabaseOption = None) -> None:
     from vivace.store.database import Database
 
     opened = Database(settings_of(home, database).database_url)
-    migrate.make_folder(opened)
-    before = migrate.state(opened)
-    migrate.upgrade(opened)
-    say("nothing to do" if before == "current" else "upgraded")
+    changed = migrate.upgrade(opened)
+    say("upgraded" if changed else "nothing to do")
     typer.echo(migrate.head())
 
 

@@ -18,7 +18,10 @@ def doctor(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Check Python, packages, database, audio, GPU, keys and folders. Exit code 1 if something is broken."""
+    """Check what is installed and set up. Exit code 1 if something is broken.
+
+    Python, packages, database, audio, GPU, keys and folders.
+    """
     import typer
 
     from vivace.diagnosis import diagnose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -122,8 +123,8 @@ def stop_on_ctrl_c() -> Iterator[StopSignal]:
         if stop.requested:
             stop.abort()
         else:
-            # No printing through a library here: it may be in the middle of its own output.
-            sys.stderr.write("\nfinishing the calls in flight; press Ctrl-C again to drop them\n")
+            # Not through `sys.stderr`: this handler may have interrupted a write to it.
+            os.write(2, b"\nfinishing the calls in flight; press Ctrl-C again to drop them\n")
             stop.request()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -30,7 +30,10 @@ def export(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Write one row per criterion: conversation, axis, sentence, verdict, reason, reply, times."""
+    """Write one row per criterion, with its verdict.
+
+    Conversation, axis, sentence, verdict, reason, reply, times.
+    """
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import item_rows, judgings_of

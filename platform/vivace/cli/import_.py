@@ -29,7 +29,10 @@ def import_(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Record replies, and verdicts where they are given, marked as imported. Importing twice changes nothing."""
+    """Record replies, and verdicts, that were made elsewhere.
+
+    The run is marked as imported. Importing twice changes nothing.
+    """
     from vivace.cli.board_table import BOARD_COLUMNS
     from vivace.store.migrate import open_for_writing
     from vivace.store.queries import board

@@ -21,7 +21,7 @@ def logs(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Show a run's log: submissions, workers, takeovers, failed calls and how it ended."""
+    """Show a run's log. Submissions, workers, takeovers, failed calls and how it ended."""
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import log, run_of

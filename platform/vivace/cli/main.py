@@ -34,6 +34,7 @@ app = typer.Typer(
     help="Evaluate spoken-dialogue models and inference methods, and browse the results.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # boxes would break an error's sentence into pieces that nobody can search for
     context_settings=CONTEXT,
 )
 
@@ -69,12 +70,15 @@ def _show_version(wanted: bool) -> None:
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool,
+        # No VIVACE_VERSION: many an environment has a variable of that name, and it is no flag.
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, allow_from_autoenv=False, help="Show the version."
+        ),
     ] = False,
 ) -> None:
     """Options before any verb."""
-    if debug:
-        os.environ["VIVACE_DEBUG"] = "1"
+    os.environ["VIVACE_DEBUG"] = "1" if debug else "0"
 
 
 def main() -> None:
@@ -84,7 +88,7 @@ def main() -> None:
 
 def submit_model() -> None:
     """The program `submit-model`: the verb `vivace submit` under a name of its own."""
-    program = typer.Typer(pretty_exceptions_enable=False, context_settings=CONTEXT)
+    program = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=CONTEXT)
     program.command("submit-model")(submit.submit)
     _run(program)
 
@@ -102,12 +106,13 @@ def _run(program: typer.Typer) -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
         sys.exit(1)
     except Exception as error:
-        _fail(error, f"Something went wrong that Vivace did not expect ({type(error).__name__}: {error}); "
-              "run it again with `vivace --debug` in front for the details.", 1)  # fmt: skip
+        found = " ".join(f"{type(error).__name__}: {error}".split())
+        _fail(error, f"Something went wrong that Vivace did not expect ({found[:500]}); "
+              "run it again as `vivace --debug …` for the details.", 1)  # fmt: skip
 
 
 def _fail(error: Exception, message: str, code: int) -> None:
-    if os.environ.get("VIVACE_DEBUG"):
+    if os.environ.get("VIVACE_DEBUG", "").lower() in ("1", "true", "yes", "on"):
         raise error
     typer.echo(f"Error: {message}", err=True)
     sys.exit(code)

@@ -17,9 +17,13 @@ def retract(
 ) -> None:
     """Take a run off the board. Its rows stay, and `vivace leaderboard --retracted` shows them with the reason."""
     from vivace.engine.submissions import retract as retract_run
-    from vivace.store.migrate import open_for_writing
+    from vivace.errors import UsageError
+    from vivace.store.migrate import open_for_reading, open_for_writing
 
-    opened = open_for_writing(settings_of(home, database))
+    settings = settings_of(home, database)
+    if open_for_reading(settings) is None:
+        raise UsageError(f"There is no run '{run}': nothing is recorded here yet; check --home and --database.")
+    opened = open_for_writing(settings)
     retract_run(opened, run, reason)
     opened.close()
     say(f"Run {run} is retracted.")

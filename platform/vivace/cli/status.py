@@ -46,7 +46,10 @@ def status(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Show submissions: place in the queue, worker and its last sign of life, items done, errors, time left."""
+    """Show submissions and how far they are.
+
+    Place in the queue, worker and its last sign of life, items done, errors, time left.
+    """
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import submissions

@@ -20,16 +20,12 @@ def submit(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Validate a spec, queue it for a worker, and print the submission's id."""
+    """Queue a spec for a worker, and print the submission's id. It is validated first."""
     from vivace.cli.execution import spec_from
-    from vivace.engine.queue import Queue
     from vivace.engine.submissions import submit as record
 
     spec = spec_from(file, {}, None, None, assignments)
     opened, _, submission_id = record(spec, settings_of(home, database), queue=queue, force=force)
-    waiting = Queue(opened)
-    waiting.ensure_enqueued(submission_id)
-    waiting.close()
     opened.close()
     typer.echo(submission_id)
     say(f"queued in '{queue}'; `vivace worker` executes it, `vivace status {submission_id}` follows it")

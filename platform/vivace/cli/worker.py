@@ -30,7 +30,7 @@ def worker(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Execute submissions, one at a time, and take over those of dead workers. Ctrl-C ends it gently."""
+    """Execute submissions, one at a time. Takes over those of dead workers; Ctrl-C ends it gently."""
     from vivace.cli.execution import stop_on_ctrl_c
     from vivace.engine.worker import serve
 

@@ -2,8 +2,7 @@
 
 Speech is espeak-ng, resampled with soxr and mixed with pydub; the other sounds are synthesised here with
 numpy. The same tools give the same bytes: noise is seeded by the conversation's id, and nothing of the
-machine or the day gets into the file. MP3 was chosen over Ogg because libsndfile numbers every Ogg stream at
-random, and because more speech APIs take it as it is.
+machine or the day gets into the file.
 
 Run as `python -m vivace.demo.build [--out FILE]`; needs `espeak-ng` on the PATH.
 """
@@ -11,10 +10,8 @@ Run as `python -m vivace.demo.build [--out FILE]`; needs `espeak-ng` on the PATH
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import platform
-import subprocess
 import warnings
 import zlib
 from collections.abc import Callable
@@ -31,7 +28,9 @@ import soundfile
 import soxr
 import yaml
 
+from vivace.audio.voice import encode_mp3, espeak, espeak_version
 from vivace.demo import DATA
+from vivace.tracks.dialogue.writer import public_schema
 from vivace_rubrics.checks import parse_check
 
 with warnings.catch_warnings():
@@ -41,7 +40,6 @@ with warnings.catch_warnings():
 
 SOURCE = Path(__file__).with_name("conversations.yaml")
 SAMPLE_RATE = 24_000
-MOST_USER_TURNS = 8
 TOOLS_KEY = b"vivace.demo.tools"
 """Key in the parquet file's schema metadata: a JSON object of the tools that made the file."""
 
@@ -244,25 +242,12 @@ def _at_level(segment: AudioSegment, dbfs: float) -> AudioSegment:
 def speak(text: str, voice: Voice) -> Samples:
     """What espeak-ng says, at SAMPLE_RATE, without the silence around it.
 
-    Raises `RuntimeError` with espeak-ng's own words when it cannot speak the text.
+    Raises `VoiceError` with espeak-ng's own words when it cannot speak the text.
     """
-    command = [
-        "espeak-ng",
-        "-v",
-        voice.espeak,
-        "-s",
-        str(voice.rate),
-        "-p",
-        str(voice.pitch),
-        "--stdin",
-        "--stdout",
-    ]
-    done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
-    if done.returncode or not done.stdout:
-        raise RuntimeError(f"espeak-ng could not speak {text!r}: {done.stderr.decode().strip()}")
-    spoken, rate = soundfile.read(io.BytesIO(done.stdout), dtype="float64")
+    recording = espeak(text, voice.espeak, voice.rate, voice.pitch)
+    spoken = recording.samples[:, 0]
     loud = np.flatnonzero(np.abs(spoken) > 0.01 * np.max(np.abs(spoken)))
-    return np.asarray(soxr.resample(spoken[loud[0] : loud[-1] + 1], rate, SAMPLE_RATE, quality="HQ"))
+    return np.asarray(soxr.resample(spoken[loud[0] : loud[-1] + 1], recording.rate, SAMPLE_RATE, quality="HQ"))
 
 
 def _clip_segment(clip: Clip, voice: Voice) -> AudioSegment:
@@ -309,17 +294,7 @@ def voiced_turn(turn: Turn, voices: dict[str, Voice], voice: str, seed: int) -> 
     speech, sounds = speech_and_sounds(turn, voices, voice, seed)
     mix = speech.overlay(sounds)
     mix = mix.apply_gain(PEAK_DBFS - mix.max_dBFS)
-    file = io.BytesIO()
-    soundfile.write(
-        file,
-        _samples(mix),
-        SAMPLE_RATE,
-        format="MP3",
-        subtype="MPEG_LAYER_III",
-        compression_level=0.9,
-        bitrate_mode="VARIABLE",
-    )
-    return file.getvalue()
+    return encode_mp3(_samples(mix), SAMPLE_RATE, compression=0.9)
 
 
 # The file.
@@ -375,26 +350,10 @@ def _row(conversation: Conversation, voices: dict[str, Voice]) -> dict[str, obje
     return row
 
 
-def _schema() -> pa.Schema:
-    from datasets import Audio, Features, Value
-
-    columns: dict[str, object] = {"id": Value("string"), "axis": Value("string")}
-    for number in range(1, MOST_USER_TURNS + 1):
-        columns[f"user_turn_{number}_audio"] = Audio(sampling_rate=SAMPLE_RATE, decode=False)
-        columns[f"user_turn_{number}_transcript"] = Value("string")
-        if number < MOST_USER_TURNS:
-            columns[f"assistant_turn_{number}_transcript"] = Value("string")
-    columns["rubric"] = Value("string")
-    columns["rubric_checks"] = Value("string")
-    schema = Features(columns).arrow_schema
-    return schema.with_metadata({**schema.metadata, TOOLS_KEY: json.dumps(tools_here()).encode()})
-
-
 def tools_here() -> dict[str, str]:
     """Versions of everything that has a say in the bytes; raises `FileNotFoundError` without espeak-ng."""
-    spoken = subprocess.run(["espeak-ng", "--version"], capture_output=True, text=True, check=True).stdout
     return {
-        "espeak-ng": spoken.split("Data at:")[0].split(":")[-1].strip(),
+        "espeak-ng": espeak_version(),
         "libsndfile": soundfile.__libsndfile_version__,
         "machine": platform.machine(),
         **{name: version(name) for name in ("datasets", "numpy", "pyarrow", "pydub", "soxr")},
@@ -405,7 +364,8 @@ def build(out: Path) -> None:
     """Write the whole set to `out` as one parquet file with a row per conversation."""
     voices, conversations = read_source()
     rows = [_row(conversation, voices) for conversation in conversations]
-    pq.write_table(pa.Table.from_pylist(rows, schema=_schema()), out, compression="zstd")
+    schema = public_schema(SAMPLE_RATE, checks=True, metadata={TOOLS_KEY: json.dumps(tools_here()).encode()})
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), out, compression="zstd")
 
 
 def main() -> None:

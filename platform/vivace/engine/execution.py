@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -21,10 +20,13 @@ Result = TypeVar("Result")
 
 
 class StopSignal:
-    """A wish to stop, from a signal handler or another thread: first gently, then at once."""
+    """A wish to stop, from a signal handler or another thread: first gently, then at once.
+
+    Plain flags and no lock: a signal handler may interrupt the very code that holds one.
+    """
 
     def __init__(self, parent: StopSignal | None = None) -> None:
-        self._requested = threading.Event()
+        self._requested = False
         self._abort: Callable[[], None] | None = None
         self._parent = parent
         self._aborted = False
@@ -32,15 +34,15 @@ class StopSignal:
     @property
     def requested(self) -> bool:
         """Whether no new call may start."""
-        return self._requested.is_set() or (self._parent is not None and self._parent.requested)
+        return self._requested or (self._parent is not None and self._parent.requested)
 
     def request(self) -> None:
         """Finish what is in flight, and start nothing new."""
-        self._requested.set()
+        self._requested = True
 
     def abort(self) -> None:
         """Drop what is in flight, too."""
-        self._requested.set()
+        self._requested = True
         self._aborted = True
         if self._abort is not None:
             self._abort()

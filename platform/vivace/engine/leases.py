@@ -9,19 +9,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
 import psutil
 from sqlalchemy import select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from vivace.errors import LeaseLostError
-from vivace.store.database import Database
-from vivace.store.records import add_event
-from vivace.store.tables import Run, Submission, Worker, now
+from vivace.store.database import Database, DatabaseUnavailableError
+from vivace.store.records import add_event, clock
+from vivace.store.tables import Run, Submission, Worker
 
 
 @cache
@@ -36,35 +36,50 @@ def this_host() -> str:
     return ":".join(parts)
 
 
+def _started(pid: int) -> float | None:
+    """When a process started, in seconds after boot; None where none of this number runs.
+
+    Counted from boot, because setting the clock moves all start times that are counted from 1970.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None  # killed, but its parent has not taken note: it will never work again
+        return process.create_time() - psutil.boot_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
 def register_worker(database: Database, queues: list[str], lease_seconds: float) -> str:
     """Write this process down as a worker, and return its id."""
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     with database.write() as session:
+        time_now = clock(session)
         session.add(
             Worker(
                 id=worker_id,
                 host=this_host(),
                 pid=os.getpid(),
-                process_started=psutil.Process().create_time(),
+                process_started=_started(os.getpid()) or 0.0,
                 queues=queues,
                 lease_seconds=lease_seconds,
+                started_at=time_now,
+                heartbeat_at=time_now,
             )
         )
     return worker_id
 
 
-def is_alive(worker: Worker) -> bool:
-    """Whether a worker may still be working: its process exists, or cannot be seen and beats lately."""
-    if worker.stopped_at is not None:
+def is_alive(session: Session, worker_id: str | None) -> bool:
+    """Whether a worker may still be working: it has beaten lately, and its process, where it can be seen, exists."""
+    worker = session.get(Worker, worker_id) if worker_id is not None else None
+    if worker is None or worker.stopped_at is not None:
         return False
     if worker.host == this_host():
-        try:
-            started = psutil.Process(worker.pid).create_time()
-        except psutil.NoSuchProcess:
+        started = _started(worker.pid)
+        if started is None or abs(started - worker.process_started) > 1.0:
             return False
-        if abs(started - worker.process_started) > 1.0:
-            return False
-    return now() - worker.heartbeat_at < timedelta(seconds=worker.lease_seconds)
+    return clock(session) - worker.heartbeat_at < timedelta(seconds=worker.lease_seconds)
 
 
 class Heartbeat:
@@ -92,7 +107,7 @@ class Heartbeat:
         self._stopped.set()
         self._thread.join()
         with self._database.write() as session:
-            session.execute(update(Worker).where(Worker.id == self.worker_id).values(stopped_at=now()))
+            session.execute(update(Worker).where(Worker.id == self.worker_id).values(stopped_at=clock(session)))
 
     def watch(self, lease: Lease | None) -> None:
         """Renew this lease too from now on; None for none."""
@@ -102,16 +117,14 @@ class Heartbeat:
         while not self._stopped.wait(self.lease_seconds / 4):
             try:
                 self.beat()
-            except OperationalError:
+            except (DatabaseUnavailableError, SQLAlchemyError):
                 continue  # the database is away for a moment; the lease itself says how long that may last
 
     def beat(self) -> None:
         """One sign of life."""
         lease = self._lease
         with self._database.write() as session:
-            session.execute(
-                update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=now(), stopped_at=None)
-            )
+            session.execute(update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=clock(session)))
         if lease is not None:
             lease.renew()
 
@@ -142,9 +155,8 @@ class Lease:
         with self._database.write() as session:
             held = self._is_held(session)
             if held:
-                session.execute(
-                    update(Run).where(Run.id == self.run_id).values(lease_expires_at=_expiry(self._seconds))
-                )
+                expiry = clock(session) + timedelta(seconds=self._seconds)
+                session.execute(update(Run).where(Run.id == self.run_id).values(lease_expires_at=expiry))
                 self.cancel_requested = bool(
                     session.scalar(select(Submission.cancel_requested).where(Submission.id == self.submission_id))
                 )
@@ -191,15 +203,15 @@ class Lease:
         return epoch == self._epoch
 
 
-def try_lease(database: Database, run_id: str, submission_id: str, worker_id: str, seconds: float) -> Lease | Worker:
-    """Take the lease of a run if it is free, expired, or its owner is dead; else the owner."""
+def try_lease(database: Database, run_id: str, submission_id: str, worker_id: str, seconds: float) -> Lease | str:
+    """Take the lease of a run if it is free, expired, or its owner is dead; else the owner's id."""
     with database.write() as session:
         run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
+        time_now = clock(session)
         if run.lease_owner is not None and run.lease_owner != worker_id:
-            owner = session.get(Worker, run.lease_owner)
-            expired = run.lease_expires_at is None or run.lease_expires_at < now()
-            if owner is not None and not expired and is_alive(owner):
-                return owner
+            expired = run.lease_expires_at is None or run.lease_expires_at < time_now
+            if not expired and is_alive(session, run.lease_owner):
+                return run.lease_owner
             add_event(
                 session,
                 f"taken over from {run.lease_owner}, which " + ("did not renew its lease" if expired else "is gone"),
@@ -210,10 +222,6 @@ def try_lease(database: Database, run_id: str, submission_id: str, worker_id: st
             )
         run.lease_owner = worker_id
         run.lease_epoch += 1
-        run.lease_expires_at = _expiry(seconds)
+        run.lease_expires_at = time_now + timedelta(seconds=seconds)
         epoch = run.lease_epoch
     return Lease(database, run_id, submission_id, worker_id, epoch, seconds)
-
-
-def _expiry(seconds: float) -> datetime:
-    return now() + timedelta(seconds=seconds)

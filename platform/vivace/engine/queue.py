@@ -1,23 +1,20 @@
 """The durable queue (DBOS): one workflow for each submission, on SQLite beside the database or inside PostgreSQL.
 
-Our tables are the truth and DBOS carries the work: deleting its file loses no result, and a submission
-whose workflow is gone gets a new one.
+Our tables are the truth and DBOS carries the work. Submitting writes a row and nothing else; the workers give
+each queued row a workflow, and a new one where it is gone: deleting DBOS's file loses nothing.
 """
 
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from vivace.store.database import Database
 from vivace.store.tables import Submission
 
-DEFAULT_QUEUE = "default"
 WORKFLOW = "execute_submission"
 APPLICATION = "vivace"
-LIVE_STATES = ("ENQUEUED", "PENDING", "DELAYED")
 
 
 def system_database_url(database: Database) -> str:
@@ -34,42 +31,62 @@ def quiet() -> None:
 
 
 class Queue:
-    """The queue as a client sees it: submissions go in, and can be taken out again."""
+    """The queue as a worker that has launched DBOS (and so made its tables) fills it."""
 
     def __init__(self, database: Database) -> None:
         from dbos import DBOSClient
 
-        quiet()
         self._database = database
-        path = database.path
-        if path is not None:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._client = DBOSClient(system_database_url=system_database_url(database))
+        self._pending_before: set[str] = set()
 
-    def ensure_enqueued(self, submission_id: str) -> None:
-        """Give a queued submission a workflow, unless it has one that is still alive. Doing it twice is harmless."""
+    def ensure_enqueued(self, *submission_ids: str) -> None:
+        """Give queued submissions a workflow each, unless they have one that will still be taken.
+
+        A worker claims a submission as soon as it has taken its workflow. One that is found taken (`PENDING`)
+        twice while its submission is still queued is therefore with a worker that is dead, frozen or busy, and
+        another workflow offers the submission to the others. More workflows than needed do no harm: only the
+        claim counts.
+        """
         with self._database.read() as session:
-            submission = session.get_one(Submission, submission_id)
-        if submission.status != "queued" or submission.queue is None:
-            return
-        current = submission.workflow_id
-        if current is not None:
-            found = self._client.list_workflows(workflow_ids=[current], load_input=False, load_output=False)
-            if found and found[0].status == "ENQUEUED":
-                return
-            if found and found[0].status in LIVE_STATES:
-                # Its worker is dead, or frozen and about to find its lease gone: this workflow is over.
+            query = select(Submission).where(
+                Submission.id.in_(submission_ids), Submission.status == "queued", Submission.queue.is_not(None)
+            )
+            waiting = session.scalars(query.order_by(Submission.created_at)).all()
+        states = self._states([submission.workflow_id for submission in waiting if submission.workflow_id])
+        for submission in waiting:
+            current = submission.workflow_id
+            state = states.get(current) if current else None
+            if state == "ENQUEUED" or (state == "PENDING" and current not in self._pending_before):
+                continue
+            if current is not None and state == "PENDING":
                 self._client.cancel_workflow(current)
-        number = int(current.rpartition(".")[2]) + 1 if current else 1
-        workflow_id = f"{submission_id}.{number}"
+            self._enqueue(submission)
+        self._pending_before = {workflow_id for workflow_id, state in states.items() if state == "PENDING"}
+
+    def _states(self, workflow_ids: list[str]) -> dict[str, str]:
+        if not workflow_ids:
+            return {}
+        found = self._client.list_workflows(workflow_ids=workflow_ids, load_input=False, load_output=False)
+        return {workflow.workflow_id: workflow.status for workflow in found}
+
+    def _enqueue(self, submission: Submission) -> None:
+        number = int(submission.workflow_id.rpartition(".")[2]) + 1 if submission.workflow_id else 1
+        workflow_id = f"{submission.id}.{number}"
         self._client.enqueue(
-            {"queue_name": submission.queue, "workflow_name": WORKFLOW, "workflow_id": workflow_id},
-            submission_id,
+            {
+                "queue_name": str(submission.queue),
+                "workflow_name": WORKFLOW,
+                "workflow_id": workflow_id,
+                # What had its turn already comes before what has not (the lowest number goes first).
+                "priority": 2 if number == 1 else 1,
+            },
+            submission.id,
         )
         with self._database.write() as session:
             session.execute(
                 update(Submission)
-                .where(Submission.id == submission_id, Submission.status == "queued")
+                .where(Submission.id == submission.id, Submission.status == "queued")
                 .values(workflow_id=workflow_id)
             )
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vivace.engine.execution import StopSignal, execute
@@ -18,14 +18,17 @@ from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceErr
 from vivace.settings import Settings
 from vivace.spec import RunSpec, parse_spec
 from vivace.store.artifacts import Artifacts
-from vivace.store.database import Database
+from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import Judging, Run, Submission, Verdict, Worker, now
+from vivace.store.tables import Attempt, Event, Judging, Run, Submission, Verdict, now
 from vivace.tracks.base import PreparedRun, Registered
 from vivace.tracks.registry import find_track
 
 ENDED = ("complete", "incomplete", "failed", "cancelled")
+BACK_IN_THE_QUEUE = "back in the queue"
+DEATHS_WITHOUT_PROGRESS = 3
+"""So many workers may die of one submission before it counts as failed: it would kill all others, too."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Outcome:
     """How an execution ended."""
 
     status: str
-    """`complete`, `incomplete`, `cancelled`, or `interrupted`."""
+    """`complete`, `incomplete`, `cancelled`, `interrupted`, or `skipped` where it was not to be executed."""
     message: str
     unscored: int = 0
 
@@ -90,7 +93,11 @@ def _reusable(session: Session, registered: Registered, queue: str | None) -> st
     if queue is None:
         query = query.where(Submission.queue.is_(None))
     else:
-        query = query.where(Submission.queue == queue, Submission.status.in_(("queued", "running")))
+        query = query.where(
+            Submission.queue == queue,
+            Submission.status.in_(("queued", "running")),
+            Submission.cancel_requested.is_(False),
+        )
     return session.scalar(query.order_by(Submission.created_at.desc()).limit(1))
 
 
@@ -135,23 +142,53 @@ def execute_submission(
     Raises:
         VivaceError: it failed; the submission says so too.
     """
-    with database.read() as session:
-        submission = session.get_one(Submission, submission_id)
+    submission = _claim(database, submission_id, heartbeat.worker_id)
+    mine = (submission.status, submission.worker_id) == ("running", heartbeat.worker_id)
+    if submission.queue is not None and not mine:
+        return Outcome("skipped", "it is no longer queued")
+    paused = "queued" if submission.queue else "incomplete"
     try:
         outcome = _execute(submission, database, settings, heartbeat, stop, run, retry_errors, say)
     except LeaseLostError:
         raise  # whoever has taken it over now writes its status
-    except Exception as error:
+    except DatabaseUnavailableError as error:
+        _end(database, submission_id, paused, str(error), heartbeat.worker_id)
+        raise
+    except (Exception, SystemExit) as error:
         status = "incomplete" if isinstance(error, IncompleteError) else "failed"
         message = str(error) if isinstance(error, VivaceError) else f"{type(error).__name__}: {error}"
-        _end(database, submission, status, message, heartbeat.worker_id)
+        _end(database, submission_id, status, message, heartbeat.worker_id)
         raise
-    if outcome.status == "interrupted":
-        status = "queued" if submission.queue else "incomplete"
-        _end(database, submission, status, outcome.message, heartbeat.worker_id)
-    else:
-        _end(database, submission, outcome.status, outcome.message, heartbeat.worker_id)
+    status = paused if outcome.status == "interrupted" else outcome.status
+    _end(database, submission_id, status, outcome.message, heartbeat.worker_id)
     return outcome
+
+
+def _locked(session: Session, submission_id: str) -> Submission:
+    """A submission that nobody else changes until this transaction ends."""
+    query = select(Submission).where(Submission.id == submission_id)
+    return session.scalars(query.with_for_update(key_share=True)).one()
+
+
+def _claim(database: Database, submission_id: str, worker_id: str) -> Submission:
+    """Make a submission this worker's own, if it is free; the submission as it then stands.
+
+    Whatever workflows there are, the worker whose id stands here executes it. One without a queue is shared
+    by all processes that were given the same command: they take turns by the run's lease.
+    """
+    with database.write() as session:
+        submission = _locked(session, submission_id)
+        running = submission.status == "running" and is_alive(session, submission.worker_id)
+        if submission.status == "queued" or (submission.queue is None and not running):
+            _hand_to(submission, worker_id)
+    return submission
+
+
+def _hand_to(submission: Submission, worker_id: str) -> None:
+    if submission.worker_id != worker_id:
+        submission.cancel_requested = False
+    submission.status, submission.worker_id = "running", worker_id
+    submission.started_at, submission.ended_at, submission.message = now(), None, None
 
 
 def _execute(
@@ -176,8 +213,8 @@ def _execute(
             if registered.judging_id != submission.judging_id:
                 raise UsageError("The judge's prompt has changed since this was submitted; submit it again.")
             lease = _wait_for_lease(submission, database, heartbeat, stop, say)
-            if lease is None:
-                return Outcome("interrupted", "interrupted while waiting; the same command goes on")
+            if isinstance(lease, Outcome):
+                return lease
             heartbeat.watch(lease)
             try:
                 ended = loop.run(
@@ -220,38 +257,48 @@ def _wait_for_lease(
     heartbeat: Heartbeat,
     stop: StopSignal,
     say: Callable[[str], None],
-) -> Lease | None:
-    """The run's lease, waited for while another live process holds it; None if stopped while waiting."""
+) -> Lease | Outcome:
+    """The run's lease, waited for while another live process holds it; the outcome if stopped while waiting.
+
+    Raises:
+        LeaseLostError: another worker has taken over the submission itself.
+    """
     told = False
     while not stop.requested:
         lease = try_lease(database, submission.run_id, submission.id, heartbeat.worker_id, heartbeat.lease_seconds)
         if isinstance(lease, Lease):
-            with database.write() as session:
-                session.execute(
-                    update(Submission)
-                    .where(Submission.id == submission.id)
-                    .values(
-                        status="running",
-                        worker_id=heartbeat.worker_id,
-                        started_at=now(),
-                        ended_at=None,
-                        message=None,
-                        cancel_requested=False,
-                    )
-                )
-                add_event(
-                    session,
-                    f"started by {heartbeat.worker_id}",
-                    run_id=submission.run_id,
-                    submission_id=submission.id,
-                    worker_id=heartbeat.worker_id,
-                )
+            try:
+                _start(submission, database, heartbeat.worker_id)
+            except BaseException:
+                lease.release()
+                raise
             return lease
         if not told:
-            say(f"Run {submission.run_id} is being executed by {lease.id}; waiting for it.")
+            say(f"Run {submission.run_id} is being executed by {lease}; waiting for it.")
             told = True
+        with database.read() as session:
+            cancelled = session.get_one(Submission, submission.id).cancel_requested
+        if cancelled and not submission.cancel_requested:
+            return Outcome("cancelled", "cancelled while waiting for the run")
         time.sleep(0.5)
-    return None
+    return Outcome("interrupted", "interrupted while waiting; the same command goes on")
+
+
+def _start(submission: Submission, database: Database, worker_id: str) -> None:
+    with database.write() as session:
+        current = _locked(session, submission.id)
+        if submission.queue is not None and (current.status, current.worker_id) != ("running", worker_id):
+            raise LeaseLostError(
+                f"Submission {submission.id} was taken over while this worker did not answer; see `vivace status`."
+            )
+        _hand_to(current, worker_id)
+        add_event(
+            session,
+            f"started by {worker_id}",
+            run_id=submission.run_id,
+            submission_id=submission.id,
+            worker_id=worker_id,
+        )
 
 
 def _ended(database: Database, registered: Registered) -> Outcome:
@@ -281,30 +328,37 @@ def _ended(database: Database, registered: Registered) -> Outcome:
     )
 
 
-def _end(database: Database, submission: Submission, status: str, message: str, worker_id: str) -> None:
+def _end(database: Database, submission_id: str, status: str, message: str, worker_id: str) -> None:
+    """Record how a submission ended, or that it is queued again, unless another worker has it by now."""
     with database.write() as session:
-        session.execute(
-            update(Submission)
-            .where(Submission.id == submission.id)
-            .values(
-                status=status,
-                message=message,
-                ended_at=now() if status in ENDED else None,
-                worker_id=worker_id if status in ENDED else None,
-            )
-        )
+        submission = _locked(session, submission_id)
+        if (submission.status, submission.worker_id) != ("running", worker_id):
+            return
+        submission.status, submission.message = status, message
+        if status in ENDED:
+            submission.ended_at = now()
+        else:
+            submission.worker_id = None
         add_event(
             session,
             f"{status}: {message}",
             run_id=submission.run_id,
-            submission_id=submission.id,
+            submission_id=submission_id,
             worker_id=worker_id,
             level="error" if status == "failed" else "info",
         )
 
 
+def give_back(database: Database, submission_id: str, worker_id: str) -> None:
+    """Put a submission whose end could not be recorded back into its queue; nothing where it was recorded."""
+    _end(database, submission_id, "queued", "its worker could not write to the database", worker_id)
+
+
 def cancel(database: Database, submission_id: str) -> str:
     """Ask for a submission to be cancelled, and say what happens.
+
+    Args:
+        submission_id: a submission's id, or a run's for the newest of its submissions that has not ended.
 
     Raises:
         UsageError: there is none of that id, or it has ended.
@@ -313,63 +367,85 @@ def cancel(database: Database, submission_id: str) -> str:
         submission = session.scalars(
             select(Submission)
             .where((Submission.id == submission_id) | (Submission.run_id == submission_id))
-            .order_by(Submission.created_at.desc())
+            .order_by(Submission.status.in_(ENDED), Submission.created_at.desc())
+            .limit(1)
+            .with_for_update(key_share=True)
         ).first()
         if submission is None:
             raise UsageError(f"There is no submission '{submission_id}'; `vivace status` lists them.")
         if submission.status in ENDED:
             raise UsageError(f"Submission {submission.id} has ended already ({submission.status}).")
         submission.cancel_requested = True
-        owner = session.get(Worker, submission.worker_id) if submission.worker_id else None
         add_event(session, "cancellation asked for", run_id=submission.run_id, submission_id=submission.id)
-        if submission.status == "running" and owner is not None and is_alive(owner):
+        if submission.status == "running" and is_alive(session, submission.worker_id):
             return f"Submission {submission.id} will stop once its calls in flight have ended."
+        submission.message = f"cancelled while it was {submission.status}; what is recorded stays"
         submission.status, submission.ended_at = "cancelled", now()
-        submission.message = "cancelled before it started; nothing was lost"
         return f"Submission {submission.id} is cancelled."
 
 
-def settle_dead_submissions(database: Database, queues: list[str] | None) -> list[str]:
+def settle_dead_submissions(database: Database, queues: list[str] | None, worker_id: str | None = None) -> list[str]:
     """Free submissions whose process is gone, without anyone's help.
 
     Those of a queue go back into it; those that a process executed for itself are marked incomplete.
 
     Args:
         queues: the queues to look after; None for submissions without a queue.
+        worker_id: who asks; it lives, however long its last sign of life was ago.
 
     Returns:
-        The ids of submissions that are queued and need a workflow.
+        The ids of submissions that are queued and need a workflow, the oldest first.
     """
-    waiting = []
-    with database.write() as session:
+    with database.read() as session:
         query = select(Submission).where(Submission.status.in_(("running", "queued")))
         mine = Submission.queue.is_(None) if queues is None else Submission.queue.in_(queues)
-        for submission in session.scalars(query.where(mine).order_by(Submission.created_at)):
-            if submission.status == "queued":
-                waiting.append(submission.id)
-                continue
-            owner = session.get(Worker, submission.worker_id) if submission.worker_id else None
-            if owner is not None and is_alive(owner):
-                continue
-            died = f"{submission.worker_id} no longer answers"
-            submission.worker_id = None
-            if submission.cancel_requested:
-                submission.status, submission.message = "cancelled", f"cancelled; {died}"
-                submission.ended_at = now()
-            elif submission.queue is None:
-                submission.status, submission.ended_at = "incomplete", now()
-                submission.message = f"{died}; the same command goes on where it stopped"
-            else:
-                submission.status, submission.message = "queued", f"{died}; back in the queue"
-                waiting.append(submission.id)
-            add_event(
-                session,
-                submission.message,
-                run_id=submission.run_id,
-                submission_id=submission.id,
-                level="warning",
+        found = session.scalars(query.where(mine).order_by(Submission.created_at)).all()
+        dead = {
+            submission.id
+            for submission in found
+            if submission.status == "running"
+            and submission.worker_id != worker_id
+            and not is_alive(session, submission.worker_id)
+        }
+    settled = {submission_id: _settle(database, submission_id) for submission_id in dead}
+    return [submission.id for submission in found if settled.get(submission.id, submission.status) == "queued"]
+
+
+def _settle(database: Database, submission_id: str) -> str:
+    """Free one submission, unless its worker has come back to life meanwhile; the status it then has."""
+    with database.write() as session:
+        submission = _locked(session, submission_id)
+        if submission.status != "running" or is_alive(session, submission.worker_id):
+            return submission.status
+        died = f"{submission.worker_id} no longer answers"
+        submission.worker_id = None
+        if submission.cancel_requested:
+            submission.status, submission.message = "cancelled", f"cancelled; {died}"
+        elif submission.queue is None:
+            submission.status = "incomplete"
+            submission.message = f"{died}; the same command goes on where it stopped"
+        elif _deaths_without_progress(session, submission) + 1 >= DEATHS_WITHOUT_PROGRESS:
+            submission.status = "failed"
+            submission.message = (
+                f"{DEATHS_WITHOUT_PROGRESS} workers in a row stopped answering while they executed it"
             )
-    return waiting
+        else:
+            submission.status, submission.message = "queued", f"{died}; {BACK_IN_THE_QUEUE}"
+        submission.ended_at = now() if submission.status in ENDED else None
+        add_event(session, submission.message, run_id=submission.run_id, submission_id=submission_id, level="warning")
+        return submission.status
+
+
+def _deaths_without_progress(session: Session, submission: Submission) -> int:
+    """How often a worker died of a submission since a call of its run was last recorded."""
+    progress = select(func.max(Attempt.created_at)).where(Attempt.run_id == submission.run_id).scalar_subquery()
+    deaths = (
+        select(func.count())
+        .select_from(Event)
+        .where(Event.submission_id == submission.id, Event.message.endswith(BACK_IN_THE_QUEUE))
+        .where((Event.created_at > progress) | progress.is_(None))
+    )
+    return session.scalar(deaths) or 0
 
 
 def retract(database: Database, run_id: str, reason: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.queue import APPLICATION, WORKFLOW, Queue, quiet, system_database_url
-from vivace.engine.submissions import execute_submission, settle_dead_submissions
+from vivace.engine.submissions import execute_submission, give_back, settle_dead_submissions
 from vivace.errors import LeaseLostError, VivaceError
 from vivace.settings import Settings
-from vivace.store.database import Database
+from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import head, open_for_writing
 from vivace.store.tables import Submission
 
@@ -57,7 +59,8 @@ class _Worker:
         self._heartbeat = heartbeat
         self._stop = stop
         self._say = say
-        self._busy = False
+        # DBOS bounds what it starts by queue; a worker of several queues still does one thing at a time.
+        self._alone = threading.Lock()
 
     def serve(self, queues: list[str], until_empty: bool) -> None:
         from dbos import DBOS
@@ -75,7 +78,11 @@ class _Worker:
                 "run_migrations": True,
             }
         )
-        DBOS.workflow(name=WORKFLOW)(self.execute)
+
+        @DBOS.workflow(name=WORKFLOW)
+        def workflow(submission_id: str) -> str:  # DBOS writes attributes on it, which a bound method has not
+            return self.execute(submission_id)
+
         DBOS.listen_queues(queues)
         DBOS.launch()
         queue = Queue(self._database)
@@ -83,26 +90,36 @@ class _Worker:
             for name in queues:
                 DBOS.register_queue(name, worker_concurrency=1, on_conflict="always_update")
             self._look_after(queues, queue, until_empty)
-            while self._busy:
-                time.sleep(0.05)
         finally:
+            self._stop.request()
+            while self._alone.locked():
+                time.sleep(0.05)
             DBOS.destroy(workflow_completion_timeout_sec=5)
             queue.close()
 
     def _look_after(self, queues: list[str], queue: Queue, until_empty: bool) -> None:
         """Bring dead workers' submissions back into the queue, until stopped."""
+        trouble = ""
         while not self._stop.requested:
-            waiting = settle_dead_submissions(self._database, queues)
-            for submission_id in waiting:
-                queue.ensure_enqueued(submission_id)
-            if until_empty and not waiting and not self._busy and not self._running(queues):
-                return
-            for _ in range(int(POLL_S / 0.05)):
-                if self._stop.requested:
+            try:
+                waiting = settle_dead_submissions(self._database, queues, self._heartbeat.worker_id)
+                queue.ensure_enqueued(*waiting)
+                if until_empty and not self._any_left(queues):
                     return
-                time.sleep(0.05)
+                trouble = ""
+            except (DatabaseUnavailableError, SQLAlchemyError) as error:
+                # A worker outlives a restart of the server or a full disk; it only says so, once.
+                if str(error) != trouble:
+                    trouble = str(error)
+                    self._say(trouble)
+            self._pause(POLL_S)
 
-    def _running(self, queues: list[str]) -> bool:
+    def _pause(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and not self._stop.requested:
+            time.sleep(0.05)
+
+    def _any_left(self, queues: list[str]) -> bool:
         with self._database.read() as session:
             query = select(Submission.id).where(
                 Submission.queue.in_(queues), Submission.status.in_(("queued", "running"))
@@ -111,28 +128,46 @@ class _Worker:
 
     def execute(self, submission_id: str) -> str:
         """The workflow: execute one submission, unless it is no longer to be executed."""
-        self._busy = True
+        while not self._alone.acquire(timeout=POLL_S):
+            if not self._is_queued(submission_id):
+                return "skipped"
         try:
             return self._execute(submission_id)
         finally:
-            self._busy = False
+            self._alone.release()
 
-    def _execute(self, submission_id: str) -> str:
+    def _is_queued(self, submission_id: str) -> bool:
         with self._database.read() as session:
             submission = session.get(Submission, submission_id)
-        if self._stop.requested or submission is None or submission.status not in ("queued", "running"):
+        return not self._stop.requested and submission is not None and submission.status == "queued"
+
+    def _execute(self, submission_id: str) -> str:
+        if not self._is_queued(submission_id):
             return "skipped"
-        self._say(f"{submission_id} started (run {submission.run_id})")
+        self._say(f"{submission_id} started")
         try:
             outcome = execute_submission(submission_id, self._database, self._settings, self._heartbeat, self._stop)
         except LeaseLostError as error:
             self._say(f"{submission_id}: {error}")
             return "taken over"
+        except DatabaseUnavailableError as error:
+            self._say(f"{submission_id} goes back into the queue: {error}")
+            self._give_back(submission_id)
+            return "given back"
         except VivaceError as error:
             self._say(f"{submission_id} failed: {error}")
             return "failed"
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._say(f"{submission_id} failed: {type(error).__name__}: {error}")
             return "failed"
         self._say(f"{submission_id} {outcome.status}: {outcome.message}")
         return outcome.status
+
+    def _give_back(self, submission_id: str) -> None:
+        """As soon as the database can be written again; if the worker ends before, it counts as dead."""
+        while not self._stop.requested:
+            try:
+                give_back(self._database, submission_id, self._heartbeat.worker_id)
+                return
+            except DatabaseUnavailableError:
+                self._pause(POLL_S)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenTurn
-from vivace.models.chat import ChatClient, ChatOptions, audio_part, check_arguments
+from vivace.models.chat import ChatClient, ChatOptions, audio_part
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.parsing import VERDICT_SCHEMA
 
@@ -22,13 +22,12 @@ class LiteLLMSystem:
     """A chat model under test: user turns as `input_audio`, assistant turns as text, no system prompt."""
 
     def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions) -> None:
-        check_arguments(arguments, "--model-arg")
         self._client = ChatClient(model, arguments, options, "model")
         self._identity = ModelIdentity(
             target=f"litellm:{model}",
             adapter="litellm",
             name=model,
-            address=options.api_base,
+            address=self._client.address,
             parameters=arguments,
         )
 
@@ -55,9 +54,9 @@ class LiteLLMAsker:
     """A chat model as a judge's mind: one user message in, one text out."""
 
     def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions) -> None:
-        check_arguments(arguments, "--judge-arg")
         self.arguments = {**JUDGE_ARGUMENTS, **arguments}
         self._client = ChatClient(model, self.arguments, options, "judge")
+        self.address = self._client.address
 
     async def preflight(self) -> None:
         """See that a key is there and something answers."""

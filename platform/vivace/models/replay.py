@@ -10,6 +10,7 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
 from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.parsing import storable
 
 
 def read_json_lines(path: Path, what: str) -> list[tuple[int, dict[str, Any]]]:
@@ -85,7 +86,7 @@ class Replay:
             return ModelReply(None, Unscored.NOT_RECORDED, "the file of replies holds none for this conversation")
         if not row["response"].strip():
             return ModelReply(None, Unscored.EMPTY, "the recorded reply is empty")
-        return ModelReply(row["response"], ttft_s=_seconds(row, "ttft_s"), total_s=_seconds(row, "total_s"))
+        return ModelReply(storable(row["response"]), ttft_s=_seconds(row, "ttft_s"), total_s=_seconds(row, "total_s"))
 
     async def close(self) -> None:
         """Nothing to release."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 from vivace.errors import VivaceError
@@ -28,22 +28,28 @@ class Artifacts:
         """Store bytes, and return their SHA-256. Storing the same bytes again changes nothing.
 
         The file appears whole or not at all, also when the process is killed or the disk is full.
+
+        Raises:
+            VivaceError: the disk is full, or the folder cannot be written.
         """
         sha256 = hashlib.sha256(content).hexdigest()
         target = self.path(sha256)
         if target.is_file():
             return sha256
+        # An ordinary file and not one of `tempfile`, whose files nobody else may read: the leaderboard
+        # may run under another account.
+        partial = target.with_name(f"{sha256}.{secrets.token_hex(4)}.partial")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as temporary:
-                try:
-                    temporary.write(content)
-                    temporary.flush()
-                    os.fsync(temporary.fileno())
-                    Path(temporary.name).replace(target)
-                except BaseException:
-                    Path(temporary.name).unlink(missing_ok=True)
-                    raise
+            try:
+                with partial.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.replace(target)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
         except OSError as error:
             raise VivaceError(
                 f"A file could not be stored under '{self.folder}' ({error.strerror or error}); "
@@ -55,13 +61,17 @@ class Artifacts:
         """The bytes with this hash.
 
         Raises:
-            VivaceError: the file is missing, or its bytes are not what its name says.
+            VivaceError: the file is missing or unreadable, or its bytes are not what its name says.
         """
         try:
             content = self.path(sha256).read_bytes()
         except FileNotFoundError as error:
             raise VivaceError(
                 f"Artifact {sha256[:12]} is missing under '{self.folder}'; run the same command again."
+            ) from error
+        except OSError as error:
+            raise VivaceError(
+                f"Artifact {sha256[:12]} under '{self.folder}' cannot be read ({error.strerror or error})."
             ) from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise VivaceError(f"Artifact {sha256[:12]} under '{self.folder}' is damaged; delete it and run again.")

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+import psycopg
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
-from vivace.errors import UsageError
+from vivace.errors import UsageError, VivaceError
 
 BUSY_TIMEOUT_S = 60.0
 """How long a SQLite statement waits for another process's write to end."""
+
+
+class DatabaseUnavailableError(VivaceError):
+    """The database cannot be read or written at the moment: the disk is full, or the server is away."""
 
 
 class Database:
@@ -37,11 +43,12 @@ class Database:
             parsed = make_url(url)
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             self.engine = _sqlite_engine(url, read_only) if self.is_sqlite else _server_engine(url)
-        except (ArgumentError, NoSuchModuleError, ValueError) as error:
+        except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise UsageError(
                 f"The database URL '{redacted(url)}' cannot be understood; "
                 "give a path, sqlite:///FILE or postgresql://USER@HOST/NAME."
             ) from error
+        event.listen(self.engine, "handle_error", self._say_what_is_wrong)
 
     @property
     def path(self) -> Path | None:
@@ -72,9 +79,10 @@ class Database:
                 connection.exec_driver_sql("SELECT 1")
                 if self.is_sqlite:
                     connection.exec_driver_sql("SELECT count(*) FROM sqlite_master")
-        except DBAPIError as error:
+        except (DBAPIError, DatabaseUnavailableError) as error:
+            reason = error.__cause__ if isinstance(error, DatabaseUnavailableError) else error.orig
             raise UsageError(
-                f"The database '{redacted(self.url)}' cannot be opened ({_first_line(error)}); "
+                f"The database '{redacted(self.url)}' cannot be opened ({_first_line(reason)}); "
                 "check --database, --home and the permissions of the folder."
             ) from error
 
@@ -82,17 +90,47 @@ class Database:
         """Close all connections."""
         self.engine.dispose()
 
+    def _say_what_is_wrong(self, context: ExceptionContext) -> None:
+        """Turn what the driver says of the machine (not of a statement) into a sentence for people."""
+        if context.is_pre_ping:
+            return  # the pool opens a new connection in place of one that has gone stale
+        if _is_trouble_of_the_machine(context.original_exception):
+            raise DatabaseUnavailableError(
+                f"The database '{redacted(self.url)}' cannot be used ({_first_line(context.original_exception)}); "
+                "once that is mended, the same command goes on where it stopped."
+            ) from context.original_exception
+
 
 def redacted(url: str) -> str:
     """A URL without its password."""
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return url
+    except (ArgumentError, ValueError):
+        return re.sub("//.*@", "//***@", url)
 
 
-def _first_line(error: DBAPIError) -> str:
-    return (str(error.orig) if error.orig else str(error)).strip().splitlines()[0]
+_SQLITE_TROUBLES = frozenset(
+    {
+        sqlite3.SQLITE_BUSY, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOTADB,
+    }
+)  # fmt: skip
+_READ_ONLY_TRANSACTION = "25006"
+
+
+def _is_trouble_of_the_machine(error: BaseException | None) -> bool:
+    """Whether disk, permissions, server or network are at fault, and not the statement."""
+    if isinstance(error, sqlite3.Error):
+        # The driver calls wrong SQL an OperationalError too; the low byte of the code tells them apart.
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_TROUBLES
+    if isinstance(error, psycopg.Error):
+        return isinstance(error, psycopg.OperationalError) or error.sqlstate == _READ_ONLY_TRANSACTION
+    return False
+
+
+def _first_line(error: BaseException | None) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _server_engine(url: str) -> Engine:

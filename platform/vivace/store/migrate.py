@@ -18,6 +18,9 @@ from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store.database import Database, redacted
 
+OUR_TABLES = {"run", "model", "verdict"}
+"""By these a database is known for one of ours, whatever its revision."""
+
 State = Literal["missing", "empty", "current", "old", "newer", "foreign"]
 
 
@@ -52,25 +55,36 @@ def state(database: Database) -> State:
         return "current"
     if found is None:
         tables = set(inspect(database.engine).get_table_names())
-        return "foreign" if tables & {"run", "model", "verdict"} or (tables and database.is_sqlite) else "empty"
+        return "foreign" if tables & OUR_TABLES or (tables and database.is_sqlite) else "empty"
     try:
         ScriptDirectory.from_config(_config()).get_revision(found)
     except CommandError:
-        return "newer"
+        return "newer" if OUR_TABLES <= set(inspect(database.engine).get_table_names()) else "foreign"
     return "old"
 
 
-def upgrade(database: Database) -> None:
-    """Create or migrate the schema.
+def upgrade(database: Database) -> bool:
+    """Create or migrate the schema; whether there was anything to do.
 
     Raises:
         UsageError: the database is newer than this code, or is not one of ours.
     """
-    found = state(database)
+    found = _state_before_writing(database)
     if found in ("newer", "foreign"):
         refuse(database, found)
+    make_folder(database)
     if found != "current":
         _run_migrations(database)
+    return found != "current"
+
+
+def _state_before_writing(database: Database) -> State:
+    """The state, read without a trace: opening another program's SQLite file for writing would change it."""
+    probe = Database(database.url, read_only=True)
+    try:
+        return state(probe)
+    finally:
+        probe.close()
 
 
 def _run_migrations(database: Database) -> None:
@@ -98,13 +112,13 @@ def open_for_writing(settings: Settings) -> Database:
         UsageError: refused, or the home folder cannot be written.
     """
     database = Database(settings.database_url)
+    found = _state_before_writing(database)
+    if found not in ("missing", "empty", "current"):
+        refuse(database, found)
     _make(settings.home)
     make_folder(database)
-    found = state(database)
-    if found in ("missing", "empty"):
+    if found != "current":
         _run_migrations(database)
-    elif found != "current":
-        refuse(database, found)
     return database
 
 

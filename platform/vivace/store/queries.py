@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,6 +13,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
+from vivace.store.records import clock
 from vivace.store.tables import (
     Attempt,
     Conversation,
@@ -68,7 +69,10 @@ class BoardRow:
     """One judging of one run, as the leaderboard shows it."""
 
     rank: int
-    """1 + the rows of the same data and judge whose APR interval lies wholly above this row's."""
+    """1 + the rows of the same data and judge whose APR interval lies wholly above this row's.
+
+    Retracted rows count in nobody's rank.
+    """
     tied: bool
     """Whether another row of the same data and judge has this rank."""
     model: str
@@ -149,9 +153,13 @@ def board(
     result: list[BoardRow] = []
     for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
         group = sorted(groups[key], key=_board_order)
-        ranks = [_rank(row, group) for row in group]
-        for row, rank in zip(group, ranks, strict=True):
-            result.append(_board_row(row, rank, ranks.count(rank) > 1, latencies, costs))
+        standing = [row for row in group if row.run.retracted_at is None]
+        ranks = {row.judging.id: _rank(row, standing) for row in group}
+        taken = Counter(ranks[row.judging.id] for row in standing)
+        for row in group:
+            rank = ranks[row.judging.id]
+            tied = row.run.retracted_at is None and taken[rank] > 1
+            result.append(_board_row(row, rank, tied, latencies, costs))
     return result
 
 
@@ -453,30 +461,56 @@ def conversation(database: Database, judging: str, conversation_id: str) -> Conv
 
 def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
     """One flat row per planned conversation and criterion of a judging, for exports."""
-    rows = []
-    for summary in conversations(database, judging):
-        view = conversation(database, judging, summary.id)
-        assert view is not None
-        for verdict in view.verdicts:
-            rows.append(
-                {
-                    "judging": judging,
-                    "model": view.model,
-                    "judge": view.judge,
-                    "conversation": view.id,
-                    "axis": view.axis,
-                    "criterion": verdict.number,
-                    "criterion_text": verdict.text,
-                    "met": verdict.met,
-                    "unscored_reason": verdict.unscored_reason,
-                    "explanation": verdict.explanation,
-                    "reply": view.reply,
-                    "reply_unscored_reason": view.reply_unscored_reason,
-                    "ttft_s": view.ttft_s,
-                    "total_s": view.total_s,
-                }
+    with database.read() as session:
+        found = session.get(Judging, judging)
+        if found is None:
+            return []
+        run = session.get_one(Run, found.run_id)
+        model = session.get_one(Model, run.model_id).name
+        judge = session.get_one(Judge, found.judge_id).name
+        query = (
+            select(
+                Conversation.external_id, Conversation.axis, Criterion.number, Criterion.text,
+                Verdict.met, Verdict.unscored_reason, Verdict.explanation,
+                Reply.text.label("reply"), Reply.unscored_reason.label("no_reply"), Reply.ttft_s, Reply.total_s,
+                Reply.id.label("reply_id"), Verdict.id.label("verdict_id"),
             )
-    return rows
+            .join(Criterion, Criterion.conversation_id == Conversation.id)
+            .outerjoin(
+                Reply,
+                (Reply.conversation_id == Conversation.id) & (Reply.run_id == run.id) & (Reply.repeat == 0),
+            )
+            .outerjoin(
+                Verdict,
+                (Verdict.criterion_id == Criterion.id)
+                & (Verdict.reply_id == Reply.id)
+                & (Verdict.judging_id == judging)
+                & (Verdict.vote == 0),
+            )
+            .where(Conversation.dataset_id == run.dataset_id)
+            .order_by(Conversation.position, Criterion.number)
+        )  # fmt: skip
+        planned = set(run.items)
+        return [
+            {
+                "judging": judging,
+                "model": model,
+                "judge": judge,
+                "conversation": row.external_id,
+                "axis": row.axis,
+                "criterion": row.number,
+                "criterion_text": row.text,
+                "met": row.met,
+                "unscored_reason": row.unscored_reason if row.verdict_id else "not_recorded",
+                "explanation": row.explanation,
+                "reply": row.reply,
+                "reply_unscored_reason": row.no_reply if row.reply_id else "not_recorded",
+                "ttft_s": row.ttft_s,
+                "total_s": row.total_s,
+            }
+            for row in session.execute(query)
+            if row.external_id in planned
+        ]
 
 
 @dataclass(frozen=True)
@@ -540,20 +574,17 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         )
         position = 1 + (ahead or 0)
     worker = session.get(Worker, submission.worker_id) if submission.worker_id else None
+    heartbeat_age = (clock(session) - worker.heartbeat_at).total_seconds() if worker else None
+    message = submission.message
+    silent = worker is not None and heartbeat_age is not None and heartbeat_age > worker.lease_seconds
+    if submission.status == "running" and silent:
+        message = "its worker no longer answers; another one, or the same command, goes on where it stopped"
     replies = session.scalar(select(func.count()).select_from(Reply).where(Reply.run_id == run.id)) or 0
     verdicts = (
         session.scalar(select(func.count()).select_from(Verdict).where(Verdict.judging_id == submission.judging_id))
         or 0
     )
-    criteria = (
-        session.scalar(
-            select(func.count())
-            .select_from(Criterion)
-            .join(Conversation, Criterion.conversation_id == Conversation.id)
-            .where(Conversation.dataset_id == run.dataset_id, Conversation.external_id.in_(run.items))
-        )
-        or 0
-    )
+    criteria = _planned_criteria(session, run)
     errors = (
         session.scalar(
             select(func.count()).select_from(Attempt).where(Attempt.run_id == run.id, Attempt.error.is_not(None))
@@ -570,18 +601,30 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         queue=submission.queue,
         position=position,
         worker=submission.worker_id,
-        heartbeat_age_s=(now() - worker.heartbeat_at).total_seconds() if worker else None,
+        heartbeat_age_s=heartbeat_age,
         items_done=replies,
         items_planned=len(run.items) * run.repeats,
         verdicts_done=verdicts,
         verdicts_planned=criteria * run.repeats if submission.judging_id else 0,
         errors=errors,
         seconds_left=_seconds_left(session, submission, verdicts, criteria * run.repeats),
-        message=submission.message,
+        message=message,
         created_at=submission.created_at,
         started_at=submission.started_at,
         ended_at=submission.ended_at,
     )
+
+
+def _planned_criteria(session: Session, run: Run) -> int:
+    # The items are sorted out here: as parameters of a statement they would be too many for SQLite.
+    query = (
+        select(Conversation.external_id, func.count())
+        .join(Criterion, Criterion.conversation_id == Conversation.id)
+        .where(Conversation.dataset_id == run.dataset_id)
+        .group_by(Conversation.id)
+    )
+    planned = set(run.items)
+    return sum(count for external_id, count in session.execute(query) if external_id in planned)
 
 
 def _seconds_left(session: Session, submission: Submission, done: int, planned: int) -> float | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import Insert, select
+from sqlalchemy import DateTime, Insert, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from vivace.store.tables import Base, Event
+from vivace.store.tables import Base, Event, now
 
 Row = TypeVar("Row", bound=Base)
 
@@ -34,6 +35,16 @@ def ensure(session: Session, table: type[Row], key: dict[str, Any], values: dict
     """The row with this natural key, made from `values` where there is none yet."""
     insert_new(session, table, [{**key, **values}])
     return session.scalars(select(table).filter_by(**key)).one()
+
+
+def clock(session: Session) -> datetime:
+    """The time by the clock that all processes on this database share: the server's, or this machine's own.
+
+    Signs of life are compared across machines, whose own clocks may differ by more than a lease.
+    """
+    if session.get_bind().dialect.name == "sqlite":
+        return now()
+    return session.execute(select(func.clock_timestamp(type_=DateTime(timezone=True)))).scalar_one()
 
 
 def add_event(

@@ -306,9 +306,11 @@ class Attempt(Base):
     """One call to a model or a judge, successful or not; tokens, cost and time are sums over these."""
 
     __tablename__ = "attempt"
+    # What the board and the status sum up over a run's many calls, without reading the calls themselves.
+    __table_args__ = (Index("ix_attempt_run_id_error_cost_usd", "run_id", "error", "cost_usd"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), index=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
     judging_id: Mapped[str | None] = mapped_column(ForeignKey("judging.id", ondelete="CASCADE"))
     conversation_id: Mapped[int | None] = mapped_column(ForeignKey("conversation.id"))
     criterion_id: Mapped[int | None] = mapped_column(ForeignKey("criterion.id"))

@@ -35,7 +35,9 @@ class Workbench(Protocol):
         ...
 
     def call_slot(self) -> AbstractAsyncContextManager[None]:
-        """Wait for leave to make one call.
+        """Wait for leave to make one call. Record its result before leaving the slot.
+
+        So never more than one result for each slot is unrecorded, and lost when the process is killed.
 
         Raises:
             StoppedError: the run is being stopped; no new call may start.

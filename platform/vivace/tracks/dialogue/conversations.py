@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from vivace.errors import UsageError
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
+from vivace_rubrics.parsing import storable
 
 MOST_USER_TURNS = 8
 TEXT_COLUMNS = (
@@ -120,7 +121,7 @@ def read_conversations(table: Table) -> tuple[Conversation, ...]:
     """
     for needed in ("id", "axis", "user_turn_1_transcript", "rubric"):
         if needed not in table.columns:
-            raise UsageError(f"{table.source} lacks the column '{needed}'.")
+            raise UsageError(f"There is no column '{needed}' in {table.source}; see the public dataset's columns.")
     present = [column for column in TEXT_COLUMNS if column in table.columns]
     conversations: list[Conversation] = []
     seen: set[str] = set()
@@ -128,16 +129,23 @@ def read_conversations(table: Table) -> tuple[Conversation, ...]:
         key = row.get("id")
         if not isinstance(key, str) or not key.strip():
             raise UsageError(f"Row {number} of {table.source} has no id.")
+        if not key.isprintable():
+            raise UsageError(f"Row {number} of {table.source} has an id with unprintable characters, {key!r}.")
         if key in seen:
-            raise UsageError(f"{table.source} holds the id '{key}' twice.")
+            raise UsageError(f"The id '{key}' stands twice in {table.source}.")
         seen.add(key)
-        conversations.append(_conversation(key, row, table.source))
+        conversations.append(parse_conversation(key, row, table.source))
     if not conversations:
-        raise UsageError(f"{table.source} holds no conversations.")
+        raise UsageError(f"There are no conversations in {table.source}.")
     return tuple(conversations)
 
 
-def _conversation(key: str, row: dict[str, Any], source: str) -> Conversation:
+def parse_conversation(key: str, row: dict[str, Any], source: str) -> Conversation:
+    """One row as a conversation.
+
+    Raises:
+        UsageError: it is none; the first fault is named.
+    """
     where = f"Conversation '{key}' of {source}"
     try:
         axis = Axis(str(row.get("axis")))
@@ -164,7 +172,7 @@ def _text(row: dict[str, Any], column: str, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise UsageError(f"{where} has a '{column}' that is not text.")
-    return value.strip() or None
+    return storable(value.strip()) or None
 
 
 def _criteria(row: dict[str, Any], where: str) -> tuple[Criterion, ...]:
@@ -172,7 +180,7 @@ def _criteria(row: dict[str, Any], where: str) -> tuple[Criterion, ...]:
     if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
         raise UsageError(f"{where} has a rubric that is not a JSON list of sentences.")
     if row.get("rubric_checks") is None:
-        return tuple(Criterion(text) for text in texts)
+        return tuple(Criterion(storable(text)) for text in texts)
     checks = _json_list(row["rubric_checks"], "rubric_checks", where)
     if len(checks) != len(texts):
         raise UsageError(f"{where} has {len(texts)} rubric items and {len(checks)} rubric_checks.")
@@ -182,7 +190,7 @@ def _criteria(row: dict[str, Any], where: str) -> tuple[Criterion, ...]:
                 parse_check(check)
             except CheckError as error:
                 raise UsageError(f"{where}, rubric_checks item {number}: {error}.") from error
-    return tuple(Criterion(text, check) for text, check in zip(texts, checks, strict=True))
+    return tuple(Criterion(storable(text), check) for text, check in zip(texts, checks, strict=True))
 
 
 def _json_list(value: Any, column: str, where: str) -> list[Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity
@@ -22,6 +23,7 @@ from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.track import read_card, register_run, score_judging
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.judges import JudgeCard
+from vivace_rubrics.parsing import storable
 
 WHAT = "verdict file"
 
@@ -52,6 +54,8 @@ class DialogueImport:
                 limited=False,
                 imported=True,
             )
+            if self._is_recorded(session, registered):
+                return registered
             row_ids = ingest.conversation_ids(session, dataset.id)
             insert_new(
                 session,
@@ -75,9 +79,7 @@ class DialogueImport:
                         select(tables.Reply.conversation_id, tables.Reply.id).where(
                             tables.Reply.run_id == registered.run_id
                         )
-                    )
-                    .tuples()
-                    .all()
+                    ).all()
                 )
                 verdicts = []
                 for conversation in everything:
@@ -98,12 +100,18 @@ class DialogueImport:
             add_event(session, f"imported as {self.identity.name}", run_id=registered.run_id)
         return registered
 
+    def _is_recorded(self, session: Session, registered: Registered) -> bool:
+        if registered.judging_id is not None:
+            return session.get_one(tables.Judging, registered.judging_id).status == "ended"
+        reply = tables.Reply
+        return session.scalar(select(reply.id).where(reply.run_id == registered.run_id).limit(1)) is not None
+
     def _reply(self, conversation: Conversation, row_id: int, run_id: str) -> dict[str, Any]:
         text = self.rows.get(conversation.id, {}).get("response")
         return {
             "run_id": run_id,
             "conversation_id": row_id,
-            "text": text,
+            "text": storable(text) if text is not None else None,
             "unscored_reason": None if text is not None else Unscored.NOT_RECORDED.value,
         }
 

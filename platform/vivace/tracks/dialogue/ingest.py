@@ -150,7 +150,7 @@ def conversation_ids(session: Session, dataset_id: int) -> dict[str, int]:
     query = select(tables.Conversation.external_id, tables.Conversation.id).where(
         tables.Conversation.dataset_id == dataset_id
     )
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
 
 
 def _turns(conversation: Conversation, row_id: int) -> list[dict[str, Any]]:

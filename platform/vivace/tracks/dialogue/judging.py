@@ -73,8 +73,8 @@ def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> OpenJudge:
     prompt = judge_prompt(spec.judge_prompt, own_prompt)
     options = ChatOptions(spec.judge_api_base, spec.timeout, spec.retries)
     asker = LiteLLMAsker(name, spec.judge_arg, options)
-    card = language_model_card(spec.judge, name, prompt, asker.arguments, spec.judge_api_base)
-    return OpenJudge(LanguageModelJudge(card, asker), asker)
+    card = language_model_card(spec.judge, name, prompt, asker.arguments, asker.address)
+    return OpenJudge(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)
 
 
 JUDGES: dict[str, Callable[[str, RunSpec, str | None], OpenJudge]] = {"checks": _checks, "litellm": _litellm}
@@ -99,7 +99,7 @@ def judge_prompt(file: str | None, own_prompt: str | None) -> JudgePrompt:
     """
     try:
         if file is not None:
-            return JudgePrompt(Path(file).name, Path(file).read_text(encoding="utf-8").strip())
+            return JudgePrompt(Path(file).name, Path(file).read_text(encoding="utf-8-sig").strip())
         return JudgePrompt("dataset", own_prompt) if own_prompt is not None else VIVACE_PROMPT
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error

@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from vivace.errors import UnreachableError, UsageError
 from vivace.models.replay import read_json_lines
-from vivace.tracks.dialogue.conversations import AUDIO_COLUMNS, ConversationSet, Table, read_conversations
+from vivace.tracks.dialogue.conversations import (
+    AUDIO_COLUMNS,
+    Conversation,
+    ConversationSet,
+    Table,
+    read_conversations,
+)
 from vivace_rubrics.prompts import prompt_from_card
+
+Reader = Callable[[Table], tuple[Conversation, ...]]
 
 PINNED_REVISIONS = {"ScaleAI/audiomc": "90ea11040fd05f41cf433b90f97ada45d847c500"}
 """The revision taken of a known dataset where none is named."""
 
+HUB_TIMEOUT_S = 10.0
+"""How long the hub may be silent; its client would wait for ever."""
 
-def open_conversations(data: str) -> ConversationSet:
+
+def open_conversations(data: str, read: Reader = read_conversations) -> ConversationSet:
     """The conversations that `--data` names: `demo`, a file or folder, or `hub-id@revision`.
+
+    Args:
+        data: what `--data` was given.
+        read: what makes conversations of the rows; the usual one stops at the first fault.
 
     Raises:
         UsageError: there is no such source, or what it holds is not a set of conversations.
@@ -27,20 +45,20 @@ def open_conversations(data: str) -> ConversationSet:
     if data == "demo":
         from vivace.demo import DATA
 
-        return _local(DATA, name="demo")
+        return _local(DATA, "demo", read)
     path = Path(data)
     if path.exists():
-        return _local(path, name=path.name)
+        return _local(path, path.name, read)
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", data) and path.suffix not in (".parquet", ".jsonl"):
         dataset, _, revision = data.partition("@")
-        return _from_hub(dataset, revision or PINNED_REVISIONS.get(dataset))
+        return _from_hub(dataset, revision or PINNED_REVISIONS.get(dataset), read)
     raise UsageError(
         f"There is no file or folder '{data}'; --data takes demo, a .parquet or .jsonl file, a folder of "
         "parquet files, or hub-id@revision."
     )
 
 
-def _local(path: Path, name: str) -> ConversationSet:
+def _local(path: Path, name: str, read: Reader) -> ConversationSet:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     if not files:
         raise UsageError(f"The folder '{path}' holds no .parquet files.")
@@ -49,7 +67,7 @@ def _local(path: Path, name: str) -> ConversationSet:
     return ConversationSet(
         name=name,
         revision=_sha256_of(files),
-        conversations=read_conversations(table),
+        conversations=read(table),
         has_audio=any(column in table.columns for column in AUDIO_COLUMNS),
         judge_prompt=_local_prompt(folder),
         table=table,
@@ -67,11 +85,19 @@ def _sha256_of(files: Sequence[Path]) -> str:
 def _local_prompt(folder: Path) -> str | None:
     """The prompt beside the data: `judge_prompt.txt`, else the one printed in the card `README.md`."""
     prompt, card = folder / "judge_prompt.txt", folder / "README.md"
-    if prompt.is_file():
-        return prompt.read_text(encoding="utf-8").strip()
-    if card.is_file():
-        return prompt_from_card(card.read_text(encoding="utf-8"))
+    for file in (prompt, card):
+        if file.is_file():
+            try:
+                text = file.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise UsageError(f"The file '{file}' beside the data cannot be read ({_short(error)}).") from error
+            return text.strip() if file == prompt else prompt_from_card(text)
     return None
+
+
+def _short(error: Exception) -> str:
+    """The first words of a library's message, on one line."""
+    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 class JsonLinesTable:
@@ -94,45 +120,56 @@ class ParquetTable:
     def __init__(self, files: Sequence[Path]) -> None:
         self.source = f"the data '{files[0] if len(files) == 1 else files[0].parent}'"
         self._files = files
-        self._names = {name.lower(): name for name in self._open(files[0]).schema_arrow.names}
-        self.columns = list(self._names)
+        self.columns = list(self._open(files[0])[1])
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Every row with these columns."""
         import pyarrow
 
-        names = [self._names[column] for column in columns if column in self._names]
         heavy = any(column in AUDIO_COLUMNS for column in columns)
         for file in self._files:
+            parquet, names = self._open(file)
+            present = [names[column] for column in columns if column in names]
             try:
-                for batch in self._open(file).iter_batches(batch_size=4 if heavy else 256, columns=names):
+                for batch in parquet.iter_batches(batch_size=4 if heavy else 256, columns=present):
                     for row in batch.to_pylist():
                         yield {key.lower(): value for key, value in row.items()}
-            except (pyarrow.ArrowException, OSError) as error:
-                raise UsageError(f"The parquet file '{file}' is damaged ({error}).") from error
+            except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+                raise UsageError(
+                    f"The parquet file '{file}' is damaged ({_short(error)}); fetch it again."
+                ) from error
 
-    def _open(self, file: Path) -> Any:
+    def _open(self, file: Path) -> tuple[Any, dict[str, str]]:
+        """A file, and its columns: lower case → as they are written in it."""
         import pyarrow
         import pyarrow.parquet
 
         try:
             if file.stat().st_size == 0:
-                raise UsageError(f"The parquet file '{file}' is empty.")
-            return pyarrow.parquet.ParquetFile(file)
-        except (pyarrow.ArrowException, OSError) as error:
+                raise UsageError(f"The parquet file '{file}' is empty; fetch it again.")
+            opened = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
+            return opened, {name.lower(): name for name in opened.schema_arrow.names}
+        except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"The file '{file}' is not a whole parquet file ({' '.join(str(error).split())[:200]})."
+                f"The file '{file}' is not a whole parquet file ({_short(error)}); fetch it again, or give another "
+                "with --data."
             ) from error
 
 
 class HubTable:
-    """A dataset of the hub, read through `datasets` with its audio left undecoded."""
+    """A dataset's snapshot, read through `datasets` with its audio left undecoded.
 
-    def __init__(self, name: str, revision: str) -> None:
+    Args:
+        name: the dataset's name on the hub, for messages.
+        folder: the snapshot's folder. The hub's own loader is given the folder and not the name: without a
+            network it would take the newest revision it has seen, whichever was asked for.
+    """
+
+    def __init__(self, name: str, folder: str) -> None:
         import datasets
 
         self.source = f"the dataset '{name}'"
-        dataset = datasets.load_dataset(name, revision=revision, split="test")
+        dataset = datasets.load_dataset(folder, split="test")
         for column, feature in dataset.features.items():
             if isinstance(feature, datasets.Audio):
                 dataset = dataset.cast_column(column, datasets.Audio(decode=False))
@@ -147,45 +184,56 @@ class HubTable:
             yield {key.lower(): value for key, value in row.items()}
 
 
-def _from_hub(name: str, revision: str | None) -> ConversationSet:
-    import httpx
+def _from_hub(name: str, revision: str | None, read: Reader) -> ConversationSet:
+    import datasets
     import huggingface_hub
+    from datasets.exceptions import DatasetGenerationError
     from huggingface_hub import errors
 
+    session = huggingface_hub.get_session()
+    session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], _limit_silence]}
+    if not sys.stderr.isatty():
+        huggingface_hub.utils.disable_progress_bars()
+        datasets.disable_progress_bars()
     try:
-        commit = revision
-        if not (revision and re.fullmatch(r"[0-9a-f]{40}", revision)):
-            commit = str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
-        assert commit is not None
-        table = HubTable(name, commit)
-        card = _hub_card(name, commit)
+        commit = revision if revision and re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision)
+        folder = huggingface_hub.snapshot_download(name, repo_type="dataset", revision=commit)
+        table = HubTable(name, folder)
+        conversations = read(table)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise UsageError(
             f"The hub has no dataset '{name}' at revision '{revision or 'main'}'; check the name, the "
             "revision, and that you may read it."
         ) from error
-    except (httpx.TransportError, ConnectionError, errors.OfflineModeIsEnabled) as error:
+    except (
+        httpx.TransportError, ConnectionError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError,
+    ) as error:  # fmt: skip
         raise UnreachableError(
-            f"The dataset hub does not answer ({str(error)[:200]}); give a local file with --data, or try again."
+            f"The dataset hub does not answer, and no copy of '{name}' lies in its cache under this revision "
+            f"({_short(error)}); try again, name a commit fetched before ({name}@COMMIT), or give a local file."
         ) from error
-    except (errors.HfHubHTTPError, ValueError, OSError) as error:
-        raise UsageError(f"The dataset '{name}' cannot be read ({' '.join(str(error).split())[:300]}).") from error
+    except errors.HfHubHTTPError as error:
+        if error.response.status_code >= 500:
+            raise UnreachableError(f"The dataset hub is out of order ({_short(error)}); try again later.") from error
+        raise UsageError(f"The hub refuses the dataset '{name}' ({_short(error)}).") from error
+    except (DatasetGenerationError, ValueError, OSError) as error:
+        raise UsageError(f"The dataset '{name}' cannot be read ({_short(error)}).") from error
     return ConversationSet(
         name=name,
         revision=commit,
-        conversations=read_conversations(table),
+        conversations=conversations,
         has_audio=any(column in table.columns for column in AUDIO_COLUMNS),
-        judge_prompt=prompt_from_card(card) if card else None,
+        judge_prompt=_local_prompt(Path(folder)),
         table=table,
     )
 
 
-def _hub_card(name: str, commit: str) -> str | None:
-    import huggingface_hub
-    from huggingface_hub import errors
+def _limit_silence(request: httpx.Request) -> None:
+    request.extensions["timeout"] = httpx.Timeout(HUB_TIMEOUT_S).as_dict()
 
-    try:
-        path = huggingface_hub.hf_hub_download(name, "README.md", repo_type="dataset", revision=commit)
-    except errors.EntryNotFoundError:
-        return None
-    return Path(path).read_text(encoding="utf-8")
+
+def _commit(name: str, revision: str | None) -> str:
+    """The commit that a branch or tag of a dataset stands at."""
+    import huggingface_hub
+
+    return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)

@@ -61,6 +61,10 @@ class DialogueTrack:
 
     def prepare(self, spec: RunSpec) -> DialogueRun:
         """Read the conversations, and open the system under test and the judge."""
+        if spec.model.startswith("recorded:"):
+            from vivace.tracks.dialogue.rejudge import Rejudging
+
+            return Rejudging(spec)
         conversations = open_conversations(spec.data)
         chosen = conversations.chosen(spec.items, spec.limit)
         form = spec.audio if conversations.has_audio else "transcript"
@@ -242,7 +246,7 @@ class DialogueRun:
             prompt = await asyncio.to_thread(self._prompt, item, bench.artifacts)
             with recorded_calls() as calls:
                 reply = await self._system.reply(prompt)
-        return await bench.write(lambda session: self._record_reply(session, item, reply, calls))
+            return await bench.write(lambda session: self._record_reply(session, item, reply, calls))
 
     def _prompt(self, item: DialogueItem, artifacts: Artifacts) -> Prompt:
         spoken: list[EncodedAudio | None] = [None] * len(item.conversation.exchanges)
@@ -270,11 +274,11 @@ class DialogueRun:
             with recorded_calls() as calls:
                 verdict = await self._judge.judge(conversation.exchanges, text, conversation.criteria[number])
 
-        def record(session: Session) -> None:
-            self._record_calls(session, "judge", item, calls, criterion_id)
-            self._record_verdict(session, reply_id, criterion_id, verdict)
+            def record(session: Session) -> None:
+                self._record_calls(session, "judge", item, calls, criterion_id)
+                self._record_verdict(session, reply_id, criterion_id, verdict)
 
-        await bench.write(record)
+            await bench.write(record)
 
     def _record_reply(
         self, session: Session, item: DialogueItem, reply: ModelReply, calls: Sequence[CallRecord]
@@ -386,6 +390,11 @@ def read_card(path: Path) -> dict[str, Any]:
     unknown = sorted(set(map(str, card)) - set(CARD_KEYS))
     if unknown:
         raise UsageError(f"The card '{path}' has the unknown key '{unknown[0]}'; it takes {', '.join(CARD_KEYS)}.")
+    for key, value in card.items():
+        wanted = {"open_weights": (bool,), "size": (str, int, float)}.get(key, (str,))
+        if value is not None and not isinstance(value, wanted):
+            kind = "true or false" if key == "open_weights" else "text"
+            raise UsageError(f"The card '{path}' must give '{key}' as {kind}, not {value!r}.")
     return {key: card[key] for key in CARD_KEYS if card.get(key) is not None}
 
 
@@ -451,8 +460,11 @@ def register_run(
             f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); "
             "use --force for a new run."
         )
-    if judge is None:
-        return Registered(run.id, None)
+    return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
+
+
+def register_judging(session: Session, run_id: str, judge: JudgeCard) -> Registered:
+    """Write or find the rows of a judge and of its judging of a run."""
     judge_row = ensure(
         session,
         tables.Judge,
@@ -471,10 +483,10 @@ def register_run(
     judging = ensure(
         session,
         tables.Judging,
-        {"run_id": run.id, "judge_id": judge_row.id, "votes": 1},
-        {"id": f"{run.id}.{judge.fingerprint[:8]}", "unofficial_reasons": []},
+        {"run_id": run_id, "judge_id": judge_row.id, "votes": 1},
+        {"id": f"{run_id}.{judge.fingerprint[:8]}", "unofficial_reasons": []},
     )
-    return Registered(run.id, judging.id)
+    return Registered(run_id, judging.id)
 
 
 def _ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:

@@ -1,0 +1,118 @@
+"""Decoding and encoding: what a model is sent is what was recorded."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import wave
+
+import numpy as np
+import pytest
+import soundfile
+from support.datasets import tone
+
+from vivace.audio.convert import MODEL_RATE, AudioError, Recording, decode, encode_wav, for_model, to_mono
+
+
+def wav(samples: np.ndarray, rate: int) -> bytes:
+    """A 16-bit WAV by another writer."""
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def sine(hertz: float, seconds: float, rate: int) -> np.ndarray:
+    """A tone at half of full scale."""
+    return np.asarray(0.5 * np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate))
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_every_container_becomes_16_khz_mono_of_the_same_length(container: str, channels: int) -> None:
+    sent = for_model(tone(440, seconds=1.0, rate=48_000, channels=channels, container=container), "16k")
+    assert sent.container == "wav"
+    with wave.open(io.BytesIO(sent.content)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (MODEL_RATE, 1, 2)
+        assert abs(file.getnframes() / MODEL_RATE - 1.0) < 0.08  # MP3 pads
+
+
+def test_16_bit_audio_at_16_khz_goes_through_unchanged() -> None:
+    samples = np.random.default_rng(3).integers(-32768, 32768, 4000).astype("<i2")
+    sent = for_model(wav(samples, MODEL_RATE), "16k").content
+    with wave.open(io.BytesIO(sent)) as file:
+        assert np.array_equal(np.frombuffer(file.readframes(4000), "<i2"), samples)
+
+
+def test_resampling_keeps_what_fits_and_lets_no_alias_through() -> None:
+    kept = to_mono(Recording(sine(3000, 1.0, 48_000)[:, None], 48_000))
+    folded = to_mono(Recording(sine(12_000, 1.0, 48_000)[:, None], 48_000))
+    inner = slice(2000, -2000)
+    assert np.sqrt(np.mean(kept[inner] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
+    assert np.sqrt(np.mean(folded[inner] ** 2)) < 1e-4
+
+
+def test_channels_are_averaged() -> None:
+    left = sine(440, 0.2, MODEL_RATE)
+    assert np.allclose(to_mono(Recording(np.stack([left, -left], axis=1), MODEL_RATE)), 0)
+
+
+@pytest.mark.parametrize("container", ["WAV", "MP3"])
+def test_original_keeps_the_very_bytes_of_wav_and_mp3(container: str) -> None:
+    content = tone(300, container=container, rate=48_000)
+    sent = for_model(content, "original")
+    assert (sent.content, sent.container) == (content, container.lower())
+
+
+def test_original_keeps_rate_and_channels_of_other_containers() -> None:
+    sent = for_model(tone(300, container="FLAC", rate=48_000, channels=2), "original")
+    recording = decode(sent.content)
+    assert (sent.container, recording.rate, recording.samples.shape[1]) == ("wav", 48_000, 2)
+
+
+def test_peaks_beyond_full_scale_are_clipped_not_wrapped() -> None:
+    with wave.open(io.BytesIO(encode_wav(np.array([2.0, -2.0]), 8000))) as file:
+        assert np.frombuffer(file.readframes(2), "<i2").tolist() == [32767, -32768]
+
+
+def test_a_wav_that_holds_less_than_its_header_says_is_cut_off() -> None:
+    content = tone(300, container="WAV")
+    with pytest.raises(AudioError, match="cut off"):
+        decode(content[: len(content) // 2])
+    assert decode(content[:-8]).seconds == pytest.approx(0.3, abs=0.01)  # a few lost samples are no reason
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFFFFF, 0x80000000])
+def test_a_wav_written_to_a_pipe_does_not_know_its_size(size: int) -> None:
+    content = bytearray(tone(300, container="WAV"))
+    place = content.index(b"data") + 4
+    content[place : place + 4] = struct.pack("<I", size)
+    assert decode(bytes(content)).seconds == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("container", ["WAV", "FLAC", "OGG", "MP3", "AIFF"])
+def test_broken_bytes_are_an_audio_error_or_decode_and_nothing_else(
+    container: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Bits flipped in the header, any length cut: never another exception, and no word on the screen."""
+    content, generator = tone(300, container=container), random.Random(11)
+    broken = [content[:length] for length in range(0, 120, 5)]
+    for _ in range(60):
+        flipped = bytearray(content)
+        flipped[generator.randrange(120)] = generator.randrange(256)
+        broken.append(bytes(flipped))
+    for candidate in broken:
+        try:
+            recording = decode(candidate)
+        except AudioError as error:
+            assert str(error)[0].islower() and "BytesIO" not in str(error)
+        else:
+            assert len(recording.samples) and np.isfinite(recording.samples).all()
+    assert capfd.readouterr().err == ""
+
+
+def test_samples_that_are_not_numbers_are_refused() -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.array([0.0, np.nan, 0.5]), 16_000, format="WAV", subtype="FLOAT")
+    with pytest.raises(AudioError, match="not numbers"):
+        decode(buffer.getvalue())

@@ -1,0 +1,191 @@
+"""What the engine's tests share: one data set, one server, one database, and questions asked of them."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import Popen
+from typing import Any
+
+from sqlalchemy import func, select
+
+from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
+from support.datasets import conversation_rows, write_jsonl
+from support.program import start_vivace
+from vivace.engine.submissions import submit
+from vivace.settings import Settings
+from vivace.spec import RunSpec
+from vivace.store.database import Database
+from vivace.store.queries import SubmissionView, submissions
+from vivace.store.tables import Attempt, Event, Reply, Score, Verdict
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+    """Poll until the condition holds, and return what it returned."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = condition()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
+        time.sleep(0.02)
+
+
+class Gate:
+    """A server's behaviour: `yes` after a delay, but the calls of a number held back until the gate opens."""
+
+    def __init__(self, delay_s: float = 0.0, hold_from: int | None = None) -> None:
+        self.delay_s = delay_s
+        self.hold_from = hold_from
+        """The number of the first call (from 1) that is held back; None for none."""
+        self.opened = threading.Event()
+        self.text = "yes"
+        self.held = 0
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, call: Call) -> Answer:
+        """Answer one call."""
+        text = self.text
+        with self._lock:
+            self._count += 1
+            hold = self.hold_from is not None and self._count >= self.hold_from
+            self.held += hold
+        if hold:
+            self.opened.wait(120)
+        answer = verdict(True) if "judge" in call.model else Answer(text)
+        answer.delay_s = self.delay_s
+        return answer
+
+
+@dataclass
+class Lab:
+    """A database, a home folder, a data set and a server, and the commands that use them."""
+
+    folder: Path
+    url: str
+    server: ChatServer
+    data: Path
+    processes: list[Popen[str]] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the commands run under."""
+        return Settings(home=self.folder / "home", database=self.url)
+
+    @property
+    def common(self) -> list[object]:
+        """Options of every command."""
+        return ["--home", self.folder / "home", "--database", self.url]
+
+    def run_arguments(self, *more: object) -> list[object]:
+        """`vivace run` on the whole data set, with machine checks for a judge unless `more` says otherwise."""
+        return [
+            "run", "audio-multichallenge", "--data", self.data, "--model", "litellm:openai/talker",
+            "--api-base", self.server.base, "--judge", "checks", *self.common, *more,
+        ]  # fmt: skip
+
+    def spec(self, **changes: Any) -> RunSpec:
+        """The same as a spec."""
+        values = {
+            "track": "audio-multichallenge",
+            "data": str(self.data),
+            "model": "litellm:openai/talker",
+            "api-base": self.server.base,
+            "judge": "checks",
+        }
+        return RunSpec(**{**values, **changes})
+
+    def submit(self, *, queue: str = "default", **changes: Any) -> str:
+        """Queue a spec, and return the submission's id."""
+        database, _, submission_id = submit(self.spec(**changes), self.settings, queue=queue)
+        database.close()
+        return submission_id
+
+    def start(self, *arguments: object, **changes: str) -> Popen[str]:
+        """Start a command; it is killed at the end of the test if it still runs."""
+        process = start_vivace(*arguments, cwd=self.folder, **changes)
+        self.processes.append(process)
+        return process
+
+    def start_worker(self, *more: object) -> Popen[str]:
+        """Start `vivace worker`."""
+        return self.start("worker", *self.common, *more)
+
+    def view(self, submission_id: str) -> SubmissionView:
+        """One submission as `vivace status` sees it."""
+        with opened(self.url) as database:
+            return submissions(database, submission_id)[0]
+
+    def wait_for(self, submission_id: str, status: str, timeout_s: float = 90.0) -> SubmissionView:
+        """Wait until a submission has a status."""
+
+        def reached() -> SubmissionView | None:
+            found = self.view(submission_id)
+            return found if found.status == status else None
+
+        view: SubmissionView = wait_until(reached, f"{submission_id} {status}", timeout_s)
+        return view
+
+    def recorded(self) -> dict[str, int]:
+        """How many rows of results there are."""
+        with opened(self.url) as database, database.read() as session:
+            return {
+                table.__tablename__: session.scalar(select(func.count()).select_from(table)) or 0
+                for table in (Reply, Verdict, Attempt)
+            }
+
+    def results(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Every result row in full."""
+        with opened(self.url) as database, database.read() as session:
+            return {
+                table.__tablename__: [
+                    tuple(row) for row in session.execute(select(*table.__table__.columns).order_by(table.id))
+                ]
+                for table in (Reply, Verdict, Attempt, Score)
+            }
+
+    def events(self, submission_id: str | None = None) -> list[str]:
+        """The messages of the log, in order."""
+        with opened(self.url) as database, database.read() as session:
+            query = select(Event.message).order_by(Event.id)
+            if submission_id is not None:
+                query = query.where(Event.submission_id == submission_id)
+            return list(session.scalars(query))
+
+
+@contextmanager
+def opened(url: str) -> Iterator[Database]:
+    """The database for reading."""
+    database = Database(url, read_only=True)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+@contextmanager
+def laboratory(
+    folder: Path, url: str, behave: Callable[[Call], Answer], *, conversations: int, turns: int = 1, criteria: int = 2
+) -> Iterator[Lab]:
+    """A lab with transcript data; what it started is killed at the end."""
+    rows = conversation_rows(conversations, turns=turns, criteria=criteria, audio=False)
+    with chat_server(behave) as server:
+        lab = Lab(folder, url, server, write_jsonl(folder / "data.jsonl", rows))
+        try:
+            yield lab
+        finally:
+            for process in lab.processes:
+                if process.poll() is None:
+                    process.kill()
+                process.communicate()
+
+
+def full_version() -> bool:
+    """Whether the long versions of the tests are asked for."""
+    return os.environ.get("VIVACE_TEST_FULL") == "1"
