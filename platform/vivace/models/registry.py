@@ -48,8 +48,17 @@ def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions) -> Syst
     return LiteLLMSystem(name, arguments, options)
 
 
+def _openai_realtime(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+    from vivace.models.openai_realtime import OpenAIRealtimeSystem
+
+    others = dict(arguments)
+    output = others.pop("output", "audio")
+    return OpenAIRealtimeSystem(name, others, options, output)
+
+
 SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions], SystemUnderTest]] = {
     "litellm": _litellm,
+    "openai-realtime": _openai_realtime,
     "replay": _replay,
 }
 """Adapter name → what makes the system under test. A new adapter is one file and one line here."""

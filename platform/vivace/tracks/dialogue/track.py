@@ -246,7 +246,8 @@ class DialogueRun:
             prompt = await asyncio.to_thread(self._prompt, item, bench.artifacts)
             with recorded_calls() as calls:
                 reply = await self._system.reply(prompt)
-            return await bench.write(lambda session: self._record_reply(session, item, reply, calls))
+            audio = await asyncio.to_thread(bench.artifacts.put, reply.audio) if reply.audio else None
+            return await bench.write(lambda session: self._record_reply(session, item, reply, audio, calls))
 
     def _prompt(self, item: DialogueItem, artifacts: Artifacts) -> Prompt:
         spoken: list[EncodedAudio | None] = [None] * len(item.conversation.exchanges)
@@ -281,18 +282,25 @@ class DialogueRun:
             await bench.write(record)
 
     def _record_reply(
-        self, session: Session, item: DialogueItem, reply: ModelReply, calls: Sequence[CallRecord]
+        self,
+        session: Session,
+        item: DialogueItem,
+        reply: ModelReply,
+        audio_sha256: str | None,
+        calls: Sequence[CallRecord],
     ) -> tuple[int, str | None]:
         assert self._registered is not None
         self._record_calls(session, "generate", item, calls)
         key = {"run_id": self._registered.run_id, "conversation_id": item.row_id, "repeat": 0}
         values = {
             "text": reply.text,
+            "audio_sha256": audio_sha256,
             "unscored_reason": _code(reply.unscored),
             "detail": reply.detail,
             "finish_reason": reply.finish_reason,
             "model_snapshot": reply.model_snapshot,
             "ttft_s": reply.ttft_s,
+            "first_audio_s": reply.first_audio_s,
             "total_s": reply.total_s,
             "created_at": tables.now(),
         }
