@@ -1,4 +1,4 @@
-"""Calling the command line inside this process, which takes milliseconds where a process of its own takes a second."""
+"""Calling the command line inside this process: milliseconds, where a process of its own takes a second."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.program import environment
 
+from support.program import environment
 from vivace.cli import main as program
 
 

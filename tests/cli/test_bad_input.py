@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from support.program import environment, vivace
 
@@ -90,7 +90,10 @@ def run_row(run_data: Refused, tmp_path: Path) -> Refused:
         (("--model-arg", "temperature=1"), ["leave out --model-arg"]),
         (("--set", "model-arg={day: 2020-01-01}"), ["'model-arg'", "JSON"]),
         (("--card", "missing.yaml"), ["card '", "missing.yaml' cannot be read"]),
-        (("--judge", "litellm:openai/x", "--judge-prompt", "missing.txt"), ["judge prompt '", "missing.txt' cannot be read"]),
+        (
+            ("--judge", "litellm:openai/x", "--judge-prompt", "missing.txt"),
+            ["judge prompt '", "missing.txt' cannot be read"],
+        ),
         (("--format", "xml"), ["--format", "csv"]),
         (("--config", "missing.yaml"), ["spec 'missing.yaml'", "cannot be read"]),
     ],
@@ -496,7 +499,13 @@ def test_an_unreadable_env_file_is_named(refused: Refused, tmp_path: Path) -> No
 
 
 def test_an_unknown_id_creates_no_database(refused: Refused) -> None:
-    for arguments in (("retract", "x", "--reason", "y"), ("cancel", "x"), ("export", "x"), ("logs", "x"), ("status", "x")):
+    for arguments in (
+        ("retract", "x", "--reason", "y"),
+        ("cancel", "x"),
+        ("export", "x"),
+        ("logs", "x"),
+        ("status", "x"),
+    ):
         assert "'x'" in refused(*arguments)
 
 
@@ -508,12 +517,10 @@ def test_a_real_process_says_the_same_and_only_debug_shows_a_traceback(tmp_path:
     assert len(done.stderr.splitlines()) == 1
     assert "Traceback" in vivace("--debug", *arguments, cwd=tmp_path).stderr
     assert "Traceback" not in vivace(*arguments, cwd=tmp_path, VIVACE_DEBUG="0").stderr
-    assert os.listdir(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unexpected_error_is_one_line_too(
-    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_error_is_one_line_too(call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("first line\nsecond line")
 

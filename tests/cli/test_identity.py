@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.chat_server import Answer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl, write_parquet
 
@@ -62,7 +63,9 @@ def test_what_makes_the_result_makes_another_run(run: Callable[..., str], change
 
 def test_the_order_in_which_items_are_named_does_not_count(run: Callable[..., str]) -> None:
     one, two = "conversation0000", "conversation0002"
-    assert run("--items", f"{one},{two}") == run("--items", f" {two} , {one} ") == run("--items", f"{two},{one},{two}")
+    assert (
+        run("--items", f"{one},{two}") == run("--items", f" {two} , {one} ") == run("--items", f"{two},{one},{two}")
+    )
     assert run("--items", f"conversation0001,{one},{two}") == run()
 
 
@@ -90,12 +93,12 @@ def test_force_makes_a_new_run_each_time(run: Callable[..., str], call: Call) ->
     assert len(json.loads(call("leaderboard", "--format", "json").out)) == 3
 
 
-def test_a_retracted_run_is_not_run_again_silently(run: Callable[..., str], call: Call, data: Path, replies: Path) -> None:
+def test_a_retracted_run_is_not_run_again_silently(
+    run: Callable[..., str], call: Call, data: Path, replies: Path
+) -> None:
     identifier = run()
     call("retract", identifier, "--reason", "wrong voices")
-    done = call(
-        "run", "audio-multichallenge", "--data", data, "--model", f"replay:{replies}", "--judge", "checks"
-    )
+    done = call("run", "audio-multichallenge", "--data", data, "--model", f"replay:{replies}", "--judge", "checks")
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
     assert all(word in done.err for word in (identifier, "wrong voices", "--force"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from support.datasets import AXES, write_jsonl
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "audiomc"

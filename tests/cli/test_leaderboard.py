@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import update
-from support.datasets import conversation_rows, write_jsonl
 
+from support.datasets import conversation_rows, write_jsonl
 from vivace.cli import common
 from vivace.cli.board_table import BOARD_COLUMNS
 from vivace.settings import load_settings
@@ -114,9 +114,7 @@ def test_a_retracted_run_leaves_the_board_and_is_shown_on_request_with_its_reaso
     assert call("retract", board[1]["judging"], "--reason", " ").code == 2
 
 
-def test_a_retracted_run_takes_no_place_in_the_ranking_of_the_others(
-    call: Call, board: list[dict[str, Any]]
-) -> None:
+def test_a_retracted_run_takes_no_place_in_the_ranking_of_the_others(call: Call, board: list[dict[str, Any]]) -> None:
     call("retract", board[0]["run"], "--reason", "wrong prompt")
     rows = json.loads(call("leaderboard", "--retracted", "--format", "json").out)
     (alone,) = json.loads(call("leaderboard", "--format", "json").out)

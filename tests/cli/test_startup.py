@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.program import environment
 
+from support.program import environment
 from vivace.cli import main as program
 
-HEAVY = ("torch", "transformers", "litellm", "datasets", "streamlit", "dbos", "pandas", "scipy", "pyarrow", "soundfile")
+HEAVY = (
+    "torch",
+    "transformers",
+    "litellm",
+    "datasets",
+    "streamlit",
+    "dbos",
+    "pandas",
+    "scipy",
+    "pyarrow",
+    "soundfile",
+)
 PROBE = """
 import atexit, os, sys
 loaded = os.environ["LOADED"]
@@ -39,7 +50,10 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder with the demo's results."""
     home = tmp_path_factory.mktemp("demo") / "home"
     subprocess.run(
-        [sys.executable, "-m", "vivace", "demo", "--home", str(home)], env=environment(), capture_output=True, check=True
+        [sys.executable, "-m", "vivace", "demo", "--home", str(home)],
+        env=environment(),
+        capture_output=True,
+        check=True,
     )
     return home
 

@@ -19,7 +19,7 @@ from support.datasets import conversation_rows, write_jsonl
 from support.program import start_vivace
 from vivace.engine.submissions import submit
 from vivace.settings import Settings
-from vivace.spec import RunSpec
+from vivace.spec import RunSpec, parse_spec
 from vivace.store.database import Database
 from vivace.store.queries import SubmissionView, submissions
 from vivace.store.tables import Attempt, Event, Reply, Score, Verdict
@@ -91,15 +91,15 @@ class Lab:
         ]  # fmt: skip
 
     def spec(self, **changes: Any) -> RunSpec:
-        """The same as a spec."""
+        """The same as a spec; None leaves a key out."""
         values = {
             "track": "audio-multichallenge",
             "data": str(self.data),
             "model": "litellm:openai/talker",
-            "api-base": self.server.base,
+            "api_base": self.server.base,
             "judge": "checks",
         }
-        return RunSpec(**{**values, **changes})
+        return parse_spec({key: value for key, value in {**values, **changes}.items() if value is not None})
 
     def submit(self, *, queue: str = "default", **changes: Any) -> str:
         """Queue a spec, and return the submission's id."""

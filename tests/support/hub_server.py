@@ -1,4 +1,4 @@
-"""A dataset hub on loopback: one dataset with its commits and branches, in the answers that `huggingface_hub` reads."""
+"""A dataset hub on loopback that holds one dataset, with the answers that `huggingface_hub` reads."""
 
 from __future__ import annotations
 
@@ -70,6 +70,9 @@ def hub_server(name: str, commits: dict[str, dict[str, bytes]], branches: dict[s
                 self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
 
         def _list(self, commit: str) -> None:
+            if commit not in hub.commits:
+                self._send(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
+                return
             self._send_json(
                 [
                     {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from support.datasets import conversation_rows, write_jsonl, write_parquet
 
+from support.datasets import conversation_rows, write_jsonl, write_parquet
 from vivace.tracks.dialogue.conversations import ConversationSet
 from vivace.tracks.dialogue.readers import open_conversations
 from vivace_rubrics.criteria import Exchange, grading_history
@@ -25,7 +25,9 @@ def as_on_the_hub(path: Path, rows: list[dict[str, Any]]) -> Path:
     write_parquet(path, rows)
     table = pyarrow.parquet.read_table(path)
     features = {
-        name: {"sampling_rate": 48000, "_type": "Audio"} if name.endswith("_audio") else {"dtype": "string", "_type": "Value"}
+        name: {"sampling_rate": 48000, "_type": "Audio"}
+        if name.endswith("_audio")
+        else {"dtype": "string", "_type": "Value"}
         for name in table.column_names
     }
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -58,7 +60,11 @@ def test_a_last_assistant_turn_is_not_part_of_the_conversation(tmp_path: Path) -
 
 
 def test_equal_rubric_items_stay_apart_by_their_place(tmp_path: Path) -> None:
-    row = {**conversation_rows(1, audio=False)[0], "rubric": json.dumps(["Same.", "Other.", "Same."]), "rubric_checks": None}
+    row = {
+        **conversation_rows(1, audio=False)[0],
+        "rubric": json.dumps(["Same.", "Other.", "Same."]),
+        "rubric_checks": None,
+    }
     (conversation,) = open_conversations(str(write_jsonl(tmp_path / "d.jsonl", [row]))).conversations
     assert [criterion.text for criterion in conversation.criteria] == ["Same.", "Other.", "Same."]
 
@@ -103,7 +109,7 @@ def test_the_same_rows_read_the_same_from_every_form(tmp_path: Path) -> None:
     lines = open_conversations(str(write_jsonl(tmp_path / "l.jsonl", conversation_rows(7, audio=False))))
     assert texts(single) == texts(shards) == texts(plain) == texts(lines)
     assert (single.has_audio, shards.has_audio, lines.has_audio) == (True, True, False)
-    recordings = [dict((c.id, audio) for c, audio in s.recordings(s.conversations)) for s in (single, shards)]
+    recordings = [{c.id: audio for c, audio in s.recordings(s.conversations)} for s in (single, shards)]
     assert recordings[0] == recordings[1]
     assert recordings[0]["conversation0004"][1] == rows[4]["user_turn_2_audio"]["bytes"]
     assert len({single.fingerprint, shards.fingerprint, lines.fingerprint}) == 3

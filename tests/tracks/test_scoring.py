@@ -8,8 +8,8 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.datasets import AXES
 
+from support.datasets import AXES
 from vivace.statistics.intervals import clustered_ratio, wilson
 from vivace.tracks.dialogue.scoring import ScoreRow, Tally, score_conversations
 

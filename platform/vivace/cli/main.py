@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -94,6 +95,10 @@ def submit_model() -> None:
 
 
 def _run(program: typer.Typer) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Data are UTF-8 wherever they go; a bare locale (cron, a container) would refuse a dash.
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         program()
     except VivaceError as error:
@@ -105,6 +110,8 @@ def _run(program: typer.Typer) -> None:
         # Whoever read our output has gone; there is nobody left to tell.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
         sys.exit(1)
+    except OSError as error:
+        _fail(error, f"Something could not be read or written ({error}); see to that, and run the command again.", 1)
     except Exception as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(error, f"Something went wrong that Vivace did not expect ({found[:500]}); "

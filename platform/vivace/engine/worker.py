@@ -20,6 +20,9 @@ from vivace.store.migrate import head, open_for_writing
 from vivace.store.tables import Submission
 
 POLL_S = 1.0
+"""How often a worker looks for dead workers and for submissions without a workflow."""
+QUEUE_POLL_S = 0.5
+"""How often DBOS looks into a queue."""
 
 
 def serve(
@@ -88,7 +91,9 @@ class _Worker:
         queue = Queue(self._database)
         try:
             for name in queues:
-                DBOS.register_queue(name, worker_concurrency=1, on_conflict="always_update")
+                DBOS.register_queue(
+                    name, worker_concurrency=1, polling_interval_sec=QUEUE_POLL_S, on_conflict="always_update"
+                )
             self._look_after(queues, queue, until_empty)
         finally:
             self._stop.request()

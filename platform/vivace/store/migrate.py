@@ -54,12 +54,12 @@ def state(database: Database) -> State:
     if found == head():
         return "current"
     if found is None:
-        tables = set(inspect(database.engine).get_table_names())
+        tables = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
         return "foreign" if tables & OUR_TABLES or (tables and database.is_sqlite) else "empty"
     try:
         ScriptDirectory.from_config(_config()).get_revision(found)
     except CommandError:
-        return "newer" if OUR_TABLES <= set(inspect(database.engine).get_table_names()) else "foreign"
+        return "newer" if set(inspect(database.engine).get_table_names()) >= OUR_TABLES else "foreign"
     return "old"
 
 

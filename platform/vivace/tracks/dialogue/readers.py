@@ -189,11 +189,12 @@ def _from_hub(name: str, revision: str | None, read: Reader) -> ConversationSet:
     import huggingface_hub
     from datasets.exceptions import DatasetGenerationError
     from huggingface_hub import errors
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     session = huggingface_hub.get_session()
     session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], _limit_silence]}
     if not sys.stderr.isatty():
-        huggingface_hub.utils.disable_progress_bars()
+        disable_progress_bars()
         datasets.disable_progress_bars()
     try:
         commit = revision if revision and re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision)

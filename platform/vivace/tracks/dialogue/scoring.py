@@ -25,7 +25,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One figure: a rate with its interval, and where it could lie if all unscored went one way."""
+    """One figure: a rate with its interval, and where it could lie if all unscored went one way.
+
+    However the unscored verdicts fall out, the final figure lies between `minimum` and `maximum`. So does
+    `value` already, with one exception: APR may exceed its maximum where a conversation has failed for
+    certain and lacks verdicts besides, since it then counts in the bounds and not in APR.
+    """
 
     metric: str
     slice: str
