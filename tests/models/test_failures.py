@@ -219,7 +219,7 @@ def test_a_server_that_never_ends_its_answer_is_given_up_after_the_timeout(answe
     assert reply.unscored is result.unscored is Unscored.TIMEOUT
     assert len(records) == TRANSIENT
     assert len(server.calls) == 2 * TRANSIENT
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_no_retry_after_keeps_a_run_from_ending(retry_after: str | None) -> None
         reply, records = reply_of(server)
     assert reply.text == "Yes."
     assert [record.error for record in records] == [Unscored.RATE_LIMITED, None]
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.parametrize(("asked", "least", "most"), [(2.0, 2.0, 2.5), (3600.0, 0.25, 0.32), (None, 0.25, 0.32)])
@@ -435,7 +435,7 @@ def test_a_run_of_half_bad_answers_ends_soon_with_the_usual_retries(tmp_path: Pa
     with whole_server(half_bad) as server:
         done = vivace(*arguments_for(data, server.base))
     assert done.returncode == 3, done.stderr
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 150
     assert "Traceback" not in done.stderr
     assert "Warning" not in done.stderr
     assert done.stderr.strip().count("\n") <= 6  # sentences and progress, no log of a library

@@ -73,7 +73,7 @@ def test_nothing_is_written_where_nothing_answers(
     assert f"Nothing answers for the {role} 'openai/{role[0]}' at {dead_address}" in done.err
     assert server.calls == []
     assert not (data.parent / "home").exists()
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
 
 
 def test_a_server_that_accepts_and_never_answers_is_not_reachable(
