@@ -59,3 +59,18 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "date": lambda row: str(row["date"])[:10],
     "": _marks,
 }
+
+PUBLISHED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model": lambda row: str(row["model"]),
+    "answers in": lambda row: str(row["output"]),
+    "APR %": lambda row: (
+        percent(row["apr"], 2) + (f" ± {percent(row['plus_minus'], 2)}" if row["plus_minus"] else "")
+    ),
+    "ARS %": lambda row: percent(row["ars"], 2),
+    **{
+        short: lambda row, axis=axis: percent(row["axes"].get(axis), 2)  # type: ignore[misc]
+        for axis, short in SHORT_AXES.items()
+    },
+    "source": lambda row: f"{row['source']} ({row['date']})",
+}
+"""Figures that others published, for people."""

@@ -13,6 +13,7 @@ import typer
 from vivace import __version__
 from vivace.cli import (
     cancel,
+    compare,
     db,
     demo,
     doctor,
@@ -20,6 +21,7 @@ from vivace.cli import (
     import_,
     leaderboard,
     logs,
+    plan,
     retract,
     run,
     serve,
@@ -49,6 +51,8 @@ VERBS: dict[str, Callable[..., Any]] = {
     "cancel": cancel.cancel,
     "retract": retract.retract,
     "leaderboard": leaderboard.leaderboard,
+    "compare": compare.compare,
+    "plan": plan.plan,
     "import": import_.import_,
     "export": export.export,
     "serve": serve.serve,
