@@ -14,6 +14,7 @@ from vivace import __version__
 from vivace.cli import (
     cancel,
     compare,
+    data,
     db,
     demo,
     doctor,
@@ -62,6 +63,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 for name, function in VERBS.items():
     app.command(name)(function)
+app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 
 
