@@ -48,6 +48,12 @@ def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions) -> Syst
     return LiteLLMSystem(name, arguments, options)
 
 
+def _local(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+    from vivace.models.local import LocalModel
+
+    return LocalModel(name, arguments, options)
+
+
 def _openai_realtime(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
     from vivace.models.openai_realtime import OpenAIRealtimeSystem
 
@@ -58,6 +64,7 @@ def _openai_realtime(name: str, arguments: dict[str, Any], options: ChatOptions)
 
 SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions], SystemUnderTest]] = {
     "litellm": _litellm,
+    "local": _local,
     "openai-realtime": _openai_realtime,
     "replay": _replay,
 }

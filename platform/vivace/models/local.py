@@ -1,0 +1,512 @@
+"""`local:FOLDER` or `local:HUB-ID@REVISION`: audio models of transformers, run on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from vivace.errors import UnreachableError, UsageError
+from vivace.models.base import ModelIdentity, ModelReply, Prompt
+from vivace.models.calls import CallRecord, record_call
+from vivace.models.chat import ChatOptions
+from vivace_rubrics.criteria import Unscored
+
+Result = TypeVar("Result")
+
+LOAD_TIMEOUT_S = 1800.0
+"""For reading the weights, which may come over a network drive."""
+GRACE_S = 15.0
+"""How long a process that is past its request's time may take to say so before it is ended."""
+DYING_S = 5.0
+MOST_DEATHS = 3
+"""Deaths in a row, without a reply between them, after which the model is given up."""
+HUB_TIMEOUT_S = 20.0
+
+WORKER = [sys.executable, "-P", "-m", "vivace.models.local_worker"]
+"""The program that holds the model; -P keeps folders of the working directory from being taken for packages."""
+
+WHOLE_BYTES = 64 * 2**20
+BLOCK_BYTES = 4096
+STRIDE_BYTES = 2**20
+FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+"""What makes a checkpoint: settings, templates, vocabularies and weights."""
+DOUBLES = ("consolidated*", "original/*")
+"""The same weights once more, in a form that transformers does not read."""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+DEFAULTS: dict[str, Any] = {
+    "dtype": "auto",
+    "device": "auto",
+    "attn_implementation": None,
+    "max_new_tokens": 1024,
+    "do_sample": False,
+    "temperature": None,
+    "top_p": None,
+    "seed": None,
+}
+"""What `--model-arg` may set. `auto` is the checkpoint's own dtype, and a GPU where there is one."""
+SAMPLING = ("temperature", "top_p", "seed")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dtype": (lambda v: v in ("auto", "float32", "bfloat16", "float16"), "auto, float32, bfloat16 or float16"),
+    "device": (lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(v))), "auto, cpu, cuda or cuda:N"),
+    "attn_implementation": (lambda v: isinstance(v, str) and bool(v), "a name, for instance sdpa or eager"),
+    "max_new_tokens": (lambda v: _is_count(v) and v >= 1, "a whole number from 1"),
+    "do_sample": (lambda v: isinstance(v, bool), "true or false"),
+    "temperature": (lambda v: _is_number(v) and v > 0, "a number above 0"),
+    "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
+    "seed": (lambda v: _is_count(v) and v >= 0, "a whole number from 0"),
+}
+
+
+def checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with their defaults.
+
+    Raises:
+        UsageError: an argument is unknown, has a value of the wrong kind, or does nothing.
+    """
+    for name, value in arguments.items():
+        if name not in CHECKS:
+            raise UsageError(f"--model-arg cannot set '{name}' of a local: model; it takes {', '.join(CHECKS)}.")
+        is_valid, takes = CHECKS[name]
+        if not is_valid(value):
+            raise UsageError(f"--model-arg {name}={value} is not valid; it takes {takes}.")
+    values = {**DEFAULTS, **arguments}
+    if values["do_sample"]:
+        values["seed"] = values["seed"] or 0
+    elif useless := [name for name in SAMPLING if name in arguments]:
+        raise UsageError(f"--model-arg {useless[0]} does nothing without --model-arg do_sample=true.")
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model comes from: a folder, or a repository on the hub at a commit."""
+
+    name: str
+    folder: Path | None = None
+    commit: str | None = None
+
+    def fetched(self) -> Path:
+        """The folder with its files, fetched from the hub where they are not here yet.
+
+        Raises:
+            UnreachableError: the hub does not answer.
+            UsageError: it holds nothing that can be loaded.
+        """
+        if self.folder is not None:
+            return self.folder
+        import huggingface_hub
+
+        with _hub_errors(self.name, self.commit):
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    self.name, revision=self.commit, allow_patterns=list(FILES), ignore_patterns=list(DOUBLES)
+                )
+            )
+        check_folder(folder, self.name)
+        return folder
+
+
+def find_checkpoint(text: str) -> Checkpoint:
+    """The checkpoint that is meant by what stands after `local:`.
+
+    Raises:
+        UsageError: there is no such folder or repository, or the folder holds no model that can be loaded.
+        UnreachableError: a branch has to be looked up, and the hub does not answer.
+    """
+    folder = Path(text)
+    if folder.exists():
+        check_folder(folder, text)
+        return Checkpoint(folder.absolute().name, folder=folder.absolute())
+    hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", text)
+    if hub is None:
+        raise UsageError(
+            f"There is no folder '{text}'; write local:FOLDER with a model that transformers has saved, or "
+            "local:HUB-ID@REVISION."
+        )
+    name, revision = hub.groups()
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return Checkpoint(name, commit=revision)
+    import huggingface_hub
+
+    with _hub_errors(name, revision):
+        found = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
+    return Checkpoint(name, commit=str(found.sha))
+
+
+@contextmanager
+def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
+    """What the hub's client raises, as sentences."""
+    import httpx
+    from huggingface_hub import errors
+
+    try:
+        yield
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise UsageError(
+            f"There is no folder '{name}', and the hub has no model '{name}' at revision '{revision or 'main'}'; "
+            "check the name, the revision, and that you may read it."
+        ) from error
+    except (
+        httpx.TransportError, ConnectionError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError,
+    ) as error:  # fmt: skip
+        raise UnreachableError(
+            f"There is no folder '{name}', and the model hub does not answer ({_short(error)}); try again, name a "
+            f"commit fetched before (local:{name}@COMMIT), or give a folder."
+        ) from error
+    except errors.HfHubHTTPError as error:
+        raise UnreachableError(f"The hub does not give the model '{name}' ({_short(error)}).") from error
+
+
+def _short(error: Exception) -> str:
+    """The first words of a library's message, on one line."""
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """See that a folder holds a checkpoint that may be read.
+
+    Raises:
+        UsageError: it lacks a configuration or weights, or its weights are pickles.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"'{name}' is not a folder; give the folder that holds config.json and the weights.")
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"The folder '{name}' holds no config.json, so it is not a model that transformers saved.")
+    if any(folder.glob("*.safetensors")):
+        return
+    if pickle := next((file for pattern in PICKLES for file in folder.glob(pattern)), None):
+        raise UsageError(
+            f"The model '{name}' keeps its weights in a pickle ({pickle.name}), which can run any code when it is "
+            "read; save it again with save_pretrained, as safetensors."
+        )
+    raise UsageError(f"The model '{name}' holds no weights (*.safetensors).")
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """A hash of what makes a checkpoint, without reading tens of gigabytes.
+
+    Files up to 64 MiB count whole. Of larger ones (weights) count the name, the size, the safetensors header
+    (every tensor's name, type and shape), and 4 KiB out of every MiB. Training changes nearly every number, so
+    another checkpoint of the same model has another hash; a change of a few numbers by hand may go unseen.
+    """
+    digest = hashlib.sha256()
+    files = {file for pattern in (*FILES, "additional_chat_templates/*.jinja") for file in folder.glob(pattern)}
+    for file in sorted(files):
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(folder)}\0{size}\0".encode())
+        with file.open("rb") as opened:
+            if size <= WHOLE_BYTES:
+                digest.update(opened.read())
+                continue
+            header = int.from_bytes(opened.read(8), "little")
+            digest.update(opened.read(min(header, WHOLE_BYTES)))
+            for place in (*range(0, size, STRIDE_BYTES), size - BLOCK_BYTES):
+                opened.seek(place)
+                digest.update(opened.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+class LocalModel:
+    """A transformers model under test, held by a process of its own.
+
+    So heavy work stalls no heartbeat, and a crash is a failed item. The process answers one conversation at a
+    time; times start when it has received one.
+
+    Args:
+        name: a folder, or a hub id with a revision.
+        arguments: any of `DEFAULTS`; others are refused.
+        options: only the timeout counts. A reply that takes longer is unscored; there are no further tries, for
+            the same request would end the same way.
+
+    Raises:
+        UsageError: there is no such model, its weights are pickles, or an argument is wrong.
+        UnreachableError: the hub has to be asked and does not answer.
+    """
+
+    def __init__(self, name: str, arguments: dict[str, Any], options: ChatOptions) -> None:
+        if options.api_base:
+            raise UsageError("local: runs the model on this machine; leave out --api-base.")
+        self._arguments = checked_arguments(arguments)
+        self._checkpoint = find_checkpoint(name)
+        self._timeout_s = options.timeout_s
+        folder, commit = self._checkpoint.folder, self._checkpoint.commit
+        self._identity = ModelIdentity(
+            target=f"local:{folder}" if folder else f"local:{self._checkpoint.name}@{commit}",
+            adapter="local",
+            name=self._checkpoint.name,
+            # Which of several GPUs it is makes no difference to what it answers.
+            parameters={**self._arguments, "device": self._arguments["device"].partition(":")[0]},
+            content_sha256=checkpoint_sha256(folder) if folder else None,
+        )
+        self._process: _Process | None = None
+        self._deaths = 0
+        self._closed = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-model")
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """The checkpoint, dtype, kind of device, attention, and how it generates."""
+        return self._identity
+
+    async def preflight(self) -> None:
+        """Fetch the model if need be, and load it."""
+        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+        if missing:
+            raise UsageError(f"Local models need {' and '.join(missing)}: pip install 'vivace[local]'.")
+        await self._in_thread(self._running)
+
+    async def reply(self, prompt: Prompt) -> ModelReply:
+        """Its reply. The detail says what of the recordings it could not take."""
+        reply, call = await self._in_thread(lambda: self._ask(prompt))
+        record_call(call)
+        return reply
+
+    async def close(self) -> None:
+        """End the process."""
+        self._closed = True
+        self._kill_process()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._process is not None:
+            self._process.end()
+            self._process = None
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        """Do something in the one thread that speaks with the process; others wait for their turn."""
+        future = self._thread.submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self._kill_process()  # it is at work on what nobody waits for any more
+            raise
+
+    def _running(self) -> _Process:
+        """The process with the model loaded; a new one if there is none.
+
+        Raises:
+            UsageError: the model cannot be loaded.
+            UnreachableError: the process died while it loaded it.
+        """
+        if self._process is not None:
+            return self._process
+        folder = self._checkpoint.fetched()
+        arguments = self._arguments
+        generation = {
+            name: arguments[name]
+            for name in ("max_new_tokens", "do_sample", "temperature", "top_p")
+            if name in arguments
+        }
+        process = self._process = _Process()
+        if self._closed:  # while the files were fetched; nobody waits for the model any more
+            process.kill()
+        answer = process.ask(
+            {
+                "folder": str(folder),
+                "dtype": arguments["dtype"],
+                "device": arguments["device"],
+                "attn_implementation": arguments.get("attn_implementation"),
+                "generation": generation,
+                "seed": arguments.get("seed"),
+            },
+            LOAD_TIMEOUT_S,
+        )
+        if answer is None or "fault" in answer:
+            self._process = None
+            how = process.end()
+            if answer is None:
+                raise UnreachableError(f"The model '{self._checkpoint.name}' could not be loaded: {how}.")
+            raise UsageError(f"The model '{self._checkpoint.name}' cannot be used: {answer['fault']}.")
+        process.description, process.hears = answer["ready"], answer["hears"]
+        return process
+
+    def _ask(self, prompt: Prompt) -> tuple[ModelReply, CallRecord]:
+        process = self._running()
+        if not process.hears and any(spoken.audio for spoken, _ in prompt.turns):
+            raise UsageError(
+                f"'{self._checkpoint.name}' is not an audio model: its processor takes only text; --audio "
+                "transcript runs it as a transcript control."
+            )
+        started = time.perf_counter()
+        answer = process.ask(_request(prompt, self._timeout_s), self._timeout_s + GRACE_S)
+        seconds = time.perf_counter() - started
+        if answer is None:
+            reply = self._died(process)
+        else:
+            self._deaths = 0
+            reply = _reply(answer, process.description)
+        tokens = answer or {}
+        return reply, CallRecord(
+            seconds=seconds,
+            input_tokens=tokens.get("input_tokens"),
+            output_tokens=tokens.get("output_tokens"),
+            error=reply.unscored,
+            detail=reply.detail,
+        )
+
+    def _died(self, process: _Process) -> ModelReply:
+        """The reply that a death or a hang leaves behind.
+
+        Raises:
+            UnreachableError: it was the last of too many in a row.
+        """
+        self._process = None
+        how = process.end()
+        self._deaths += 1
+        if self._deaths >= MOST_DEATHS:
+            raise UnreachableError(
+                f"The model '{self._checkpoint.name}' failed {self._deaths} times in a row ({how}); if it is just "
+                "slow, give it more time with --timeout."
+            )
+        reason = Unscored.TIMEOUT if process.overdue else Unscored.SERVER_ERROR
+        return ModelReply(None, reason, how, model_snapshot=process.description)
+
+    def _kill_process(self) -> None:
+        """From any thread; the one that speaks with the process then finds it dead."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+
+class _Process:
+    """A process that holds a model."""
+
+    def __init__(self) -> None:
+        self.description: str | None = None
+        self.hears = True
+        self.overdue = False
+        """Whether it was ended for taking too long."""
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
+        self._process = subprocess.Popen(
+            WORKER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            encoding="utf-8",
+            # Ctrl-C goes to a whole group of processes, but the first one shall let the reply be finished.
+            start_new_session=True,
+            env={
+                **os.environ,
+                "HF_HUB_OFFLINE": "1",
+                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+                "TRANSFORMERS_VERBOSITY": "error",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
+    def ask(self, message: dict[str, Any], limit_s: float) -> dict[str, Any] | None:
+        """Send one message and wait for the answer; None if it died, or was ended after `limit_s` seconds."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        timer = threading.Timer(limit_s, self._end_overdue)
+        timer.start()
+        try:
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
+        except (OSError, ValueError):  # its end of the pipe is closed, or ours is
+            line = ""
+        finally:
+            timer.cancel()
+        if not line.endswith("\n"):
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(DYING_S)  # its pipes close a moment before it has ended
+            return None
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _end_overdue(self) -> None:
+        self.overdue = True
+        self.kill()
+
+    def kill(self) -> None:
+        """End it at once, from any thread."""
+        self._process.kill()
+
+    def end(self) -> str:
+        """End it if it still runs, and say how it ended."""
+        runs = self._process.poll() is None
+        self._process.kill()
+        status = self._process.wait()
+        if self.overdue:
+            how = "its process gave no answer in time and was ended"
+        elif runs:
+            how = "its process was ended"
+        elif status < 0:
+            how = f"its process was ended by {signal.Signals(-status).name}"
+        else:
+            how = f"its process ended by itself with exit code {status}"
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # unsent bytes have nowhere to go
+                if pipe is not None:
+                    pipe.close()
+        last_words = self._last_words()
+        self._errors.close()
+        return f"{how} ({last_words})" if last_words else how
+
+    def _last_words(self) -> str:
+        """The last line it wrote to stderr."""
+        size = self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, size - 4000))
+        lines = self._errors.read().decode("utf-8", "replace").split("\n")
+        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
+
+
+def _request(prompt: Prompt, timeout_s: float) -> dict[str, Any]:
+    turns = [
+        {
+            "audio": base64.b64encode(spoken.audio.content).decode("ascii") if spoken.audio else None,
+            "text": spoken.text,
+            "assistant": assistant,
+        }
+        for spoken, assistant in prompt.turns
+    ]
+    return {"turns": turns, "timeout_s": timeout_s}
+
+
+def _reply(answer: dict[str, Any], description: str | None) -> ModelReply:
+    if "error" in answer:
+        return ModelReply(None, Unscored(answer["error"]), answer["detail"], model_snapshot=description)
+    is_empty = not answer["text"].strip()
+    notes = [f"the reply is empty (finish reason {answer['finish_reason']})"] if is_empty else []
+    return ModelReply(
+        text=None if is_empty else answer["text"],
+        unscored=Unscored.EMPTY if is_empty else None,
+        detail="; ".join([*notes, *answer["notes"]]) or None,
+        finish_reason=answer["finish_reason"],
+        model_snapshot=description,
+        ttft_s=answer["ttft_s"],
+        total_s=answer["total_s"],
+    )

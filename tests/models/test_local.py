@@ -1,0 +1,618 @@
+"""`local:` answers spoken conversations with real transformers classes, and outlives whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from support.datasets import tone
+from vivace.audio.convert import EncodedAudio, encode_wav, for_model
+from vivace.errors import UnreachableError, UsageError
+from vivace.models import local
+from vivace.models.base import ModelReply, Prompt, SpokenTurn
+from vivace.models.calls import CallRecord, recorded_calls
+from vivace.models.chat import ChatOptions
+from vivace.models.local_worker import RefusedError, SpokenModel, _answer_or_error
+from vivace_rubrics.criteria import Unscored
+
+if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
+    pytest.skip("local models need torch and transformers: pip install 'vivace[local]'", allow_module_level=True)
+
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers.utils import is_mistral_common_available
+
+from support import tiny_audio_models as tiny
+
+needs_mistral_common = pytest.mark.skipif(
+    not is_mistral_common_available(), reason="Voxtral needs mistral-common: pip install 'mistral-common[audio]'"
+)
+FAMILIES = [
+    "qwen2_audio",
+    "qwen2_5_omni",
+    "qwen3_omni",
+    pytest.param("voxtral", marks=needs_mistral_common),
+]
+ANSWERS = ("Noted, a table for two.", "Gladly. At eight, then.")
+NEW_TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny checkpoints by the name of their family, each made once."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family)
+            made[family] = getattr(tiny, family)(folder)
+        return made[family]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Callable[[str], Path]) -> Iterator[local.LocalModel]:
+    """A Qwen2-Audio in a process of its own; whatever a test does to that process, the next one is served."""
+    opened_model = opened(checkpoint("qwen2_audio"))
+    yield opened_model
+    asyncio.run(opened_model.close())
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Callable[[str], Path]) -> Callable[[str], SpokenModel]:
+    """What the process runs, loaded here: models by family, each loaded once."""
+    models: dict[str, SpokenModel] = {}
+
+    def load(family: str) -> SpokenModel:
+        if family not in models:
+            models[family] = SpokenModel(setup(checkpoint(family)))
+        return models[family]
+
+    return load
+
+
+def setup(folder: Path, seed: int | None = None, device: str = "cpu", **generation: Any) -> dict[str, Any]:
+    """What a process is told to load."""
+    return {
+        "folder": str(folder),
+        "dtype": "auto",
+        "device": device,
+        "attn_implementation": None,
+        "generation": {"max_new_tokens": NEW_TOKENS, "do_sample": False, **generation},
+        "seed": seed,
+    }
+
+
+def opened(folder: Path | str, **arguments: Any) -> local.LocalModel:
+    arguments = {"device": "cpu", "max_new_tokens": NEW_TOKENS, **arguments}
+    return local.LocalModel(str(folder), arguments, ChatOptions(timeout_s=60))
+
+
+def spoken(content: bytes) -> SpokenTurn:
+    return SpokenTurn(for_model(content, "16k"), None)
+
+
+def conversation(*recordings: bytes) -> Prompt:
+    """Recordings with the fixed answers between them."""
+    answers = [*ANSWERS[: len(recordings) - 1], None]
+    return Prompt("one", list(zip(map(spoken, recordings), answers, strict=True)))
+
+
+WRITTEN = Prompt("text", [(SpokenTurn(None, "Hello"), ANSWERS[0]), (SpokenTurn(None, "And?"), None)])
+VOICES = (tone(300, 0.6), tone(550, 0.9), tone(800, 0.4))
+
+
+def ask(model: local.LocalModel | SpokenModel, prompt: Prompt) -> ModelReply:
+    """The reply of a model in a process of its own, or of one loaded here."""
+    if isinstance(model, SpokenModel):
+        return local._reply(model.answer(local._request(prompt, 60.0)), model.description)
+    return asyncio.run(model.reply(prompt))
+
+
+def pid_of(model: local.LocalModel) -> int:
+    asyncio.run(model.preflight())
+    assert model._process is not None
+    return model._process.pid
+
+
+# What it hears
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_recording_counts_in_its_place(family: str, loaded: Callable[[str], SpokenModel]) -> None:
+    model = loaded(family)
+    reply = ask(model, conversation(*VOICES))
+    assert reply.text and reply.unscored is None and reply.detail is None
+    assert ask(model, conversation(*VOICES)).text == reply.text  # greedy: the same again
+
+    other_second = ask(model, conversation(VOICES[0], tone(2_000, 0.9), VOICES[2]))
+    swapped = ask(model, conversation(VOICES[1], VOICES[0], VOICES[2]))
+    silence = encode_wav(np.zeros(6_400), 16_000)
+    silent = ask(model, conversation(VOICES[0], VOICES[1], silence))
+    assert len({reply.text, other_second.text, swapped.text, silent.text}) == 4
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_reply_is_what_transformers_generates(
+    family: str, loaded: Callable[[str], SpokenModel], checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = checkpoint(family)
+    prompt = conversation(*VOICES)
+    reply = ask(loaded(family), prompt)
+    network, generated, _ = expected(family, folder, prompt, tmp_path)
+    assert reply.text == generated
+    assert type(network).__name__ in (reply.model_snapshot or "")
+
+
+def test_a_process_of_its_own_gives_the_same_reply_with_times_and_tokens(
+    model: local.LocalModel, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    prompt = conversation(*VOICES)
+    with recorded_calls() as calls:
+        reply = ask(model, prompt)
+    _, generated, (read, written) = expected("qwen2_audio", checkpoint("qwen2_audio"), prompt, tmp_path)
+    assert reply.text == generated
+    (call,) = calls
+    assert (call.input_tokens, call.output_tokens) == (read, written)
+    assert call.cost_usd is None and call.error is None and call.seconds > 0
+    assert reply.finish_reason == ("length" if written == NEW_TOKENS else "stop")
+    assert reply.ttft_s is not None and reply.total_s is not None and 0 < reply.ttft_s <= reply.total_s
+    assert "float32 on cpu" in (reply.model_snapshot or "")
+
+
+def expected(family: str, folder: Path, prompt: Prompt, scratch: Path) -> tuple[Any, str, tuple[int, int]]:
+    """The network, what it generates from inputs made without Vivace, and the tokens in and out."""
+    recordings = [soundfile.read(io.BytesIO(turn.audio.content))[0] for turn, _ in prompt.turns if turn.audio]
+    network, inputs, words = REFERENCES[family](folder, recordings, scratch)
+    with torch.inference_mode():
+        output = network.eval().generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    length = inputs["input_ids"].shape[1]
+    generated = output[0, length:].tolist()
+    return network, words.decode(generated, skip_special_tokens=True), (length, len(generated))
+
+
+Reference = Callable[[Path, list[Any], Path], tuple[Any, Any, Any]]
+
+
+def qwen2_audio_reference(folder: Path, recordings: list[Any], _scratch: Path) -> tuple[Any, Any, Any]:
+    """As on the model's card: the prompt as text, then text and recordings to the processor."""
+    processor = transformers.Qwen2AudioProcessor.from_pretrained(folder)
+    text = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    for number, answer in enumerate([*ANSWERS, None], start=1):
+        text += f"<|im_start|>user\nAudio {number}: <|audio_bos|><|AUDIO|><|audio_eos|>\n<|im_end|>\n"
+        text += f"<|im_start|>assistant\n{answer}<|im_end|>\n" if answer else "<|im_start|>assistant\n"
+    inputs = processor(text=text, audio=recordings, sampling_rate=16_000, return_tensors="pt", padding=True)
+    return transformers.Qwen2AudioForConditionalGeneration.from_pretrained(folder), inputs, processor.tokenizer
+
+
+def omni_reference(folder: Path, recordings: list[Any], network: Any, padding: str, count: Any) -> Any:
+    """Inputs made by hand, with as many placeholders as the encoder gives numbers for each recording."""
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    listening = transformers.WhisperFeatureExtractor.from_pretrained(folder)
+    features = listening(
+        recordings, sampling_rate=16_000, padding=padding, return_attention_mask=True, return_tensors="pt"
+    )
+    text = ""
+    for frames, answer in zip(features["attention_mask"].sum(-1).tolist(), [*ANSWERS, None], strict=True):
+        text += f"<|im_start|>user\n<|audio_bos|>{'<|AUDIO|>' * count(frames)}<|audio_eos|><|im_end|>\n"
+        text += f"<|im_start|>assistant\n{answer}<|im_end|>\n" if answer else "<|im_start|>assistant\n"
+    inputs = {
+        **words(text, return_tensors="pt"),
+        "input_features": features["input_features"],
+        "feature_attention_mask": features["attention_mask"],
+    }
+    return network.from_pretrained(folder), inputs, words
+
+
+def qwen2_5_omni_reference(folder: Path, recordings: list[Any], _scratch: Path) -> tuple[Any, Any, Any]:
+    network = transformers.Qwen2_5OmniThinkerForConditionalGeneration
+    return omni_reference(
+        folder, recordings, network, "max_length", lambda frames: (((frames - 1) // 2 + 1) - 2) // 2 + 1
+    )
+
+
+def qwen3_omni_reference(folder: Path, recordings: list[Any], _scratch: Path) -> tuple[Any, Any, Any]:
+    def count(frames: int) -> int:
+        left = frames % 100
+        for _ in range(3):
+            left = (left - 1) // 2 + 1
+        return left + frames // 100 * 13
+
+    network = transformers.Qwen3OmniMoeThinkerForConditionalGeneration
+    return omni_reference(folder, recordings, network, "longest", count)
+
+
+def voxtral_reference(folder: Path, recordings: list[Any], scratch: Path) -> tuple[Any, Any, Any]:
+    """As on the model's card: recordings as files."""
+    messages: list[dict[str, Any]] = []
+    for number, (samples, answer) in enumerate(zip(recordings, [*ANSWERS, None], strict=True)):
+        path = scratch / f"{number}.wav"
+        soundfile.write(path, samples, 16_000)
+        messages.append({"role": "user", "content": [{"type": "audio", "path": str(path)}]})
+        if answer:
+            messages.append({"role": "assistant", "content": answer})
+    processor = transformers.VoxtralProcessor.from_pretrained(folder)
+    inputs = processor.apply_chat_template(messages, return_tensors="pt", return_dict=True, tokenize=True)
+    return transformers.VoxtralForConditionalGeneration.from_pretrained(folder), inputs, processor.tokenizer
+
+
+REFERENCES: dict[str, Reference] = {
+    "qwen2_audio": qwen2_audio_reference,
+    "qwen2_5_omni": qwen2_5_omni_reference,
+    "qwen3_omni": qwen3_omni_reference,
+    "voxtral": voxtral_reference,
+}
+
+
+def test_recordings_of_any_rate_and_container_are_heard_the_same(
+    loaded: Callable[[str], SpokenModel],
+) -> None:
+    """The processor's rate is 16 kHz; a WAV at 24 kHz is resampled, not taken for a slower voice."""
+    model = loaded("qwen2_audio")
+    at_16k = conversation(*VOICES)
+    original = replace(
+        at_16k,
+        turns=[
+            (SpokenTurn(EncodedAudio(content.content, "wav"), None), answer)
+            for content, (_, answer) in zip(
+                [for_model(tone_content, "original") for tone_content in VOICES], at_16k.turns, strict=True
+            )
+        ],
+    )
+    assert ask(model, original).text == ask(model, at_16k).text
+
+
+def test_two_user_turns_without_an_answer_between_them_are_one_message(
+    loaded: Callable[[str], SpokenModel],
+) -> None:
+    turns = [(spoken(VOICES[0]), None), (spoken(VOICES[1]), ANSWERS[0]), (spoken(VOICES[2]), None)]
+    reply = ask(loaded("qwen2_audio"), Prompt("gap", turns))
+    assert reply.text and reply.unscored is None
+
+
+def test_what_the_processor_cuts_is_said(loaded: Callable[[str], SpokenModel]) -> None:
+    model = loaded("qwen2_audio")
+    long = tone(300, 41.3, rate=16_000, container="WAV")
+    reply = ask(model, conversation(VOICES[0], long, VOICES[2]))
+    assert reply.text
+    assert reply.detail == "user turn 2: 41.3 s, of which the model's processor takes the first 30 s"
+    assert ask(model, conversation(*VOICES)).detail is None
+
+
+@pytest.mark.parametrize("family", FAMILIES[1:])
+def test_models_that_take_long_recordings_are_not_accused(family: str, loaded: Callable[[str], SpokenModel]) -> None:
+    reply = ask(loaded(family), conversation(tone(300, 41.3, rate=16_000, container="WAV")))
+    assert reply.text and reply.detail is None
+
+
+def test_a_recording_that_cannot_be_decoded_is_unscored(loaded: Callable[[str], SpokenModel]) -> None:
+    broken = Prompt("broken", [(SpokenTurn(EncodedAudio(b"RIFFnothing", "wav"), None), None)])
+    answer = _answer_or_error(loaded("qwen2_audio"), local._request(broken, 60.0))
+    assert answer["error"] == "bad_request" and "cannot be decoded" in answer["detail"]
+
+
+def test_sampling_depends_on_the_seed_and_on_nothing_before(checkpoint: Callable[[str], Path]) -> None:
+    folder = checkpoint("qwen2_audio")
+    one, two = (SpokenModel(setup(folder, seed, do_sample=True, temperature=1.5)) for seed in (1, 2))
+    first = ask(one, conversation(*VOICES)).text
+    assert ask(one, conversation(*VOICES)).text == first
+    assert ask(two, conversation(*VOICES)).text != first
+
+
+# Text models
+
+
+def test_a_text_model_is_refused_audio_but_takes_transcripts(checkpoint: Callable[[str], Path]) -> None:
+    model = opened(checkpoint("text_only"))
+    try:
+        reply = ask(model, WRITTEN)
+        assert reply.text
+        assert "tokens, more than the 16 that the model was made for" in (reply.detail or "")
+        with pytest.raises(UsageError, match=r"is not an audio model.*--audio transcript"):
+            ask(model, conversation(*VOICES))
+    finally:
+        asyncio.run(model.close())
+
+
+def test_an_audio_model_takes_transcripts_too(loaded: Callable[[str], SpokenModel]) -> None:
+    assert ask(loaded("qwen2_audio"), WRITTEN).text
+
+
+# Crashes and hangs
+
+
+def test_a_slow_reply_is_a_timeout_and_the_model_stays(checkpoint: Callable[[str], Path]) -> None:
+    slow = SpokenModel(setup(checkpoint("qwen2_audio"), max_new_tokens=100_000))
+    answer = _answer_or_error(slow, local._request(conversation(*VOICES), 0.5))
+    assert answer == {"error": "timeout", "detail": "no complete reply within 0.5 s"}
+    assert local._reply(answer, "it").unscored is Unscored.TIMEOUT
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("DefaultCPUAllocator: not enough memory")]
+)
+def test_out_of_memory_is_said(
+    error: Exception, loaded: Callable[[str], SpokenModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any, **_keywords: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(loaded("qwen2_audio")._model, "generate", fail)
+    answer = _answer_or_error(loaded("qwen2_audio"), local._request(conversation(*VOICES), 60.0))
+    assert answer["error"] == "bad_request" and answer["detail"].startswith("out of memory (")
+
+
+def test_one_conversation_at_a_time_and_the_loop_stays_free(model: local.LocalModel) -> None:
+    async def many() -> tuple[list[ModelReply], list[CallRecord], float]:
+        longest, last = 0.0, time.monotonic()
+        calls: list[CallRecord] = []
+
+        async def one() -> ModelReply:
+            with recorded_calls() as own:
+                reply = await model.reply(conversation(*VOICES))
+            calls.extend(own)
+            return reply
+
+        await model.preflight()
+        replies = asyncio.gather(*(one() for _ in range(4)))
+        while not replies.done():
+            last = time.monotonic()
+            await asyncio.sleep(0.01)
+            longest = max(longest, time.monotonic() - last)
+        return await replies, calls, longest
+
+    replies, calls, longest = asyncio.run(many())
+    assert len({reply.text for reply in replies}) == 1 and replies[0].text
+    assert len(calls) == 4
+    assert longest < 1.0
+
+
+def test_a_crash_is_one_failed_item(model: local.LocalModel) -> None:
+    before = ask(model, conversation(*VOICES))
+    os.kill(pid_of(model), signal.SIGSEGV)
+    with recorded_calls() as calls:
+        failed = ask(model, conversation(*VOICES))
+    assert (failed.text, failed.unscored) == (None, Unscored.SERVER_ERROR)
+    assert "SIGSEGV" in (failed.detail or "")
+    assert [call.error for call in calls] == [Unscored.SERVER_ERROR]
+    assert ask(model, conversation(*VOICES)).text == before.text
+
+
+def test_an_abandoned_request_ends_the_process(model: local.LocalModel) -> None:
+    pid = pid_of(model)
+    os.kill(pid, signal.SIGSTOP)  # so that the request is still in flight when it is dropped
+
+    async def abandoned() -> None:
+        task = asyncio.create_task(model.reply(conversation(*VOICES)))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(abandoned())
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).wait(timeout=10)
+    assert pid_of(model) != pid
+
+
+def test_a_hang_is_a_timeout(model: local.LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.kill(pid_of(model), signal.SIGSTOP)
+    monkeypatch.setattr(local, "GRACE_S", 0.25)
+    monkeypatch.setattr(model, "_timeout_s", 0.25)
+    started = time.monotonic()
+    reply = ask(model, conversation(*VOICES))
+    assert (reply.text, reply.unscored) == (None, Unscored.TIMEOUT)
+    assert "no answer in time" in (reply.detail or "")
+    assert time.monotonic() - started < 10
+
+
+def test_a_model_that_dies_of_every_request_is_given_up(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads_and_dies = (
+        'import sys; sys.stdin.readline(); print(\'{"ready": "it", "hears": true}\', flush=True)\n'
+        "sys.stdin.readline(); sys.exit('a tensor has fallen over')"
+    )
+    monkeypatch.setattr(local, "WORKER", [sys.executable, "-c", loads_and_dies])
+    model = opened(checkpoint("qwen2_audio"))
+    for _ in range(local.MOST_DEATHS - 1):
+        reply = ask(model, conversation(*VOICES))
+        assert reply.unscored is Unscored.SERVER_ERROR
+        assert reply.detail == "its process ended by itself with exit code 1 (a tensor has fallen over)"
+    with pytest.raises(UnreachableError, match="failed 3 times in a row"):
+        ask(model, conversation(*VOICES))
+    asyncio.run(model.close())
+
+
+def test_a_death_while_loading_is_no_answer(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "WORKER", ["false"])
+    model = opened(checkpoint("qwen2_audio"))
+    with pytest.raises(UnreachableError, match="could not be loaded: its process ended by itself with exit code 1"):
+        asyncio.run(model.preflight())
+    asyncio.run(model.close())
+
+
+def test_the_process_ends_with_the_one_that_started_it(checkpoint: Callable[[str], Path]) -> None:
+    program = (
+        "import asyncio, sys, time\n"
+        "from vivace.models.chat import ChatOptions\n"
+        "from vivace.models.local import LocalModel\n"
+        f"model = LocalModel({str(checkpoint('qwen2_audio'))!r}, {{'device': 'cpu'}}, ChatOptions())\n"
+        "asyncio.run(model.preflight())\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+        "print(model._process.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    child.wait(timeout=20)
+
+
+# What is refused
+
+
+def test_wrong_places_are_refused_with_a_sentence(tmp_path: Path, checkpoint: Callable[[str], Path]) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    file = tmp_path / "file.txt"
+    file.write_text("")
+    for place, sentence in (
+        (tmp_path / "nowhere", "There is no folder"),
+        (empty, "holds no config.json"),
+        (file, "is not a folder"),
+    ):
+        with pytest.raises(UsageError, match=sentence):
+            opened(place)
+    with pytest.raises(UsageError, match="leave out --api-base"):
+        local.LocalModel(str(checkpoint("qwen2_audio")), {}, ChatOptions(api_base="http://127.0.0.1:1"))
+
+
+def test_the_hub_has_to_answer_for_a_branch_but_not_for_a_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    with pytest.raises(UnreachableError, match="the model hub does not answer"):
+        opened("some-lab/some-model@main")
+    model = opened(f"some-lab/some-model@{commit}")
+    assert model.identity.target == f"local:some-lab/some-model@{commit}"
+    assert model.identity.content_sha256 is None and model.identity.name == "some-lab/some-model"
+    with pytest.raises(UnreachableError, match="the model hub does not answer"):
+        asyncio.run(model.preflight())
+
+
+def test_pickles_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"holds no weights"):
+        opened(tmp_path)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(UsageError, match=r"in a pickle \(pytorch_model.bin\)"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"model_type": "nobodys", "auto_map": {"AutoConfig": "own.Config"}}, "code of its own"),
+        ({"model_type": "nobodys"}, "config.json is not understood"),
+        ({"model_type": "dinov2"}, "do not write text"),
+    ],
+)
+def test_configurations_that_cannot_be_used(
+    change: dict[str, Any], sentence: str, checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = copied(checkpoint("text_only"), tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(RefusedError, match=sentence):
+        SpokenModel(setup(folder))
+
+
+def test_missing_weights_are_not_made_up(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copied(checkpoint("text_only"), tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RefusedError, match=r"lacks 1 weights of a LlamaForCausalLM.*model\.norm\.weight"):
+        SpokenModel(setup(folder))
+
+
+def test_a_template_that_forgets_is_refused(tmp_path: Path) -> None:
+    folder = tiny.qwen2_audio(tmp_path, template=tiny.FORGETFUL_TEMPLATE)
+    with pytest.raises(RefusedError, match="leaves out the assistant's earlier answers"):
+        SpokenModel(setup(folder))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match="device=cuda:0 is asked for, but"):
+        asyncio.run(opened(checkpoint("text_only"), device="cuda:0").preflight())
+
+
+def test_missing_packages_are_named(checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opened(checkpoint("text_only"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'vivace\[local\]'"):
+        asyncio.run(model.preflight())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"top_k": 3}, "cannot set 'top_k'.*it takes dtype, device"),
+        ({"dtype": "int8"}, "auto, float32, bfloat16 or float16"),
+        ({"device": "tpu"}, "auto, cpu, cuda or cuda:N"),
+        ({"max_new_tokens": 0}, "a whole number from 1"),
+        ({"do_sample": 1}, "true or false"),
+        ({"temperature": 0.7}, "does nothing without --model-arg do_sample=true"),
+        ({"do_sample": True, "temperature": 0}, "a number above 0"),
+        ({"do_sample": True, "top_p": 1.5}, "up to 1"),
+    ],
+)
+def test_arguments_are_checked(arguments: dict[str, Any], sentence: str, checkpoint: Callable[[str], Path]) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        local.LocalModel(str(checkpoint("text_only")), arguments, ChatOptions())
+
+
+# Identity
+
+
+def test_identity_covers_weights_and_arguments_but_not_the_place(
+    checkpoint: Callable[[str], Path], tmp_path: Path
+) -> None:
+    original = checkpoint("text_only")
+    one = opened(original).identity
+    moved = copied(original, tmp_path / "elsewhere" / original.name)
+    assert opened(moved).identity.fingerprint == one.fingerprint
+    assert opened(original, max_new_tokens=5).identity.fingerprint != one.fingerprint
+    assert opened(original, dtype="bfloat16").identity.fingerprint != one.fingerprint
+    gpus = {opened(original, device=device).identity.fingerprint for device in ("cuda", "cuda:1")}
+    assert len(gpus) == 1 and one.fingerprint not in gpus
+    weights = moved / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-100] ^= 1
+    weights.write_bytes(content)
+    assert opened(moved).identity.fingerprint != one.fingerprint
+
+
+def test_large_weights_are_hashed_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "WHOLE_BYTES", 2**16)
+    numbers = np.random.default_rng(0).bytes(3 * 2**20)
+    header = b'{"weight": 1}'
+    content = len(header).to_bytes(8, "little") + header + numbers
+    file = tmp_path / "model.safetensors"
+    hashes = set()
+    changed = bytearray(content)
+    changed[2**20 + 5] ^= 1
+    for version in (content, bytes(changed), content[:-1], content.replace(b"weight", b"height")):
+        file.write_bytes(version)
+        hashes.add(local.checkpoint_sha256(tmp_path))
+    assert len(hashes) == 4
+
+
+def copied(folder: Path, to: Path) -> Path:
+    to.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        (to / file.name).write_bytes(file.read_bytes())
+    return to
