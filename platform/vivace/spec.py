@@ -62,8 +62,8 @@ class RunSpec(BaseModel):
         if Path(self.data).exists():
             changes["data"] = str(Path(self.data).absolute())
         adapter, _, name = self.model.partition(":")
-        if adapter == "replay" and name:
-            changes["model"] = f"replay:{Path(name).absolute()}"
+        if name and (adapter == "replay" or (adapter == "local" and Path(name).exists())):
+            changes["model"] = f"{adapter}:{Path(name).absolute()}"
         for key in ("judge_prompt", "card"):
             value = getattr(self, key)
             if value is not None:

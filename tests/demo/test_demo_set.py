@@ -155,9 +155,7 @@ def test_the_set_holds_the_voices_repairs_barge_ins_and_sounds_it_promises() -> 
         assert any(clip.cut_ms for clip in clips) == (conversation.axis == "VOICE_EDITING")
         if any(clip.voice for clip in clips):
             assert all(clip.gap_ms < 0 for clip in clips if clip.voice), conversation.id
-    used = {
-        sound.name for conversation in conversations for turn in conversation.turns for sound in turn.sounds
-    }
+    used = {sound.name for conversation in conversations for turn in conversation.turns for sound in turn.sounds}
     assert used == set(build.SOUNDS)
 
 
@@ -179,9 +177,7 @@ def test_each_system_answers_every_conversation_and_scores_as_written(system: Sy
     passes = Counter(
         row["axis"]
         for row in rows()
-        if all(
-            parse_check(check).evaluate(answered[row["id"]]).met for check in json.loads(row["rubric_checks"])
-        )
+        if all(parse_check(check).evaluate(answered[row["id"]]).met for check in json.loads(row["rubric_checks"]))
     )
     assert tuple(passes[axis] for axis in AXES) == EXPECTED_PASSES[system.name]
 
