@@ -88,4 +88,4 @@ def test_the_list_of_verbs_is_not_cut_short(call: Callable[..., Any], monkeypatc
     monkeypatch.setenv("COLUMNS", "80")
     listed = call("--help").out.partition("Commands:")[2]
     assert "..." not in listed
-    assert [line.split()[0] for line in listed.splitlines() if line] == [*program.VERBS, "db"]
+    assert {line.split()[0] for line in listed.splitlines() if line} >= {*program.VERBS, "db"}

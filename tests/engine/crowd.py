@@ -28,11 +28,12 @@ from vivace.store.tables import (
     Verdict,
     now,
 )
-from vivace.tracks.dialogue.track import score_judging
 
 
 def prepare(url: str, runs: int, home: Path) -> list[str]:
     """A database with runs of one conversation each, judged and on the board; the runs' ids."""
+    from vivace.tracks.dialogue.track import score_judging  # not needed by, and slow to load for, the crowd
+
     database = open_for_writing(Settings(home=home, database=url))
     ids = [f"run{number}" for number in range(runs)]
     with database.write() as session:

@@ -171,11 +171,11 @@ def opened(url: str) -> Iterator[Database]:
 
 @contextmanager
 def laboratory(
-    folder: Path, url: str, behave: Callable[[Call], Answer], *, conversations: int, turns: int = 1, criteria: int = 2
+    folder: Path, url: str, behave: Callable[[Call], Answer], *, conversations: int, streams: bool = True
 ) -> Iterator[Lab]:
     """A lab with transcript data; what it started is killed at the end."""
-    rows = conversation_rows(conversations, turns=turns, criteria=criteria, audio=False)
-    with chat_server(behave) as server:
+    rows = conversation_rows(conversations, turns=1, audio=False)
+    with chat_server(behave, streams=streams) as server:
         lab = Lab(folder, url, server, write_jsonl(folder / "data.jsonl", rows))
         try:
             yield lab

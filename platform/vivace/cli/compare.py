@@ -59,7 +59,7 @@ def compare(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Paired differences of APR and ARS, overall and per axis, and the conversations that flipped."""
+    """Compare systems pair by pair. Differences of APR and ARS, overall and per axis, and what flipped."""
     from vivace.comparison import compare as compare_judgings
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading

@@ -20,6 +20,7 @@ from vivace.cli import (
     doctor,
     export,
     import_,
+    judge,
     leaderboard,
     logs,
     plan,
@@ -65,6 +66,7 @@ for name, function in VERBS.items():
     app.command(name)(function)
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
+app.add_typer(judge.app, name="judge")
 
 
 def _show_version(wanted: bool) -> None:

@@ -25,7 +25,7 @@ def plan(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """How many conversations find a true difference in 80 of 100 comparisons, at the 5 % level."""
+    """Say how many conversations a comparison needs. It finds a true difference 80 times in 100, at the 5 % level."""
     from vivace.comparison import plan as plan_comparison
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading

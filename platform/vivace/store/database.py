@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, even
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from vivace.errors import UsageError, VivaceError
 
@@ -142,17 +144,24 @@ def _sqlite_engine(url: str, read_only: bool) -> Engine:
     if not path or path == ":memory:":
         raise ValueError("an in-memory database cannot be shared between processes")
 
+    file = Path(path).absolute()
+    published = read_only and not os.access(file.parent, os.W_OK)
+
     def connect() -> sqlite3.Connection:
         mode = "ro" if read_only else "rwc"
+        # In a folder that it cannot write SQLite reads a database in WAL mode only if told that nobody
+        # else writes it either; true as long as there is no log of writes, so asked for every connection.
+        if published and not file.with_name(file.name + "-wal").exists():
+            mode += "&immutable=1"
         return sqlite3.connect(
-            f"{Path(path).absolute().as_uri()}?mode={mode}",
+            f"{file.as_uri()}?mode={mode}",
             uri=True,
             timeout=BUSY_TIMEOUT_S,
             isolation_level=None,
             check_same_thread=False,
         )
 
-    engine = create_engine(url, creator=connect)
+    engine = create_engine(url, creator=connect, poolclass=NullPool if published else None)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:

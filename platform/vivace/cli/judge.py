@@ -1,0 +1,343 @@
+"""`vivace judge`: judge recorded replies again, and find out how far a judge can be trusted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vivace.cli.board_table import SHORT_AXES
+from vivace.cli.common import (
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    percent,
+    print_rows,
+    say,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from vivace.settings import Settings
+    from vivace.spec import RunSpec
+    from vivace.store.database import Database
+
+app = typer.Typer(help="Judge recorded replies again; calibrate, attack and re-test a judge.", no_args_is_help=True)
+
+JudgeOption = Annotated[
+    str | None, typer.Option("--judge", help="adapter:name, or checks.", show_default="litellm:openai/o4-mini")
+]
+PromptOption = Annotated[
+    Path | None, typer.Option("--judge-prompt", help="A prompt file in place of the dataset's own or Vivace's.")
+]
+AddressOption = Annotated[
+    str | None, typer.Option("--judge-api-base", help="Address of an OpenAI-compatible server.")
+]
+ArgumentOption = Annotated[
+    list[str] | None, typer.Option("--judge-arg", help="A parameter of the judge, k=v. Repeatable.")
+]
+ConcurrencyOption = Annotated[int | None, typer.Option("--concurrency", help="Calls at a time.", show_default="8")]
+TimeoutOption = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds for one try of a call.", show_default="120")
+]
+RetriesOption = Annotated[
+    int | None, typer.Option("--retries", help="Further tries of a failed call.", show_default="3")
+]
+
+
+@app.command()
+def run(
+    run: Annotated[str, typer.Argument(help="A run, or one of its judgings.")],
+    judge: JudgeOption = None,
+    judge_prompt: PromptOption = None,
+    judge_api_base: AddressOption = None,
+    judge_arg: ArgumentOption = None,
+    concurrency: ConcurrencyOption = None,
+    timeout: TimeoutOption = None,
+    retries: RetriesOption = None,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Try again verdicts that are recorded as unscored.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done.")] = False,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Judge a run's recorded replies; nothing is generated, and its data need not be at hand.
+
+    The same command again resumes, or finds it done.
+    """
+    from vivace.cli import execution
+    from vivace.errors import UsageError
+    from vivace.store.queries import run_of
+    from vivace.tracks.dialogue.rejudge import RECORDED
+
+    settings = settings_of(home, database)
+    opened = _opened(settings)
+    run_id = run_of(opened, run)
+    opened.close()
+    if run_id is None:
+        raise UsageError(f"There is no run '{run}'; `vivace leaderboard --format json` shows the ids.")
+    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
+    spec = _spec(RECORDED + run_id, flags, judge_arg)
+    if dry_run:
+        execution.show_plan(spec, settings, format)
+        return
+    outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=False)
+    execution.print_result(outcome, settings, format)
+    if outcome.exit_code:
+        say(outcome.message)
+    raise typer.Exit(outcome.exit_code)
+
+
+CALIBRATION_COLUMNS = {
+    "rater": lambda row: row["rater"],
+    "against": lambda row: row["against"],
+    "axis": lambda row: SHORT_AXES.get(row["slice"], "all"),
+    "criteria": lambda row: str(row["n"]),
+    "conversations": lambda row: str(row["conversations"]),
+    "κ": lambda row: _estimate(row["kappa"]),
+    "macro-F1": lambda row: _estimate(row["macro_f1"]),
+    "agree": lambda row: _estimate(row["accuracy"]),
+    "constant: F1, agree": lambda row: f"{row['constant']['macro_f1']:.3f}, {row['constant']['accuracy']:.3f}",
+    "met for rater / other alone": lambda row: f"{row['confusion']['judge_only']} / {row['confusion']['label_only']}",
+    "ARS % → corrected": lambda row: _corrected(row["ars"]),
+    "APR % → corrected": lambda row: _corrected(row["apr"]),
+}
+
+
+@app.command()
+def calibrate(
+    judging: Annotated[str, typer.Argument(help="An ended judging, or a run that has one.")],
+    labels: Annotated[
+        Path,
+        typer.Option(
+            "--labels",
+            help="JSONL of id, criteria_met (true, false or null, one per rubric item) and optionally labeler.",
+        ),
+    ],
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Compare a judging's verdicts with people's labels, and correct its scores by them.
+
+    The labelled conversations must be a random part of the run.
+    """
+    from vivace.calibration import calibrate as calibrate_judging
+
+    rows = calibrate_judging(_opened(settings_of(home, database)), judging, labels)
+    print_rows([row.as_json() for row in rows], format, CALIBRATION_COLUMNS)
+    if rows[0].agreement.conversations < 30:
+        say("Fewer than 30 labelled conversations: the intervals of κ, macro-F1 and agreement are too narrow.")
+
+
+ATTACK_COLUMNS = {
+    "kind": lambda row: row["kind"],
+    "judged wrongly": lambda row: f"{row['wrong']} / {row['n'] - row['unscored']}",
+    "%": lambda row: percent(row["rate"]),
+    "95 %": lambda row: "–" if row["low"] is None else f"[{percent(row['low'])}–{percent(row['high'])}]",
+    "unscored": lambda row: str(row["unscored"] or ""),
+    "which": lambda row: (
+        ", ".join(name.partition(": ")[2] for name in row["which"][:4]) + (" …" if len(row["which"]) > 4 else "")
+    ),
+}
+
+
+@app.command()
+def attack(
+    judge: JudgeOption = None,
+    judge_prompt: PromptOption = None,
+    judge_api_base: AddressOption = None,
+    judge_arg: ArgumentOption = None,
+    concurrency: ConcurrencyOption = None,
+    timeout: TimeoutOption = None,
+    retries: RetriesOption = None,
+    format: FormatOption = Format.TABLE,
+) -> None:
+    """Put replies to a judge that try to talk it into "met", and honest ones as controls. Nothing is stored."""
+    from vivace.calibration import attack as attack_judge
+    from vivace.calibration import open_instrument
+
+    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
+    spec = _spec("attacks", flags, judge_arg)
+    instrument = open_instrument(spec, None)
+    report = attack_judge(instrument, spec.concurrency)
+    if format is Format.JSON:
+        _print_json(
+            {
+                "judge": instrument.card.name,
+                "judge_fingerprint": instrument.card.fingerprint,
+                "prompt": instrument.card.prompt.name if instrument.card.prompt else None,
+                "sound": report.sound,
+                "rows": report.rows,
+                "verdicts": [
+                    {
+                        "name": one.name,
+                        "met": verdict.met,
+                        "unscored": verdict.unscored,
+                        "explanation": verdict.explanation,
+                    }
+                    for one, verdict in report.results
+                ],
+            }
+        )
+    else:
+        print_rows(report.rows, format, ATTACK_COLUMNS)
+    if report.unscored:
+        say(f"{report.unscored} replies got no verdict; they count on neither side, so ask again.")
+    elif not report.sound:
+        say("The judge misjudges honest replies, so what it makes of the attacks says nothing for it.")
+    raise typer.Exit(3 if report.unscored else 0)
+
+
+DRIFT_COLUMNS = {
+    "judging": lambda row: row["judging"],
+    "judge": lambda row: f"{row['judge']} {row['judge_fingerprint'][:6]}",
+    "changed": lambda row: f"{len(row['changed'])} / {row['compared']}",
+    "%": lambda row: percent(row["share"]),
+    "κ": lambda row: _estimate(row["kappa"]),
+    "unscored": lambda row: str(row["unscored"] or ""),
+}
+
+
+@app.command()
+def drift(
+    judging: Annotated[str, typer.Argument(help="An ended judging, or a run that has one.")],
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="adapter:name, or checks.", show_default="the recorded one, as it was asked"),
+    ] = None,
+    judge_prompt: Annotated[
+        Path | None,
+        typer.Option("--judge-prompt", help="A prompt file.", show_default="the recorded judge's prompt"),
+    ] = None,
+    judge_api_base: AddressOption = None,
+    judge_arg: ArgumentOption = None,
+    limit: Annotated[
+        float, typer.Option("--limit", min=0.0, max=1.0, help="The share of changed verdicts that is still well.")
+    ] = 0.05,
+    concurrency: ConcurrencyOption = None,
+    timeout: TimeoutOption = None,
+    retries: RetriesOption = None,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Ask a judge again what is recorded: does it still say the same? Exit code 100 where it does not.
+
+    Nothing is stored but a line in the run's log.
+    """
+    from vivace.calibration import drift as judge_again
+    from vivace.calibration import open_instrument, recorded_verdicts
+    from vivace.errors import UsageError
+    from vivace.store.migrate import open_for_writing
+    from vivace.store.records import add_event
+
+    settings = settings_of(home, database)
+    opened = _opened(settings)
+    recorded = recorded_verdicts(opened, judging)
+    opened.close()
+    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
+    if judge is None:
+        if recorded.judge.target.startswith("import:"):
+            raise UsageError(f"The verdicts of {recorded.judging} come from elsewhere; name a judge with --judge.")
+        flags["judge"] = recorded.judge.target
+        flags["judge-api-base"] = judge_api_base or recorded.judge.address
+        flags["judge-arg"] = {key: json.loads(value) for key, value in recorded.judge.parameters.items()}
+    spec = _spec(recorded.judging, flags, judge_arg)
+    instrument = open_instrument(spec, recorded.judge.prompt)
+    if instrument.card.fingerprint != recorded.judge.fingerprint:
+        say("This is not the recorded judge: target, address, prompt, parameters or parser differ.")
+    found = judge_again(recorded, instrument, spec.concurrency)
+    too_many = found.share is not None and found.share > limit
+    row = {
+        "judging": found.judging,
+        "judge": instrument.card.name,
+        "judge_fingerprint": instrument.card.fingerprint,
+        "compared": found.agreement.confusion.n,
+        "share": found.share,
+        "limit": limit,
+        "kappa": vars(found.agreement.kappa),
+        "unscored": found.unscored,
+        "changed": found.changed,
+    }
+    writing = open_for_writing(settings)
+    with writing.write() as session:
+        add_event(
+            session,
+            f"judge drift: {len(found.changed)} of {found.agreement.confusion.n} verdicts of {found.judging} came "
+            f"out differently under {instrument.card.name} {instrument.card.fingerprint[:8]}",
+            run_id=found.run,
+            level="warning" if too_many else "info",
+        )
+    writing.close()
+    if format is Format.JSON:
+        _print_json(row)
+    else:
+        print_rows([row], format, DRIFT_COLUMNS)
+    if format is Format.TABLE and found.changed:
+        say(f"{len(found.changed)} verdicts changed (--format json gives all, with reasons):")
+        for change in found.changed[:20]:
+            now = "met" if change["now"] else "not met"
+            say(f"  {change['conversation']} #{change['number']}  now {now}  {change['criterion'][:80]}")
+    if found.unscored:
+        say(f"{found.unscored} verdicts were not given this time; they count on neither side.")
+    raise typer.Exit(100 if too_many else 3 if found.unscored else 0)
+
+
+def _flags(
+    judge: str | None,
+    prompt: Path | None,
+    api_base: str | None,
+    concurrency: int | None,
+    timeout: float | None,
+    retries: int | None,
+) -> dict[str, Any]:
+    return {
+        "judge": judge,
+        "judge-prompt": prompt and str(prompt),
+        "judge-api-base": api_base,
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "retries": retries,
+    }
+
+
+def _spec(subject: str, flags: dict[str, Any], judge_arg: list[str] | None) -> RunSpec:
+    """A spec whose judge is all that matters; what is judged is the subject."""
+    from vivace.cli.execution import spec_from
+
+    whole = {"track": "audio-multichallenge", "data": subject, "model": subject, **flags}
+    return spec_from(None, whole, None, judge_arg, None)
+
+
+def _opened(settings: Settings) -> Database:
+    from vivace.errors import UsageError
+    from vivace.store.migrate import open_for_reading
+
+    opened = open_for_reading(settings)
+    if opened is None:
+        raise UsageError("There is no database yet, so there is nothing judged; `vivace run` makes one.")
+    return opened
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _estimate(figure: dict[str, float | None]) -> str:
+    if figure["value"] is None:
+        return "–"
+    interval = "" if figure["low"] is None else f" [{figure['low']:.3f}–{figure['high']:.3f}]"
+    return f"{figure['value']:.3f}{interval}"
+
+
+def _corrected(rate: dict[str, Any]) -> str:
+    if rate["corrected"] is None:
+        return "–"
+    interval = "" if rate["low"] is None else f" [{percent(rate['low'])}–{percent(rate['high'])}]"
+    return f"{percent(rate['judged'])} → {percent(rate['corrected'])}{interval}"
