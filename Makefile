@@ -12,7 +12,7 @@ serve: .venv/base.stamp  ## the leaderboard in the browser
 
 test: .venv/dev.stamp  ## all tests
 	scripts/test-tools
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/dev.stamp  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -123,10 +123,10 @@ class Heartbeat:
     def beat(self) -> None:
         """One sign of life."""
         lease = self._lease
-        with self._database.write() as session:
-            session.execute(update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=clock(session)))
         if lease is not None:
             lease.renew()
+        with self._database.write() as session:
+            session.execute(update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=clock(session)))
 
 
 class Lease:

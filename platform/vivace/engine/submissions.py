@@ -149,9 +149,9 @@ def execute_submission(
     paused = "queued" if submission.queue else "incomplete"
     try:
         outcome = _execute(submission, database, settings, heartbeat, stop, run, retry_errors, say)
-    except LeaseLostError:
-        raise  # whoever has taken it over now writes its status
-    except DatabaseUnavailableError as error:
+    except (LeaseLostError, DatabaseUnavailableError) as error:
+        # A lost lease says that the run is another's now; the submission may still be ours (if it was
+        # another submission for the same run that took the lease), and must not look as if it ran.
         _end(database, submission_id, paused, str(error), heartbeat.worker_id)
         raise
     except (Exception, SystemExit) as error:
@@ -303,22 +303,16 @@ def _start(submission: Submission, database: Database, worker_id: str) -> None:
 
 def _ended(database: Database, registered: Registered) -> Outcome:
     with database.read() as session:
-        reasons = dict(
-            session.execute(
-                select(Verdict.unscored_reason, func.count())
-                .where(
-                    Verdict.judging_id == registered.judging_id,
-                    Verdict.unscored_reason.is_not(None),
-                )
-                .group_by(Verdict.unscored_reason)
-            )
-            .tuples()
-            .all()
+        query = (
+            select(Verdict.unscored_reason, func.count())
+            .where(Verdict.judging_id == registered.judging_id, Verdict.unscored_reason.is_not(None))
+            .group_by(Verdict.unscored_reason)
         )
+        reasons = {str(reason): int(count) for reason, count in session.execute(query)}
     unscored = sum(reasons.values())
     if not unscored:
         return Outcome("complete", "every criterion is scored")
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items(), key=str))
+    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
     if set(reasons) == {"no_check"}:
         return Outcome("complete", f"{unscored} criteria carry no machine check", unscored)
     return Outcome(

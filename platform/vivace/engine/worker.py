@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -88,19 +89,18 @@ class _Worker:
 
         DBOS.listen_queues(queues)
         DBOS.launch()
-        queue = Queue(self._database)
         try:
             for name in queues:
                 DBOS.register_queue(
                     name, worker_concurrency=1, polling_interval_sec=QUEUE_POLL_S, on_conflict="always_update"
                 )
-            self._look_after(queues, queue, until_empty)
+            with closing(Queue(self._database)) as queue:
+                self._look_after(queues, queue, until_empty)
         finally:
             self._stop.request()
             while self._alone.locked():
                 time.sleep(0.05)
             DBOS.destroy(workflow_completion_timeout_sec=5)
-            queue.close()
 
     def _look_after(self, queues: list[str], queue: Queue, until_empty: bool) -> None:
         """Bring dead workers' submissions back into the queue, until stopped."""

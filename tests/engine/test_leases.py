@@ -1,0 +1,215 @@
+"""Leases and claims, one rule at a time, with workers that are rows and not processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import select, update
+
+from engine import crowd
+from engine.lab import wait_until
+from vivace.engine import leases, submissions
+from vivace.engine.execution import StopSignal
+from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
+from vivace.engine.submissions import DEATHS_WITHOUT_PROGRESS, cancel, settle_dead_submissions
+from vivace.errors import LeaseLostError, UsageError
+from vivace.settings import Settings
+from vivace.store.database import Database
+from vivace.store.records import add_event
+from vivace.store.tables import Event, Run, Submission, Worker, now
+
+
+@pytest.fixture
+def database(database_url: str, tmp_path: Path) -> Iterator[Database]:
+    """A database with one run and a queued submission `s` for it."""
+    (run,) = crowd.prepare(database_url, 1, tmp_path / "home")
+    database = Database(database_url)
+    with database.write() as session:
+        session.add(Submission(id="s", run_id=run, judging_id=f"{run}.j", spec={}, queue="default", status="queued"))
+    yield database
+    database.close()
+
+
+def _claimed(database: Database, worker_id: str) -> bool:
+    submission = submissions._claim(database, "s", worker_id)
+    return (submission.status, submission.worker_id) == ("running", worker_id)
+
+
+def _silence(database: Database, worker_id: str) -> None:
+    """Let a worker's last sign of life, and its lease, be an hour ago."""
+    ago = now() - timedelta(hours=1)
+    with database.write() as session:
+        session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=ago))
+        session.execute(update(Run).where(Run.lease_owner == worker_id).values(lease_expires_at=ago))
+
+
+def _submission(database: Database) -> Submission:
+    with database.read() as session:
+        return session.get_one(Submission, "s")
+
+
+def _alive(database: Database, worker_id: str) -> bool:
+    with database.read() as session:
+        return is_alive(session, worker_id)
+
+
+def test_a_worker_is_alive_until_it_stops_or_falls_silent(database: Database) -> None:
+    worker = register_worker(database, [], 15)
+    assert _alive(database, worker)
+    _silence(database, worker)
+    assert not _alive(database, worker)
+    with Heartbeat(database, worker, 15) as heartbeat:
+        heartbeat.beat()
+        assert _alive(database, worker)
+    assert not _alive(database, worker)
+    assert not _alive(database, "a worker nobody wrote down")
+
+
+def test_a_zombie_and_a_reused_process_number_are_not_a_live_worker(database: Database) -> None:
+    worker = register_worker(database, [], 600)
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    with database.write() as session:
+        session.execute(
+            update(Worker)
+            .where(Worker.id == worker)
+            .values(pid=child.pid, process_started=leases._started(child.pid))
+        )
+    assert _alive(database, worker)
+    child.kill()
+    # Nobody has waited for it yet, so its number is still taken.
+    wait_until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE, "a zombie")
+    assert not _alive(database, worker)
+    child.communicate()
+    assert not _alive(database, worker)
+    with database.write() as session:
+        session.execute(update(Worker).where(Worker.id == worker).values(pid=1))
+    assert not _alive(database, worker), "process 1 runs, but it is not the one that was written down"
+
+
+def test_a_worker_of_another_machine_is_judged_by_its_signs_of_life_only(database: Database) -> None:
+    worker = register_worker(database, [], 15)
+    with database.write() as session:
+        session.execute(update(Worker).where(Worker.id == worker).values(host="elsewhere", pid=2**22))
+    assert _alive(database, worker)
+    _silence(database, worker)
+    assert not _alive(database, worker)
+
+
+def test_a_lease_is_refused_while_its_owner_lives_and_fences_it_once_taken(database: Database) -> None:
+    first, second = register_worker(database, [], 15), register_worker(database, [], 15)
+    held = try_lease(database, "run0", "s", first, 15)
+    assert isinstance(held, Lease)
+    assert try_lease(database, "run0", "s", second, 15) == first
+    with held.write() as session:
+        add_event(session, "by the first", run_id="run0")
+    _silence(database, first)
+    taken = try_lease(database, "run0", "s", second, 15)
+    assert isinstance(taken, Lease)
+    with pytest.raises(LeaseLostError), held.write() as session:
+        add_event(session, "by the first, too late", run_id="run0")
+    assert not held.renew()
+    assert not held.still_held()
+    held.release()
+    with taken.write() as session:
+        add_event(session, "by the second", run_id="run0")
+    taken.release()
+    assert isinstance(try_lease(database, "run0", "s", first, 15), Lease)
+    with database.read() as session:
+        said = list(session.scalars(select(Event.message).order_by(Event.id)))
+    assert said == ["by the first", f"taken over from {first}, which did not renew its lease", "by the second"]
+
+
+def test_a_submission_is_claimed_by_one_worker(database: Database) -> None:
+    first, second = register_worker(database, ["default"], 15), register_worker(database, ["default"], 15)
+    assert _claimed(database, first)
+    assert not _claimed(database, second)
+    submissions._end(database, "s", "complete", "every criterion is scored", second)
+    assert _submission(database).status == "running", "only its worker ends it"
+    submissions._end(database, "s", "complete", "every criterion is scored", first)
+    assert _submission(database).status == "complete"
+    assert not _claimed(database, second)
+
+
+def test_a_worker_that_lost_its_submission_cannot_end_or_start_it(database: Database) -> None:
+    first, second = register_worker(database, ["default"], 15), register_worker(database, ["default"], 15)
+    assert _claimed(database, first)
+    _silence(database, first)
+    assert settle_dead_submissions(database, ["default"], second) == ["s"]
+    assert _claimed(database, second)
+    submissions._end(database, "s", "failed", "it woke up with an error", first)
+    with pytest.raises(LeaseLostError):
+        submissions._start(_submission(database), database, first)
+    found = _submission(database)
+    assert (found.status, found.worker_id, found.message) == ("running", second, None)
+
+
+def test_a_submission_whose_run_another_submission_took_over_goes_back_into_the_queue(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = register_worker(database, ["default"], 15)
+
+    def lost(*_: object) -> None:
+        raise LeaseLostError("Run run0 was taken over by another process.")
+
+    monkeypatch.setattr(submissions, "_execute", lost)
+    settings = Settings(home=tmp_path / "home")
+    with Heartbeat(database, worker, 15) as heartbeat, pytest.raises(LeaseLostError):
+        submissions.execute_submission("s", database, settings, heartbeat, StopSignal())
+    found = _submission(database)
+    assert (found.status, found.worker_id) == ("queued", None)
+
+
+def test_a_worker_never_takes_itself_for_dead(database: Database) -> None:
+    worker = register_worker(database, ["default"], 15)
+    assert _claimed(database, worker)
+    _silence(database, worker)
+    assert settle_dead_submissions(database, ["default"], worker) == []
+    assert _submission(database).status == "running"
+
+
+def test_a_submission_that_kills_its_workers_is_given_up_in_the_end(database: Database) -> None:
+    for death in range(1, DEATHS_WITHOUT_PROGRESS + 1):
+        worker = register_worker(database, ["default"], 15)
+        assert _claimed(database, worker)
+        _silence(database, worker)
+        waiting = settle_dead_submissions(database, ["default"])
+        assert waiting == (["s"] if death < DEATHS_WITHOUT_PROGRESS else [])
+    found = _submission(database)
+    assert found.status == "failed"
+    assert found.message == "3 workers in a row stopped answering while they executed it"
+
+
+def test_cancelling_ends_what_nobody_executes_and_asks_who_does(database: Database) -> None:
+    worker = register_worker(database, ["default"], 15)
+    assert _claimed(database, worker)
+    lease = try_lease(database, "run0", "s", worker, 15)
+    assert isinstance(lease, Lease)
+    assert "will stop" in cancel(database, "run0")
+    assert lease.renew()
+    assert lease.cancel_requested
+    assert _submission(database).status == "running"
+    _silence(database, worker)
+    assert settle_dead_submissions(database, ["default"]) == []
+    assert _submission(database).status == "cancelled"
+    with pytest.raises(UsageError, match="has ended already"):
+        cancel(database, "s")
+    with pytest.raises(UsageError, match="no submission 'nobody'"):
+        cancel(database, "nobody")
+
+
+def test_a_run_executed_by_a_process_that_died_is_incomplete_and_not_queued(database: Database) -> None:
+    with database.write() as session:
+        session.execute(update(Submission).values(queue=None))
+    worker = register_worker(database, [], 15)
+    assert _claimed(database, worker)
+    _silence(database, worker)
+    assert settle_dead_submissions(database, None) == []
+    found = _submission(database)
+    assert found.status == "incomplete"
+    assert "the same command goes on where it stopped" in str(found.message)
