@@ -223,7 +223,9 @@ def test_a_server_that_never_ends_its_answer_is_given_up_after_the_timeout(answe
 
 
 @pytest.mark.parametrize(
-    "retry_after", ["0.2", "3600", "inf", "soon", formatdate(time.time() + 7200, usegmt=True), None]
+    "retry_after",
+    ["0.2", "3600", "inf", "soon", formatdate(time.time() + 7200, usegmt=True), None],
+    ids=["short", "long", "infinite", "no number", "date", "absent"],
 )
 def test_no_retry_after_keeps_a_run_from_ending(retry_after: str | None) -> None:
     headers = {"retry-after": retry_after} if retry_after else {}
