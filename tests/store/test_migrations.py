@@ -77,6 +77,25 @@ def test_an_old_database_is_refused_upgraded_and_keeps_its_rows(database: Databa
         assert session.query(tables.Judge).one().name == "kept"
 
 
+def test_foreign_keys_rest_while_migrating_and_hold_again_after(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rewriting a parent table on SQLite would otherwise delete its children."""
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL does not rewrite tables")
+    seen = []
+
+    def upgrade_and_look(config: Any, _revision: str) -> None:
+        seen.append(config.attributes["connection"].exec_driver_sql("PRAGMA foreign_keys").scalar())
+
+    migrate_to(database, "0001")
+    monkeypatch.setattr(migrate.command, "upgrade", upgrade_and_look)
+    migrate.upgrade(database)
+    with database.write() as session:
+        seen.append(session.scalar(text("PRAGMA foreign_keys")))
+    assert seen == [0, 1]
+
+
 def test_a_newer_database_and_a_foreign_one_are_told_apart(database: Database) -> None:
     with database.write() as session:
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))

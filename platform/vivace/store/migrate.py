@@ -50,16 +50,17 @@ def state(database: Database) -> State:
     if database.path is not None and not database.path.exists():
         return "missing"
     database.check_connection()
+    # Tables before the revision: a schema that another process completes in between must not look foreign.
+    tables = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
     found = revision(database)
     if found == head():
         return "current"
     if found is None:
-        tables = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
         return "foreign" if tables & OUR_TABLES or (tables and database.is_sqlite) else "empty"
     try:
         ScriptDirectory.from_config(_config()).get_revision(found)
     except CommandError:
-        return "newer" if set(inspect(database.engine).get_table_names()) >= OUR_TABLES else "foreign"
+        return "newer" if tables >= OUR_TABLES else "foreign"
     return "old"
 
 
@@ -89,10 +90,12 @@ def _state_before_writing(database: Database) -> State:
 
 def _run_migrations(database: Database) -> None:
     with database.engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
         if database.is_sqlite:
-            # Alembic rewrites SQLite tables; with foreign keys on, that would cascade into their children.
-            connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
-            connection.commit()
+            # Alembic rewrites SQLite tables; with foreign keys on, that would cascade into their children. The
+            # driver itself is told, because inside a transaction the pragma does nothing.
+            driver.execute("PRAGMA foreign_keys=OFF")
         with connection.begin():
             if not database.is_sqlite:
                 # Two processes that create the schema at once: the second waits, and then finds it there.
@@ -101,8 +104,7 @@ def _run_migrations(database: Database) -> None:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         if database.is_sqlite:
-            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
-            connection.commit()
+            driver.execute("PRAGMA foreign_keys=ON")
 
 
 def open_for_writing(settings: Settings) -> Database:
