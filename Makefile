@@ -12,7 +12,8 @@ serve: .venv/base.stamp  ## the leaderboard in the browser
 
 test: .venv/dev.stamp  ## all tests
 	scripts/test-tools
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/engine
+	$(BIN)/python -m pytest tests/engine  # these start crowds of processes of their own, and stop some
 
 lint: .venv/dev.stamp  ## style, types, and who may import whom
 	$(BIN)/ruff check .

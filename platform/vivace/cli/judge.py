@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vivace.spec import RunSpec
     from vivace.store.database import Database
 
-app = typer.Typer(help="Judge recorded replies again; calibrate, attack and re-test a judge.", no_args_is_help=True)
+app = typer.Typer(help="Judges: run again, calibrate, attack, drift.", no_args_is_help=True)
 
 JudgeOption = Annotated[
     str | None, typer.Option("--judge", help="adapter:name, or checks.", show_default="litellm:openai/o4-mini")
