@@ -74,6 +74,9 @@ def submit(
     registered = run.register(database, Artifacts(settings.artifacts), force=force)
     with database.write() as session:
         submission_id = _reusable(session, registered, queue) or _new_submission(session, registered, spec, queue)
+        if queue is None:
+            # The same work under the settings of this very command: its concurrency, its time-outs.
+            session.get_one(Submission, submission_id).spec = spec.as_json()
     return database, run, submission_id
 
 
