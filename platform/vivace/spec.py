@@ -45,12 +45,35 @@ class RunSpec(BaseModel):
     card: str | None = None
     """A YAML file that describes the model: name, organisation, size, open_weights, licence, description."""
     audio: Literal["16k", "original", "transcript"] = "16k"
+    output: Literal["text", "audio"] | None = None
+    """What the model answers with; None is the adapter's own way (text, and speech over the realtime API)."""
+    voice: str | None = Field(default=None, min_length=1)
+    """The provider's name of the voice that speaks the answer."""
+    transcriber: str | None = Field(default=None, min_length=1)
+    """What writes down spoken answers, `adapter:name`; None is the API's own transcript."""
+    hear: bool = True
+    """Whether an audio run begins with the hearing check."""
+    repeats: int = Field(default=1, ge=1, le=100)
+    """Replies generated to each conversation."""
+    votes: int = Field(default=1, ge=1, le=99)
+    """Times that each judge is asked about each criterion; the majority decides."""
     items: list[str] | None = Field(default=None, min_length=1)
     limit: int | None = Field(default=None, ge=1)
     concurrency: int = Field(default=8, ge=1, le=512)
     timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
     """Seconds for one try of one call."""
     retries: int = Field(default=3, ge=0, le=100)
+    requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """At most so many calls to the model in a minute."""
+    tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    judge_requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    judge_tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    max_cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """US dollars that the run's calls may cost in all; reaching it stops the run, to be resumed."""
+    max_errors: int | None = Field(default=None, ge=1)
+    """Failed calls (after all tries) that stop this execution, to be resumed."""
+    cache: bool = False
+    """Whether answers given earlier to the same request are taken from the response cache."""
 
     def as_json(self) -> dict[str, Any]:
         """The spec as it is stored and read back."""

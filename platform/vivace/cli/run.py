@@ -11,6 +11,13 @@ import typer
 from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, say, settings_of
 
 
+class OutputChoice(StrEnum):
+    """What the model answers with."""
+
+    TEXT = "text"
+    AUDIO = "audio"
+
+
 class AudioChoice(StrEnum):
     """The form in which user turns are sent."""
 
@@ -44,6 +51,27 @@ def run(
     audio: Annotated[
         AudioChoice | None, typer.Option("--audio", help="What is sent of a user turn.", show_default="16k")
     ] = None,
+    output: Annotated[
+        OutputChoice | None,
+        typer.Option("--output", help="What the model answers with.", show_default="the adapter's own way"),
+    ] = None,
+    voice: Annotated[str | None, typer.Option("--voice", help="The voice that speaks the answers.")] = None,
+    transcriber: Annotated[
+        str | None,
+        typer.Option(
+            "--transcriber", help="Writes down spoken answers, adapter:name.", show_default="the API's own transcript"
+        ),
+    ] = None,
+    hear: Annotated[
+        bool | None,
+        typer.Option("--hear/--no-hear", help="Check first that audio is heard.", show_default="hear"),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option("--repeats", help="Replies to each conversation.", show_default="1")
+    ] = None,
+    votes: Annotated[
+        int | None, typer.Option("--votes", help="Verdicts of each judge on each criterion.", show_default="1")
+    ] = None,
     items: Annotated[str | None, typer.Option("--items", help="Conversations by id: ID,ID,…")] = None,
     limit: Annotated[int | None, typer.Option("--limit", help="Only the first N conversations.")] = None,
     concurrency: Annotated[
@@ -54,6 +82,28 @@ def run(
     ] = None,
     retries: Annotated[
         int | None, typer.Option("--retries", help="Further tries of a failed call.", show_default="3")
+    ] = None,
+    requests_per_minute: Annotated[
+        float | None, typer.Option("--requests-per-minute", help="At most so many calls to the model.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None, typer.Option("--tokens-per-minute", help="At most so many tokens to and from the model.")
+    ] = None,
+    judge_requests_per_minute: Annotated[
+        float | None, typer.Option("--judge-requests-per-minute", help="The same, for the judge.")
+    ] = None,
+    judge_tokens_per_minute: Annotated[
+        float | None, typer.Option("--judge-tokens-per-minute", help="The same, for the judge.")
+    ] = None,
+    max_cost: Annotated[
+        float | None, typer.Option("--max-cost", help="Stop, to be resumed, at so many US dollars in all.")
+    ] = None,
+    max_errors: Annotated[
+        int | None, typer.Option("--max-errors", help="Stop, to be resumed, after so many failed calls.")
+    ] = None,
+    cache: Annotated[
+        bool | None,
+        typer.Option("--cache/--no-cache", help="Take answers given earlier to the same.", show_default="no-cache"),
     ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the spec, a.b=c. Repeatable.")
@@ -80,11 +130,24 @@ def run(
         "judge-api-base": judge_api_base,
         "card": card and str(card),
         "audio": audio and audio.value,
+        "output": output and output.value,
+        "voice": voice,
+        "transcriber": transcriber,
+        "hear": hear,
+        "repeats": repeats,
+        "votes": votes,
         "items": items,
         "limit": limit,
         "concurrency": concurrency,
         "timeout": timeout,
         "retries": retries,
+        "requests-per-minute": requests_per_minute,
+        "tokens-per-minute": tokens_per_minute,
+        "judge-requests-per-minute": judge_requests_per_minute,
+        "judge-tokens-per-minute": judge_tokens_per_minute,
+        "max-cost": max_cost,
+        "max-errors": max_errors,
+        "cache": cache,
     }
     spec = execution.spec_from(config, flags, model_arg, judge_arg, assignments)
     settings = settings_of(home, database)

@@ -17,9 +17,13 @@ class CallRecord:
     seconds: float
     input_tokens: int | None = None
     output_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    """Of the input tokens, those that are audio, where the server says so; a local model's audio frames."""
     cost_usd: float | None = None
     error: Unscored | None = None
     detail: str | None = None
+    cached: bool = False
+    """Answered from the response cache; nothing was sent."""
 
 
 _calls: ContextVar[list[CallRecord] | None] = ContextVar("calls", default=None)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -142,6 +143,8 @@ class Conversation(Base):
     """The dataset's own id."""
     position: Mapped[int]
     axis: Mapped[str]
+    speaker: Mapped[str | None]
+    """Who speaks its user turns, where the data say so."""
 
 
 class Turn(Base):
@@ -191,7 +194,10 @@ class Run(Base):
     method: Mapped[str | None]
     input_form: Mapped[str]
     """`audio-16k`, `audio-original` or `transcript`."""
+    output_form: Mapped[str] = mapped_column(String(16), default="text", server_default="text")
+    """`text` or `audio`: what the model was asked to answer with."""
     repeats: Mapped[int] = mapped_column(default=1)
+    """Replies generated to each conversation."""
     items: Mapped[list[str]]
     """The conversations planned, by the dataset's ids, in order."""
     limited: Mapped[bool]
@@ -200,6 +206,8 @@ class Run(Base):
     status: Mapped[str] = mapped_column(String(16), default="open")
     """`open`, or `generated` once every planned reply is recorded."""
     manifest: Mapped[dict[str, Any]]
+    hearing: Mapped[dict[str, Any] | None]
+    """How the hearing check came out, with its probes; null where none was made."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     retracted_at: Mapped[datetime | None]
     retraction_reason: Mapped[str | None] = mapped_column(Text)
@@ -315,10 +323,16 @@ class Attempt(Base):
     conversation_id: Mapped[int | None] = mapped_column(ForeignKey("conversation.id"))
     criterion_id: Mapped[int | None] = mapped_column(ForeignKey("criterion.id"))
     stage: Mapped[str] = mapped_column(String(16))
-    """`generate` or `judge`."""
+    """`hear`, `generate`, `transcribe` or `judge`."""
     seconds: Mapped[float]
     input_tokens: Mapped[int | None]
     output_tokens: Mapped[int | None]
+    input_audio_tokens: Mapped[int | None]
+    """Of the input tokens, those that the server counts as audio (or a local model's audio frames)."""
+    audio_seconds: Mapped[float | None]
+    """Seconds of recordings that the call sent."""
+    cached: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Answered from the response cache: nothing was sent."""
     cost_usd: Mapped[float | None]
     error: Mapped[str | None]
     """The reason code of a failed call; null for one that succeeded."""

@@ -20,7 +20,9 @@ from vivace.tracks.base import Registered
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.track import read_card, register_run, score_judging
+from vivace.tracks.dialogue.registration import register_run
+from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.track import read_card
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.judges import JudgeCard
 from vivace_rubrics.parsing import storable

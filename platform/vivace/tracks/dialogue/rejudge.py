@@ -19,7 +19,8 @@ from vivace.store.database import Database
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.judging import open_judge
-from vivace.tracks.dialogue.track import DialogueItem, DialogueRun, register_judging
+from vivace.tracks.dialogue.registration import register_judging
+from vivace.tracks.dialogue.track import DialogueItem, DialogueRun
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
 
 RECORDED = "recorded:"

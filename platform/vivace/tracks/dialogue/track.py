@@ -9,13 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import case, delete, func, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.audio.convert import AudioForm, EncodedAudio, for_model
 from vivace.errors import UsageError
-from vivace.manifest import fingerprint, hardware, manifest
-from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenTurn, SystemUnderTest
+from vivace.models.base import ModelReply, Prompt, SpokenTurn, SystemUnderTest
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
 from vivace.models.registry import open_system
@@ -23,18 +22,16 @@ from vivace.spec import RunSpec, read_yaml
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
-from vivace.store.records import ensure, insert
+from vivace.store.records import insert
 from vivace.tracks.base import Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
-from vivace.tracks.dialogue.judging import OFFICIAL_JUDGE, OpenJudge, open_judge
-from vivace.tracks.dialogue.readers import PINNED_REVISIONS, open_conversations
-from vivace.tracks.dialogue.scoring import ScoreRow, Tally, score_conversations
+from vivace.tracks.dialogue.judging import OpenJudge, open_judge
+from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.registration import TRACK, register_run
+from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Unscored, Verdict
-from vivace_rubrics.judges import JudgeCard
 
-TRACK = "audio-multichallenge"
-OFFICIAL_COVERAGE = 0.99
 CARD_KEYS = ("name", "organisation", "size", "open_weights", "licence", "description")
 
 RETRYABLE = tuple(reason.value for reason in Unscored if reason is not Unscored.NO_CHECK)
@@ -404,180 +401,3 @@ def read_card(path: Path) -> dict[str, Any]:
             kind = "true or false" if key == "open_weights" else "text"
             raise UsageError(f"The card '{path}' must give '{key}' as {kind}, not {value!r}.")
     return {key: card[key] for key in CARD_KEYS if card.get(key) is not None}
-
-
-def register_run(
-    session: Session,
-    *,
-    dataset: tables.Dataset,
-    identity: ModelIdentity,
-    card: dict[str, Any],
-    judge: JudgeCard | None,
-    items: list[str],
-    form: str,
-    limited: bool,
-    force: bool = False,
-    imported: bool = False,
-    run_id: str | None = None,
-) -> Registered:
-    """Write or find the rows of one run and its judging.
-
-    Args:
-        force: a new run beside the one of the same identity.
-        run_id: the run it must turn out to be, when it was submitted earlier.
-
-    Raises:
-        UsageError: the run was retracted, or is not the one that was submitted.
-    """
-    model = ensure(
-        session,
-        tables.Model,
-        {"fingerprint": identity.fingerprint},
-        {
-            "target": identity.target,
-            "adapter": identity.adapter,
-            "name": identity.name,
-            "address": identity.address,
-            "parameters": identity.parameters,
-        },
-    )
-    for key, value in card.items():
-        setattr(model, key, str(value) if key == "size" else value)
-    machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(hardware())}, {"details": hardware()})
-    run_identity = fingerprint([TRACK, dataset.fingerprint, items, identity.fingerprint, form, None, 1, imported])
-    ordinal = _ordinal(session, run_identity, force, run_id)
-    run = ensure(
-        session,
-        tables.Run,
-        {"identity": run_identity, "ordinal": ordinal},
-        {
-            "id": run_identity[:12] + (f"-{ordinal + 1}" if ordinal else ""),
-            "track": TRACK,
-            "dataset_id": dataset.id,
-            "model_id": model.id,
-            "hardware_id": machine.id,
-            "input_form": form,
-            "items": items,
-            "limited": limited,
-            "imported": imported,
-            "manifest": manifest(),
-        },
-    )
-    if run.retracted_at is not None:
-        raise UsageError(
-            f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); "
-            "use --force for a new run."
-        )
-    return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
-
-
-def register_judging(session: Session, run_id: str, judge: JudgeCard) -> Registered:
-    """Write or find the rows of a judge and of its judging of a run."""
-    judge_row = ensure(
-        session,
-        tables.Judge,
-        {"fingerprint": judge.fingerprint},
-        {
-            "target": judge.target,
-            "name": judge.name,
-            "address": judge.address,
-            "prompt_name": judge.prompt.name if judge.prompt else None,
-            "prompt_sha256": judge.prompt.sha256 if judge.prompt else None,
-            "prompt": judge.prompt.text if judge.prompt else None,
-            "parameters": dict(judge.parameters),
-            "parser_version": judge.parser_version,
-        },
-    )
-    judging = ensure(
-        session,
-        tables.Judging,
-        {"run_id": run_id, "judge_id": judge_row.id, "votes": 1},
-        {"id": f"{run_id}.{judge.fingerprint[:8]}", "unofficial_reasons": []},
-    )
-    return Registered(run_id, judging.id)
-
-
-def _ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:
-    if run_id is not None:
-        submitted = session.get(tables.Run, run_id)
-        if submitted is None or submitted.identity != identity:
-            raise UsageError(
-                "A file that this run reads (data, replies, or card) has changed since it was submitted; "
-                "submit it again."
-            )
-        return submitted.ordinal
-    newest = session.scalar(select(func.max(tables.Run.ordinal)).where(tables.Run.identity == identity))
-    if newest is None:
-        return 0
-    return newest + 1 if force else newest
-
-
-def score_judging(session: Session, judging_id: str) -> None:
-    """Replace a judging's scores by what its recorded verdicts say now, and end it."""
-    judging = session.get_one(tables.Judging, judging_id)
-    run = session.get_one(tables.Run, judging.run_id)
-    rows = score_conversations(_tallies(session, run, judging_id))
-    session.execute(delete(tables.Score).where(tables.Score.judging_id == judging_id))
-    session.add_all(tables.Score(judging_id=judging_id, **vars(row)) for row in rows)
-    reasons = _unofficial_reasons(session, run, judging, rows)
-    session.execute(update(tables.Run).where(tables.Run.id == run.id).values(status="generated"))
-    judging.official, judging.unofficial_reasons = not reasons, reasons
-    judging.status, judging.ended_at = "ended", tables.now()
-
-
-def _tallies(session: Session, run: tables.Run, judging_id: str) -> list[Tally]:
-    """One tally for each conversation planned, whether anything is recorded of it or not."""
-    verdict, criterion, reply = tables.Verdict, tables.Criterion, tables.Reply
-    query = (
-        select(
-            tables.Conversation.external_id,
-            tables.Conversation.axis,
-            func.count(criterion.id),
-            func.sum(case((verdict.met.is_(True), 1), else_=0)),
-            func.sum(case((verdict.met.is_(False), 1), else_=0)),
-        )
-        .join(criterion, criterion.conversation_id == tables.Conversation.id)
-        .outerjoin(
-            reply,
-            (reply.conversation_id == tables.Conversation.id) & (reply.run_id == run.id) & (reply.repeat == 0),
-        )
-        .outerjoin(
-            verdict,
-            (verdict.criterion_id == criterion.id)
-            & (verdict.reply_id == reply.id)
-            & (verdict.judging_id == judging_id)
-            & (verdict.vote == 0),
-        )
-        .where(tables.Conversation.dataset_id == run.dataset_id)
-        .group_by(tables.Conversation.external_id, tables.Conversation.axis)
-    )
-    planned = set(run.items)
-    return [
-        Tally(axis, int(met), int(not_met), int(count) - int(met) - int(not_met))
-        for external_id, axis, count, met, not_met in session.execute(query)
-        if external_id in planned
-    ]
-
-
-def _unofficial_reasons(
-    session: Session, run: tables.Run, judging: tables.Judging, rows: Sequence[ScoreRow]
-) -> list[str]:
-    """Why a judging is not official; empty where it is."""
-    dataset = session.get_one(tables.Dataset, run.dataset_id)
-    model = session.get_one(tables.Model, run.model_id)
-    judge = session.get_one(tables.Judge, judging.judge_id)
-    coverage = next(row.value for row in rows if row.metric == "coverage" and row.slice == "")
-    own_prompt = judge.prompt_name == "dataset" and judge.address is None
-    conditions = {
-        "imported, not run here": run.imported,
-        "recorded replies, not generated here": model.adapter == "replay" and not run.imported,
-        "the data are not the public dataset at its pinned revision": PINNED_REVISIONS.get(dataset.name)
-        != dataset.revision,
-        "a part of the data": run.limited,
-        "transcripts instead of audio": run.input_form == "transcript",
-        "the judge is not the track's own": judge.target != OFFICIAL_JUDGE or not own_prompt,
-        f"coverage below {OFFICIAL_COVERAGE:.0%}": coverage is None or coverage < OFFICIAL_COVERAGE,
-        "code with uncommitted changes": bool((run.manifest.get("code") or {}).get("dirty")),
-        "its hearing was not checked": run.input_form != "transcript",
-    }
-    return [reason for reason, holds in conditions.items() if holds]

@@ -1,0 +1,124 @@
+"""Writing or finding the rows of a run, its model, its judge and its judging."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from vivace.errors import UsageError
+from vivace.manifest import fingerprint, hardware, manifest
+from vivace.models.base import ModelIdentity
+from vivace.store import tables
+from vivace.store.records import ensure
+from vivace.tracks.base import Registered
+from vivace_rubrics.judges import JudgeCard
+
+TRACK = "audio-multichallenge"
+
+
+def register_run(
+    session: Session,
+    *,
+    dataset: tables.Dataset,
+    identity: ModelIdentity,
+    card: dict[str, Any],
+    judge: JudgeCard | None,
+    items: list[str],
+    form: str,
+    limited: bool,
+    force: bool = False,
+    imported: bool = False,
+    run_id: str | None = None,
+) -> Registered:
+    """Write or find the rows of one run and its judging.
+
+    Args:
+        force: a new run beside the one of the same identity.
+        run_id: the run it must turn out to be, when it was submitted earlier.
+
+    Raises:
+        UsageError: the run was retracted, or is not the one that was submitted.
+    """
+    model = ensure(
+        session,
+        tables.Model,
+        {"fingerprint": identity.fingerprint},
+        {
+            "target": identity.target,
+            "adapter": identity.adapter,
+            "name": identity.name,
+            "address": identity.address,
+            "parameters": identity.parameters,
+        },
+    )
+    for key, value in card.items():
+        setattr(model, key, str(value) if key == "size" else value)
+    machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(hardware())}, {"details": hardware()})
+    run_identity = fingerprint([TRACK, dataset.fingerprint, items, identity.fingerprint, form, None, 1, imported])
+    ordinal = _ordinal(session, run_identity, force, run_id)
+    run = ensure(
+        session,
+        tables.Run,
+        {"identity": run_identity, "ordinal": ordinal},
+        {
+            "id": run_identity[:12] + (f"-{ordinal + 1}" if ordinal else ""),
+            "track": TRACK,
+            "dataset_id": dataset.id,
+            "model_id": model.id,
+            "hardware_id": machine.id,
+            "input_form": form,
+            "items": items,
+            "limited": limited,
+            "imported": imported,
+            "manifest": manifest(),
+        },
+    )
+    if run.retracted_at is not None:
+        raise UsageError(
+            f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); "
+            "use --force for a new run."
+        )
+    return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
+
+
+def register_judging(session: Session, run_id: str, judge: JudgeCard) -> Registered:
+    """Write or find the rows of a judge and of its judging of a run."""
+    judge_row = ensure(
+        session,
+        tables.Judge,
+        {"fingerprint": judge.fingerprint},
+        {
+            "target": judge.target,
+            "name": judge.name,
+            "address": judge.address,
+            "prompt_name": judge.prompt.name if judge.prompt else None,
+            "prompt_sha256": judge.prompt.sha256 if judge.prompt else None,
+            "prompt": judge.prompt.text if judge.prompt else None,
+            "parameters": dict(judge.parameters),
+            "parser_version": judge.parser_version,
+        },
+    )
+    judging = ensure(
+        session,
+        tables.Judging,
+        {"run_id": run_id, "judge_id": judge_row.id, "votes": 1},
+        {"id": f"{run_id}.{judge.fingerprint[:8]}", "unofficial_reasons": []},
+    )
+    return Registered(run_id, judging.id)
+
+
+def _ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:
+    if run_id is not None:
+        submitted = session.get(tables.Run, run_id)
+        if submitted is None or submitted.identity != identity:
+            raise UsageError(
+                "A file that this run reads (data, replies, or card) has changed since it was submitted; "
+                "submit it again."
+            )
+        return submitted.ordinal
+    newest = session.scalar(select(func.max(tables.Run.ordinal)).where(tables.Run.identity == identity))
+    if newest is None:
+        return 0
+    return newest + 1 if force else newest
