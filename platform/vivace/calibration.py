@@ -27,9 +27,8 @@ from vivace.statistics.intervals import wilson
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.verdicts import JudgingCard, judging_card, verdicts
-from vivace.tracks.dialogue.conversations import ConversationSet
 from vivace.tracks.dialogue.judging import OpenJudge, open_judge
-from vivace.tracks.dialogue.rejudge import NoTable, recorded_run
+from vivace.tracks.dialogue.rejudge import recorded_run
 from vivace_rubrics.attacks import ATTACKS, CONTROL_MET, CONTROL_NOT_MET, CONTROLS, EXCHANGES, Attack
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
 from vivace_rubrics.parsing import storable
@@ -197,7 +196,7 @@ def open_instrument(spec: RunSpec, own_prompt: str | None) -> OpenJudge:
     Raises:
         UsageError: there is no such judge, or its prompt cannot be used.
     """
-    return open_judge(spec, ConversationSet(spec.data, spec.data, (), False, own_prompt, NoTable()))
+    return open_judge(spec, own_prompt)
 
 
 def ask(judge: OpenJudge, questions: Sequence[Question], concurrency: int) -> list[Verdict]:
@@ -321,7 +320,7 @@ def recorded_verdicts(database: Database, identifier: str) -> Recorded:
     judged = verdicts(database, card)
     questions = {}
     for conversation in run.conversations.conversations:
-        text = run.replies[conversation.id].text
+        text = run.replies[conversation.id, 0].text
         for number, met in sorted(judged[conversation.id][1].items()):
             if met is not None and text is not None:
                 question = Question(conversation.exchanges, text, conversation.criteria[number])

@@ -53,6 +53,8 @@ class RunSpec(BaseModel):
     """What writes down spoken answers, `adapter:name`; None is the API's own transcript."""
     hear: bool = True
     """Whether an audio run begins with the hearing check."""
+    digits: str | None = Field(default=None, min_length=1)
+    """A folder of spoken digits for the hearing check, in place of the voiced ones."""
     repeats: int = Field(default=1, ge=1, le=100)
     """Replies generated to each conversation."""
     votes: int = Field(default=1, ge=1, le=99)
@@ -87,7 +89,7 @@ class RunSpec(BaseModel):
         adapter, _, name = self.model.partition(":")
         if name and (adapter == "replay" or (adapter == "local" and Path(name).exists())):
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
-        for key in ("judge_prompt", "card"):
+        for key in ("judge_prompt", "card", "digits"):
             value = getattr(self, key)
             if value is not None:
                 changes[key] = str(Path(value).absolute())

@@ -44,6 +44,8 @@ class Unscored(StrEnum):
     """A recorded run brings nothing for this conversation or criterion."""
     NO_CHECK = "no_check"
     """The criterion carries no machine check, and the judge is `checks`."""
+    NO_MAJORITY = "no_majority"
+    """Of several votes, no more than half say the same."""
 
 
 @dataclass(frozen=True)

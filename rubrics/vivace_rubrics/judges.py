@@ -75,7 +75,8 @@ class LanguageModelJudge:
     async def judge(self, exchanges: Sequence[Exchange], reply: str, criterion: Criterion) -> Verdict:
         """Ask for this criterion, and read the answer."""
         assert self.card.prompt is not None
-        prompt = self.card.prompt.fill(grading_history(exchanges, reply), criterion.text)
+        turns = sum(bool(exchange.user and exchange.user.strip()) for exchange in exchanges)
+        prompt = self.card.prompt.fill(grading_history(exchanges, reply), criterion.text, turns)
         verdict = Verdict(None, "The judge was not asked.", Unscored.NOT_RECORDED)
         for _ in range(self.readable_tries):
             answer = await self.asker.ask(prompt)
@@ -93,6 +94,19 @@ def language_model_card(
     """The card of a language model as a judge."""
     pairs = tuple(sorted((key, json.dumps(value, sort_keys=True)) for key, value in parameters.items()))
     return JudgeCard(target, name, PARSER_VERSION, address, prompt, pairs)
+
+
+def ensemble_card(members: Sequence[JudgeCard]) -> JudgeCard:
+    """The card of several judges of whom the majority decides; their order does not count."""
+    members = sorted(members, key=lambda card: (card.target, card.fingerprint))
+    prompts = {card.prompt for card in members}
+    return JudgeCard(
+        target=",".join(card.target for card in members),
+        name=" + ".join(card.name for card in members),
+        parser_version="+".join(sorted({card.parser_version for card in members})),
+        prompt=prompts.pop() if len(prompts) == 1 else None,
+        parameters=(("members", json.dumps([card.fingerprint for card in members])),),
+    )
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def judged(asker: Scripted, tries: int = 3) -> Verdict:
 def test_one_criterion_is_one_question() -> None:
     asker = Scripted(NOT_MET)
     assert judged(asker) == Verdict(False, "No.")
-    assert asker.prompts == [VIVACE_PROMPT.fill("User: Hi\n\nAssistant: Hello", "Greets")]
+    assert asker.prompts == [VIVACE_PROMPT.fill("User: Hi\n\nAssistant: Hello", "Greets", 1)]
 
 
 def test_an_unreadable_answer_is_asked_for_again_in_the_same_words() -> None:
@@ -72,7 +72,7 @@ def card_with(**changes: Any) -> JudgeCard:
     [
         {"target": "litellm:openai/k"},
         {"address": "http://127.0.0.1:1/v1"},
-        {"prompt": JudgePrompt("vivace-1", VIVACE_PROMPT.text + " ")},
+        {"prompt": JudgePrompt("vivace-2", VIVACE_PROMPT.text + " ")},
         {"parameters": {"a": 2}},
         {"parameters": {"a": 1, "b": None}},
         {"parameters": {}},

@@ -1,10 +1,18 @@
-"""`vivace doctor`: what is there, what is missing, and what to do about it."""
+"""`vivace doctor`: what is there, what is missing, and what to do about it; and whether a model hears."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, settings_of
+import typer
+
+from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+
+if TYPE_CHECKING:
+    from vivace.models.hearing import Hearing
+    from vivace.spec import RunSpec
 
 COLUMNS = {
     "": lambda row: {"ok": "✓", "missing": "–", "broken": "✗"}[row["state"]],
@@ -12,17 +20,62 @@ COLUMNS = {
     "found": lambda row: row["found"],
 }
 
+PROBE_COLUMNS = {
+    "": lambda row: "–" if not row["numbers"] else "✓" if set(row["heard"]) == set(row["asked"]) else "✗",
+    "conversation": lambda row: row["kind"],
+    "spoken": lambda row: " ".join(row["numbers"]) or "silence",
+    "asked for": lambda row: "all" if len(row["asked"]) == max(1, len(row["numbers"])) else f"turn {row['asked'][0]}",
+    "answer": lambda row: " ".join((row["answer"] or f"({row['unscored']}: {row['detail']})").split())[:100],
+    "audio s": lambda row: f"{row['audio_seconds']:.1f}",
+    "audio tokens": lambda row: "–" if row["audio_tokens"] is None else str(row["audio_tokens"]),
+}
+
 
 def doctor(
+    hear: Annotated[
+        str | None,
+        typer.Option("--hear", metavar="TARGET", help="Find out whether this model, adapter:name, hears recordings."),
+    ] = None,
+    turns: Annotated[int, typer.Option("--turns", min=1, max=8, help="User turns with a recording, for --hear.")] = 3,
+    api_base: Annotated[
+        str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server, for --hear.")
+    ] = None,
+    model_arg: Annotated[
+        list[str] | None, typer.Option("--model-arg", help="A generation parameter, k=v, for --hear. Repeatable.")
+    ] = None,
+    digits: Annotated[
+        Path | None, typer.Option("--digits", help="Spoken digits for --hear: a folder of DIGIT_SPEAKER_N.wav.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds for one try of a call, for --hear.", show_default="120")
+    ] = None,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
     """Check what is installed and set up. Exit code 1 if something is broken.
 
-    Python, packages, database, audio, GPU, keys and folders.
+    Python, packages, database, audio, GPU, keys and folders. With --hear TARGET, whether a model hears: exit
+    code 0 if it does, 1 if it does not, 3 if it could not be found out.
     """
-    import typer
+    if hear is not None:
+        from vivace.cli.execution import spec_from
+
+        flags = {
+            "track": "audio-multichallenge",
+            "data": "hearing check",
+            "model": hear,
+            "api-base": api_base,
+            "digits": digits and str(digits),
+            "timeout": timeout,
+        }
+        found = _hearing(spec_from(None, flags, model_arg, None, None), turns)
+        if format is Format.JSON:
+            typer.echo(json.dumps({"target": hear, **found.as_json()}, indent=2, ensure_ascii=False))
+        else:
+            print_rows([vars(probe) for probe in found.probes], format, PROBE_COLUMNS)
+        say(found.sentence())
+        raise typer.Exit({"passed": 0, "failed": 1}.get(found.outcome, 3))
 
     from vivace.diagnosis import diagnose
 
@@ -30,3 +83,28 @@ def doctor(
     print_rows(rows, format, COLUMNS)
     if any(row["state"] == "broken" for row in rows):
         raise typer.Exit(1)
+
+
+def _hearing(spec: RunSpec, turns: int) -> Hearing:
+    """Put the hearing check to the model of a spec; nothing is stored."""
+    import asyncio
+
+    from vivace.audio.digits import VOICED, read_digits
+    from vivace.errors import UsageError
+    from vivace.models.chat import ChatOptions
+    from vivace.models.hearing import asking, check_hearing
+    from vivace.models.registry import open_system
+
+    system = open_system(spec.model, spec.model_arg, ChatOptions(spec.api_base, spec.timeout, spec.retries))
+    if system.identity.adapter == "replay":
+        raise UsageError("replay: holds recorded replies and hears nothing; name a model that can be asked.")
+    spoken = read_digits(Path(spec.digits) if spec.digits else VOICED)
+
+    async def check() -> Hearing:
+        try:
+            await system.preflight()
+            return await check_hearing(asking(system), turns, spoken)
+        finally:
+            await system.close()
+
+    return asyncio.run(check())

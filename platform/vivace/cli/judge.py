@@ -58,6 +58,9 @@ def run(
     concurrency: ConcurrencyOption = None,
     timeout: TimeoutOption = None,
     retries: RetriesOption = None,
+    votes: Annotated[
+        int | None, typer.Option("--votes", help="Verdicts of each judge on each criterion.", show_default="1")
+    ] = None,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Try again verdicts that are recorded as unscored.")
     ] = False,
@@ -81,7 +84,7 @@ def run(
     opened.close()
     if run_id is None:
         raise UsageError(f"There is no run '{run}'; `vivace leaderboard --format json` shows the ids.")
-    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
+    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries) | {"votes": votes}
     spec = _spec(RECORDED + run_id, flags, judge_arg)
     if dry_run:
         execution.show_plan(spec, settings, format)
@@ -245,6 +248,8 @@ def drift(
     if judge is None:
         if recorded.judge.target.startswith("import:"):
             raise UsageError(f"The verdicts of {recorded.judging} come from elsewhere; name a judge with --judge.")
+        if "," in recorded.judge.target:
+            raise UsageError(f"{recorded.judging} was judged by several; name one of them with --judge.")
         flags["judge"] = recorded.judge.target
         flags["judge-api-base"] = judge_api_base or recorded.judge.address
         flags["judge-arg"] = {key: json.loads(value) for key, value in recorded.judge.parameters.items()}

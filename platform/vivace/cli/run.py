@@ -66,6 +66,9 @@ def run(
         bool | None,
         typer.Option("--hear/--no-hear", help="Check first that audio is heard.", show_default="hear"),
     ] = None,
+    digits: Annotated[
+        Path | None, typer.Option("--digits", help="Spoken digits for that check: a folder of DIGIT_SPEAKER_N.wav.")
+    ] = None,
     repeats: Annotated[
         int | None, typer.Option("--repeats", help="Replies to each conversation.", show_default="1")
     ] = None,
@@ -134,6 +137,7 @@ def run(
         "voice": voice,
         "transcriber": transcriber,
         "hear": hear,
+        "digits": digits and str(digits),
         "repeats": repeats,
         "votes": votes,
         "items": items,

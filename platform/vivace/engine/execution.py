@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
 from vivace.engine.leases import Lease
-from vivace.errors import LeaseLostError
+from vivace.errors import IncompleteError, LeaseLostError
+from vivace.models.calls import CallRecord
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.tracks.base import PreparedRun, Registered, StoppedError, finish_all
@@ -60,11 +62,53 @@ class StopSignal:
         return StopSignal(self)
 
 
-class Bench:
-    """The workbench of one execution: call slots, and fenced writes in one thread."""
+@dataclass
+class Limits:
+    """What one execution may cost and how often its calls may fail, and how much of that is used up."""
 
-    def __init__(self, lease: Lease, artifacts: Artifacts, concurrency: int, stop: StopSignal) -> None:
+    max_cost: float | None = None
+    """US dollars, of all of the run's calls, those of earlier executions too."""
+    max_errors: int | None = None
+    """Calls that fail in this execution, after all their tries."""
+    cost: float = 0.0
+    errors: int = 0
+
+    def note(self, calls: Sequence[CallRecord]) -> None:
+        """Count what calls took: every try costs, and what the last one brought is how it ended."""
+        self.cost += sum(call.cost_usd or 0.0 for call in calls)
+        self.errors += bool(calls) and calls[-1].error is not None
+
+    @property
+    def reached(self) -> str | None:
+        """The limit that is used up, in a sentence; None while there is room."""
+        if self.max_cost is not None and self.cost >= self.max_cost:
+            return (
+                f"Stopped at the cost cap: the run's calls have cost ${self.cost:.4f} of ${self.max_cost:g}; what is "
+                "recorded stays, and the same command with a higher --max-cost goes on."
+            )
+        if self.max_errors is not None and self.errors >= self.max_errors:
+            return (
+                f"Stopped after {self.errors} failed calls (--max-errors {self.max_errors}); see `vivace logs`. What "
+                "is recorded stays, and the same command goes on; --retry-errors also tries the failed ones again."
+            )
+        return None
+
+
+class Bench:
+    """The workbench of one execution: call slots, fenced writes in one thread, and the limits."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        artifacts: Artifacts,
+        concurrency: int,
+        stop: StopSignal,
+        limits: Limits,
+        say: Callable[[str], None],
+    ) -> None:
         self.artifacts = artifacts
+        self.say = say
+        self._limits = limits
         self._lease = lease
         self._stop = stop
         self._slots = asyncio.Semaphore(concurrency)
@@ -81,6 +125,12 @@ class Bench:
             if not await self._in_writer(self._lease.still_held):
                 raise LeaseLostError(f"Run {self._lease.run_id} was taken over by another process.")
             yield
+
+    def note(self, calls: Sequence[CallRecord]) -> None:
+        """Count calls; at a limit nothing new starts."""
+        self._limits.note(calls)
+        if self._limits.reached:
+            self._stop.request()
 
     async def write(self, change: Callable[[Session], Result]) -> Result:
         """One fenced transaction, off the event loop."""
@@ -111,6 +161,8 @@ async def execute(
     concurrency: int,
     retry_errors: bool,
     stop: StopSignal,
+    limits: Limits | None = None,
+    say: Callable[[str], None] = lambda message: None,
 ) -> bool:
     """Execute what a run lacks, and score it when nothing is missing any more.
 
@@ -121,11 +173,17 @@ async def execute(
 
     Raises:
         UsageError, UnreachableError: no further call can succeed; what is in flight is finished first.
+        IncompleteError: a limit is reached.
         LeaseLostError: another process has taken the run over.
     """
     stop = stop.follower()  # the first failure stops this run, and only this run
     plan = list(run.plan(database, registered, retry_errors=retry_errors))
-    bench = Bench(lease, artifacts, concurrency, stop)
+    limits = limits or Limits()
+    with database.read() as session:
+        limits.cost += run.spent(session, registered)
+    if plan and limits.reached:
+        raise IncompleteError(limits.reached)
+    bench = Bench(lease, artifacts, concurrency, stop, limits, say)
     working = asyncio.Semaphore(concurrency)
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -152,10 +210,13 @@ async def execute(
             return True
         # Killed between here and the score, the run would otherwise show figures of before.
         await bench.write(lambda session: run.reopen(session, registered))
+        await run.begin(plan, bench)
         for batch in (plan[:1], plan[1:]):
             await finish_all(one(item) for item in batch)
         await bench.write(lambda session: run.score(session, registered))
     except StoppedError:
+        if limits.reached:
+            raise IncompleteError(limits.reached) from None
         return False
     finally:
         stop.on_abort(None)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from vivace.engine.execution import StopSignal, execute
+from vivace.engine.execution import Limits, StopSignal, execute
 from vivace.engine.leases import Heartbeat, Lease, is_alive, try_lease
 from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
 from vivace.settings import Settings
@@ -140,7 +140,7 @@ def execute_submission(
     Args:
         run: the run, where this process has prepared it already.
         retry_errors: try again what is recorded as unscored.
-        say: told when the run has to be waited for.
+        say: told what whoever watches should know: that the run has to be waited for, that nothing is heard.
 
     Raises:
         VivaceError: it failed; the submission says so too.
@@ -231,6 +231,8 @@ def _execute(
                             concurrency=spec.concurrency,
                             retry_errors=retry_errors,
                             stop=stop,
+                            limits=Limits(spec.max_cost, spec.max_errors),
+                            say=say,
                         )
                     )
                 )

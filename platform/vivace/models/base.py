@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from vivace.audio.convert import EncodedAudio
 from vivace_rubrics.criteria import Unscored
@@ -37,11 +37,33 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True)
+class SpokenOutput:
+    """What a system is to answer with; None leaves it to the adapter."""
+
+    output: Literal["text", "audio"] | None = None
+    voice: str | None = None
+    """The provider's name of the voice that speaks."""
+    transcriber: str | None = None
+    """What writes the spoken answer down, `adapter:name`; None is the API's own transcript."""
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What is set, as part of a model's identity."""
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+UNSPOKEN = SpokenOutput()
+"""Nothing is asked for: the adapter's own way."""
+
+
+@dataclass(frozen=True)
 class SpokenTurn:
     """One user turn as it is put to a model: audio, or text for a transcript-input control."""
 
     audio: EncodedAudio | None
     text: str | None
+    seconds: float | None = None
+    """The recording's length, where it is known."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +76,8 @@ class Prompt:
 
     conversation_id: str
     turns: Sequence[tuple[SpokenTurn, str | None]]
+    repeat: int = 0
+    """Which of several replies to the same conversation is asked for."""
 
 
 @dataclass(frozen=True)

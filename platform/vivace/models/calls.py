@@ -22,6 +22,8 @@ class CallRecord:
     cost_usd: float | None = None
     error: Unscored | None = None
     detail: str | None = None
+    stage: str | None = None
+    """What the call was for, where that is not what its work is for: `transcribe`."""
     cached: bool = False
     """Answered from the response cache; nothing was sent."""
 

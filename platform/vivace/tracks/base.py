@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
+from vivace.models.calls import CallRecord
 from vivace.spec import RunSpec
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
@@ -42,6 +43,17 @@ class Workbench(Protocol):
         Raises:
             StoppedError: the run is being stopped; no new call may start.
         """
+        ...
+
+    def note(self, calls: Sequence[CallRecord]) -> None:
+        """Count recorded calls against what the run may cost, and against the failures it may see.
+
+        When a limit is reached, no new call starts.
+        """
+        ...
+
+    def say(self, message: str) -> None:
+        """Tell whoever watches the run."""
         ...
 
     async def write(self, change: Callable[[Session], Result]) -> Result:
@@ -121,6 +133,14 @@ class PreparedRun(Protocol):
 
     def reopen(self, session: Session, registered: Registered) -> None:
         """Mark the summary rows as no longer final: something is about to be recorded."""
+        ...
+
+    async def begin(self, items: Sequence[Any], bench: Workbench) -> None:
+        """Do what comes before the first of these items, and record it."""
+        ...
+
+    def spent(self, session: Session, registered: Registered) -> float:
+        """US dollars that the run's recorded calls have cost, as far as prices are known."""
         ...
 
     async def execute(self, item: Any, bench: Workbench) -> None:

@@ -20,7 +20,7 @@ from vivace.tracks.base import Registered
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.registration import register_run
+from vivace.tracks.dialogue.registration import Judges, register_run
 from vivace.tracks.dialogue.results import score_judging
 from vivace.tracks.dialogue.track import read_card
 from vivace_rubrics.criteria import Unscored
@@ -50,7 +50,7 @@ class DialogueImport:
                 dataset=dataset,
                 identity=self.identity,
                 card=self.card,
-                judge=self.judge,
+                judge=Judges(self.judge) if self.judge else None,
                 items=[conversation.id for conversation in everything],
                 form="unknown",
                 limited=False,

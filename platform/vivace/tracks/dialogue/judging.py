@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,18 @@ from vivace.errors import UsageError
 from vivace.models.chat import ChatOptions
 from vivace.models.registry import parse_target
 from vivace.spec import RunSpec
-from vivace.tracks.dialogue.conversations import ConversationSet
+from vivace.tracks.dialogue.registration import Judges
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
-from vivace_rubrics.judges import ChecksJudge, Judge, JudgeCard, LanguageModelJudge, language_model_card
+from vivace_rubrics.judges import (
+    ChecksJudge,
+    Judge,
+    JudgeCard,
+    LanguageModelJudge,
+    ensemble_card,
+    language_model_card,
+)
 from vivace_rubrics.prompts import VIVACE_PROMPT, JudgePrompt, PromptError
+from vivace_rubrics.votes import decision
 
 OFFICIAL_JUDGE = "litellm:openai/o4-mini"
 """The dataset's own judge (its card; arXiv 2512.14865, table 3)."""
@@ -33,39 +42,78 @@ class Connection(Protocol):
 
 
 @dataclass(frozen=True)
-class OpenJudge:
-    """A judge, and the connection behind it where it needs one."""
+class Member:
+    """One judge of a panel, and the connection behind it where it needs one."""
 
     instrument: Judge
     connection: Connection | None = None
 
+
+@dataclass(frozen=True)
+class OpenJudge:
+    """The judge of a run: one member asked once, or several votes of which the majority decides.
+
+    Attributes:
+        members: one judge, or an ensemble.
+        votes_each: how often each member is asked about each criterion.
+    """
+
+    members: tuple[Member, ...]
+    votes_each: int = 1
+
+    @property
+    def votes(self) -> int:
+        """Votes on each criterion."""
+        return len(self.members) * self.votes_each
+
     @property
     def card(self) -> JudgeCard:
-        """The judge's identity."""
-        return self.instrument.card
+        """The judge's identity; an ensemble's is made of its members'."""
+        cards = [member.instrument.card for member in self.members]
+        return cards[0] if len(cards) == 1 else ensemble_card(cards)
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether anything is called for a vote."""
+        return any(member.connection is not None for member in self.members)
+
+    @property
+    def judges(self) -> Judges:
+        """As it is registered."""
+        cards = tuple(member.instrument.card for member in self.members)
+        return Judges(self.card, self.votes, cards if len(cards) > 1 else ())
+
+    async def vote(self, exchanges: Sequence[Exchange], reply: str, criterion: Criterion, number: int) -> Verdict:
+        """One vote, counted from 0: the members take turns."""
+        member = self.members[number % len(self.members)]
+        return await member.instrument.judge(exchanges, reply, criterion)
 
     async def judge(self, exchanges: Sequence[Exchange], reply: str, criterion: Criterion) -> Verdict:
-        """One verdict."""
-        return await self.instrument.judge(exchanges, reply, criterion)
+        """The verdict: the one vote, or what the votes come to."""
+        votes = [self.vote(exchanges, reply, criterion, number) for number in range(self.votes)]
+        given = await asyncio.gather(*votes)
+        return given[0] if len(given) == 1 else decision(given)
 
     async def preflight(self) -> None:
-        """See that the judge can answer."""
-        if self.connection is not None:
-            await self.connection.preflight()
+        """See that every member can answer."""
+        for member in self.members:
+            if member.connection is not None:
+                await member.connection.preflight()
 
     async def close(self) -> None:
-        """Close its connections."""
-        if self.connection is not None:
-            await self.connection.close()
+        """Close their connections."""
+        for member in self.members:
+            if member.connection is not None:
+                await member.connection.close()
 
 
-def _checks(name: str, spec: RunSpec, own_prompt: str | None) -> OpenJudge:
+def _checks(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
     if name or spec.judge_prompt or spec.judge_arg or spec.judge_api_base:
         raise UsageError("The judge 'checks' takes no name, prompt, address or arguments; write --judge checks.")
-    return OpenJudge(ChecksJudge())
+    return Member(ChecksJudge())
 
 
-def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> OpenJudge:
+def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
     from vivace.models.litellm import LiteLLMAsker
 
     if not name:
@@ -74,21 +122,32 @@ def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> OpenJudge:
     options = ChatOptions(spec.judge_api_base, spec.timeout, spec.retries)
     asker = LiteLLMAsker(name, spec.judge_arg, options)
     card = language_model_card(spec.judge, name, prompt, asker.arguments, asker.address)
-    return OpenJudge(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)
+    return Member(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)
 
 
-JUDGES: dict[str, Callable[[str, RunSpec, str | None], OpenJudge]] = {"checks": _checks, "litellm": _litellm}
+JUDGES: dict[str, Callable[[str, RunSpec, str | None], Member]] = {"checks": _checks, "litellm": _litellm}
 """Judge's name before the colon → what makes it. A new judge is one function and one line here."""
 
 
-def open_judge(spec: RunSpec, conversations: ConversationSet) -> OpenJudge:
-    """The judge that a spec names.
+def open_judge(spec: RunSpec, own_prompt: str | None) -> OpenJudge:
+    """The judge that a spec names, or the ensemble where it names several with commas between them.
+
+    Args:
+        own_prompt: the judge prompt that the data set brings, if it brings one.
 
     Raises:
-        UsageError: there is none of that name, or its prompt cannot be used.
+        UsageError: there is none of that name, one is named twice, or its prompt cannot be used.
     """
-    target = parse_target(spec.judge, sorted(JUDGES), "judge")
-    return JUDGES[target.adapter](target.name, spec, conversations.judge_prompt)
+    names = [name.strip() for name in spec.judge.split(",")]
+    if len(set(names)) < len(names):
+        raise UsageError(f"The judges '{spec.judge}' name one twice; --votes asks each judge more than once.")
+    members = []
+    for name in names:
+        target = parse_target(name, sorted(JUDGES), "judge")
+        members.append(JUDGES[target.adapter](target.name, spec.model_copy(update={"judge": name}), own_prompt))
+    if spec.votes > 1 and all(isinstance(member.instrument, ChecksJudge) for member in members):
+        raise UsageError("The judge 'checks' always says the same; leave out --votes.")
+    return OpenJudge(tuple(members), spec.votes)
 
 
 def judge_prompt(file: str | None, own_prompt: str | None) -> JudgePrompt:

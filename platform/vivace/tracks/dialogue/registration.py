@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import func, select
@@ -18,13 +19,25 @@ from vivace_rubrics.judges import JudgeCard
 TRACK = "audio-multichallenge"
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Who judges a run."""
+
+    card: JudgeCard
+    votes: int = 1
+    """Votes on each criterion, those of all members together."""
+    members: tuple[JudgeCard, ...] = ()
+    """The judges of an ensemble; empty where one judges alone."""
+
+
 def register_run(
     session: Session,
     *,
     dataset: tables.Dataset,
     identity: ModelIdentity,
     card: dict[str, Any],
-    judge: JudgeCard | None,
+    judge: Judges | None,
+    repeats: int = 1,
     items: list[str],
     form: str,
     limited: bool,
@@ -56,7 +69,9 @@ def register_run(
     for key, value in card.items():
         setattr(model, key, str(value) if key == "size" else value)
     machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(hardware())}, {"details": hardware()})
-    run_identity = fingerprint([TRACK, dataset.fingerprint, items, identity.fingerprint, form, None, 1, imported])
+    run_identity = fingerprint(
+        [TRACK, dataset.fingerprint, items, identity.fingerprint, form, None, repeats, imported]
+    )
     ordinal = _ordinal(session, run_identity, force, run_id)
     run = ensure(
         session,
@@ -69,6 +84,8 @@ def register_run(
             "model_id": model.id,
             "hardware_id": machine.id,
             "input_form": form,
+            "output_form": identity.parameters.get("output", "text"),
+            "repeats": repeats,
             "items": items,
             "limited": limited,
             "imported": imported,
@@ -83,9 +100,23 @@ def register_run(
     return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
 
 
-def register_judging(session: Session, run_id: str, judge: JudgeCard) -> Registered:
-    """Write or find the rows of a judge and of its judging of a run."""
-    judge_row = ensure(
+def register_judging(session: Session, run_id: str, judge: Judges) -> Registered:
+    """Write or find the rows of a judge, of its members where it is an ensemble, and of its judging of a run."""
+    for member in judge.members:
+        _ensure_judge(session, member)
+    row = _ensure_judge(session, judge.card)
+    several = f"x{judge.votes}" if judge.votes > 1 else ""
+    judging = ensure(
+        session,
+        tables.Judging,
+        {"run_id": run_id, "judge_id": row.id, "votes": judge.votes},
+        {"id": f"{run_id}.{judge.card.fingerprint[:8]}{several}", "unofficial_reasons": []},
+    )
+    return Registered(run_id, judging.id)
+
+
+def _ensure_judge(session: Session, judge: JudgeCard) -> tables.Judge:
+    return ensure(
         session,
         tables.Judge,
         {"fingerprint": judge.fingerprint},
@@ -100,13 +131,6 @@ def register_judging(session: Session, run_id: str, judge: JudgeCard) -> Registe
             "parser_version": judge.parser_version,
         },
     )
-    judging = ensure(
-        session,
-        tables.Judging,
-        {"run_id": run_id, "judge_id": judge_row.id, "votes": 1},
-        {"id": f"{run_id}.{judge.fingerprint[:8]}", "unofficial_reasons": []},
-    )
-    return Registered(run_id, judging.id)
 
 
 def _ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:

@@ -64,8 +64,9 @@ class RecordedRun:
     identity: ModelIdentity
     conversations: ConversationSet
     """Those that the run planned; its prompt is the data set's own where some judging has used it."""
-    replies: dict[str, tables.Reply]
-    """Conversation → the reply, or the reason why there is none."""
+    repeats: int
+    replies: dict[tuple[str, int], tables.Reply]
+    """(conversation, repeat) → the reply, or the reason why there is none."""
 
 
 def recorded_run(database: Database, run_id: str) -> RecordedRun:
@@ -86,14 +87,15 @@ def recorded_run(database: Database, run_id: str) -> RecordedRun:
         query = (
             select(tables.Conversation.external_id, tables.Reply)
             .join(tables.Reply, tables.Reply.conversation_id == tables.Conversation.id)
-            .where(tables.Reply.run_id == run_id, tables.Reply.repeat == 0)
+            .where(tables.Reply.run_id == run_id)
         )
-        replies = dict(session.execute(query).all())
+        replies = {(external_id, reply.repeat): reply for external_id, reply in session.execute(query)}
         own_prompt = _own_prompt(session, run.dataset_id)
-    missing = [item for item in run.items if item not in replies]
+    planned = [(item, repeat) for repeat in range(run.repeats) for item in run.items]
+    missing = [key for key in planned if key not in replies]
     if missing:
         raise UsageError(
-            f"Run {run_id} lacks {len(missing)} of its {len(run.items)} replies; "
+            f"Run {run_id} lacks {len(missing)} of its {len(planned)} replies; "
             "finish it first, with the command that began it."
         )
     conversations = ConversationSet(
@@ -105,7 +107,7 @@ def recorded_run(database: Database, run_id: str) -> RecordedRun:
         table=NoTable(),
     )
     identity = ModelIdentity(model.target, model.adapter, model.name, model.address, model.parameters)
-    return RecordedRun(run_id, identity, conversations, replies)
+    return RecordedRun(run_id, identity, conversations, run.repeats, replies)
 
 
 def _conversations(session: Session, dataset_id: int) -> dict[str, Conversation]:
@@ -182,8 +184,9 @@ class Rejudging(DialogueRun):
             conversations.conversations,
             "transcript",
             RecordedReplies(self._recorded.identity),
-            open_judge(self._spec, conversations),
+            open_judge(self._spec, conversations.judge_prompt),
             {},
+            self._recorded.repeats,
         )
 
     def describe(self) -> dict[str, Any]:
@@ -195,13 +198,15 @@ class Rejudging(DialogueRun):
     ) -> Registered:
         """Write or find the judging; the run itself is there."""
         with database.write() as session:
-            self._registered = register_judging(session, self._recorded.id, self._judge.card)
+            self._registered = register_judging(session, self._recorded.id, self._judge.judges)
         return self._registered
 
     def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[DialogueItem]:
         """What lacks a verdict. A reply that failed when it was generated is not tried again, only a verdict."""
         replies = self._recorded.replies
         return [
-            item if item.reply_id is not None else replace(item, reply_id=replies[item.conversation.id].id)
+            item
+            if item.reply_id is not None
+            else replace(item, reply_id=replies[item.conversation.id, item.repeat].id)
             for item in super().plan(database, registered, retry_errors=retry_errors)
         ]

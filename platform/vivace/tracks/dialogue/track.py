@@ -9,20 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from vivace.audio.convert import AudioForm, EncodedAudio, for_model
+from vivace.audio.convert import AudioForm, for_model
+from vivace.audio.digits import VOICED, SpokenDigits, read_digits
 from vivace.errors import UsageError
 from vivace.models.base import ModelReply, Prompt, SpokenTurn, SystemUnderTest
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
+from vivace.models.hearing import MOST_TURNS, Hearing, check_hearing
 from vivace.models.registry import open_system
 from vivace.spec import RunSpec, read_yaml
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
-from vivace.store.records import insert
+from vivace.store.records import add_event, insert
 from vivace.tracks.base import Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
@@ -31,24 +33,39 @@ from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.registration import TRACK, register_run
 from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Unscored, Verdict
+from vivace_rubrics.votes import decision
 
 CARD_KEYS = ("name", "organisation", "size", "open_weights", "licence", "description")
 
-RETRYABLE = tuple(reason.value for reason in Unscored if reason is not Unscored.NO_CHECK)
-"""What `--retry-errors` tries again."""
+RETRYABLE = frozenset(reason.value for reason in Unscored if reason not in (Unscored.NO_CHECK, Unscored.NO_MAJORITY))
+"""What `--retry-errors` tries again; of votes without a majority, those that were not given."""
+
+DECISION = 0
+"""The vote that counts: the only one, or what the votes from 1 on have come to."""
+
+
+@dataclass(frozen=True)
+class OpenCriterion:
+    """One criterion that lacks its verdict."""
+
+    number: int
+    """Its place in the rubric."""
+    row_id: int
+    votes: dict[int, Verdict]
+    """The votes recorded already, by their numbers from 1; empty where only one is asked for."""
 
 
 @dataclass(frozen=True)
 class DialogueItem:
-    """One conversation with what is not recorded of it yet."""
+    """One generation for one conversation, with what is not recorded of it yet."""
 
     conversation: Conversation
     row_id: int
+    repeat: int
     reply_id: int | None
     """The recorded reply; None where it has to be generated."""
     reply_text: str | None
-    criteria: tuple[tuple[int, int], ...]
-    """(place in the rubric, row id) of each criterion to judge."""
+    criteria: tuple[OpenCriterion, ...]
 
 
 class DialogueTrack:
@@ -67,9 +84,12 @@ class DialogueTrack:
         form = spec.audio if conversations.has_audio else "transcript"
         options = ChatOptions(spec.api_base, spec.timeout, spec.retries)
         system = open_system(spec.model, spec.model_arg, options)
-        judge = open_judge(spec, conversations)
+        judge = open_judge(spec, conversations.judge_prompt)
+        if spec.repeats > 1 and system.identity.adapter == "replay":
+            raise UsageError("replay: holds one reply to each conversation; leave out --repeats.")
+        digits = read_digits(Path(spec.digits) if spec.digits else VOICED) if spec.hear else None
         card = read_card(Path(spec.card)) if spec.card else {}
-        return DialogueRun(conversations, chosen, form, system, judge, card)
+        return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits)
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
@@ -91,7 +111,17 @@ class DialogueRun:
         system: SystemUnderTest,
         judge: OpenJudge,
         card: dict[str, Any],
+        repeats: int = 1,
+        digits: SpokenDigits | None = None,
     ) -> None:
+        """Put a run together.
+
+        Args:
+            repeats: replies to each conversation.
+            digits: what the hearing check speaks; None for a run without one.
+        """
+        self._repeats = repeats
+        self._digits = digits
         self._conversations = conversations
         self._chosen = chosen
         self._form = form
@@ -99,12 +129,13 @@ class DialogueRun:
         self._judge = judge
         self._card = card
         self._new_audio: dict[str, list[ingest.TurnAudio]] = {}
-        self._turn_audio: dict[int, list[str]] = {}
+        self._turn_audio: dict[int, list[ingest.TurnAudio]] = {}
         self._registered: Registered | None = None
 
     def describe(self) -> dict[str, Any]:
         """What the run takes, for `--dry-run`."""
-        criteria = sum(len(conversation.criteria) for conversation in self._chosen)
+        criteria = self._repeats * sum(len(conversation.criteria) for conversation in self._chosen)
+        replies = self._repeats * len(self._chosen)
         recordings = [turn.seconds for turns in self._new_audio.values() for turn in turns]
         return {
             "model": self._system.identity.name,
@@ -112,9 +143,9 @@ class DialogueRun:
             "conversations": len(self._chosen),
             "user turns": sum(len(conversation.exchanges) for conversation in self._chosen),
             "minutes of audio": round(sum(recordings) / 60, 1),
-            "model calls": len(self._chosen) if self._system.identity.adapter != "replay" else 0,
+            "model calls": replies if self._system.identity.adapter != "replay" else 0,
             "criteria": criteria,
-            "judge calls": criteria if self._judge.card.prompt else 0,
+            "judge calls": criteria * self._judge.votes if self._judge.is_asked else 0,
         }
 
     async def preflight(self) -> None:
@@ -140,7 +171,8 @@ class DialogueRun:
                 dataset=dataset,
                 identity=self._system.identity,
                 card=self._card,
-                judge=self._judge.card,
+                judge=self._judge.judges,
+                repeats=self._repeats,
                 items=[conversation.id for conversation in self._chosen],
                 form=self._form if self._form == "transcript" else f"audio-{self._form}",
                 limited=len(self._chosen) < len(self._conversations.conversations),
@@ -157,7 +189,7 @@ class DialogueRun:
             return
         with database.read() as session:
             query = (
-                select(tables.Conversation.id, tables.Conversation.external_id, tables.Turn.audio_sha256)
+                select(tables.Conversation.id, tables.Conversation.external_id, tables.Turn)
                 .join(tables.Turn)
                 .join(tables.Dataset)
                 .where(
@@ -169,32 +201,25 @@ class DialogueRun:
             )
             chosen = {conversation.id for conversation in self._chosen}
             missing: dict[str, list[ingest.TurnAudio]] = defaultdict(list)
-            for row_id, external_id, sha256 in session.execute(query):
-                self._turn_audio.setdefault(row_id, []).append(str(sha256))
-                if external_id in chosen and not artifacts.has(str(sha256)):
-                    missing[external_id].append(ingest.TurnAudio(str(sha256), 0.0))
+            for row_id, external_id, turn in session.execute(query):
+                audio = ingest.TurnAudio(str(turn.audio_sha256), turn.audio_seconds or 0.0)
+                self._turn_audio.setdefault(row_id, []).append(audio)
+                if external_id in chosen and not artifacts.has(audio.sha256):
+                    missing[external_id].append(audio)
         ingest.store_audio(self._conversations, missing, artifacts)
 
     def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[DialogueItem]:
         """The conversations that lack a reply or a verdict; with `retry_errors`, also the unscored ones."""
-        again = RETRYABLE if retry_errors else ()
+        again = RETRYABLE if retry_errors else frozenset()
         with database.read() as session:
             run = session.get_one(tables.Run, registered.run_id)
             row_ids = ingest.conversation_ids(session, run.dataset_id)
             replies = {
-                reply.conversation_id: reply
+                (reply.conversation_id, reply.repeat): reply
                 for reply in session.scalars(select(tables.Reply).where(tables.Reply.run_id == run.id))
-                if reply.unscored_reason not in again or reply.unscored_reason is None
+                if reply.unscored_reason not in again
             }
-            judged = {
-                (reply_id, criterion_id)
-                for reply_id, criterion_id, reason in session.execute(
-                    select(
-                        tables.Verdict.reply_id, tables.Verdict.criterion_id, tables.Verdict.unscored_reason
-                    ).where(tables.Verdict.judging_id == registered.judging_id)
-                )
-                if reason is None or reason not in again
-            }
+            votes = _recorded_votes(session, registered)
             criteria: dict[int, list[tuple[int, int]]] = defaultdict(list)
             query = (
                 select(tables.Criterion.conversation_id, tables.Criterion.number, tables.Criterion.id)
@@ -205,25 +230,68 @@ class DialogueRun:
             for row_id, number, criterion_id in session.execute(query):
                 criteria[row_id].append((number, criterion_id))
         items = []
-        for conversation in self._chosen:
-            row_id = row_ids[conversation.id]
-            reply = replies.get(row_id)
-            missing = tuple(
-                (number, criterion_id)
-                for number, criterion_id in criteria[row_id]
-                if reply is None or (reply.id, criterion_id) not in judged
-            )
-            if reply is None or missing:
-                items.append(
-                    DialogueItem(
-                        conversation,
-                        row_id,
-                        reply.id if reply else None,
-                        reply.text if reply else None,
-                        missing,
-                    )
+        for repeat in range(self._repeats):
+            for conversation in self._chosen:
+                row_id = row_ids[conversation.id]
+                reply = replies.get((row_id, repeat))
+                missing = tuple(
+                    OpenCriterion(number, criterion_id, left)
+                    for number, criterion_id in criteria[row_id]
+                    if (left := _left_open(votes.get((reply.id, criterion_id), {}) if reply else {}, again))
+                    is not None
                 )
+                if reply is None or missing:
+                    reply_id, text = (reply.id, reply.text) if reply else (None, None)
+                    items.append(DialogueItem(conversation, row_id, repeat, reply_id, text, missing))
         return items
+
+    @property
+    def _audio_form(self) -> AudioForm:
+        return "original" if self._form == "original" else "16k"
+
+    async def begin(self, items: Sequence[DialogueItem], bench: Workbench) -> None:
+        """Check that recordings are heard, before the first reply of a run that sends some."""
+        sends_audio = self._form != "transcript" and self._system.identity.adapter != "replay"
+        if not sends_audio or all(item.reply_id is not None for item in items):
+            return
+        recorded = await bench.write(self._recorded_hearing)
+        if recorded in ("passed", "failed") or (recorded == "skipped" and self._digits is None):
+            return
+        if self._digits is None:
+            await bench.write(lambda session: self._record_hearing(session, {"outcome": "skipped"}))
+            return
+        turns = max(len(conversation.exchanges) for conversation in self._chosen)
+
+        async def ask(prompt: Prompt) -> tuple[ModelReply, Sequence[CallRecord]]:
+            async with bench.call_slot():
+                with recorded_calls() as calls:
+                    reply = await self._system.reply(prompt)
+                await bench.write(lambda session: self._record_calls(session, "hear", None, calls, prompt))
+            bench.note(calls)
+            return reply, calls
+
+        hearing = await check_hearing(ask, min(turns, MOST_TURNS), self._digits, self._audio_form)
+        await bench.write(lambda session: self._record_hearing(session, hearing.as_json(), hearing))
+        if hearing.outcome != "passed":
+            bench.say(f"{hearing.sentence()} The run goes on, and cannot be official.")
+
+    def _recorded_hearing(self, session: Session) -> str | None:
+        assert self._registered is not None
+        hearing = session.get_one(tables.Run, self._registered.run_id).hearing
+        return hearing["outcome"] if hearing else None
+
+    def _record_hearing(self, session: Session, values: dict[str, Any], hearing: Hearing | None = None) -> None:
+        assert self._registered is not None
+        run = session.get_one(tables.Run, self._registered.run_id)
+        run.hearing = {**values, "checked_at": tables.now().isoformat()}
+        if hearing is not None:
+            level = "info" if hearing.outcome == "passed" else "warning"
+            add_event(session, f"hearing check {hearing.outcome}: {hearing.sentence()}", run_id=run.id, level=level)
+
+    def spent(self, session: Session, registered: Registered) -> float:
+        """What the run's calls have cost, those of all its judgings among them."""
+        query = select(func.sum(tables.Attempt.cost_usd)).where(tables.Attempt.run_id == registered.run_id)
+        return float(session.scalar(query) or 0.0)
 
     async def execute(self, item: DialogueItem, bench: Workbench) -> None:
         """Generate the reply where it is missing, then judge what is not judged; each is recorded as it ends."""
@@ -233,10 +301,7 @@ class DialogueRun:
         if text is None:
             await bench.write(lambda session: self._record_no_reply(session, item, reply_id))
             return
-        await finish_all(
-            self._judge_one(item, reply_id, text, number, criterion_id, bench)
-            for number, criterion_id in item.criteria
-        )
+        await finish_all(self._judge_one(item, reply_id, text, criterion, bench) for criterion in item.criteria)
 
     async def _generate(self, item: DialogueItem, bench: Workbench) -> tuple[int, str | None]:
         async with bench.call_slot():
@@ -244,39 +309,71 @@ class DialogueRun:
             with recorded_calls() as calls:
                 reply = await self._system.reply(prompt)
             audio = await asyncio.to_thread(bench.artifacts.put, reply.audio) if reply.audio else None
-            return await bench.write(lambda session: self._record_reply(session, item, reply, audio, calls))
+
+            def record(session: Session) -> tuple[int, str | None]:
+                self._record_calls(session, "generate", item, calls, prompt)
+                return self._record_reply(session, item, reply, audio)
+
+            recorded = await bench.write(record)
+        bench.note(calls)
+        return recorded
 
     def _prompt(self, item: DialogueItem, artifacts: Artifacts) -> Prompt:
-        spoken: list[EncodedAudio | None] = [None] * len(item.conversation.exchanges)
+        spoken = [SpokenTurn(None, exchange.user) for exchange in item.conversation.exchanges]
         if self._form != "transcript":
-            form: AudioForm = "original" if self._form == "original" else "16k"
-            spoken = [for_model(artifacts.get(sha256), form) for sha256 in self._turn_audio[item.row_id]]
+            spoken = [
+                SpokenTurn(for_model(artifacts.get(audio.sha256), self._audio_form), None, audio.seconds)
+                for audio in self._turn_audio[item.row_id]
+            ]
         turns = [
-            (SpokenTurn(audio, None if audio else exchange.user), exchange.assistant)
-            for audio, exchange in zip(spoken, item.conversation.exchanges, strict=True)
-            if audio or exchange.user
+            (turn, exchange.assistant)
+            for turn, exchange in zip(spoken, item.conversation.exchanges, strict=True)
+            if turn.audio or turn.text
         ]
-        return Prompt(item.conversation.id, turns)
+        return Prompt(item.conversation.id, turns, item.repeat)
 
     async def _judge_one(
+        self, item: DialogueItem, reply_id: int, text: str, criterion: OpenCriterion, bench: Workbench
+    ) -> None:
+        """Ask for the verdict, or for the votes that are missing, and record what they come to."""
+        if self._judge.votes == 1:
+            await self._vote(item, reply_id, text, criterion, DECISION, bench)
+            return
+        votes = dict(criterion.votes)
+
+        async def cast(number: int) -> None:
+            votes[number] = await self._vote(item, reply_id, text, criterion, number, bench)
+
+        wanted = range(1, self._judge.votes + 1)
+        await finish_all(cast(number) for number in wanted if number not in votes)
+        decided = decision([votes[number] for number in wanted])
+        await bench.write(
+            lambda session: self._record_verdict(session, reply_id, criterion.row_id, decided, DECISION)
+        )
+
+    async def _vote(
         self,
         item: DialogueItem,
         reply_id: int,
         text: str,
+        criterion: OpenCriterion,
         number: int,
-        criterion_id: int,
         bench: Workbench,
-    ) -> None:
+    ) -> Verdict:
         conversation = item.conversation
         async with bench.call_slot():
             with recorded_calls() as calls:
-                verdict = await self._judge.judge(conversation.exchanges, text, conversation.criteria[number])
+                verdict = await self._judge.vote(
+                    conversation.exchanges, text, conversation.criteria[criterion.number], max(0, number - 1)
+                )
 
             def record(session: Session) -> None:
-                self._record_calls(session, "judge", item, calls, criterion_id)
-                self._record_verdict(session, reply_id, criterion_id, verdict)
+                self._record_calls(session, "judge", item, calls, criterion_id=criterion.row_id)
+                self._record_verdict(session, reply_id, criterion.row_id, verdict, number)
 
             await bench.write(record)
+        bench.note(calls)
+        return verdict
 
     def _record_reply(
         self,
@@ -284,11 +381,9 @@ class DialogueRun:
         item: DialogueItem,
         reply: ModelReply,
         audio_sha256: str | None,
-        calls: Sequence[CallRecord],
     ) -> tuple[int, str | None]:
         assert self._registered is not None
-        self._record_calls(session, "generate", item, calls)
-        key = {"run_id": self._registered.run_id, "conversation_id": item.row_id, "repeat": 0}
+        key = {"run_id": self._registered.run_id, "conversation_id": item.row_id, "repeat": item.repeat}
         values = {
             "text": reply.text,
             "audio_sha256": audio_sha256,
@@ -314,16 +409,18 @@ class DialogueRun:
     def _record_no_reply(self, session: Session, item: DialogueItem, reply_id: int) -> None:
         reply = session.get_one(tables.Reply, reply_id)
         verdict = Verdict(None, f"There is no reply: {reply.unscored_reason}.", Unscored.NO_REPLY)
-        for _, criterion_id in item.criteria:
-            self._record_verdict(session, reply_id, criterion_id, verdict)
+        for criterion in item.criteria:
+            self._record_verdict(session, reply_id, criterion.row_id, verdict, DECISION)
 
-    def _record_verdict(self, session: Session, reply_id: int, criterion_id: int, verdict: Verdict) -> None:
+    def _record_verdict(
+        self, session: Session, reply_id: int, criterion_id: int, verdict: Verdict, vote: int
+    ) -> None:
         assert self._registered is not None
         key = {
             "judging_id": self._registered.judging_id,
             "reply_id": reply_id,
             "criterion_id": criterion_id,
-            "vote": 0,
+            "vote": vote,
         }
         values = {
             "met": verdict.met,
@@ -342,19 +439,23 @@ class DialogueRun:
         self,
         session: Session,
         stage: str,
-        item: DialogueItem,
+        item: DialogueItem | None,
         calls: Sequence[CallRecord],
+        prompt: Prompt | None = None,
         criterion_id: int | None = None,
     ) -> None:
         assert self._registered is not None
+        sent = _seconds_of_audio(prompt) if prompt else None
         session.add_all(
             tables.Attempt(
                 run_id=self._registered.run_id,
                 judging_id=self._registered.judging_id if stage == "judge" else None,
-                conversation_id=item.row_id,
+                conversation_id=item.row_id if item else None,
                 criterion_id=criterion_id,
-                stage=stage,
-                **{**vars(call), "error": _code(call.error)},
+                stage=call.stage or stage,
+                audio_seconds=None if call.cached else sent,
+                **{key: value for key, value in vars(call).items() if key not in ("stage", "error")},
+                error=_code(call.error),
             )
             for call in calls
         )
@@ -376,6 +477,33 @@ class DialogueRun:
         """Close the connections of system and judge."""
         await self._system.close()
         await self._judge.close()
+
+
+def _recorded_votes(session: Session, registered: Registered) -> dict[tuple[int, int], dict[int, Verdict]]:
+    """(reply, criterion) → the verdicts recorded of it, by the number of the vote."""
+    votes: dict[tuple[int, int], dict[int, Verdict]] = defaultdict(dict)
+    table = tables.Verdict
+    query = select(
+        table.reply_id, table.criterion_id, table.vote, table.met, table.explanation, table.unscored_reason
+    ).where(table.judging_id == registered.judging_id)
+    for reply_id, criterion_id, vote, met, explanation, reason in session.execute(query):
+        verdict = Verdict(met, explanation or "", Unscored(reason) if reason else None)
+        votes[reply_id, criterion_id][vote] = verdict
+    return votes
+
+
+def _left_open(recorded: dict[int, Verdict], again: frozenset[str]) -> dict[int, Verdict] | None:
+    """The votes that a criterion keeps while it is judged; None where nothing is left to do for it."""
+    kept = {number: verdict for number, verdict in recorded.items() if verdict.unscored not in again}
+    if DECISION in recorded and len(kept) == len(recorded):
+        return None
+    return {number: verdict for number, verdict in kept.items() if number != DECISION}
+
+
+def _seconds_of_audio(prompt: Prompt) -> float | None:
+    """Seconds of recordings in a prompt; None where there are none."""
+    seconds = [turn.seconds for turn, _ in prompt.turns if turn.audio is not None and turn.seconds is not None]
+    return sum(seconds) if seconds else None
 
 
 def _code(reason: Unscored | None) -> str | None:
