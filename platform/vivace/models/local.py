@@ -367,6 +367,7 @@ class LocalModel:
             seconds=seconds,
             input_tokens=tokens.get("input_tokens"),
             output_tokens=tokens.get("output_tokens"),
+            input_audio_tokens=tokens.get("input_audio_tokens"),
             error=reply.unscored,
             detail=reply.detail,
         )

@@ -139,6 +139,7 @@ class SpokenModel:
             "finish_reason": "stop" if tokens and tokens[-1] in self._end_tokens() else "length",
             "input_tokens": prompt_length,
             "output_tokens": len(tokens),
+            "input_audio_tokens": self._audio_tokens(inputs["input_ids"]),
             "ttft_s": clock.first_token_at - started if clock.first_token_at else None,
             "total_s": ended - started,
             "notes": [*self._cut_turns(turns), *self._context_note(prompt_length)],
@@ -209,6 +210,16 @@ class SpokenModel:
             silenced[number]["audio"] = np.zeros_like(users[number]["audio"])
             if _same(inputs, self._inputs(silenced)):
                 raise RefusedError("its chat template leaves out recordings")
+
+    def _audio_tokens(self, tokens: Any) -> int | None:
+        """The places in a prompt where the model reads sound instead of text; None where it has no such token."""
+        configs = (self._model.config, getattr(self._model.config, "thinker_config", None))
+        for config in configs:
+            for name in ("audio_token_id", "audio_token_index"):
+                token = getattr(config, name, None)
+                if isinstance(token, int):
+                    return int((tokens == token).sum())
+        return None
 
     def _cut_turns(self, turns: list[dict[str, Any]]) -> list[str]:
         """A note on each user turn that the model's processor takes only in part."""

@@ -144,6 +144,9 @@ def open_judge(spec: RunSpec, own_prompt: str | None) -> OpenJudge:
     members = []
     for name in names:
         target = parse_target(name, sorted(JUDGES), "judge")
+        if len(names) > 1 and target.adapter == "checks":
+            members.append(Member(ChecksJudge()))  # what the others are given is not for it
+            continue
         members.append(JUDGES[target.adapter](target.name, spec.model_copy(update={"judge": name}), own_prompt))
     if spec.votes > 1 and all(isinstance(member.instrument, ChecksJudge) for member in members):
         raise UsageError("The judge 'checks' always says the same; leave out --votes.")
