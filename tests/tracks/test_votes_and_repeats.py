@@ -51,7 +51,8 @@ def run(server: ChatServer, folder: Path, url: str, *more: object) -> Any:
     data = write_jsonl(folder / "data.jsonl", conversation_rows(CONVERSATIONS, criteria=CRITERIA, audio=False))
     return vivace(
         "run", "audio-multichallenge", "--data", data, "--model", "litellm:openai/talker", "--api-base", server.base,
-        *([] if "checks" in more else ["--judge-api-base", server.base]), "--concurrency", 1, "--home", folder / "home", "--database", url,
+        *([] if "checks" in more else ["--judge-api-base", server.base]),
+        "--concurrency", 1, "--home", folder / "home", "--database", url,
         "--format", "json", *more,
     )  # fmt: skip
 

@@ -27,6 +27,7 @@ from vivace.engine.submissions import (
     submit,
 )
 from vivace.errors import UsageError
+from vivace.memory import give_memory_back
 from vivace.models.chat import parsed_argument
 from vivace.settings import Settings
 from vivace.spec import RunSpec, assign, parse_spec, read_spec_file
@@ -75,6 +76,7 @@ def spec_from(
 
 def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bool) -> Result:
     """Submit a run and execute it in this process, with progress and Ctrl-C."""
+    give_memory_back()
     database, run, submission_id = submit(spec, settings, queue=None, force=force)
     settle_dead_submissions(database, None)
     worker_id = register_worker(database, [], settings.lease_seconds)

@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.leases import Lease
 from vivace.errors import IncompleteError, LeaseLostError
+from vivace.models.cache import ResponseCache
 from vivace.models.calls import CallRecord
+from vivace.models.pacing import waits_end_by
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.tracks.base import PreparedRun, Registered, StoppedError, finish_all
@@ -105,8 +107,10 @@ class Bench:
         stop: StopSignal,
         limits: Limits,
         say: Callable[[str], None],
+        cache: ResponseCache | None = None,
     ) -> None:
         self.artifacts = artifacts
+        self.cache = cache
         self.say = say
         self._limits = limits
         self._lease = lease
@@ -118,13 +122,21 @@ class Bench:
     async def call_slot(self) -> AsyncIterator[None]:
         """Leave for one call, while the run goes on and is ours."""
         async with self._slots:
-            if self._lease.cancel_requested:
-                self._stop.request()
-            if self._stop.requested:
-                raise StoppedError
-            if not await self._in_writer(self._lease.still_held):
+            self.check_stop()
+            if not self._lease.is_fresh and not await self._in_writer(self._lease.still_held):
                 raise LeaseLostError(f"Run {self._lease.run_id} was taken over by another process.")
             yield
+
+    def check_stop(self) -> None:
+        """See whether the run goes on.
+
+        Raises:
+            StoppedError: it does not.
+        """
+        if self._lease.cancel_requested:
+            self._stop.request()
+        if self._stop.requested:
+            raise StoppedError
 
     def note(self, calls: Sequence[CallRecord]) -> None:
         """Count calls; at a limit nothing new starts."""
@@ -163,6 +175,7 @@ async def execute(
     stop: StopSignal,
     limits: Limits | None = None,
     say: Callable[[str], None] = lambda message: None,
+    cache: ResponseCache | None = None,
 ) -> bool:
     """Execute what a run lacks, and score it when nothing is missing any more.
 
@@ -183,7 +196,7 @@ async def execute(
         limits.cost += run.spent(session, registered)
     if plan and limits.reached:
         raise IncompleteError(limits.reached)
-    bench = Bench(lease, artifacts, concurrency, stop, limits, say)
+    bench = Bench(lease, artifacts, concurrency, stop, limits, say, cache)
     working = asyncio.Semaphore(concurrency)
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -210,9 +223,10 @@ async def execute(
             return True
         # Killed between here and the score, the run would otherwise show figures of before.
         await bench.write(lambda session: run.reopen(session, registered))
-        await run.begin(plan, bench)
-        for batch in (plan[:1], plan[1:]):
-            await finish_all(one(item) for item in batch)
+        with waits_end_by(bench.check_stop):  # a pause that a provider asks for holds up no stop
+            await run.begin(plan, bench)
+            for batch in (plan[:1], plan[1:]):
+                await finish_all(one(item) for item in batch)
         await bench.write(lambda session: run.score(session, registered))
     except StoppedError:
         if limits.reached:

@@ -146,6 +146,8 @@ class Lease:
         self._epoch = epoch
         self._seconds = seconds
         self._renewed = time.monotonic()
+        # Built once: it is part of every write.
+        self._epoch_now = select(Run.lease_epoch).where(Run.id == run_id).with_for_update(key_share=True)
         self.lost = False
         self.cancel_requested = False
 
@@ -165,11 +167,14 @@ class Lease:
             self._renewed = asked
         return held
 
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the lease is ours for certain, by this process's own clock and without asking the database."""
+        return not self.lost and time.monotonic() - self._renewed <= self._seconds / 2
+
     def still_held(self) -> bool:
-        """Whether new work may start: by this process's own clock the lease has not run out, or is renewed now."""
-        if not self.lost and time.monotonic() - self._renewed > self._seconds / 2:
-            self.renew()
-        return not self.lost
+        """Whether new work may start: the lease is fresh, or is renewed now."""
+        return self.is_fresh or (not self.lost and self.renew())
 
     @contextmanager
     def write(self) -> Iterator[Session]:
@@ -199,8 +204,7 @@ class Lease:
 
     def _is_held(self, session: Session) -> bool:
         # The row lock makes a takeover on PostgreSQL wait for this transaction; SQLite has one writer.
-        epoch = session.scalar(select(Run.lease_epoch).where(Run.id == self.run_id).with_for_update(key_share=True))
-        return epoch == self._epoch
+        return bool(session.scalar(self._epoch_now) == self._epoch)
 
 
 def try_lease(database: Database, run_id: str, submission_id: str, worker_id: str, seconds: float) -> Lease | str:

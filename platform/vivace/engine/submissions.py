@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from vivace.engine.execution import Limits, StopSignal, execute
 from vivace.engine.leases import Heartbeat, Lease, is_alive, try_lease
 from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
+from vivace.models.cache import ResponseCache
 from vivace.settings import Settings
 from vivace.spec import RunSpec, parse_spec
 from vivace.store.artifacts import Artifacts
@@ -233,6 +234,7 @@ def _execute(
                             stop=stop,
                             limits=Limits(spec.max_cost, spec.max_errors),
                             say=say,
+                            cache=ResponseCache(settings.home / "cache") if spec.cache else None,
                         )
                     )
                 )

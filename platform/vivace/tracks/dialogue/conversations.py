@@ -22,6 +22,8 @@ TEXT_COLUMNS = (
     "rubric",
     "rubric_checks",
 )
+SPEAKER_COLUMN = "speaker"
+"""Who speaks the user turns; the public dataset does not say, other sets may."""
 AUDIO_COLUMNS = tuple(f"user_turn_{n}_audio" for n in range(1, MOST_USER_TURNS + 1))
 
 
@@ -33,6 +35,8 @@ class Conversation:
     axis: Axis
     exchanges: tuple[Exchange, ...]
     criteria: tuple[Criterion, ...]
+    speaker: str | None = None
+    """Who speaks the user turns, where the data say so."""
 
 
 class Table(Protocol):
@@ -97,7 +101,9 @@ class ConversationSet:
         wanted = {conversation.id: conversation for conversation in chosen}
         longest = max((len(conversation.exchanges) for conversation in chosen), default=0)
         for row in self.table.rows(("id", *AUDIO_COLUMNS[:longest])):
-            conversation = wanted.get(row["id"])
+            if not wanted:
+                return
+            conversation = wanted.pop(row["id"], None)
             if conversation is None:
                 continue
             audio = []
@@ -122,7 +128,7 @@ def read_conversations(table: Table) -> tuple[Conversation, ...]:
     for needed in ("id", "axis", "user_turn_1_transcript", "rubric"):
         if needed not in table.columns:
             raise UsageError(f"There is no column '{needed}' in {table.source}; see the public dataset's columns.")
-    present = [column for column in TEXT_COLUMNS if column in table.columns]
+    present = [column for column in (*TEXT_COLUMNS, SPEAKER_COLUMN) if column in table.columns]
     conversations: list[Conversation] = []
     seen: set[str] = set()
     for number, row in enumerate(table.rows(present), start=1):
@@ -151,7 +157,8 @@ def parse_conversation(key: str, row: dict[str, Any], source: str) -> Conversati
         axis = Axis(str(row.get("axis")))
     except ValueError as error:
         raise UsageError(f"{where} has the axis {row.get('axis')!r}; the axes are {', '.join(Axis)}.") from error
-    return Conversation(key, axis, _exchanges(row, where), _criteria(row, where))
+    speaker = _text(row, SPEAKER_COLUMN, where)
+    return Conversation(key, axis, _exchanges(row, where), _criteria(row, where), speaker)
 
 
 def _exchanges(row: dict[str, Any], where: str) -> tuple[Exchange, ...]:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vivace.audio.convert import AudioForm, for_model
 from vivace.audio.digits import VOICED, SpokenDigits, read_digits
 from vivace.errors import UsageError
-from vivace.models.base import ModelReply, Prompt, SpokenTurn, SystemUnderTest
+from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn, SystemUnderTest
+from vivace.models.cache import kept_answers
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
 from vivace.models.hearing import MOST_TURNS, Hearing, check_hearing
@@ -39,6 +41,9 @@ CARD_KEYS = ("name", "organisation", "size", "open_weights", "licence", "descrip
 
 RETRYABLE = frozenset(reason.value for reason in Unscored if reason not in (Unscored.NO_CHECK, Unscored.NO_MAJORITY))
 """What `--retry-errors` tries again; of votes without a majority, those that were not given."""
+
+_NEW_ATTEMPT = sqlalchemy.insert(tables.Attempt.__table__)  # type: ignore[arg-type]
+"""Plain rows, not objects: there is one with every call."""
 
 DECISION = 0
 """The vote that counts: the only one, or what the votes from 1 on have come to."""
@@ -82,8 +87,11 @@ class DialogueTrack:
         conversations = open_conversations(spec.data)
         chosen = conversations.chosen(spec.items, spec.limit)
         form = spec.audio if conversations.has_audio else "transcript"
-        options = ChatOptions(spec.api_base, spec.timeout, spec.retries)
-        system = open_system(spec.model, spec.model_arg, options)
+        options = ChatOptions(
+            spec.api_base, spec.timeout, spec.retries, spec.requests_per_minute, spec.tokens_per_minute
+        )
+        spoken = SpokenOutput(spec.output, spec.voice, spec.transcriber)
+        system = open_system(spec.model, spec.model_arg, options, spoken, hears=form != "transcript")
         judge = open_judge(spec, conversations.judge_prompt)
         if spec.repeats > 1 and system.identity.adapter == "replay":
             raise UsageError("replay: holds one reply to each conversation; leave out --repeats.")
@@ -306,7 +314,7 @@ class DialogueRun:
     async def _generate(self, item: DialogueItem, bench: Workbench) -> tuple[int, str | None]:
         async with bench.call_slot():
             prompt = await asyncio.to_thread(self._prompt, item, bench.artifacts)
-            with recorded_calls() as calls:
+            with recorded_calls() as calls, kept_answers(bench.cache, item.repeat):
                 reply = await self._system.reply(prompt)
             audio = await asyncio.to_thread(bench.artifacts.put, reply.audio) if reply.audio else None
 
@@ -362,7 +370,7 @@ class DialogueRun:
     ) -> Verdict:
         conversation = item.conversation
         async with bench.call_slot():
-            with recorded_calls() as calls:
+            with recorded_calls() as calls, kept_answers(bench.cache, item.repeat, number):
                 verdict = await self._judge.vote(
                     conversation.exchanges, text, conversation.criteria[criterion.number], max(0, number - 1)
                 )
@@ -446,19 +454,21 @@ class DialogueRun:
     ) -> None:
         assert self._registered is not None
         sent = _seconds_of_audio(prompt) if prompt else None
-        session.add_all(
-            tables.Attempt(
-                run_id=self._registered.run_id,
-                judging_id=self._registered.judging_id if stage == "judge" else None,
-                conversation_id=item.row_id if item else None,
-                criterion_id=criterion_id,
-                stage=call.stage or stage,
-                audio_seconds=None if call.cached else sent,
-                **{key: value for key, value in vars(call).items() if key not in ("stage", "error")},
-                error=_code(call.error),
-            )
+        rows = [
+            {
+                **vars(call),
+                "run_id": self._registered.run_id,
+                "judging_id": self._registered.judging_id if stage == "judge" else None,
+                "conversation_id": item.row_id if item else None,
+                "criterion_id": criterion_id,
+                "stage": call.stage or stage,
+                "audio_seconds": None if call.cached else sent,
+                "error": _code(call.error),
+            }
             for call in calls
-        )
+        ]
+        if rows:
+            session.connection().execute(_NEW_ATTEMPT, rows)
 
     def is_scored(self, session: Session, registered: Registered) -> bool:
         """Whether the judging has ended."""

@@ -1,0 +1,153 @@
+"""The form that all benchmarks share: arguments, rows of ratios, a table with limits, and a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vivace.manifest import hardware, manifest
+
+
+class BenchmarkError(Exception):
+    """A benchmark cannot go on; the message is one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One compared case: how much of a metric an arm needs for each unit that the baseline needs."""
+
+    case: str
+    arm: str
+    baseline: str
+    metric: str
+    ratio: float
+    """Arm divided by baseline: the median over pairs."""
+    low: float
+    """The lowest ratio of any pair."""
+    high: float
+    """The highest."""
+    n: int
+    """Pairs."""
+    floor: float | None
+    """The same ratio at the limit that no arm could beat; None where none is known."""
+    headline: bool
+    """Whether a limit is set on it."""
+
+
+def compare(
+    case: str,
+    arm: str,
+    baseline: str,
+    metric: str,
+    pairs: Sequence[tuple[float, float]],
+    *,
+    floor: float | None = None,
+    headline: bool = False,
+) -> Row:
+    """A row from the metric's values of the arm and of the baseline, pair by pair.
+
+    Every pair gives one ratio: what slows the machine down for a while slows both values of a pair.
+    """
+    ratios = sorted(value / reference for value, reference in pairs)
+    return Row(
+        case, arm, baseline, metric, statistics.median(ratios), ratios[0], ratios[-1], len(ratios), floor, headline
+    )
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a benchmark found.
+
+    Attributes:
+        benchmark: its name.
+        manifest: what was running, and on what; see `running`.
+        rows: the comparisons.
+        limits: metric → the highest ratio that its headline rows may show.
+    """
+
+    benchmark: str
+    manifest: dict[str, Any]
+    rows: Sequence[Row]
+    limits: Mapping[str, float]
+
+    @property
+    def missed(self) -> list[Row]:
+        """The headline rows above their limit."""
+        return [row for row in self.rows if not self._holds(row)]
+
+    def _holds(self, row: Row) -> bool:
+        # Written so that a ratio that is no number misses its limit.
+        return not row.headline or row.metric not in self.limits or row.ratio <= self.limits[row.metric]
+
+    def as_json(self) -> dict[str, Any]:
+        """The form in which results are kept."""
+        return {
+            "benchmark": self.benchmark,
+            "manifest": self.manifest,
+            "rows": [asdict(row) for row in self.rows],
+        }
+
+    def table(self) -> str:
+        """The rows for people to read, limits and verdicts beside them."""
+        header = ("case", "arm / baseline", "metric", "ratio", "low", "high", "n", "floor", "limit", "")
+        lines = [header, *map(self._line, self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(width) if column < 3 else cell.rjust(width)
+                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    def _line(self, row: Row) -> tuple[str, ...]:
+        limit = self.limits.get(row.metric) if row.headline else None
+        return (
+            row.case,
+            f"{row.arm} / {row.baseline}",
+            row.metric,
+            *(f"{value:.3f}" for value in (row.ratio, row.low, row.high)),
+            str(row.n),
+            "" if row.floor is None else f"{row.floor:.3f}",
+            "" if limit is None else f"{limit:.2f}",
+            "" if limit is None else "pass" if self._holds(row) else "MISSED",
+        )
+
+
+def running(**more: Any) -> dict[str, Any]:
+    """A report's manifest: versions, code revision and machine, and whatever else a benchmark has to say."""
+    return {**manifest(), "machine": hardware(), **more}
+
+
+def arguments(description: str, quick: str) -> argparse.ArgumentParser:
+    """A parser with the arguments that all benchmarks take.
+
+    Args:
+        description: what is compared.
+        quick: what `--quick` leaves out.
+    """
+    parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    parser.add_argument("--quick", action="store_true", help=f"under a minute on two cores: {quick}")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--check", action="store_true", help="exit with 1 where a limit is missed")
+    return parser
+
+
+def conclude(report: Report, options: argparse.Namespace) -> int:
+    """Print a report, write it where it is wanted, and give the exit code."""
+    print(report.table())
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for row in report.missed:
+        print(
+            f"The limit on {row.metric} is missed: {row.ratio:.3f}, and {report.limits[row.metric]:.2f} is allowed.",
+            file=sys.stderr,
+        )
+    return 1 if options.check and report.missed else 0

@@ -1,0 +1,64 @@
+"""The form that benchmarks share: ratios, limits, and what is written."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from report import Report, Row, arguments, compare, conclude, running
+
+LIMITS = {"cpu_s": 0.8, "memory_bytes": 1.3}
+
+
+def row(ratio: float, metric: str = "cpu_s", *, headline: bool = True) -> Row:
+    """A row of one pair."""
+    return compare("case", "ours", "theirs", metric, [(ratio, 1.0)], headline=headline)
+
+
+def test_a_ratio_is_the_median_over_pairs_and_not_a_ratio_of_medians() -> None:
+    found = compare("case", "ours", "theirs", "wall_s", [(1.0, 2.0), (9.0, 10.0), (30.0, 100.0)])
+    assert (found.ratio, found.low, found.high, found.n) == (0.5, 0.3, 0.9, 3)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "metric", "headline", "missed"),
+    [
+        (0.8, "cpu_s", True, False),
+        (0.81, "cpu_s", True, True),
+        (1.2, "memory_bytes", True, False),
+        (5.0, "cpu_s", False, False),
+        (5.0, "time_s", True, False),
+        (math.nan, "cpu_s", True, True),
+    ],
+)
+def test_a_limit_holds_for_headline_rows_of_its_metric(
+    ratio: float, metric: str, headline: bool, missed: bool
+) -> None:
+    report = Report("b", {}, [row(ratio, metric, headline=headline)], LIMITS)
+    assert bool(report.missed) is missed
+    assert ("MISSED" in report.table()) is missed
+
+
+def test_the_json_holds_the_form_and_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "found.json"
+    report = Report("b", running(work={"seed": 1}), [row(0.5)], LIMITS)
+    options = arguments("a", "b").parse_args(["--json", str(file)])
+    assert conclude(report, options) == 0
+    written = json.loads(file.read_text(encoding="utf-8"))
+    assert set(written) == {"benchmark", "manifest", "rows"}
+    assert set(written["rows"][0]) == {
+        "case", "arm", "baseline", "metric", "ratio", "low", "high", "n", "floor", "headline",
+    }  # fmt: skip
+    assert written["manifest"]["packages"]["vivace"] and written["manifest"]["machine"]["cores"]
+    assert written["manifest"]["work"] == {"seed": 1}
+
+
+@pytest.mark.parametrize(("arguments_given", "code"), [([], 0), (["--check"], 1)])
+def test_a_missed_limit_is_told_and_fails_only_where_asked(
+    arguments_given: list[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = arguments("a", "b").parse_args(arguments_given)
+    assert conclude(Report("b", {}, [row(0.9)], LIMITS), options) == code
+    assert "The limit on cpu_s is missed: 0.900" in capsys.readouterr().err
