@@ -6,7 +6,7 @@ back there. What the URL asks for and the database does not have becomes a sente
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 
 import streamlit as st
 
@@ -40,6 +40,22 @@ class Address:
         self.problems.append(f"There is no {what} {literal(asked)} here; the link may be old or mistyped.")
         self.parameters.pop(name, None)
         return fallback
+
+    def choices(self, name: str, options: Iterable[str], what: str, fallback: Sequence[str]) -> list[str]:
+        """The options that the URL names under `name`, commas between them; the fallback where it names none.
+
+        Unknown ones are refused as in `choice`; the others hold.
+        """
+        asked = [one for one in self.parameters.get(name, "").split(",") if one]
+        if not asked:
+            return list(fallback)
+        known = set(options)
+        for one in asked:
+            if one not in known:
+                self.problems.append(f"There is no {what} {literal(one)} here; the link may be old or mistyped.")
+        kept = [one for one in dict.fromkeys(asked) if one in known]
+        self.write(name, ",".join(kept))
+        return kept or list(fallback)
 
     def flag(self, name: str) -> bool:
         """Whether the URL says `name=1`."""
@@ -93,6 +109,28 @@ def select(
         label, list(labels), format_func=labels.__getitem__, key=key, on_change=changed, help=explanation
     )
     return choice if choice is not None else fallback
+
+
+def select_several(
+    address: Address, name: str, label: str, labels: dict[str, str], *, what: str, fallback: Sequence[str]
+) -> list[str]:
+    """A box of several choices that stand in the URL under `name`, with commas between them.
+
+    Args:
+        address: the page's address.
+        name: the query parameter.
+        label: the widget's label.
+        labels: option → how it is shown, as plain text.
+        what: what is chosen, in words.
+        fallback: the options that hold without a choice.
+    """
+    key = f"address-{name}"
+    st.session_state[key] = address.choices(name, labels, what, fallback)
+
+    def changed() -> None:
+        address.write(name, ",".join(st.session_state[key]))
+
+    return st.multiselect(label, list(labels), format_func=labels.__getitem__, key=key, on_change=changed)
 
 
 def toggle(

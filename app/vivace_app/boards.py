@@ -8,16 +8,19 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from vivace.breakdown import BreakdownRow
+from vivace.gaps import Gap
+from vivace.published import PublishedFigure
 from vivace.store.queries import BoardRow
 from vivace_app import figures
 
-NOTES = ("official", "unofficial", "imported", "transcript", "retracted")
+NOTES = ("official", "unofficial", "imported", "transcript", "spoken", "heard", "unheard", "retracted")
 """Every badge a row can carry."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that may be ranked together: the same data, judged by the same judge."""
+    """Rows that may be ranked together: the same data, judged by the same judge with as many votes."""
 
     rows: list[BoardRow]
     """The retracted ones last; they have no rank."""
@@ -29,8 +32,9 @@ class Group:
 
     @property
     def judge(self) -> str:
-        """The judge's name and fingerprint."""
-        return judge_label(self.rows[0])
+        """The judge's name and fingerprint, and how many votes it gave, if several."""
+        first = self.rows[0]
+        return judge_label(first) + (f" · {first.votes} votes" if first.votes > 1 else "")
 
     @property
     def axes(self) -> list[str]:
@@ -41,6 +45,13 @@ class Group:
 def data_key(row: BoardRow) -> str:
     """What tells one set of conversations from another, in the URL and in the filter: name and revision."""
     return f"{row.data}@{row.data_revision[:8]}"
+
+
+def group_key(group: Group) -> str:
+    """What tells one table from another, in the URL and as a widget's key."""
+    first = group.rows[0]
+    votes = f"/{first.votes}" if first.votes > 1 else ""
+    return f"{first.track}/{data_key(first)}/{judge_key(first)}{votes}"
 
 
 def judge_key(row: BoardRow) -> str:
@@ -55,9 +66,9 @@ def judge_label(row: BoardRow) -> str:
 
 def groups(rows: Iterable[BoardRow]) -> list[Group]:
     """Rows that may be ranked together, each in the store's order; the largest group first."""
-    found: dict[tuple[str, str, str, str], list[BoardRow]] = {}
+    found: dict[tuple[str, str, str, str, int], list[BoardRow]] = {}
     for row in rows:
-        key = (row.track, row.data, row.data_revision, row.judge_fingerprint)
+        key = (row.track, row.data, row.data_revision, row.judge_fingerprint, row.votes)
         found.setdefault(key, []).append(row)
     result = [Group(sorted(group, key=lambda row: row.retracted is not None)) for group in found.values()]
     return sorted(result, key=lambda group: -len(group.rows))
@@ -70,6 +81,10 @@ def notes(row: BoardRow) -> list[str]:
         found.append("imported")
     if row.input_form == "transcript":
         found.append("transcript")
+    if row.output_form == "audio":
+        found.append("spoken")
+    if row.hearing in ("passed", "failed"):
+        found.append("heard" if row.hearing == "passed" else "unheard")
     return found
 
 
@@ -83,6 +98,8 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
     result = list(names) if names is not None else [row.model for row in rows]
     for details in (
         [row.input_form for row in rows],
+        [f"{row.output_form} output" for row in rows],
+        [f"{row.repeats} repeats" for row in rows],
         [judge_label(row) for row in rows],
         [row.judging[:8] for row in rows],
     ):
@@ -98,6 +115,7 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
 def table(group: Group) -> pd.DataFrame:
     """A group as the board's table, one line per row of the group in its order."""
     lines = []
+    repeated = any(row.repeats > 1 for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
         ranked = row.retracted is None and all_axes.apr is not None
@@ -114,6 +132,7 @@ def table(group: Group) -> pd.DataFrame:
         line |= {
             "Coverage": figures.with_range(all_axes.coverage, all_axes.apr_min, all_axes.apr_max),
             "n": all_axes.n,
+            **({"Repeats": row.repeats} if repeated else {}),
             "TTFT": row.ttft_median_s,
             "Total": row.total_median_s,
             "Cost": row.cost_usd,
@@ -121,6 +140,100 @@ def table(group: Group) -> pd.DataFrame:
         }
         lines.append(line)
     return pd.DataFrame(lines)
+
+
+def accounts(group: Group, names: Sequence[str]) -> pd.DataFrame:
+    """What each row's calls took, one line per row and stage; failed calls included.
+
+    Args:
+        group: the rows.
+        names: a distinct name for each row.
+    """
+    lines = [
+        {
+            "Model": name,
+            "Stage": stage,
+            "Calls": calls.calls,
+            "Failed": calls.failed,
+            "Cached": calls.cached,
+            "Input tokens": calls.input_tokens,
+            "of them audio": calls.input_audio_tokens,
+            "Output tokens": calls.output_tokens,
+            "Audio sent": None if calls.audio_seconds is None else calls.audio_seconds / 60,
+            "Cost": calls.cost_usd,
+        }
+        for name, row in zip(names, group.rows, strict=True)
+        for stage, calls in row.accounting.items()
+    ]
+    return pd.DataFrame(lines)
+
+
+def published(found: Sequence[PublishedFigure]) -> pd.DataFrame:
+    """Figures that others published, as a table without ranks."""
+    axes = sorted({axis for figure in found for axis in figure.axes})
+    return pd.DataFrame(
+        [
+            {
+                "Model": figure.model,
+                "Notes": ["published, not run here"],
+                "Answers in": figure.output,
+                "APR": figures.with_half_width(figure.apr, figure.plus_minus),
+                "ARS": figures.with_half_width(figure.ars, None),
+                **{figures.axis_name(axis): figures.with_half_width(figure.axes.get(axis), None) for axis in axes},
+                "Date": figure.date,
+                "Source": figure.source,
+            }
+            for figure in found
+        ]
+    )
+
+
+def parts(rows: dict[str, Sequence[BreakdownRow]]) -> pd.DataFrame:
+    """Scores in parts, for the curve and its table: one line per system and part; rates are fractions.
+
+    Args:
+        rows: a distinct name of each system → its parts in their order.
+    """
+    lines = [
+        {
+            "model": name,
+            "part": figures.part_name(row.slice, row.by),
+            "place": row.place,
+            "apr": row.apr,
+            "apr low": row.apr_low,
+            "apr high": row.apr_high,
+            "ars": row.ars,
+            "ars low": row.ars_low,
+            "ars high": row.ars_high,
+            "conversations": row.conversations,
+        }
+        for name, found in rows.items()
+        for row in found
+    ]
+    return pd.DataFrame(lines)
+
+
+def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
+    """Gaps side by side, one line each."""
+    return pd.DataFrame(
+        [
+            {
+                "Model": gap.audio.model,
+                "Gap": gap.kind,
+                "Score": gap.metric.upper(),
+                "Text": figures.with_interval(gap.difference.a, None, None),
+                "Audio": figures.with_interval(gap.difference.b, None, None),
+                "Audio − text": figures.points(gap.difference.value, gap.difference.low, gap.difference.high),
+                "p": gap.difference.p_value,
+                "p, family": gap.p_adjusted,
+                "Better / worse": f"{gap.difference.gained} / {gap.difference.lost}",
+                "n": gap.difference.n,
+                "Data": f"{gap.audio.data}@{gap.audio.data_revision[:8]}",
+                "Judge": f"{gap.audio.judge} · {gap.audio.judge_fingerprint[:8]}",
+            }
+            for gap in found
+        ]
+    )
 
 
 def intervals(group: Group, names: Sequence[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The board's chart: every pass rate with its interval, all conversations first and then each axis."""
+"""The charts: every pass rate with its interval on the board, and curves of scores over parts of the data."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 # Okabe and Ito's colours, which stay apart for every kind of colour vision; the shapes say the same again.
 _STATUS_COLOURS = {"official": "#0072B2", "unofficial": "#D55E00", "retracted": "#888888"}
 _STATUS_SHAPES = {"official": "circle", "unofficial": "diamond", "retracted": "cross"}
+_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _ROW_HEIGHT = 26
 _OVERALL_WIDTH = 360
 _AXIS_WIDTH = 175
@@ -29,6 +30,53 @@ def pass_rates(data: pd.DataFrame, models: Sequence[str], slices: Sequence[str])
         for position, name in enumerate(slices)
     ]
     chart: alt.HConcatChart = alt.hconcat(*panels, spacing=18).configure_view(strokeOpacity=0)
+    return chart
+
+
+def curve(data: pd.DataFrame, metric: str, models: Sequence[str], x_title: str) -> alt.LayerChart:
+    """A score over parts of the data with 95 % intervals, one line per model.
+
+    Args:
+        data: as `boards.parts` gives it.
+        metric: `apr` or `ars`.
+        models: the order of the colours.
+        x_title: what the parts lie along. Parts without a place on a number line stand side by side.
+    """
+    names = list(models)
+    on_a_line = bool(data["place"].notna().all())
+    plain = data.rename(columns={metric: "value", f"{metric} low": "low", f"{metric} high": "high"})
+    x = (
+        alt.X("place:Q", title=x_title, scale=alt.Scale(zero=False, padding=24), axis=alt.Axis(tickCount=10))
+        if on_a_line
+        else alt.X("part:N", title=x_title, sort=None, axis=alt.Axis(labelAngle=0))
+    )
+    axis = alt.Axis(format=".0%", gridOpacity=0.5)
+    colour = alt.Color(
+        "model:N",
+        scale=alt.Scale(
+            domain=names, range=[_LINE_COLOURS[place % len(_LINE_COLOURS)] for place in range(len(names))]
+        ),
+        legend=alt.Legend(orient="top", title=None, labelLimit=320) if len(names) > 1 else None,
+    )
+    base = alt.Chart(plain).encode(x=x, color=colour)
+    if not on_a_line:
+        base = base.encode(xOffset=alt.XOffset("model:N", sort=names))
+    rules = base.mark_rule(strokeWidth=1.5).encode(
+        y=alt.Y("low:Q", title=metric.upper(), scale=alt.Scale(domain=[0, 1]), axis=axis), y2="high:Q"
+    )
+    points = base.mark_point(size=60, filled=True, opacity=1).encode(
+        y=alt.Y("value:Q", axis=axis),
+        tooltip=[
+            alt.Tooltip("model:N", title="Model"),
+            alt.Tooltip("part:N", title="Part"),
+            alt.Tooltip("value:Q", title=metric.upper(), format=".1%"),
+            alt.Tooltip("low:Q", title="from", format=".1%"),
+            alt.Tooltip("high:Q", title="to", format=".1%"),
+            alt.Tooltip("conversations:Q", title="Conversations"),
+        ],
+    )
+    layers = [rules, base.mark_line(strokeWidth=1.5).encode(y="value:Q"), points] if on_a_line else [rules, points]
+    chart: alt.LayerChart = alt.layer(*layers).properties(height=360).configure_view(strokeOpacity=0)
     return chart
 
 

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
+from vivace.breakdown import BreakdownRow, By
+from vivace.breakdown import breakdown as break_down
 from vivace.errors import VivaceError
+from vivace.gaps import Gap
+from vivace.gaps import gaps as find_gaps
 from vivace.settings import Settings, load_settings
 from vivace.store import migrate, queries
 from vivace.store.artifacts import Artifacts
@@ -85,9 +89,37 @@ def _conversations(_database: Database, url: str, version: str, judging: str) ->
     return queries.conversations(_database, judging)
 
 
-def conversation(database: Database, judging: str, conversation_id: str) -> queries.ConversationView | None:
-    """One conversation under one judging."""
-    return queries.conversation(database, judging, conversation_id)
+def conversation(
+    database: Database, judging: str, conversation_id: str, repeat: int = 0
+) -> queries.ConversationView | None:
+    """One reply to one conversation under one judging."""
+    return queries.conversation(database, judging, conversation_id, repeat)
+
+
+def breakdown(database: Database, judging: str, by: By, axis: str | None) -> list[BreakdownRow]:
+    """A judging's scores in parts, of one axis or all.
+
+    Raises:
+        UsageError: the store does not know what they are to be broken down by.
+    """
+    return _breakdown(database, database.url, queries.data_version(database), judging, by, axis)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _breakdown(
+    _database: Database, url: str, version: str, judging: str, by: By, axis: str | None
+) -> list[BreakdownRow]:
+    return break_down(_database, judging, by, axis)
+
+
+def gaps(database: Database) -> list[Gap]:
+    """What hearing and speaking cost each model that was run both ways."""
+    return _gaps(database, database.url, queries.data_version(database))
+
+
+@st.cache_data(show_spinner="Pairing runs …", max_entries=4)
+def _gaps(_database: Database, url: str, version: str) -> list[Gap]:
+    return find_gaps(_database)
 
 
 def audio(sha256: str) -> bytes | str:

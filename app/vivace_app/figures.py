@@ -27,6 +27,30 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     return text if low is None or high is None else f"{text} [{span(low, high)}]"
 
 
+def with_half_width(value: float | None, half: float | None) -> str:
+    """A published rate as "54.65 % ± 4.57", padded like `with_interval`."""
+    if value is None:
+        return _ABSENT_IN_COLUMN
+    return f"{100 * value:6.2f} %" + (f" ± {100 * half:.2f}" if half is not None else "")
+
+
+def points(value: float, low: float | None, high: float | None) -> str:
+    """A difference of rates in points with its interval, as "−4.2 [−7.9, −0.5]"."""
+    text = _signed(value)
+    return text if low is None or high is None else f"{text} [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def part_name(name: str, by: str) -> str:
+    """A part of the data as people read it: an axis, "4 turns", a span of seconds, a speaker."""
+    if by == "turns":
+        return f"{name} turns"
+    return axis_name(name) if by == "axis" else name
+
+
 def with_count(value: float | None, n: int) -> str:
     """A rate with the number of conversations behind it as "75 % (6)", padded like `with_interval`."""
     return _ABSENT_IN_COLUMN if value is None else f"{100 * value:3.0f} % ({n})"

@@ -19,7 +19,7 @@ from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
 from vivace.errors import UsageError
-from vivace.models import chat
+from vivace.models import chat, pacing
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
@@ -85,6 +85,8 @@ def verdict_of(server: ChatServer, *, retries: int = 1, timeout_s: float = 20.0)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between tries that are none, for tests that are not about them."""
     monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr(pacing, "PATIENCE_S", 0.0)
 
 
 ON_THE_WIRE = {
@@ -395,6 +397,7 @@ def test_failures_move_no_score_and_retry_errors_mends_them_and_nothing_else(
     broken: Broken, tmp_path: Path, program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(pacing, "PATIENCE_S", 0.0)
     conversations = 2 * len(BAD_REPLIES)
     data = text_only(tmp_path, conversations)
     ill = True

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,13 +85,15 @@ def loaded(checkpoint: Callable[[str], Path]) -> Callable[[str], SpokenModel]:
 
     def load(family: str) -> SpokenModel:
         if family not in models:
-            models[family] = SpokenModel(setup(checkpoint(family)))
+            models[family] = SpokenModel(setup(checkpoint(family), batch=2))
         return models[family]
 
     return load
 
 
-def setup(folder: Path, seed: int | None = None, device: str = "cpu", **generation: Any) -> dict[str, Any]:
+def setup(
+    folder: Path, seed: int | None = None, device: str = "cpu", batch: int = 1, **generation: Any
+) -> dict[str, Any]:
     """What a process is told to load."""
     return {
         "folder": str(folder),
@@ -99,6 +102,7 @@ def setup(folder: Path, seed: int | None = None, device: str = "cpu", **generati
         "attn_implementation": None,
         "generation": {"max_new_tokens": NEW_TOKENS, "do_sample": False, **generation},
         "seed": seed,
+        "batch": batch,
     }
 
 
@@ -124,7 +128,7 @@ VOICES = (tone(300, 0.6), tone(550, 0.9), tone(800, 0.4))
 def ask(model: local.LocalModel | SpokenModel, prompt: Prompt) -> ModelReply:
     """The reply of a model in a process of its own, or of one loaded here."""
     if isinstance(model, SpokenModel):
-        return local._reply(model.answer(local._request(prompt, 60.0)), model.description)
+        return local._reply(model.answer(local._request([prompt], 60.0)), model.description)
     return asyncio.run(model.reply(prompt))
 
 
@@ -309,7 +313,7 @@ def test_models_that_take_long_recordings_are_not_accused(family: str, loaded: C
 
 def test_a_recording_that_cannot_be_decoded_is_unscored(loaded: Callable[[str], SpokenModel]) -> None:
     broken = Prompt("broken", [(SpokenTurn(EncodedAudio(b"RIFFnothing", "wav"), None), None)])
-    answer = _answer_or_error(loaded("qwen2_audio"), local._request(broken, 60.0))
+    answer = _answer_or_error(loaded("qwen2_audio"), local._request([broken], 60.0))
     assert answer["error"] == "bad_request" and "cannot be decoded" in answer["detail"]
 
 
@@ -319,6 +323,243 @@ def test_sampling_depends_on_the_seed_and_on_nothing_before(checkpoint: Callable
     first = ask(one, conversation(*VOICES)).text
     assert ask(one, conversation(*VOICES)).text == first
     assert ask(two, conversation(*VOICES)).text != first
+
+
+# Batches
+
+SEVERAL = (
+    conversation(VOICES[0]),
+    conversation(*VOICES),
+    conversation(tone(2_000, 1.7), VOICES[1]),
+)
+"""Conversations with different numbers of recordings, and recordings of different lengths."""
+BROKEN = Prompt("broken", [(SpokenTurn(EncodedAudio(b"RIFFnothing", "wav"), None), None)])
+BATCH_OF = re.compile(r"answered in a batch of (\d+), whose times these are")
+
+
+def answers(model: SpokenModel, *prompts: Prompt, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+    """What a model answers to one conversation or several together."""
+    answer = _answer_or_error(model, local._request(list(prompts), timeout_s))
+    return answer["answers"] if len(prompts) > 1 else [answer]
+
+
+def without_times(answer: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key not in ("ttft_s", "total_s", "notes")}
+
+
+@pytest.fixture
+def written(monkeypatch: pytest.MonkeyPatch) -> Callable[[SpokenModel], list[list[int]]]:
+    """Where the new tokens of all further replies of a model are noted."""
+
+    def watch(model: SpokenModel) -> list[list[int]]:
+        rows: list[list[int]] = []
+        generate = model._model.generate
+
+        def noting(**inputs: Any) -> Any:
+            output = generate(**inputs)
+            rows.extend(output[:, inputs["input_ids"].shape[1] :].tolist())
+            return output
+
+        monkeypatch.setattr(model._model, "generate", noting)
+        return rows
+
+    return watch
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_replies_in_a_batch_are_those_that_each_conversation_gets_alone(
+    family: str,
+    loaded: Callable[[str], SpokenModel],
+    written: Callable[[SpokenModel], list[list[int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Padding, masks, positions, the recordings' order and where a reply ends: all of it is checked by tokens."""
+    model = loaded(family)
+    rows = written(model)
+    for prompt in SEVERAL:
+        answers(model, prompt)
+    # From now on one of the replies ends before the others.
+    monkeypatch.setattr(model._model.generation_config, "eos_token_id", [2, rows[1][min(4, len(rows[1]) - 1)]])
+    rows.clear()
+    alone = [answers(model, prompt)[0] for prompt in SEVERAL]
+    tokens_alone = list(rows)
+    rows.clear()
+    together = answers(model, *SEVERAL)
+    assert [without_times(answer) for answer in together] == [without_times(answer) for answer in alone]
+    assert [row[: len(own)] for row, own in zip(rows, tokens_alone, strict=True)] == tokens_alone
+    assert together[1]["finish_reason"] == "stop" and together[1]["output_tokens"] <= 5
+    assert {BATCH_OF.fullmatch(answer["notes"][-1])[1] for answer in together} == {"3"}  # type: ignore[index]
+    assert all(0 < answer["ttft_s"] <= answer["total_s"] for answer in together)
+
+
+def test_written_conversations_are_answered_in_batches_too(checkpoint: Callable[[str], Path]) -> None:
+    model = SpokenModel(setup(checkpoint("text_only"), batch=2))
+    other = Prompt("other", [(SpokenTurn(None, "A rather longer question than the first one"), None)])
+    together = answers(model, WRITTEN, other)
+    assert [without_times(answer) for answer in together] == [
+        without_times(answers(model, prompt)[0]) for prompt in (WRITTEN, other)
+    ]
+
+
+def test_filling_is_not_a_repetition(checkpoint: Callable[[str], Path]) -> None:
+    """Token 0, which tokenizers fill with, is the likeliest one here, and no token may come twice."""
+    zero_once = {"no_repeat_ngram_size": 1, "repetition_penalty": 1.1, "sequence_bias": {(0,): 20.0}}
+    model = SpokenModel(setup(checkpoint("qwen2_audio"), batch=2, **zero_once))
+    together = answers(model, *SEVERAL)
+    assert [without_times(answer) for answer in together] == [
+        without_times(answers(model, prompt)[0]) for prompt in SEVERAL
+    ]
+
+
+def test_a_model_whose_replies_change_in_a_batch_is_refused(checkpoint: Callable[[str], Path]) -> None:
+    model = opened(checkpoint("recurrent"))
+    assert ask(model, WRITTEN).text
+    asyncio.run(model.close())
+    with pytest.raises(UsageError, match=r"differently than one by one; leave out --model-arg batch\."):
+        asyncio.run(opened(checkpoint("recurrent"), batch=2).preflight())
+
+
+def test_a_broken_recording_leaves_its_neighbours_alone(loaded: Callable[[str], SpokenModel]) -> None:
+    model = loaded("qwen2_audio")
+    first, broken, last = answers(model, SEVERAL[0], BROKEN, SEVERAL[2])
+    assert broken["error"] == "bad_request" and "cannot be decoded" in broken["detail"]
+    assert [without_times(answer) for answer in (first, last)] == [
+        without_times(answers(model, prompt)[0]) for prompt in (SEVERAL[0], SEVERAL[2])
+    ]
+    assert first["notes"] == ["answered in a batch of 2, whose times these are"]
+
+
+def test_who_is_ready_when_time_is_up_has_answered(
+    checkpoint: Callable[[str], Path],
+    written: Callable[[SpokenModel], list[list[int]]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = SpokenModel(setup(checkpoint("qwen2_audio"), max_new_tokens=60, batch=2))
+    rows = written(model)
+    for prompt in SEVERAL[:2]:
+        answers(model, prompt)
+    endless, ends = rows
+    end = next(token for token in ends if token not in endless)
+    monkeypatch.setattr(model._model.generation_config, "eos_token_id", [end])
+    monkeypatch.setitem(model._generation, "max_new_tokens", 10_000)
+    seconds = iter(range(10**9))
+    monkeypatch.setattr("vivace.models.local_worker.time.perf_counter", lambda: float(next(seconds)))
+    slow, ready = answers(model, *SEVERAL[:2], timeout_s=50.0)
+    assert slow == {"error": "timeout", "detail": "no complete reply within 50 s in a batch of 2"}
+    assert ready["finish_reason"] == "stop" and ready["output_tokens"] == ends.index(end) + 1
+
+
+def test_a_batch_that_fails_is_asked_for_one_by_one(
+    loaded: Callable[[str], SpokenModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = loaded("qwen2_audio")
+
+    def fail(*_arguments: Any, **_keywords: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(model._model, "generate", fail)
+    answer = _answer_or_error(model, local._request(list(SEVERAL), 60.0))
+    assert answer == {"apart": "out of memory (OutOfMemoryError: CUDA out of memory)"}
+
+
+def test_replies_asked_for_one_by_one_say_why(
+    checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    too_small = (
+        "import json, sys\n"
+        'sys.stdin.readline(); print(\'{"ready": "it", "hears": true}\', flush=True)\n'
+        "for line in sys.stdin:\n"
+        "    request = json.loads(line)\n"
+        "    reply = {'text': str(len(request.get('turns', ()))), 'finish_reason': 'stop', 'ttft_s': None,\n"
+        "             'total_s': 1.0, 'notes': []}\n"
+        "    print(json.dumps({'apart': 'out of memory'} if 'conversations' in request else reply), flush=True)\n"
+    )
+    monkeypatch.setattr(local.LocalModel, "worker", [sys.executable, "-c", too_small])
+    model = opened(checkpoint("qwen2_audio"), batch=3)
+    replies = asyncio.run(all_replies(model, SEVERAL))
+    asyncio.run(model.close())
+    assert [reply.text for reply in replies] == ["1", "3", "2"]
+    note = "answered alone: a batch of 3 (--model-arg batch) failed with out of memory"
+    assert {reply.detail for reply in replies} == {note}
+
+
+@pytest.fixture(scope="module")
+def batching(checkpoint: Callable[[str], Path]) -> Iterator[local.LocalModel]:
+    """A Qwen2-Audio that answers three conversations at once."""
+    opened_model = opened(checkpoint("qwen2_audio"), batch=3)
+    yield opened_model
+    asyncio.run(opened_model.close())
+
+
+async def all_replies(model: local.LocalModel, prompts: tuple[Prompt, ...]) -> list[ModelReply]:
+    await model.preflight()
+    return await asyncio.gather(*(model.reply(prompt) for prompt in prompts))
+
+
+def test_those_who_wait_together_are_answered_together(
+    batching: local.LocalModel, loaded: Callable[[str], SpokenModel]
+) -> None:
+    calls: list[CallRecord] = []
+
+    async def noted(prompt: Prompt) -> ModelReply:
+        with recorded_calls() as own:
+            reply = await batching.reply(prompt)
+        calls.extend(own)
+        return reply
+
+    async def seven() -> list[ModelReply]:
+        await batching.preflight()
+        return await asyncio.gather(*(noted(SEVERAL[number % 3]) for number in range(7)))
+
+    replies = asyncio.run(seven())
+    alone = [ask(loaded("qwen2_audio"), prompt).text for prompt in SEVERAL]
+    assert [reply.text for reply in replies] == [alone[number % 3] for number in range(7)]
+    sizes = [BATCH_OF.fullmatch(reply.detail or "") for reply in replies]
+    assert [found and found[1] for found in sizes] == ["3"] * 6 + [None], "the last one waited for nobody"
+    counted = [answers(loaded("qwen2_audio"), prompt)[0] for prompt in SEVERAL]
+    expected_tokens = sorted(
+        (counted[number % 3]["input_tokens"], counted[number % 3]["output_tokens"]) for number in range(7)
+    )
+    assert sorted((call.input_tokens, call.output_tokens) for call in calls) == expected_tokens
+
+
+def test_a_crash_fails_its_batch_and_no_more(batching: local.LocalModel) -> None:
+    pid = pid_of(batching)
+    os.kill(pid, signal.SIGSTOP)  # so that the first batch is at work when the process dies
+
+    async def crash() -> list[ModelReply]:
+        replies = asyncio.gather(*(batching.reply(prompt) for prompt in (*SEVERAL, SEVERAL[0])))
+        await asyncio.sleep(0.2)
+        os.kill(pid, signal.SIGKILL)
+        return await replies
+
+    *failed, next_one = asyncio.run(crash())
+    assert [reply.unscored for reply in failed] == [Unscored.SERVER_ERROR] * 3
+    assert all("SIGKILL" in str(reply.detail) and "a batch of 3 (--model-arg batch)" in str(reply.detail)
+               for reply in failed)  # fmt: skip
+    assert next_one.text and next_one.unscored is None
+
+
+def test_one_who_gives_up_does_not_end_the_batch_but_all_do(batching: local.LocalModel) -> None:
+    pid = pid_of(batching)
+
+    async def given_up(count: int) -> list[ModelReply | BaseException]:
+        os.kill(pid, signal.SIGSTOP)
+        tasks = [asyncio.create_task(batching.reply(prompt)) for prompt in SEVERAL]
+        await asyncio.sleep(0.2)
+        for task in tasks[:count]:
+            task.cancel()
+        await asyncio.wait(tasks[:count])
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    first, *others = asyncio.run(given_up(1))
+    assert isinstance(first, asyncio.CancelledError)
+    assert all(isinstance(reply, ModelReply) and reply.text for reply in others)
+    assert pid_of(batching) == pid
+    asyncio.run(given_up(3))
+    assert pid_of(batching) != pid
 
 
 # Text models
@@ -345,7 +586,7 @@ def test_an_audio_model_takes_transcripts_too(loaded: Callable[[str], SpokenMode
 
 def test_a_slow_reply_is_a_timeout_and_the_model_stays(checkpoint: Callable[[str], Path]) -> None:
     slow = SpokenModel(setup(checkpoint("qwen2_audio"), max_new_tokens=100_000))
-    answer = _answer_or_error(slow, local._request(conversation(*VOICES), 0.5))
+    answer = _answer_or_error(slow, local._request([conversation(*VOICES)], 0.5))
     assert answer == {"error": "timeout", "detail": "no complete reply within 0.5 s"}
     assert local._reply(answer, "it").unscored is Unscored.TIMEOUT
 
@@ -360,7 +601,7 @@ def test_out_of_memory_is_said(
         raise error
 
     monkeypatch.setattr(loaded("qwen2_audio")._model, "generate", fail)
-    answer = _answer_or_error(loaded("qwen2_audio"), local._request(conversation(*VOICES), 60.0))
+    answer = _answer_or_error(loaded("qwen2_audio"), local._request([conversation(*VOICES)], 60.0))
     assert answer["error"] == "bad_request" and answer["detail"].startswith("out of memory (")
 
 
@@ -435,7 +676,7 @@ def test_a_model_that_dies_of_every_request_is_given_up(
         'import sys; sys.stdin.readline(); print(\'{"ready": "it", "hears": true}\', flush=True)\n'
         "sys.stdin.readline(); sys.exit('a tensor has fallen over')"
     )
-    monkeypatch.setattr(local, "WORKER", [sys.executable, "-c", loads_and_dies])
+    monkeypatch.setattr(local.LocalModel, "worker", [sys.executable, "-c", loads_and_dies])
     model = opened(checkpoint("qwen2_audio"))
     for _ in range(local.MOST_DEATHS - 1):
         reply = ask(model, conversation(*VOICES))
@@ -449,7 +690,7 @@ def test_a_model_that_dies_of_every_request_is_given_up(
 def test_a_death_while_loading_is_no_answer(
     checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(local, "WORKER", ["false"])
+    monkeypatch.setattr(local.LocalModel, "worker", ["false"])
     model = opened(checkpoint("qwen2_audio"))
     with pytest.raises(UnreachableError, match="could not be loaded: its process ended by itself with exit code 1"):
         asyncio.run(model.preflight())
@@ -567,6 +808,8 @@ def test_missing_packages_are_named(checkpoint: Callable[[str], Path], monkeypat
         ({"dtype": "int8"}, "auto, float32, bfloat16 or float16"),
         ({"device": "tpu"}, "auto, cpu, cuda or cuda:N"),
         ({"max_new_tokens": 0}, "a whole number from 1"),
+        ({"batch": 0}, "a whole number from 1"),
+        ({"batch": 2, "do_sample": True}, "exclude each other"),
         ({"do_sample": 1}, "true or false"),
         ({"temperature": 0.7}, "does nothing without --model-arg do_sample=true"),
         ({"do_sample": True, "temperature": 0}, "a number above 0"),
@@ -589,6 +832,7 @@ def test_identity_covers_weights_and_arguments_but_not_the_place(
     moved = copied(original, tmp_path / "elsewhere" / original.name)
     assert opened(moved).identity.fingerprint == one.fingerprint
     assert opened(original, max_new_tokens=5).identity.fingerprint != one.fingerprint
+    assert opened(original, batch=2).identity.fingerprint != one.fingerprint
     assert opened(original, dtype="bfloat16").identity.fingerprint != one.fingerprint
     gpus = {opened(original, device=device).identity.fingerprint for device in ("cuda", "cuda:1")}
     assert len(gpus) == 1 and one.fingerprint not in gpus

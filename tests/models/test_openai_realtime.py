@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import io
 import json
 import socket
@@ -37,6 +38,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
     monkeypatch.setattr(openai_realtime, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("vivace.models.chat.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vivace.models.pacing.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("vivace.models.pacing.PATIENCE_S", 0.0)
     yield
 
 
@@ -231,6 +234,26 @@ def test_sound_transcript_and_times_come_back() -> None:
     assert reply.ttft_s is not None and reply.first_audio_s is not None and reply.total_s is not None
     assert 0 < reply.ttft_s <= reply.first_audio_s <= reply.total_s <= call.seconds
     assert (call.input_tokens, call.output_tokens, call.error) == (11, 7, None)
+
+
+def test_tokens_of_audio_are_counted_apart() -> None:
+    usage = {"input_tokens": 11, "output_tokens": 7, "input_token_details": {"audio_tokens": 9, "text_tokens": 2}}
+    done = {"type": "response.done", "response": {"status": "completed", "usage": usage}}
+    place = {"item_id": "i", "content_index": 0}
+    sound = {"type": "response.output_audio.delta", "delta": base64.b64encode(PCM).decode(), **place}
+    words = {"type": "response.output_audio_transcript.delta", "delta": "Hello.", **place}
+    with realtime_server(Answer(raw=[json.dumps(event) for event in (sound, words, done)])) as server:
+        reply, [call] = ask(server.base)
+    assert reply.text == "Hello."
+    assert (call.input_tokens, call.input_audio_tokens, call.output_tokens) == (11, 9, 7)
+    assert call.cost_usd == pytest.approx(2 * 4e-6 + 9 * 3.2e-5 + 7 * 1.6e-5)
+
+
+def test_a_transcriber_needs_no_transcript_of_the_models() -> None:
+    with realtime_server(Answer(" ")) as server:
+        reply, _ = ask(server.base, is_transcribed=True)
+    assert reply.unscored is None
+    assert reply.audio
 
 
 def test_a_reply_of_two_parts_keeps_them_apart() -> None:

@@ -204,7 +204,8 @@ def test_a_key_echoed_with_its_refusal_is_in_no_traceback(monkeypatch: pytest.Mo
     assert key not in "".join(traceback.format_exception(refused.value))
 
 
-def test_litellm_is_loaded_late_and_calls_nobody() -> None:
+def test_litellm_is_loaded_for_those_who_need_it_and_calls_nobody() -> None:
+    """It takes seconds to import, and would fetch a price list from the internet."""
     code = """
 import sys
 def watch(event, arguments):
@@ -212,10 +213,13 @@ def watch(event, arguments):
         raise SystemExit(f"connects: {event} {arguments}")
 sys.addaudithook(watch)
 import vivace.cli.main, vivace.cli.execution, vivace.tracks.dialogue.track
-assert "litellm" not in sys.modules and "openai" not in sys.modules
 from vivace.models.litellm import LiteLLMSystem
 from vivace.models.chat import ChatOptions
-LiteLLMSystem("openai/m", {}, ChatOptions())
+for model in ("openai/m", "openrouter/a/m"):
+    LiteLLMSystem(model, {}, ChatOptions())
+LiteLLMSystem("hosted_vllm/a/m", {}, ChatOptions("http://127.0.0.1:9/v1"))
+assert not {"litellm", "openai", "torch", "pandas", "datasets", "streamlit"} & set(sys.modules)
+LiteLLMSystem("gemini/m", {}, ChatOptions())
 assert "litellm" in sys.modules
 """
     done = subprocess.run(

@@ -74,7 +74,7 @@ def assert_as_decoded(sent: bytes, source: bytes) -> None:
 def run_arguments(data: Path, server: ChatServer) -> list[object]:
     return [
         "run", "audio-multichallenge", "--data", data, "--home", data.parent / "home", "--format", "json",
-        "--model", "litellm:openai/m", "--api-base", server.base,
+        "--no-hear", "--model", "litellm:openai/m", "--api-base", server.base,
         "--judge", "litellm:openai/j", "--judge-api-base", server.base,
     ]  # fmt: skip
 

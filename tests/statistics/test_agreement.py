@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from statsmodels.stats.inter_rater import cohens_kappa
+from statsmodels.stats.inter_rater import cohens_kappa, fleiss_kappa
 
 from vivace.statistics.agreement import (
     Confusion,
@@ -14,6 +14,7 @@ from vivace.statistics.agreement import (
     confusion,
     constant_judge,
     prediction_powered,
+    vote_agreement,
 )
 from vivace.statistics.intervals import clustered_ratio
 
@@ -152,3 +153,26 @@ def test_few_labels_that_all_agree_do_not_make_the_judge_infallible() -> None:
     found = prediction_powered([PartlyLabelled(1, 1, 1, 1, 1)] * 10 + [PartlyLabelled(1, 1)] * 400)
     assert found is not None and found.low is not None
     assert found.corrected == 1.0 and 0.75 < found.low < 0.9
+
+
+def test_fleiss_kappa_is_statsmodels_on_200_random_tables() -> None:
+    random = np.random.default_rng(9)
+    for _ in range(200):
+        votes, criteria = int(random.integers(2, 8)), int(random.integers(2, 60))
+        met = random.binomial(votes, random.beta(0.5, 0.5, criteria))
+        found = vote_agreement([[(int(one), votes)] for one in met])
+        assert found is not None
+        if 0 < met.sum() < votes * criteria:
+            expected = fleiss_kappa(np.column_stack([met, votes - met]))
+            assert found.kappa == pytest.approx(expected, abs=1e-9)
+        else:
+            assert found.kappa is None
+
+
+def test_agreement_of_votes_is_pair_by_pair() -> None:
+    """Three votes of which one differs agree in one pair of three; a single vote agrees with nobody."""
+    found = vote_agreement([[(3, 3), (2, 3)], [(1, 1)], [(0, 2)]])
+    assert found is not None
+    assert found.agreement == pytest.approx((1 + 1 / 3 + 1) / 3)
+    assert (found.alike, found.pairs, found.criteria) == (3 + 1 + 1, 7, 3)
+    assert vote_agreement([[(1, 1)], []]) is None

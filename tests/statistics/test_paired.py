@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -15,6 +17,7 @@ from vivace.statistics.paired import (
     benjamini_hochberg,
     exact_mcnemar,
     holm,
+    repeats_needed,
 )
 
 AXIS = "SELF_COHERENCE"
@@ -98,6 +101,66 @@ def test_equal_systems_are_called_different_no_more_often_than_stated(n: int) ->
             alarms[f"{name} interval"] += not difference.low <= 0 <= difference.high
     limit = stats.binom.ppf(0.99, comparisons, 0.05)
     assert all(count <= limit for count in alarms.values()), (alarms, limit)
+
+
+def repeated_pairs(random: np.random.Generator, n: int, repeats: tuple[int, int]) -> list[Pair]:
+    """Conversations that two equal systems pass with the same chance, tried so many times by each."""
+    chances = random.beta(0.5, 0.8, n)
+    rates = [random.binomial(k, chances) / k for k in repeats]
+    return [
+        Pair(f"c{number}", AXIS, True, 1, float(a), float(b), float(a), float(b))
+        for number, (a, b) in enumerate(zip(*rates, strict=True))
+    ]
+
+
+def test_apr_with_repeats_is_scipys_paired_t_test_on_200_random_tables() -> None:
+    random = np.random.default_rng(5)
+    for _ in range(200):
+        pairs = repeated_pairs(random, int(random.integers(5, 80)), (3, int(random.integers(1, 6))))
+        test = stats.ttest_rel([pair.rate_b for pair in pairs], [pair.rate_a for pair in pairs])
+        if len({pair.passed_b - pair.passed_a for pair in pairs}) == 1:
+            continue  # no spread: scipy divides by zero
+        found = apr_difference(pairs)
+        assert found is not None and found.p_value == pytest.approx(test.pvalue, abs=1e-9)
+
+
+def test_apr_with_repeats_has_the_interval_of_single_replies_where_all_repeats_agree() -> None:
+    pairs = random_pairs(np.random.default_rng(6), 100, shift=-0.05)
+    repeated = [replace(pair, rate_a=pair.passed_a, rate_b=pair.passed_b) for pair in pairs]
+    one, other = apr_difference(pairs), apr_difference(repeated)
+    assert one is not None and other is not None
+    assert (one.low, one.high, one.detectable, one.gained, one.lost) == (
+        other.low, other.high, other.detectable, other.gained, other.lost,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("repeats", [(3, 3), (5, 1)])
+def test_equal_systems_with_repeats_are_called_different_no_more_often_than_stated(repeats: tuple[int, int]) -> None:
+    """A test that took replies for independent conversations would raise far more alarms."""
+    comparisons = 10_000 // 2
+    random = np.random.default_rng(repeats)
+    found = [apr_difference(repeated_pairs(random, 120, repeats)) for _ in range(comparisons)]
+    alarms = sum(one is not None and one.p_value is not None and one.p_value < 0.05 for one in found)
+    outside = sum(one is not None and not (one.low or 0) <= 0 <= (one.high or 0) for one in found)
+    limit = stats.binom.ppf(0.99, comparisons, 0.05)
+    assert max(alarms, outside) <= limit, (alarms, outside, limit)
+
+
+@pytest.mark.parametrize(("between", "within", "expected"), [(0.0, 0.4, 13), (0.05, 0.2, None), (0.02, 0.1, 9)])
+def test_repeats_needed(between: float, within: float, expected: int | None) -> None:
+    """Repeats help only against what replies contribute; with one fewer the difference is not found."""
+    n, difference = 100, 0.05
+    found = repeats_needed(difference, n, between, within)
+    quantile = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
+
+    def detectable(repeats: int) -> float:
+        return float(quantile * np.sqrt((between + within / repeats) / n))
+
+    assert found == expected
+    if found is None:
+        assert detectable(10**9) > difference
+    else:
+        assert detectable(found) <= difference < detectable(found - 1)
 
 
 def test_a_detectable_difference_is_found_in_about_80_of_100_comparisons() -> None:

@@ -28,6 +28,8 @@ from transformers import (
     Qwen3OmniMoeConfig,
     Qwen3OmniMoeThinkerConfig,
     Qwen3OmniMoeThinkerForConditionalGeneration,
+    RwkvConfig,
+    RwkvForCausalLM,
     VoxtralConfig,
     VoxtralForConditionalGeneration,
     WhisperFeatureExtractor,
@@ -254,3 +256,18 @@ def text_only(folder: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(**TEXT, vocab_size=len(words), max_position_embeddings=16)
     return _saved(LlamaForCausalLM(config), folder, words.eos_token_id, words.pad_token_id)
+
+
+def recurrent(folder: Path) -> Path:
+    """An RWKV, which reads the filling of a batch like any other text: it knows no attention mask."""
+    words = tokenizer()
+    words.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = RwkvConfig(
+        vocab_size=len(words), hidden_size=32, attention_hidden_size=32, intermediate_size=64, num_hidden_layers=2
+    )
+    model = RwkvForCausalLM(config)
+    for weights in model.parameters():
+        if weights.dim() == 2:
+            torch.nn.init.normal_(weights, std=0.3)
+    return _saved(model, folder, words.eos_token_id, words.pad_token_id)

@@ -13,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from support.datasets import conversation_rows, write_jsonl, write_parquet
+from vivace.errors import UsageError
 from vivace.tracks.dialogue.conversations import ConversationSet
 from vivace.tracks.dialogue.readers import open_conversations
 from vivace_rubrics.criteria import Exchange, grading_history
@@ -38,6 +39,29 @@ def as_on_the_hub(path: Path, rows: list[dict[str, Any]]) -> Path:
 def texts(conversations: ConversationSet) -> list[Any]:
     """What was read, less where it came from."""
     return list(conversations.conversations)
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_parquet])
+def test_speakers_are_read_where_the_data_name_them(
+    tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], Path]
+) -> None:
+    rows = [
+        {**row, "Speaker": speaker}
+        for row, speaker in zip(
+            conversation_rows(3, audio=write is write_parquet, turns=1), (" Ana ", None, "Ben"), strict=True
+        )
+    ]
+    suffix = "parquet" if write is write_parquet else "jsonl"
+    read = open_conversations(str(write(tmp_path / f"data.{suffix}", rows)))
+    assert [one.speaker for one in read.conversations] == ["Ana", None, "Ben"]
+    without = open_conversations(str(write_jsonl(tmp_path / "none.jsonl", conversation_rows(1, audio=False))))
+    assert without.conversations[0].speaker is None
+
+
+def test_a_speaker_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    rows = [{**conversation_rows(1, audio=False)[0], "speaker": 7}]
+    with pytest.raises(UsageError, match="'speaker' that is not text"):
+        open_conversations(str(write_jsonl(tmp_path / "d.jsonl", rows)))
 
 
 def test_a_missing_assistant_turn_leaves_two_user_turns_in_a_row(tmp_path: Path) -> None:

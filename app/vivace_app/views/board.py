@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from vivace.published import published_figures
 from vivace.store.database import Database
 from vivace.store.queries import BoardRow
 from vivace_app import boards, charts, data, figures, notices
@@ -27,6 +28,9 @@ _NOTE_COLOURS = {
     "unofficial": "orange",
     "imported": "violet",
     "transcript": "gray",
+    "spoken": "gray",
+    "heard": "green",
+    "unheard": "red",
     "retracted": "red",
 }
 
@@ -60,10 +64,41 @@ def show() -> None:
         st.caption("Scores on different data or from different judges do not compare; each table ranks its own.")
     for group in groups[:_GROUPS_SHOWN]:
         _show_group(group)
+    _show_published(address, everything)
     if len(groups) > _GROUPS_SHOWN:
         st.info(
             f"{len(groups) - _GROUPS_SHOWN} more tables are not shown; choose data or a judge above.",
             icon=":material/more_horiz:",
+        )
+
+
+def _show_published(address: Address, everything: Sequence[BoardRow]) -> None:
+    """What others have published on the tracks of this board, beside it and never in it."""
+    found = published_figures(address.parameters.get("track") or everything[0].track)
+    if not found:
+        return
+    wanted = toggle(
+        address,
+        "published",
+        "Show published figures",
+        explanation="Figures that others published for this track, with source and date.",
+    )
+    if wanted:
+        st.markdown("#### Published elsewhere, not run here")
+        st.dataframe(
+            boards.published(found),
+            key="published",
+            hide_index=True,
+            height=_TABLE_HEIGHT if len(found) > _TABLE_ROWS else "content",
+            column_config={
+                "Model": st.column_config.TextColumn(pinned=True),
+                "Notes": st.column_config.MultiselectColumn(options=["published, not run here"], color=["gray"]),
+            },
+            alt="Figures that others published",
+        )
+        st.caption(
+            "On the whole public dataset, judged as the source says. They have no rank: whoever runs the same "
+            "model here may find another figure."
         )
 
 
@@ -119,7 +154,7 @@ def _show_group(group: boards.Group) -> None:
     )
     # The selection is keyed by the visit: coming back from a conversation must not open it again.
     visit = st.session_state.setdefault("board-visit", 0)
-    key = f"board-{visit}-{first.track}-{boards.data_key(first)}-{boards.judge_key(first)}"
+    key = f"board-{visit}-{boards.group_key(group)}"
     frame = boards.table(group)
     selected = st.dataframe(
         frame,
@@ -200,7 +235,8 @@ def _columns(group: boards.Group) -> dict[str, Any]:
             options=list(boards.NOTES),
             color=[_NOTE_COLOURS[note] for note in boards.NOTES],
             help="Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
-            "elsewhere. Transcript: the system read the words instead of hearing them. Reasons are under "
+            "elsewhere. Transcript: the system read the words instead of hearing them. Spoken: it answered in "
+            "speech. Heard, unheard: how the hearing check came out. Reasons are under "
             "*About these results*.",
         ),
         "APR": column.TextColumn(
@@ -216,8 +252,11 @@ def _columns(group: boards.Group) -> dict[str, Any]:
             "unscored failed to everything unscored passed."
         ),
         "n": column.NumberColumn(width=48, help="Conversations planned."),
+        "Repeats": column.NumberColumn(width=48, help="Replies to each conversation."),
         "TTFT": column.NumberColumn(format="%.2f s", help="Median time to the first token of the reply."),
         "Total": column.NumberColumn(format="%.2f s", help="Median time to the end of the reply."),
-        "Cost": column.NumberColumn(format=f"$%.{decimals}f", help="Of all calls, failed ones included."),
+        "Cost": column.NumberColumn(
+            format=f"$%.{decimals}f", help="Of all calls, failed ones included; *Analysis* has it in parts."
+        ),
         "Date": column.DateColumn(format="YYYY-MM-DD", help="When the judging ended (UTC)."),
     }

@@ -55,7 +55,7 @@ def show() -> None:
         address.show_problems()
     with detail:
         if opened is not None:
-            _show_conversation(database, sides, opened)
+            _show_conversation(address, database, sides, opened)
 
 
 def _choose_sides(address: Address, database: Database, rows: Sequence[BoardRow]) -> list[_Side]:
@@ -160,11 +160,23 @@ def _chosen_line(state: Any) -> int | None:
 
 def _mark(side: _Side, identifier: str) -> str:
     summary = side.summaries.get(identifier)
-    return figures.ABSENT if summary is None else _MARKS[summary.passed]
+    if summary is None:
+        return figures.ABSENT
+    return _MARKS[summary.passed] if summary.replies == 1 else f"{summary.passes} of {summary.replies} pass"
 
 
-def _show_conversation(database: Database, sides: Sequence[_Side], identifier: str) -> None:
-    views = [data.conversation(database, side.row.judging, identifier) for side in sides]
+def _choose_repeat(address: Address, sides: Sequence[_Side]) -> int:
+    """Draw the chooser of the reply, where there are several; the reply's number from 0."""
+    count = max(side.row.repeats for side in sides)
+    if count == 1:
+        return 0
+    labels = {str(number): f"Reply {number + 1} of {count}" for number in range(count)}
+    return int(select(address, "repeat", "Reply", labels, what="reply", fallback="0"))
+
+
+def _show_conversation(address: Address, database: Database, sides: Sequence[_Side], identifier: str) -> None:
+    repeat = _choose_repeat(address, sides)
+    views = [data.conversation(database, side.row.judging, identifier, repeat) for side in sides]
     first = views[0]
     if first is None:
         return
@@ -206,7 +218,7 @@ def _show_reply(side: _Side, view: ConversationView | None, *, title: str) -> No
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown(title + figures.literal(side.row.model), width="content")
         if view is not None:
-            _show_result(side.summaries[view.id])
+            _show_result(view)
     if view is None:
         st.text("This conversation was not part of this run.")
         return
@@ -222,14 +234,15 @@ def _show_reply(side: _Side, view: ConversationView | None, *, title: str) -> No
         st.caption(f"First token {figures.seconds(view.ttft_s)} · whole reply {figures.seconds(view.total_s)}")
 
 
-def _show_result(summary: ConversationSummary) -> None:
-    if summary.passed is None:
+def _show_result(view: ConversationView) -> None:
+    met = [verdict.met for verdict in view.verdicts]
+    if False not in met and None in met:
         st.badge("unscored", icon=":material/question_mark:", color="gray")
-    elif summary.passed:
+    elif all(met):
         st.badge("pass", icon=":material/check:", color="green")
     else:
         st.badge("fail", icon=":material/close:", color="red")
-    st.caption(f"{summary.met} of {summary.criteria} criteria met", width="content")
+    st.caption(f"{met.count(True)} of {len(met)} criteria met", width="content")
 
 
 def _show_verdict(view: ConversationView | None, position: int) -> None:
@@ -245,5 +258,7 @@ def _show_verdict(view: ConversationView | None, position: int) -> None:
             st.badge("met", icon=":material/check:", color="green")
         else:
             st.badge("not met", icon=":material/close:", color="red")
+        if verdict.votes:
+            st.caption(f"{verdict.votes.count(True)} of {len(verdict.votes)} votes for met", width="content")
         if verdict.explanation:
             st.text(verdict.explanation, width="stretch")

@@ -35,6 +35,10 @@ def _marks(row: dict[str, Any]) -> str:
         "official" if row["official"] else "",
         "imported" if row["imported"] else "",
         "transcript input" if row["input_form"] == "transcript" else "",
+        "audio output" if row["output_form"] == "audio" else "",
+        f"{row['repeats']} repeats" if row["repeats"] > 1 else "",
+        f"{row['votes']} votes" if row["votes"] > 1 else "",
+        f"hearing {row['hearing']}" if row["hearing"] else "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]
     return ", ".join(mark for mark in marks if mark)
@@ -56,6 +60,7 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "data": lambda row: f"{row['data']} {row['data_revision'][:6]}",
     "first token": lambda row: seconds(row["ttft_median_s"]),
     "total": lambda row: seconds(row["total_median_s"]),
+    "cost": lambda row: "–" if row["cost_usd"] is None else f"${row['cost_usd']:.2f}",
     "date": lambda row: str(row["date"])[:10],
     "": _marks,
 }

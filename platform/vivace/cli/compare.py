@@ -9,7 +9,25 @@ from typing import Annotated, Any
 import typer
 
 from vivace.cli.board_table import SHORT_AXES
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import (
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    percent,
+    print_rows,
+    say,
+    settings_of,
+)
+
+
+class ByChoice(StrEnum):
+    """What conversations are sorted by."""
+
+    AXIS = "axis"
+    TURNS = "turns"
+    SECONDS = "seconds"
+    SPEAKER = "speaker"
 
 
 class CorrectionChoice(StrEnum):
@@ -19,32 +37,40 @@ class CorrectionChoice(StrEnum):
     BH = "bh"
 
 
-def _points(value: float | None) -> str:
+def points(value: float | None) -> str:
+    """A difference of rates in points; a dash for none."""
     return "–" if value is None else f"{100 * value:+.1f}"
 
 
-def _p(value: float | None) -> str:
+def p_value(value: float | None) -> str:
+    """A p-value as people read it; a dash for none."""
     return "–" if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
 
 
-def _interval(row: dict[str, Any]) -> str:
-    return "–" if row["low"] is None else f"[{_points(row['low'])}, {_points(row['high'])}]"
+def interval(row: dict[str, Any]) -> str:
+    """A difference's interval in points; a dash where there is none."""
+    return "–" if row["low"] is None else f"[{points(row['low'])}, {points(row['high'])}]"
+
+
+def slice_name(name: str, by: str) -> str:
+    """A slice as the tables name it: a short axis, "4 turns", a span of seconds, a speaker, or "all"."""
+    return SHORT_AXES.get(name, f"{name} turns" if by == "turns" and name.isdigit() else name or "all")
 
 
 COLUMNS = {
     "a": lambda row: row["a"],
     "b": lambda row: row["b"],
     "score": lambda row: row["metric"].upper(),
-    "axis": lambda row: SHORT_AXES.get(row["slice"], "all"),
-    "a %": lambda row: f"{100 * row['value_a']:.1f}",
-    "b %": lambda row: f"{100 * row['value_b']:.1f}",
-    "b − a": lambda row: _points(row["difference"]),
-    "95 %": _interval,
-    "p": lambda row: _p(row["p_value"]),
-    "p, family": lambda row: _p(row["p_adjusted"]),
+    "of": lambda row: slice_name(row["slice"], row["by"]),
+    "a %": lambda row: percent(row["value_a"]),
+    "b %": lambda row: percent(row["value_b"]),
+    "b − a": lambda row: points(row["difference"]),
+    "95 %": interval,
+    "p": lambda row: p_value(row["p_value"]),
+    "p, family": lambda row: p_value(row["p_adjusted"]),
     "better / worse": lambda row: f"{row['gained']} / {row['lost']}",
     "n": lambda row: str(row["n"]),
-    "detectable": lambda row: "–" if row["detectable"] is None else f"{100 * row['detectable']:.1f}",
+    "detectable": lambda row: percent(row["detectable"]),
 }
 
 
@@ -54,12 +80,13 @@ def compare(
         CorrectionChoice,
         typer.Option("--correction", help="holm: no false alarm in the family; bh: few among the alarms."),
     ] = CorrectionChoice.HOLM,
+    by: Annotated[ByChoice, typer.Option("--by", help="What the scores are broken down by.")] = ByChoice.AXIS,
     force: Annotated[bool, typer.Option("--force", help="Compare although judges or data differ.")] = False,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Compare systems pair by pair. Differences of APR and ARS, overall and per axis, and what flipped."""
+    """Compare systems pair by pair. Differences of APR and ARS, overall and in parts, and what flipped."""
     from vivace.comparison import compare as compare_judgings
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
@@ -67,7 +94,7 @@ def compare(
     opened = open_for_reading(settings_of(home, database))
     if opened is None:
         raise UsageError("There is no database yet, so nothing to compare.")
-    comparison = compare_judgings(opened, judgings, correction=correction.value, force=force)
+    comparison = compare_judgings(opened, judgings, by=by.value, correction=correction.value, force=force)
     rows = [row.as_json() for row in comparison.rows]
     if format is Format.JSON:
         found = {"rows": rows, "flips": comparison.flips, "caveats": comparison.caveats}

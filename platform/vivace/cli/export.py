@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,16 @@ class ExportFormat(StrEnum):
     JSONL = "jsonl"
     JSON = "json"
     CSV = "csv"
+    PARQUET = "parquet"
+
+
+PARQUET_TYPES = {
+    "judging": "string", "model": "string", "judge": "string", "conversation": "string", "axis": "string",
+    "repeat": "int32", "criterion": "int32", "criterion_text": "string", "vote": "int32", "met": "bool",
+    "unscored_reason": "string", "explanation": "string", "reply": "string", "reply_unscored_reason": "string",
+    "ttft_s": "double", "total_s": "double",
+}  # fmt: skip
+"""The columns of a Parquet file: the same whatever the rows hold, so that files of several runs go together."""
 
 
 def export(
@@ -30,27 +40,48 @@ def export(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Write one row per criterion, with its verdict.
+    """Write one row per reply and criterion, with its verdict.
 
-    Conversation, axis, sentence, verdict, reason, reply, times.
+    Conversation, axis, repeat, sentence, vote, verdict, reason, reply, times. Vote 0 is the verdict that counts.
     """
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import item_rows, judgings_of
 
+    if format is ExportFormat.PARQUET and output is None:
+        raise UsageError("Parquet is no text; name a file with --output.")
     opened = open_for_reading(settings_of(home, database))
     found = [] if opened is None else judgings_of(opened, judging)
     if opened is None or not found:
         raise UsageError(f"There is no judging or run '{judging}'; `vivace leaderboard --format json` shows the ids.")
     rows = [row for one in found for row in item_rows(opened, one)]
-    if format is ExportFormat.CSV:
-        text = csv_text(rows)
-    elif format is ExportFormat.JSON:
-        text = json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-    else:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if output is None:
-        typer.echo(text, nl=False)
+        typer.echo(_text(rows, format), nl=False)
+        return
+    if format is ExportFormat.PARQUET:
+        _write_parquet(rows, output)
     else:
-        write_text(output, text)
-        say(f"{len(rows)} criteria written to {output}")
+        write_text(output, _text(rows, format))
+    say(f"{len(rows)} rows written to {output}")
+
+
+def _text(rows: list[dict[str, Any]], format: ExportFormat) -> str:
+    if format is ExportFormat.CSV:
+        return csv_text(rows)
+    if format is ExportFormat.JSON:
+        return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    from vivace.errors import UsageError
+
+    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in PARQUET_TYPES.items()])
+    try:
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        raise UsageError(f"'{path}' cannot be written ({reason}).") from error

@@ -12,6 +12,7 @@ import typer
 
 from vivace import __version__
 from vivace.cli import (
+    breakdown,
     cancel,
     compare,
     data,
@@ -19,11 +20,13 @@ from vivace.cli import (
     demo,
     doctor,
     export,
+    gaps,
     import_,
     judge,
     leaderboard,
     logs,
     plan,
+    reproduce,
     retract,
     run,
     serve,
@@ -54,9 +57,12 @@ VERBS: dict[str, Callable[..., Any]] = {
     "retract": retract.retract,
     "leaderboard": leaderboard.leaderboard,
     "compare": compare.compare,
+    "breakdown": breakdown.breakdown,
+    "gaps": gaps.gaps,
     "plan": plan.plan,
     "import": import_.import_,
     "export": export.export,
+    "reproduce": reproduce.reproduce,
     "serve": serve.serve,
     "doctor": doctor.doctor,
 }

@@ -1,4 +1,4 @@
-"""`vivace plan`: how many conversations a wanted difference needs."""
+"""`vivace plan`: how many conversations or repeats a wanted difference needs."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ from typing import Annotated
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, settings_of
+from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
 
 COLUMNS = {
     "score": lambda row: row["metric"].upper(),
     "difference": lambda row: f"{100 * row['difference']:.1f} points",
+    "repeats": lambda row: "as now" if row["repeats"] is None else str(row["repeats"]),
     "conversations needed": lambda row: str(row["conversations_needed"]),
     "compared now": lambda row: str(row["conversations_compared"]),
-    "detectable now": lambda row: f"{100 * row['detectable_now']:.1f} points",
+    "detectable with these": lambda row: f"{100 * row['detectable_now']:.1f} points",
 }
 
 
 def plan(
     a: Annotated[str, typer.Argument(help="A judging or run.")],
-    b: Annotated[str, typer.Argument(help="Another, whose spread against the first is taken as typical.")],
-    difference: Annotated[float, typer.Option("--difference", help="What shall be found, for instance 0.05.")],
+    b: Annotated[
+        str | None,
+        typer.Argument(
+            help="Another, whose spread against the first is taken as typical.", show_default="the first alone"
+        ),
+    ] = None,
+    difference: Annotated[float, typer.Option("--difference", help="What shall be found, for instance 0.05.")] = 0.05,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Say how many conversations a comparison needs. It finds a true difference 80 times in 100, at the 5 % level."""
+    """Say how many conversations or repeats a comparison needs.
+
+    It then finds a true difference 80 times in 100, at the 5 % level.
+    """
     from vivace.comparison import plan as plan_comparison
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
@@ -33,4 +42,18 @@ def plan(
     opened = open_for_reading(settings_of(home, database))
     if opened is None:
         raise UsageError("There is no database yet, so nothing to plan by.")
-    print_rows(plan_comparison(opened, a, b, difference), format, COLUMNS)
+    found = plan_comparison(opened, a, b, difference)
+    print_rows(found.rows, format, COLUMNS)
+    if found.between is None or found.within is None:
+        say("How many repeats would do is not known: both need a run with --repeats, which splits the variance.")
+        return
+    say(
+        f"Variance of a difference of pass rates: {found.between:.3f} between conversations, "
+        f"{found.within:.3f} between replies to one conversation."
+    )
+    if found.repeats_needed is None:
+        say(f"No number of repeats makes do with these {found.conversations} conversations.")
+    else:
+        say(f"With these {found.conversations} conversations it takes {found.repeats_needed} repeats.")
+    if b is None:
+        say("From one judging alone, a second system is taken to be as variable and to fail independently.")

@@ -46,11 +46,6 @@ class SpokenOutput:
     transcriber: str | None = None
     """What writes the spoken answer down, `adapter:name`; None is the API's own transcript."""
 
-    @property
-    def parameters(self) -> dict[str, str]:
-        """What is set, as part of a model's identity."""
-        return {key: value for key, value in vars(self).items() if value is not None}
-
 
 UNSPOKEN = SpokenOutput()
 """Nothing is asked for: the adapter's own way."""

@@ -4,32 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import importlib
-import inspect
 import json
-import logging
+import math
 import os
 import random
 import re
 import time
-import warnings
-from collections.abc import Iterator
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
+from dotenv import load_dotenv
 
 from vivace.errors import UnreachableError, UsageError
-from vivace.models.calls import CallRecord, record_call
-from vivace.models.transport import (
-    STREAM_LIMIT,
-    Exchange,
-    NotACompletionError,
-    WatchingTransport,
-    current_exchange,
+from vivace.models.cache import current_answers
+from vivace.models.calls import CallRecord, record_call, recorded_calls
+from vivace.models.completions import NO_KEY as NO_KEY
+from vivace.models.completions import (
+    TEXT_LIMIT,
+    CallError,
+    DirectCompletions,
+    Received,
+    RefusedArgumentsError,
 )
+from vivace.models.pacing import Pace, request_size, total_tokens
+from vivace.models.prices import TokenUsage
+from vivace.models.provider_rules import refused_audio
+from vivace.models.providers import PROVIDERS, split_model
+from vivace.models.spoken import as_wav
+from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.parsing import storable
 
@@ -41,6 +45,7 @@ RETRIED = frozenset(
         Unscored.CONNECTION_CUT,
         Unscored.UNREADABLE,
         Unscored.EMPTY,
+        Unscored.NO_AUDIO,
     }
 )
 """Failures that another try may mend; the others would come again."""
@@ -53,25 +58,22 @@ CONNECT_TRIES = 6
 """Tries to connect to a server that has answered before, in 13 seconds; then the run stops, to be resumed."""
 CONTENT_FILTER_CODES = frozenset({"content_policy_violation", "content_filter"})
 """Error codes by which OpenAI and Azure say that their filter stopped a request."""
-TEXT_LIMIT = 250_000
-"""Characters of an answer; a longer one is not kept."""
+LASTING_LIMITS = ("insufficient_quota", "Request too large")
+"""Words by which OpenAI says with a 429 that waiting is in vain: no credit, or more tokens than a minute allows."""
 PREFLIGHT_TIMEOUT_S = 5.0
-BY_OPENAIS_LIBRARY = frozenset({"openai", "custom_openai"})
-"""Providers that litellm asks through OpenAI's own client library, and so through `WatchingTransport`."""
-NO_KEY = "none"
-"""A server of one's own needs no key, but the client library insists on some."""
-
 RESERVED_ARGUMENTS = frozenset(
     {
         "model", "messages", "stream", "stream_options", "base_url", "timeout", "n", "tools", "tool_choice",
         "functions", "function_call", "web_search_options", "extra_headers", "extra_query", "system",
         "organization", "deployment_id", "drop_params", "additional_drop_params", "hooks", "mock_delay",
-        "mock_tool_calls",
+        "mock_tool_calls", "mock_response", "mock_timeout", "api_key", "api_base", "api_version", "headers", "client",
+        "ssl_verify", "request_timeout", "force_timeout", "stream_timeout", "max_retries", "num_retries",
+        "retry_policy", "fallbacks", "custom_llm_provider", "allowed_openai_params", "model_list", "base_model",
+        "cache", "caching", "metadata", "tags",
     }
 )  # fmt: skip
-"""What a `--model-arg` may not set, besides litellm's own switches (keys, addresses, retries, mock answers):
-Vivace sets it, it is a secret, or it would change the protocol."""
-OPENAI_ADDRESS = "https://api.openai.com/v1"
+"""What a `--model-arg` may not set, beside litellm's other switches where it is litellm that asks: Vivace sets
+it, it is a secret, or it would change the protocol."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class ChatOptions:
     timeout_s: float = 120.0
     """For one try, from sending to the last byte."""
     retries: int = 3
+    """Further tries of a call that failed; one that was turned away for its rate waits, and has not failed."""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    """Both ways, as the server counts them."""
 
 
 @dataclass(frozen=True)
@@ -93,74 +99,100 @@ class ChatAnswer:
     detail: str | None = None
     finish_reason: str | None = None
     model_snapshot: str | None = None
+    audio: bytes | None = None
+    """A spoken answer as a WAV file; `text` is then the server's own transcript."""
     ttft_s: float | None = None
+    first_audio_s: float | None = None
     total_s: float | None = None
 
 
-@dataclass
-class _Received:
-    """What one try brought."""
+class Completions(Protocol):
+    """A way to ask a server for a chat completion."""
 
-    text: str = ""
-    refusal: str = ""
-    finish_reason: str | None = None
-    model_snapshot: str | None = None
-    ttft_s: float | None = None
-    usage: Any = None
+    async def receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: Received) -> None:
+        """Ask once, and note in `received` what comes; raises what has gone wrong."""
+        ...
+
+    def cost_of(self, usage: TokenUsage) -> float | None:
+        """US dollars by the provider's prices, where they are known."""
+        ...
 
 
 class ChatClient:
-    """Chat completions through litellm, for one model.
+    """Chat completions of one model, asked for directly where the server speaks OpenAI's form, else through litellm.
 
     Args:
         model: litellm's name, `provider/model`.
         arguments: generation parameters, passed on as they are.
         options: address, timeout and tries.
         role: `model` or `judge`, for messages.
+        is_transcribed: whether a spoken answer needs no transcript of the server's.
 
     Raises:
-        UsageError: litellm knows no such provider, an argument is reserved, or the address is none.
+        UsageError: litellm knows no such provider, an argument is reserved, or the address is missing or none.
     """
 
-    def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions, role: str) -> None:
+    def __init__(
+        self,
+        model: str,
+        arguments: dict[str, Any],
+        options: ChatOptions,
+        role: str,
+        *,
+        is_transcribed: bool = False,
+    ) -> None:
+        load_dotenv(Path(".env"))
+        # Whoever imports litellm later in this process: it would fetch a price list from the internet.
+        os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
         self.model = model
         self.arguments = arguments
         self.options = options
         self.role = role
         self._answered = False
-        self._connections: httpx.AsyncClient | None = None
-        self._litellm = _load_litellm()
+        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
+        self._connections: Connections | None = None
+        self._speaks = "audio" in (arguments.get("modalities") or ())
+        self._is_transcribed = is_transcribed
+        self._has_heard = False
         self._check_arguments()
-        try:
-            name, self._provider, self._own_key, default_base = self._litellm.get_llm_provider(model)
-        except Exception as error:
-            raise UsageError(
-                f"litellm knows no provider for the {role} '{model}'; write it as provider/name, "
-                "for instance litellm:openai/gpt-audio."
-            ) from error
+        provider, name, default_base = _resolved(model, role)
         if not name:
-            raise UsageError(f"The {role} '{model}' lacks a name after '{self._provider}/'.")
-        self.address = options.api_base or self._address_in_environment()
+            raise UsageError(f"The {role} '{model}' lacks a name after '{provider}/'.")
+        self._direct = PROVIDERS.get(provider)
+        self._provider = provider
+        self.address = options.api_base or (self._direct.address_in_environment if self._direct else None)
         """Where an OpenAI-compatible server of one's own is asked; None for the provider's own address."""
-        self._base = self.address or (OPENAI_ADDRESS if self._provider == "openai" else default_base)
+        self._base = self.address or default_base
         self._check_address()
-        self._arguments = _for_openai(arguments) if self._provider in BY_OPENAIS_LIBRARY else arguments
+        self._completions = self._open_completions(name)
+
+    def _open_completions(self, name: str) -> Completions:
+        if self._direct is None:
+            from vivace.models.litellm_bridge import LiteLLMCompletions
+
+            self._check_litellms_switches()
+            return LiteLLMCompletions(self.model, self._provider, self.address, self._key(), self.arguments)
+        if self._base is None:
+            raise UsageError(
+                f"The {self.role} '{self.model}' runs on a server of your own; "
+                f"give its address with {'--judge-api-base' if self.role == 'judge' else '--api-base'}."
+            )
+        return DirectCompletions(name, self._direct, self._base, self.arguments)
 
     def _check_arguments(self) -> None:
+        for name in _argument_names(self.arguments):
+            if name in RESERVED_ARGUMENTS:
+                raise self._reserved(name)
+
+    def _check_litellms_switches(self) -> None:
         from litellm.types.utils import all_litellm_params
 
-        names = list(self.arguments)
-        if isinstance(self.arguments.get("extra_body"), dict):
-            names += self.arguments["extra_body"]  # its keys end up beside the others in the request
-        for name in names:
-            if name in RESERVED_ARGUMENTS or name in all_litellm_params:
-                raise UsageError(f"--{self.role}-arg cannot set '{name}'; leave it out.")
+        for name in _argument_names(self.arguments):
+            if name in all_litellm_params:
+                raise self._reserved(name)
 
-    def _address_in_environment(self) -> str | None:
-        if self._provider != "openai":
-            return None
-        base = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
-        return base if base and base.rstrip("/") != OPENAI_ADDRESS else None
+    def _reserved(self, name: str) -> UsageError:
+        return UsageError(f"--{self.role}-arg cannot set '{name}'; leave it out.")
 
     def _check_address(self) -> None:
         if self.address is None:
@@ -184,15 +216,11 @@ class ChatClient:
             UsageError: no key is set, or it is refused.
             UnreachableError: nothing answers.
         """
-        if self.address is None:
-            missing = self._litellm.validate_environment(self.model).get("missing_keys") or []
-            if missing:
-                # Gemini's two names are for the same key; elsewhere all that are listed are needed.
-                names = (" or " if self._provider == "gemini" else " and ").join(missing)
-                raise UsageError(
-                    f"The {self.role} '{self.model}' needs {names}, which is not set; "
-                    "set it in the environment or in .env."
-                )
+        if self.address is None and (missing := self._missing_keys()):
+            raise UsageError(
+                f"The {self.role} '{self.model}' needs {missing}, which is not set; "
+                "set it in the environment or in .env."
+            )
         if self._base is None:
             return
         key = self._key()
@@ -200,7 +228,7 @@ class ChatClient:
             # Its status is all that counts; the body, which may be long or never end, is left unread.
             async with (
                 asyncio.timeout(PREFLIGHT_TIMEOUT_S),
-                httpx.AsyncClient() as client,
+                httpx.AsyncClient(verify=ssl_context()) as client,
                 client.stream(
                     "GET", self._base.rstrip("/") + "/models", headers={"authorization": f"Bearer {key or NO_KEY}"}
                 ) as response,
@@ -212,8 +240,15 @@ class ChatClient:
         if status in (401, 403) and (key or self.address):
             raise self._refused_key()
 
+    def _missing_keys(self) -> str:
+        if self._direct is not None:
+            return "" if self._direct.key or not self._direct.address else self._direct.key_names[0]
+        missing = _litellm().validate_environment(self.model).get("missing_keys") or []
+        # Gemini's two names are for the same key; elsewhere all that are listed are needed.
+        return (" or " if self._provider == "gemini" else " and ").join(missing)
+
     async def ask(self, messages: list[dict[str, Any]], *, stream: bool) -> ChatAnswer:
-        """One answer, with as many tries as the options allow.
+        """One answer, with as many tries as the options allow, or the one kept from an earlier time.
 
         Args:
             messages: in the form of OpenAI's chat completions.
@@ -223,10 +258,34 @@ class ChatClient:
             UsageError: a refused key or an unknown model: every other call would fail too.
             UnreachableError: nothing answers at the address.
         """
+        answers = current_answers()
+        if answers is None:
+            return await self._persist(messages, stream)
+        request = [self.model, self.address, self.arguments, self._is_transcribed, messages]
+        key = await asyncio.to_thread(answers.key_of, request)
+        kept = await asyncio.to_thread(answers.get, key)
+        if kept is not None:
+            record_call(CallRecord(seconds=0.0, cost_usd=0.0, cached=True))
+            return ChatAnswer(**kept)
+        answer = await self._persist(messages, stream)
+        if answer.text is not None and answer.finish_reason == "stop":
+            # Times are measurements of one call, and say nothing of another.
+            untimed = {name: value for name, value in vars(answer).items() if not name.endswith("_s")}
+            await asyncio.to_thread(answers.put, key, untimed)
+        return answer
+
+    async def _persist(self, messages: list[dict[str, Any]], stream: bool) -> ChatAnswer:
+        caller, size = self._pace.caller(), request_size(messages)
         failures = connect_failures = 0
         while True:
             exchange = Exchange(self._open_connections(), streaming=stream)
-            answer = await self._try(messages, exchange)
+            async with caller.turn(size) as turn:
+                with recorded_calls() as calls:
+                    answer = await self._try(messages, exchange)
+                pause_s = asked_pause(answer.detail, exchange.retry_after_s)
+                turn.ended(_status(answer, exchange), pause_s, total_tokens(calls))
+            for call in calls:
+                record_call(call)
             if exchange.status is not None:
                 self._answered = True
             if exchange.unreachable:
@@ -234,6 +293,8 @@ class ChatClient:
                 if connect_failures >= (CONNECT_TRIES if self._answered else 2):
                     raise self._unreachable(answer.detail or "no connection")
                 await asyncio.sleep(min(5.0, FIRST_WAIT_S * 2**connect_failures))
+                continue
+            if caller.is_free(turn):
                 continue
             if answer.unscored not in RETRIED or failures >= self.options.retries:
                 return answer
@@ -246,21 +307,21 @@ class ChatClient:
             await self._connections.aclose()
             self._connections = None
 
-    def _open_connections(self) -> httpx.AsyncClient:
+    def _open_connections(self) -> Connections:
         if self._connections is None:
-            self._connections = httpx.AsyncClient(
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=30)
-            )
+            self._connections = Connections()
         return self._connections
 
     async def _try(self, messages: list[dict[str, Any]], exchange: Exchange) -> ChatAnswer:
+        if self._speaks:
+            exchange.answer_limit = STREAM_LIMIT  # sound takes its place, streamed or not
         token = current_exchange.set(exchange)
         start = exchange.sent_at = time.perf_counter()
-        received = _Received()
+        received = Received()
         failure: Exception | None = None
         try:
             async with asyncio.timeout(self.options.timeout_s):
-                await self._receive(messages, exchange, received)
+                await self._completions.receive(messages, exchange, received)
         except Exception as error:
             failure = error
         finally:
@@ -268,17 +329,17 @@ class ChatClient:
         ended = time.perf_counter()
         # Outside the handler, so that no error raised here drags an answer with a key in it along.
         if failure is None:
-            received.model_snapshot = exchange.model or received.model_snapshot
-            answer = _answer(received, total_s=ended - exchange.sent_at)
+            answer = self._answer(received, total_s=ended - exchange.sent_at)
+            self._has_heard = True
         else:
-            answer = self._failed(failure, exchange)
-        # Where a server counts no tokens, litellm makes up a number of its own.
-        usage = received.usage if exchange.usage_reported is not False else None
+            answer = self._failed(failure, exchange, messages)
+        usage = received.usage
         record_call(
             CallRecord(
                 seconds=ended - start,
-                input_tokens=getattr(usage, "prompt_tokens", None),
-                output_tokens=getattr(usage, "completion_tokens", None),
+                input_tokens=usage.input_tokens,
+                output_tokens=usage.output_tokens,
+                input_audio_tokens=usage.input_audio_tokens,
                 cost_usd=self._cost(usage),
                 error=answer.unscored,
                 detail=answer.detail,
@@ -286,57 +347,69 @@ class ChatClient:
         )
         return answer
 
-    async def _receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: _Received) -> None:
-        stream = exchange.streaming
-        response = await self._litellm.acompletion(
-            model=self.model,
-            messages=messages,
-            stream=stream,
-            **({"stream_options": {"include_usage": True}} if stream else {}),
-            **({"api_base": self.address, "api_key": self._key() or NO_KEY} if self.address else {}),
-            timeout=self.options.timeout_s,
-            num_retries=0,
-            max_retries=0,
-            allowed_openai_params=list(self._arguments),
-            **self._arguments,
+    def _answer(self, received: Received, total_s: float) -> ChatAnswer:
+        """What an answer that came to its end is worth."""
+        text = storable(received.text)
+        unscored: Unscored | None = None
+        detail: str | None = None
+        if received.finish_reason == "content_filter":
+            unscored, detail = Unscored.CONTENT_FILTER, "the provider's filter stopped the answer"
+        elif received.refusal:
+            unscored, detail = Unscored.REFUSED, redacted(received.refusal)[:500]
+        elif len(text) > TEXT_LIMIT:
+            unscored, detail = Unscored.TOO_LONG, f"the answer is longer than {TEXT_LIMIT:,} characters"
+        elif self._speaks and not received.audio and text.strip():
+            unscored, detail = Unscored.NO_AUDIO, "the model answered in text although audio was asked for"
+        elif not text.strip() and not (self._is_transcribed and received.audio):
+            unscored, detail = Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})"
+        return ChatAnswer(
+            text=None if unscored else text,
+            unscored=unscored,
+            detail=detail,
+            finish_reason=received.finish_reason,
+            model_snapshot=received.model_snapshot,
+            audio=as_wav(bytes(received.audio)) if received.audio and not unscored else None,
+            ttft_s=received.ttft_s,
+            first_audio_s=received.first_audio_s,
+            total_s=total_s,
         )
-        if stream:
-            await _receive_stream(response, exchange, received)
-        else:
-            _receive_whole(response, received)
 
-    def _failed(self, error: Exception, exchange: Exchange) -> ChatAnswer:
-        """Why a call failed, from what was seen on the wire first and litellm's exception second.
+    def _failed(self, error: Exception, exchange: Exchange, messages: list[dict[str, Any]]) -> ChatAnswer:
+        """Why a call failed, from what was seen on the wire first and what the server says second.
 
         Raises:
             UsageError: every other call would fail too.
         """
         unscored, detail = self._reason(error, exchange)
+        is_refused = unscored in (Unscored.BAD_REQUEST, Unscored.SERVER_ERROR) and self.role == "model"
+        refusal = refused_audio(detail) if is_refused and has_audio(messages) else None
+        if refusal is not None:
+            detail = f"{refusal.explanation}: {detail}"
+            if refusal.is_total and not self._has_heard:
+                raise UsageError(f"The server of the {self.role} '{self.model}' takes no such audio: {detail}")
         return ChatAnswer(None, unscored, redacted(detail)[:500])
 
     def _reason(self, error: Exception, exchange: Exchange) -> tuple[Unscored, str]:
-        exceptions = self._litellm.exceptions
-        detail = redacted(f"{type(error).__name__}: {error}")[:500]
-        status = exchange.status or getattr(error, "status_code", None)
+        reported = error if isinstance(error, CallError) else CallError(f"{type(error).__name__}: {error}")
+        status = exchange.status if exchange.status not in (None, 200) else reported.status
+        detail = redacted(str(reported))[:500]
         if exchange.too_long:
             return Unscored.TOO_LONG, "the answer is longer than any honest one"
         if exchange.unreachable:
             return Unscored.CONNECTION_CUT, "no connection"
-        if isinstance(error, TimeoutError | exceptions.Timeout):
+        if isinstance(error, TimeoutError):
             return Unscored.TIMEOUT, f"no complete answer within {self.options.timeout_s:g} s"
         if exchange.broken:
             return Unscored.CONNECTION_CUT, "the connection broke off before the answer was complete"
-        if isinstance(error, exceptions.ContentPolicyViolationError) or _codes(error) & CONTENT_FILTER_CODES:
+        if reported.codes & CONTENT_FILTER_CODES:
             return Unscored.CONTENT_FILTER, detail
         if exchange.status == 200:
-            if _is_reported(error):
+            if error is reported:
                 return Unscored.SERVER_ERROR, detail
-            return Unscored.UNREADABLE, f"the server's answer is not a chat completion ({_first_cause(error)})"
-        if isinstance(error, exceptions.UnsupportedParamsError) or (
-            not exchange.sent and self._provider in BY_OPENAIS_LIBRARY
-        ):
+            return Unscored.UNREADABLE, f"the server's answer is not a chat completion ({detail})"
+        if isinstance(error, RefusedArgumentsError):
             raise UsageError(f"The {self.role} '{self.model}' does not take these parameters: {detail}")
-        if status in (401, 403) or isinstance(error, exceptions.AuthenticationError):
+        if status in (401, 403):
             raise self._refused_key()
         if status == 404:
             raise UsageError(
@@ -363,86 +436,71 @@ class ChatClient:
         )
 
     def _key(self) -> str | None:
-        """The provider's key, where it goes by the usual name or litellm has found it."""
-        return os.environ.get(f"{self._provider.upper()}_API_KEY") or self._own_key
+        """The provider's key, where it goes by the usual name."""
+        if self._direct is not None:
+            return self._direct.key
+        own: str | None = _litellm().get_llm_provider(self.model)[2]
+        return os.environ.get(f"{self._provider.upper()}_API_KEY") or own
 
-    def _cost(self, usage: Any) -> float | None:
-        if self.address is not None or usage is None:
-            return None  # a server of one's own has no price list
+    def _cost(self, usage: TokenUsage) -> float | None:
+        # Also at an address of one's own: a gateway passes its provider's bill on. A model that is served there
+        # under a name of its own is not on the list, and costs nothing.
+        return self._completions.cost_of(usage)
+
+
+def _litellm() -> Any:
+    from vivace.models.litellm_bridge import load_litellm
+
+    return load_litellm()
+
+
+def _resolved(model: str, role: str) -> tuple[str, str, str | None]:
+    """A model's provider, its name there, and the provider's own address where it is known.
+
+    Raises:
+        UsageError: litellm knows no such provider.
+    """
+    provider, name = split_model(model)
+    if provider not in PROVIDERS:
         try:
-            costs: tuple[float, float] = self._litellm.cost_per_token(
-                model=self.model,
-                prompt_tokens=usage.prompt_tokens,
-                completion_tokens=usage.completion_tokens,
-            )
-        except Exception:  # litellm raises whatever it likes for models without a price
-            return None
-        return costs[0] + costs[1]
+            name, provider, _, base = _litellm().get_llm_provider(model)
+        except Exception as error:
+            raise UsageError(
+                f"litellm knows no provider for the {role} '{model}'; write it as provider/name, "
+                "for instance litellm:openai/gpt-audio."
+            ) from error
+        if provider not in PROVIDERS:
+            return str(provider), name, base
+    return str(provider), name, PROVIDERS[str(provider)].address
 
 
-async def _receive_stream(chunks: Any, exchange: Exchange, received: _Received) -> None:
-    pieces: list[str] = []
-    size = 0
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            received.model_snapshot = getattr(chunk, "model", None) or received.model_snapshot
-            received.usage = getattr(chunk, "usage", None) or received.usage
-            for choice in chunk.choices[:1]:
-                received.finish_reason = choice.finish_reason or received.finish_reason
-                received.refusal += getattr(choice.delta, "refusal", None) or ""
-                piece = choice.delta.content or ""
-                if piece and received.ttft_s is None:
-                    received.ttft_s = time.perf_counter() - exchange.sent_at
-                pieces.append(piece)
-                size += len(piece)
-            if size > TEXT_LIMIT:
-                break
-    received.text = storable("".join(pieces))
+def _argument_names(arguments: dict[str, Any]) -> list[str]:
+    names = list(arguments)
+    if isinstance(arguments.get("extra_body"), dict):
+        names += arguments["extra_body"]  # its keys end up beside the others in the request
+    return names
 
 
-def _receive_whole(response: Any, received: _Received) -> None:
-    received.model_snapshot = getattr(response, "model", None)
-    received.usage = getattr(response, "usage", None)
-    choice = response.choices[0]
-    received.finish_reason = choice.finish_reason
-    # litellm moves what it does not know of a whole message, and leaves it in place in a streamed one.
-    moved = getattr(choice.message, "provider_specific_fields", None) or {}
-    received.refusal = getattr(choice.message, "refusal", None) or moved.get("refusal") or ""
-    received.text = storable(choice.message.content or "")
-
-
-def _for_openai(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same parameters, those that OpenAI's library has no name for in `extra_body`: litellm leaves some out."""
-    import openai.resources.chat
-
-    known = inspect.signature(openai.resources.chat.AsyncCompletions.create).parameters
-    unknown = {key: value for key, value in arguments.items() if key not in known}
-    if not unknown:
-        return arguments
-    named = {key: value for key, value in arguments.items() if key in known}
-    return {**named, "extra_body": {**unknown, **named.get("extra_body", {})}}
-
-
-def _answer(received: _Received, total_s: float) -> ChatAnswer:
-    unscored: Unscored | None = None
-    detail: str | None = None
-    if received.finish_reason == "content_filter":
-        unscored, detail = Unscored.CONTENT_FILTER, "the provider's filter stopped the answer"
-    elif received.refusal:
-        unscored, detail = Unscored.REFUSED, redacted(received.refusal)[:500]
-    elif len(received.text) > TEXT_LIMIT:
-        unscored, detail = Unscored.TOO_LONG, f"the answer is longer than {TEXT_LIMIT:,} characters"
-    elif not received.text.strip():
-        unscored, detail = Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})"
-    return ChatAnswer(
-        text=None if unscored else received.text,
-        unscored=unscored,
-        detail=detail,
-        finish_reason=received.finish_reason,
-        model_snapshot=received.model_snapshot,
-        ttft_s=received.ttft_s,
-        total_s=total_s,
+def has_audio(messages: list[dict[str, Any]]) -> bool:
+    """Whether a request carries a recording."""
+    return any(
+        part.get("type") == "input_audio"
+        for message in messages
+        if isinstance(message["content"], list)
+        for part in message["content"]
     )
+
+
+def _status(answer: ChatAnswer, exchange: Exchange) -> int | None:
+    """The status that a try ended with, also where a client library of its own has made it."""
+    if answer.unscored is Unscored.RATE_LIMITED:
+        return 429
+    return 200 if exchange.status is None and answer.text is not None else exchange.status
+
+
+def asked_pause(detail: str | None, retry_after_s: float | None) -> float | None:
+    """The pause that a server asks for, in seconds; infinite where it says that waiting is in vain."""
+    return math.inf if any(words in (detail or "") for words in LASTING_LIMITS) else retry_after_s
 
 
 def pause_before_retry(failures: int, retry_after_s: float | None) -> float:
@@ -450,30 +508,6 @@ def pause_before_retry(failures: int, retry_after_s: float | None) -> float:
     usual = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
     asked = retry_after_s if retry_after_s is not None and retry_after_s <= LONGEST_WAIT_S else 0.0
     return max(usual, asked) * random.uniform(1.0, 1.25)  # never all calls at the same moment
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _codes(error: Exception) -> set[str]:
-    return {code for cause in _chain(error) if isinstance(code := getattr(cause, "code", None), str)}
-
-
-def _is_reported(error: Exception) -> bool:
-    """Whether the server itself said, in the middle of a stream, that it has failed."""
-    import openai
-
-    return any(type(cause) is openai.APIError for cause in _chain(error))
-
-
-def _first_cause(error: Exception) -> str:
-    causes = list(_chain(error))
-    known = [cause for cause in causes if isinstance(cause, NotACompletionError)]
-    first = (known or causes)[-1]
-    return f"{type(first).__name__}: {first}"
 
 
 def redacted(text: str) -> str:
@@ -489,29 +523,6 @@ def audio_part(content: bytes, container: str) -> dict[str, Any]:
     """An `input_audio` content part: base64 without a data prefix."""
     data = base64.b64encode(content).decode("ascii")
     return {"type": "input_audio", "input_audio": {"data": data, "format": container}}
-
-
-def _load_litellm() -> Any:
-    """Import litellm, which takes seconds, without its fetching a price list from the internet."""
-    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    os.environ.setdefault("LITELLM_LOG", "CRITICAL")
-    # A model that goes round in circles has answered, if badly; litellm would turn its reply into an error.
-    os.environ["REPEATED_STREAMING_CHUNK_LIMIT"] = str(STREAM_LIMIT)
-    from dotenv import load_dotenv
-
-    load_dotenv(Path(".env"))
-    import litellm
-
-    if litellm.aclient_session is None:
-        litellm.aclient_session = httpx.AsyncClient(transport=WatchingTransport(), follow_redirects=True)
-    litellm.suppress_debug_info = True
-    litellm.telemetry = False
-    logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)
-    warnings.filterwarnings("ignore", message="Pydantic serializer warnings", category=UserWarning)
-    # What litellm would load during its first call, at the cost of that call's time.
-    litellm.token_counter(model="", text="warm")
-    importlib.import_module("openai.resources.chat")
-    return litellm
 
 
 def parsed_argument(text: str) -> Any:

@@ -1,11 +1,14 @@
-"""`litellm:PROVIDER/NAME`: chat models under test and as judges, through litellm."""
+"""`litellm:PROVIDER/NAME`: chat models under test and as judges."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenTurn
+from vivace.errors import UsageError
+from vivace.models.base import UNSPOKEN, ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
 from vivace.models.chat import ChatClient, ChatOptions, audio_part
+from vivace.models.provider_rules import broken_limit
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.parsing import VERDICT_SCHEMA
 
@@ -18,17 +21,41 @@ JUDGE_ARGUMENTS: dict[str, Any] = {
 """What a judge is asked with unless told otherwise; the temperature stays the provider's own."""
 
 
-class LiteLLMSystem:
-    """A chat model under test: user turns as `input_audio`, assistant turns as text, no system prompt."""
+DEFAULT_VOICE = "alloy"
+"""Spoken with where none is named: the API insists on one, and a change of a default would change no run."""
 
-    def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions) -> None:
-        self._client = ChatClient(model, arguments, options, "model")
+
+class LiteLLMSystem:
+    """A chat model under test: user turns as `input_audio`, assistant turns as text, no system prompt.
+
+    Args:
+        model: `provider/name`.
+        arguments: generation parameters.
+        options: address, timeout and tries.
+        spoken: what it answers with. Speech is streamed as PCM, the only form that OpenAI streams; the reply's
+            text is the server's own transcript. An answer without sound is tried again, and in the end
+            unscored as `no_audio`.
+
+    Raises:
+        UsageError: the model cannot be asked so.
+    """
+
+    def __init__(
+        self, model: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput = UNSPOKEN
+    ) -> None:
+        for name in set(arguments) & {"audio", "modalities"}:
+            raise UsageError(f"--model-arg cannot set '{name}'; use --output and --voice.")
+        outputs, request = _output(spoken)
+        self._model = model
+        self._client = ChatClient(
+            model, {**arguments, **request}, options, "model", is_transcribed=spoken.transcriber is not None
+        )
         self._identity = ModelIdentity(
             target=f"litellm:{model}",
             adapter="litellm",
             name=model,
             address=self._client.address,
-            parameters=arguments,
+            parameters={**arguments, **outputs},
         )
 
     @property
@@ -42,7 +69,11 @@ class LiteLLMSystem:
 
     async def reply(self, prompt: Prompt) -> ModelReply:
         """Ask for the reply, streamed, so that its first token is timed."""
-        answer = await self._client.ask(chat_messages(prompt), stream=True)
+        if (why := broken_limit(self._model, prompt)) is not None:
+            return ModelReply(None, Unscored.BAD_REQUEST, why)
+        # Minutes of audio take tens of milliseconds, in which no other call's answer would be timed rightly.
+        messages = await asyncio.to_thread(chat_messages, prompt)
+        answer = await self._client.ask(messages, stream=True)
         return ModelReply(**vars(answer))
 
     async def close(self) -> None:
@@ -72,6 +103,17 @@ class LiteLLMAsker:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _output(spoken: SpokenOutput) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is asked of the output, as parts of the identity and of the request."""
+    if spoken.output is None:
+        return {}, {}
+    if spoken.output == "text":
+        return {"output": "text"}, {"modalities": ["text"]}
+    voice = spoken.voice or DEFAULT_VOICE
+    request = {"modalities": ["text", "audio"], "audio": {"voice": voice, "format": "pcm16"}}
+    return {"output": "audio", "voice": voice}, request
 
 
 def chat_messages(prompt: Prompt) -> list[dict[str, Any]]:

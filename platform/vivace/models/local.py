@@ -15,10 +15,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,7 @@ DEFAULTS: dict[str, Any] = {
     "device": "auto",
     "attn_implementation": None,
     "max_new_tokens": 1024,
+    "batch": 1,
     "do_sample": False,
     "temperature": None,
     "top_p": None,
@@ -78,6 +80,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "device": (lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(v))), "auto, cpu, cuda or cuda:N"),
     "attn_implementation": (lambda v: isinstance(v, str) and bool(v), "a name, for instance sdpa or eager"),
     "max_new_tokens": (lambda v: _is_count(v) and v >= 1, "a whole number from 1"),
+    "batch": (lambda v: _is_count(v) and v >= 1, "a whole number from 1"),
     "do_sample": (lambda v: isinstance(v, bool), "true or false"),
     "temperature": (lambda v: _is_number(v) and v > 0, "a number above 0"),
     "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
@@ -98,6 +101,11 @@ def checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
         if not is_valid(value):
             raise UsageError(f"--model-arg {name}={value} is not valid; it takes {takes}.")
     values = {**DEFAULTS, **arguments}
+    if values["do_sample"] and values["batch"] > 1:
+        raise UsageError(
+            "--model-arg batch and --model-arg do_sample=true exclude each other: a sampled reply would depend on "
+            "the others in its batch; leave one of them out."
+        )
     if values["do_sample"]:
         values["seed"] = values["seed"] or 0
     elif useless := [name for name in SAMPLING if name in arguments]:
@@ -234,11 +242,24 @@ def checkpoint_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass(eq=False)
+class _Waiting:
+    """A conversation whose reply is asked for."""
+
+    prompt: Prompt
+    future: Future[tuple[ModelReply, CallRecord]] = field(default_factory=Future)
+    batch: list[_Waiting] = field(default_factory=list)
+    """Those that are answered with it, itself included, once their turn has come."""
+    is_abandoned: bool = False
+    """Whether nobody waits for the reply any more."""
+
+
 class LocalModel:
     """A transformers model under test, held by a process of its own.
 
-    So heavy work stalls no heartbeat, and a crash is a failed item. The process answers one conversation at a
-    time; times start when it has received one.
+    So heavy work stalls no heartbeat, and a crash is a failed item. The process answers one conversation at a time,
+    or with the argument `batch` up to so many of those that wait at that moment; times start when it has received
+    them.
 
     Args:
         name: a folder, or a hub id with a revision.
@@ -250,6 +271,9 @@ class LocalModel:
         UsageError: there is no such model, its weights are pickles, or an argument is wrong.
         UnreachableError: the hub has to be asked and does not answer.
     """
+
+    worker = WORKER
+    """The program that holds the model."""
 
     def __init__(self, name: str, arguments: dict[str, Any], options: ChatOptions) -> None:
         if options.api_base:
@@ -269,6 +293,7 @@ class LocalModel:
         self._process: _Process | None = None
         self._deaths = 0
         self._closed = False
+        self._waiting: deque[_Waiting] = deque()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="local-model")
 
     @property
@@ -284,8 +309,16 @@ class LocalModel:
         await self._in_thread(self._running)
 
     async def reply(self, prompt: Prompt) -> ModelReply:
-        """Its reply. The detail says what of the recordings it could not take."""
-        reply, call = await self._in_thread(lambda: self._ask(prompt))
+        """Its reply. The detail says what of the recordings it could not take, and how many shared its batch."""
+        waiting = _Waiting(prompt)
+        self._waiting.append(waiting)
+        try:
+            await asyncio.sleep(0)  # those that are asked for at the same moment shall find each other waiting
+            self._thread.submit(self._answer_waiting)
+            reply, call = await asyncio.wrap_future(waiting.future)
+        except asyncio.CancelledError:
+            self._abandon(waiting)
+            raise
         record_call(call)
         return reply
 
@@ -294,6 +327,8 @@ class LocalModel:
         self._closed = True
         self._kill_process()
         self._thread.shutdown(wait=True, cancel_futures=True)
+        for waiting in self._waiting:
+            waiting.future.cancel()
         if self._process is not None:
             self._process.end()
             self._process = None
@@ -307,6 +342,32 @@ class LocalModel:
             if not future.cancelled():
                 self._kill_process()  # it is at work on what nobody waits for any more
             raise
+
+    def _abandon(self, waiting: _Waiting) -> None:
+        """Drop a conversation; end the process if it is at work for nobody any more."""
+        waiting.is_abandoned = True
+        if waiting.future.cancel():  # before its turn had come
+            return
+        unanswered = [one for one in waiting.batch if not one.future.done()]
+        if unanswered and all(one.is_abandoned for one in unanswered):
+            self._kill_process()
+
+    def _answer_waiting(self) -> None:
+        """Answer as many of the waiting conversations as fit into a batch; none may be left, which is fine."""
+        batch: list[_Waiting] = []
+        while self._waiting and len(batch) < self._arguments["batch"]:
+            waiting = self._waiting.popleft()
+            if waiting.future.set_running_or_notify_cancel():
+                batch.append(waiting)
+        for waiting in batch:
+            waiting.batch = batch
+        try:
+            if batch:
+                self._answer(batch)
+        except BaseException as error:
+            for waiting in batch:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
 
     def _running(self) -> _Process:
         """The process with the model loaded; a new one if there is none.
@@ -324,7 +385,7 @@ class LocalModel:
             for name in ("max_new_tokens", "do_sample", "temperature", "top_p")
             if name in arguments
         }
-        process = self._process = _Process()
+        process = self._process = _Process(self.worker)
         if self._closed:  # while the files were fetched; nobody waits for the model any more
             process.kill()
         answer = process.ask(
@@ -335,6 +396,7 @@ class LocalModel:
                 "attn_implementation": arguments.get("attn_implementation"),
                 "generation": generation,
                 "seed": arguments.get("seed"),
+                "batch": arguments["batch"],
             },
             LOAD_TIMEOUT_S,
         )
@@ -347,39 +409,57 @@ class LocalModel:
         process.description, process.hears = answer["ready"], answer["hears"]
         return process
 
-    def _ask(self, prompt: Prompt) -> tuple[ModelReply, CallRecord]:
+    def _answer(self, batch: list[_Waiting], note: str | None = None) -> None:
+        """Ask for the replies to a batch, and hand them to those who wait.
+
+        Args:
+            batch: one conversation or several.
+            note: what to say about how the replies came to be.
+
+        Raises:
+            UsageError: the model cannot be loaded, or takes no recordings.
+            UnreachableError: it died while it was loaded, or too often since.
+        """
         process = self._running()
-        if not process.hears and any(spoken.audio for spoken, _ in prompt.turns):
+        prompts = [waiting.prompt for waiting in batch]
+        if not process.hears and any(spoken.audio for prompt in prompts for spoken, _ in prompt.turns):
             raise UsageError(
                 f"'{self._checkpoint.name}' is not an audio model: its processor takes only text; --audio "
                 "transcript runs it as a transcript control."
             )
         started = time.perf_counter()
-        answer = process.ask(_request(prompt, self._timeout_s), self._timeout_s + GRACE_S)
+        answer = process.ask(_request(prompts, self._timeout_s), self._timeout_s + GRACE_S)
         seconds = time.perf_counter() - started
         if answer is None:
-            reply = self._died(process)
-        else:
-            self._deaths = 0
-            reply = _reply(answer, process.description)
-        tokens = answer or {}
-        return reply, CallRecord(
-            seconds=seconds,
-            input_tokens=tokens.get("input_tokens"),
-            output_tokens=tokens.get("output_tokens"),
-            input_audio_tokens=tokens.get("input_audio_tokens"),
-            error=reply.unscored,
-            detail=reply.detail,
-        )
+            died = self._died(process, len(batch))
+            for waiting in batch:
+                waiting.future.set_result((died, _call(seconds, {}, died)))
+            return
+        self._deaths = 0
+        if "apart" in answer:
+            self._answer_apart(batch, answer["apart"])
+            return
+        for waiting, one in zip(batch, answer.get("answers", [answer]), strict=True):
+            reply = _reply(one, process.description, note)
+            waiting.future.set_result((reply, _call(seconds, one, reply)))
 
-    def _died(self, process: _Process) -> ModelReply:
-        """The reply that a death or a hang leaves behind.
+    def _answer_apart(self, batch: list[_Waiting], reason: str) -> None:
+        """Answer one by one what could not be answered together, for instance because the memory is too small."""
+        note = f"answered alone: a batch of {len(batch)} (--model-arg batch) failed with {reason}"
+        for waiting in batch:
+            if not waiting.is_abandoned:
+                self._answer([waiting], note)
+
+    def _died(self, process: _Process, together: int) -> ModelReply:
+        """The reply that a death or a hang leaves behind, to each conversation that was being answered.
 
         Raises:
             UnreachableError: it was the last of too many in a row.
         """
         self._process = None
         how = process.end()
+        if together > 1:
+            how = f"{how}, at work on a batch of {together} (--model-arg batch)"
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             raise UnreachableError(
@@ -399,14 +479,14 @@ class LocalModel:
 class _Process:
     """A process that holds a model."""
 
-    def __init__(self) -> None:
+    def __init__(self, program: list[str]) -> None:
         self.description: str | None = None
         self.hears = True
         self.overdue = False
         """Whether it was ended for taking too long."""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         self._process = subprocess.Popen(
-            WORKER,
+            program,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -485,8 +565,14 @@ class _Process:
         return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
-def _request(prompt: Prompt, timeout_s: float) -> dict[str, Any]:
-    turns = [
+def _request(prompts: list[Prompt], timeout_s: float) -> dict[str, Any]:
+    conversations = [_turns(prompt) for prompt in prompts]
+    content = {"turns": conversations[0]} if len(conversations) == 1 else {"conversations": conversations}
+    return {**content, "timeout_s": timeout_s}
+
+
+def _turns(prompt: Prompt) -> list[dict[str, Any]]:
+    return [
         {
             "audio": base64.b64encode(spoken.audio.content).decode("ascii") if spoken.audio else None,
             "text": spoken.text,
@@ -494,18 +580,29 @@ def _request(prompt: Prompt, timeout_s: float) -> dict[str, Any]:
         }
         for spoken, assistant in prompt.turns
     ]
-    return {"turns": turns, "timeout_s": timeout_s}
 
 
-def _reply(answer: dict[str, Any], description: str | None) -> ModelReply:
+def _call(seconds: float, answer: dict[str, Any], reply: ModelReply) -> CallRecord:
+    return CallRecord(
+        seconds=seconds,
+        input_tokens=answer.get("input_tokens"),
+        output_tokens=answer.get("output_tokens"),
+        input_audio_tokens=answer.get("input_audio_tokens"),
+        error=reply.unscored,
+        detail=reply.detail,
+    )
+
+
+def _reply(answer: dict[str, Any], description: str | None, note: str | None = None) -> ModelReply:
     if "error" in answer:
-        return ModelReply(None, Unscored(answer["error"]), answer["detail"], model_snapshot=description)
+        detail = "; ".join([answer["detail"], *([note] if note else [])])
+        return ModelReply(None, Unscored(answer["error"]), detail, model_snapshot=description)
     is_empty = not answer["text"].strip()
     notes = [f"the reply is empty (finish reason {answer['finish_reason']})"] if is_empty else []
     return ModelReply(
         text=None if is_empty else answer["text"],
         unscored=Unscored.EMPTY if is_empty else None,
-        detail="; ".join([*notes, *answer["notes"]]) or None,
+        detail="; ".join([*notes, *answer["notes"], *([note] if note else [])]) or None,
         finish_reason=answer["finish_reason"],
         model_snapshot=description,
         ttft_s=answer["ttft_s"],

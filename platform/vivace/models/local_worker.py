@@ -1,7 +1,8 @@
-"""The process that holds a `local:` model: it loads the checkpoint, then answers one conversation at a time.
+"""The process that holds a `local:` model: it loads the checkpoint, then answers a batch of conversations at a time.
 
 It is started by `vivace.models.local` and speaks with it in JSON, one object a line. The first line it reads says
-what to load; it answers `ready` or a `fault`. Every further line is a conversation, and gets a reply or an `error`.
+what to load; it answers `ready` or a `fault`. Every further line is a conversation, and gets a reply or an `error`;
+or it is several `conversations`, and gets their `answers`, or in `apart` the reason why to ask them one by one.
 torch and transformers are imported where they are used: from its first moment on, this process must notice that
 the one that started it is gone, and importing them takes seconds.
 """
@@ -16,8 +17,10 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +33,10 @@ PROBE_S = 0.1
 """The length of the piece that is silenced to see whether a model's processor takes it."""
 PROBE_REPLY = "Good morning"
 """An earlier answer that must be found again in the prompt that a model is given."""
+PROBE_TOKENS = 16
+"""The length of the replies that are compared to see whether a batch changes them."""
+TIE_STEPS = 4.0
+"""How many of the dtype's steps between two tokens' scores are put down to rounding."""
 MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -37,30 +44,42 @@ class RefusedError(Exception):
     """This checkpoint cannot be used; the message says why, as a clause."""
 
 
-class _OutOfTimeError(Exception):
-    """The reply takes longer than its request allows."""
-
-
 class _Clock:
-    """What `generate` hands its tokens to: notes when the first one came, and ends a reply that takes too long."""
+    """The times of one batch, in seconds from now: a streamer and a stopping criterion of `generate`."""
 
-    def __init__(self, deadline: float) -> None:
-        self.first_token_at: float | None = None
-        self._deadline = deadline
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.ttft_s: float | None = None
+        """Of every reply in the batch: their first tokens come together."""
+        self.total_s: float | None = None
+        self.is_over = False
+        """Whether it was stopped for taking too long."""
+        self._started = time.perf_counter()
         self._has_prompt = False
 
     def put(self, _tokens: Any) -> None:
-        """Called with the prompt first, then with every new token."""
-        moment = time.perf_counter()
+        """Called with the prompts first, then with every new token of all replies."""
         if not self._has_prompt:
             self._has_prompt = True
-        elif self.first_token_at is None:
-            self.first_token_at = moment
-        if moment > self._deadline:
-            raise _OutOfTimeError
+        elif self.ttft_s is None:
+            self.ttft_s = time.perf_counter() - self._started
 
     def end(self) -> None:
         """Called after the last token."""
+        self.total_s = time.perf_counter() - self._started
+
+    def __call__(self, tokens: Any, _scores: Any) -> Any:
+        """Whether to stop, for each reply of the batch."""
+        self.is_over = self.is_over or time.perf_counter() - self._started > self.timeout_s
+        return tokens.new_full((len(tokens),), self.is_over).bool()
+
+
+@dataclass(frozen=True)
+class _Conversation:
+    """A conversation with the model's inputs for it alone."""
+
+    turns: list[dict[str, Any]]
+    inputs: Any
 
 
 class SpokenModel:
@@ -68,20 +87,22 @@ class SpokenModel:
 
     Args:
         setup: `folder`, `dtype`, `device`, `attn_implementation` (None for the model's own choice),
-            `generation` (keyword arguments of `generate`), and `seed` (None unless it samples).
+            `generation` (keyword arguments of `generate`), `seed` (None unless it samples), and `batch`, the most
+            conversations that it will be given at once.
 
     Raises:
-        RefusedError: the checkpoint cannot be loaded, or its chat template cannot hold a conversation.
+        RefusedError: the checkpoint cannot be loaded, its chat template cannot hold a conversation, or its replies
+            to conversations in a batch are not those that they get alone.
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
         import torch
 
         folder = Path(setup["folder"])
-        self._device = _device(setup["device"])
+        self._device = device_of(setup["device"])
         self._generation = dict(setup["generation"])
         self._seed = setup["seed"]
-        config = _config(folder)
+        config = config_of(folder)
         self._processor = _processor(folder, config)
         extractor = getattr(self._processor, "feature_extractor", None) or getattr(
             self._processor, "audio_processor", None
@@ -94,6 +115,8 @@ class SpokenModel:
         self._limit_s: float | None = None
         with torch.inference_mode():
             self._check_template()
+            if setup["batch"] > 1:
+                self._check_batching()
 
     @property
     def description(self) -> str:
@@ -110,39 +133,74 @@ class SpokenModel:
         )
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply to one conversation; times are in seconds from now.
+        """The reply to one conversation, or the `answers` to several; times are in seconds from now.
+
+        Of several, one that cannot be prepared gets an `error`, and the others their replies.
 
         Args:
-            request: `turns`, a list of `audio` (base64 of a file, or None), `text` and `assistant`, and
-                `timeout_s`.
+            request: `turns`, a list of `audio` (base64 of a file, or None), `text` and `assistant`, or
+                `conversations`, a list of such lists; and `timeout_s`, for all of it.
         """
+        if "conversations" in request:
+            return {"answers": self._answers(request["conversations"], request["timeout_s"])}
+        return self._answers([request["turns"]], request["timeout_s"])[0]
+
+    def _answers(self, conversations: list[list[dict[str, Any]]], timeout_s: float) -> list[dict[str, Any]]:
+        """An answer to each conversation, generated together."""
+        clock = _Clock(timeout_s)
+        prepared = [self._prepared(turns) for turns in conversations]
+        batch = [one for one in prepared if isinstance(one, _Conversation)]
+        replies = iter(self._replies(batch, clock) if batch else ())
+        return [next(replies) if isinstance(one, _Conversation) else one for one in prepared]
+
+    def _prepared(self, turns: list[dict[str, Any]]) -> _Conversation | dict[str, Any]:
+        """A conversation ready for the model, or the error that keeps it from being one."""
+        try:
+            heard = [{**turn, "audio": self._samples(turn["audio"]) if turn["audio"] else None} for turn in turns]
+            return _Conversation(heard, self._inputs(heard))
+        except Exception as error:
+            return {"error": "bad_request", "detail": _failure(error)}
+
+    def _replies(self, batch: list[_Conversation], clock: _Clock) -> list[dict[str, Any]]:
         import torch
 
-        started = time.perf_counter()
-        turns = [
-            {**turn, "audio": self._samples(turn["audio"]) if turn["audio"] else None} for turn in request["turns"]
-        ]
-        inputs = self._placed(self._inputs(turns))
-        clock = _Clock(started + request["timeout_s"])
+        inputs = self._placed(_together([conversation.inputs for conversation in batch]))
         if self._seed is not None:
             torch.manual_seed(self._seed)  # for each reply, so that it does not depend on those before it
         with torch.inference_mode():
-            output = self._model.generate(**inputs, **self._generation, streamer=clock)
-        ended = time.perf_counter()
-        prompt_length = inputs["input_ids"].shape[1]
-        tokens = output[0, prompt_length:].tolist()
+            output = self._model.generate(**inputs, **self._generation, streamer=clock, stopping_criteria=[clock])
+        written = output[:, inputs["input_ids"].shape[1] :].tolist()
+        return [
+            self._reply(conversation, tokens, clock, len(batch))
+            for conversation, tokens in zip(batch, written, strict=True)
+        ]
+
+    def _reply(self, conversation: _Conversation, tokens: list[int], clock: _Clock, together: int) -> dict[str, Any]:
+        """One reply of a batch, whose tokens go on after its end where others are longer."""
+        ends = self._end_tokens()
+        end = next((place for place, token in enumerate(tokens) if token in ends), None)
+        if end is None and clock.is_over:
+            where = f" in a batch of {together}" if together > 1 else ""
+            return {"error": "timeout", "detail": f"no complete reply within {clock.timeout_s:g} s{where}"}
+        tokens = tokens if end is None else tokens[: end + 1]
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
         if "</think>" in text:  # what a model thinks aloud before its answer is no part of the answer
             text = text.rpartition("</think>")[2].strip()
+        prompt = conversation.inputs["input_ids"]
+        prompt_length = prompt.shape[1]
         return {
             "text": text,
-            "finish_reason": "stop" if tokens and tokens[-1] in self._end_tokens() else "length",
+            "finish_reason": "length" if end is None else "stop",
             "input_tokens": prompt_length,
             "output_tokens": len(tokens),
-            "input_audio_tokens": self._audio_tokens(inputs["input_ids"]),
-            "ttft_s": clock.first_token_at - started if clock.first_token_at else None,
-            "total_s": ended - started,
-            "notes": [*self._cut_turns(turns), *self._context_note(prompt_length)],
+            "input_audio_tokens": self._audio_tokens(prompt),
+            "ttft_s": clock.ttft_s,
+            "total_s": clock.total_s,
+            "notes": [
+                *self._cut_turns(conversation.turns),
+                *self._context_note(prompt_length),
+                *([f"answered in a batch of {together}, whose times these are"] if together > 1 else []),
+            ],
         }
 
     def _samples(self, content: str) -> Samples:
@@ -195,21 +253,61 @@ class SpokenModel:
         Raises:
             RefusedError: they do not.
         """
-        spoken = [{"audio": _noise(0.5, self._rate, seed), "text": None} for seed in (1, 2)]
-        written = [{"audio": None, "text": text} for text in ("Hello", "How are you?")]
-        users = spoken if self.hears else written
-        turns = [{**users[0], "assistant": PROBE_REPLY}, {**users[1], "assistant": None}]
+        turns = self._probe_turns(0.5, 0.5)
         try:
             inputs = self._inputs(turns)
         except Exception as error:
-            raise RefusedError(f"its chat template fails ({_short(error)})") from error
+            raise RefusedError(f"its chat template fails ({short(error)})") from error
         if PROBE_REPLY not in self._tokenizer.decode(inputs["input_ids"][0].tolist()):
             raise RefusedError("its chat template leaves out the assistant's earlier answers")
         for number in (0, 1) if self.hears else ():
             silenced = [dict(turn) for turn in turns]
-            silenced[number]["audio"] = np.zeros_like(users[number]["audio"])
+            silenced[number]["audio"] = np.zeros_like(turns[number]["audio"])
             if _same(inputs, self._inputs(silenced)):
                 raise RefusedError("its chat template leaves out recordings")
+
+    def _check_batching(self) -> None:
+        """See that conversations of different lengths get the same replies in a batch as alone.
+
+        Raises:
+            RefusedError: they do not, or cannot be put into a batch.
+        """
+        import torch
+
+        conversations = [self._inputs(self._probe_turns(*seconds)) for seconds in ((0.4,), (0.7, 0.3))]
+        alone = [self._scores([inputs])[0] for inputs in conversations]
+        try:
+            batched = self._scores(conversations)
+        except Exception as error:
+            raise RefusedError(
+                f"it does not take several conversations at once ({short(error)}); leave out --model-arg batch"
+            ) from error
+        tie = TIE_STEPS * torch.finfo(self._model.dtype).eps
+        if not all(_agree(one, other, tie) for one, other in zip(alone, batched, strict=True)):
+            raise RefusedError(
+                "it answers conversations in a batch differently than one by one; leave out --model-arg batch"
+            )
+
+    def _scores(self, conversations: list[Any]) -> Any:
+        """What `generate` chooses the first tokens by: conversations x tokens x vocabulary."""
+        import torch
+
+        output = self._model.generate(
+            **self._placed(_together(conversations)),
+            do_sample=False,
+            min_new_tokens=PROBE_TOKENS,
+            max_new_tokens=PROBE_TOKENS,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
+        return torch.stack(output.scores, dim=1)
+
+    def _probe_turns(self, *seconds: float) -> list[dict[str, Any]]:
+        """A conversation of noises of these lengths, or of words for a model that does not hear."""
+        turns = [_turn(_noise(length, self._rate, number)) for number, length in enumerate(seconds, start=1)]
+        if not self.hears:
+            turns = [{**turn, "audio": None, "text": f"Hello, number {number}"} for number, turn in enumerate(turns)]
+        return [*({**turn, "assistant": PROBE_REPLY} for turn in turns[:-1]), turns[-1]]
 
     def _audio_tokens(self, tokens: Any) -> int | None:
         """The places in a prompt where the model reads sound instead of text; None where it has no such token."""
@@ -269,6 +367,24 @@ class SpokenModel:
         return [f"the conversation takes {prompt_length} tokens, more than the {limit} that the model was made for"]
 
 
+class Answerer(Protocol):
+    """A model, loaded, that answers requests."""
+
+    @property
+    def description(self) -> str:
+        """What runs, and on what."""
+        ...
+
+    @property
+    def hears(self) -> bool:
+        """Whether it takes recordings."""
+        ...
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer to one request, in the form of `SpokenModel.answer`."""
+        ...
+
+
 def _turn(samples: Samples) -> dict[str, Any]:
     return {"audio": samples, "text": None, "assistant": None}
 
@@ -283,12 +399,52 @@ def _same(one: Any, other: Any) -> bool:
     return all(one[key].shape == other[key].shape and bool((one[key] == other[key]).all()) for key in one)
 
 
-def _short(error: Exception) -> str:
+def _together(conversations: list[Any]) -> dict[str, Any]:
+    """The inputs of several conversations as those of one batch.
+
+    Each was made for itself: within a batch of their own, processors let a recording's last frames depend on how
+    long its neighbours are (Qwen3-Omni). Prompts are filled up on the left, sounds and their masks on the right.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    if len(conversations) == 1:
+        return dict(conversations[0])
+    batch = {}
+    for key in dict.fromkeys(key for inputs in conversations for key in inputs):
+        having = [inputs for inputs in conversations if key in inputs]
+        tensors = [inputs[key] for inputs in having]
+        is_prompt = all(inputs[key].shape == inputs["input_ids"].shape for inputs in having)
+        sizes = [max(lengths) for lengths in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
+        filled = []
+        for tensor in tensors:
+            gaps = [size - length for size, length in zip(sizes, tensor.shape[1:], strict=True)]
+            widths = [width for gap in reversed(gaps) for width in ((gap, 0) if is_prompt else (0, gap))]
+            # The attention mask hides the filling, but what a checkpoint sets against repetition, for instance
+            # no_repeat_ngram_size, counts it as a token of the prompt; so it is one that the prompt has anyway.
+            filled.append(pad(tensor, widths, value=int(tensor[0, 0]) if key == "input_ids" else 0))
+        batch[key] = torch.cat(filled)
+    return batch
+
+
+def _agree(one: Any, other: Any, tie: float) -> bool:
+    """Whether two rows of scores (tokens x vocabulary) choose the same tokens, up to the first near tie.
+
+    Sums of numbers in another order are rounded differently, and after a token chosen by that, texts go apart.
+    """
+    for scores, rivals in zip(one, other, strict=True):
+        chosen, rival = scores.max(), scores[rivals.argmax()]
+        if scores.argmax() != rivals.argmax():
+            return bool(chosen - rival <= tie * chosen.abs())
+    return True
+
+
+def short(error: Exception) -> str:
     """An exception's kind and the beginning of its message, on one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300].rstrip(".: ")
 
 
-def _device(name: str) -> Any:
+def device_of(name: str) -> Any:
     """The device asked for.
 
     Raises:
@@ -307,7 +463,7 @@ def _device(name: str) -> Any:
     return device
 
 
-def _config(folder: Path) -> Any:
+def config_of(folder: Path) -> Any:
     """The checkpoint's configuration."""
     from transformers import AutoConfig
 
@@ -316,7 +472,7 @@ def _config(folder: Path) -> Any:
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise RefusedError("it needs code of its own (trust_remote_code), which is not run") from error
-        raise RefusedError(f"its config.json is not understood ({_short(error)})") from error
+        raise RefusedError(f"its config.json is not understood ({short(error)})") from error
 
 
 def _processor(folder: Path, config: Any) -> Any:
@@ -331,7 +487,7 @@ def _processor(folder: Path, config: Any) -> Any:
             return _audio_only_processor(folder, config)
         return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise RefusedError(f"its processor cannot be loaded ({_short(error)})") from error
+        raise RefusedError(f"its processor cannot be loaded ({short(error)})") from error
 
 
 def _sees(config: Any) -> bool:
@@ -391,7 +547,7 @@ def _model(folder: Path, config: Any, setup: dict[str, Any]) -> Any:
             **({"attn_implementation": attention} if attention else {}),
         )
     except Exception as error:
-        raise RefusedError(f"its weights cannot be loaded ({_short(error)})") from error
+        raise RefusedError(f"its weights cannot be loaded ({short(error)})") from error
     if missing := sorted(loading["missing_keys"]):
         raise RefusedError(
             f"its checkpoint lacks {len(missing)} weights of a {known.__name__}, for instance '{missing[0]}'"
@@ -399,13 +555,13 @@ def _model(folder: Path, config: Any, setup: dict[str, Any]) -> Any:
     return model
 
 
-def _serve(requests: queue.Queue[str], channel: TextIO) -> None:
+def _serve(requests: queue.Queue[str], channel: TextIO, load: Callable[[dict[str, Any]], Answerer]) -> None:
     """Load what the first line asks for, then answer every further line."""
     setup = json.loads(requests.get())
     try:
-        model = SpokenModel(setup)
+        model = load(setup)
     except Exception as error:
-        _send(channel, {"fault": str(error) if isinstance(error, RefusedError) else _short(error)})
+        _send(channel, {"fault": str(error) if isinstance(error, RefusedError) else short(error)})
         return
     _send(channel, {"ready": model.description, "hears": model.hears})
     while True:
@@ -413,28 +569,34 @@ def _serve(requests: queue.Queue[str], channel: TextIO) -> None:
         _send(channel, _answer_or_error(model, request))
 
 
-def _answer_or_error(model: SpokenModel, request: dict[str, Any]) -> dict[str, Any]:
-    """The reply, or why there is none.
+def _answer_or_error(model: Answerer, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to one request, or why there is none.
 
     Raises:
         RuntimeError: the GPU has failed; only another process can go on.
     """
     try:
         return model.answer(request)
-    except _OutOfTimeError:
-        return {"error": "timeout", "detail": f"no complete reply within {request['timeout_s']:g} s"}
-    except AudioError as error:
-        return {"error": "bad_request", "detail": str(error)}
     except Exception as error:
-        if any(words in str(error).lower() for words in MEMORY_WORDS) or isinstance(error, MemoryError):
-            failure = f"out of memory ({_short(error)})"
-        elif "CUDA error" in str(error):
-            raise
-        else:
-            return {"error": "bad_request", "detail": _short(error)}
+        failure = _failure(error)
     # Outside the handler: the error held on to the tensors that filled the memory.
     _free_memory()
-    return {"error": "bad_request", "detail": failure}
+    return {"apart": failure} if "conversations" in request else {"error": "bad_request", "detail": failure}
+
+
+def _failure(error: Exception) -> str:
+    """What went wrong, in words.
+
+    Raises:
+        RuntimeError: the GPU has failed.
+    """
+    if isinstance(error, AudioError):
+        return str(error)
+    if any(words in str(error).lower() for words in MEMORY_WORDS) or isinstance(error, MemoryError):
+        return f"out of memory ({short(error)})"
+    if "CUDA error" in str(error):
+        raise error
+    return short(error)
 
 
 def _free_memory() -> None:
@@ -459,14 +621,18 @@ def _read_requests(requests: queue.Queue[str]) -> None:
     os._exit(0)
 
 
-def main() -> None:
-    """Serve until the process that started this one closes its end or is gone."""
+def main(load: Callable[[dict[str, Any]], Answerer] = SpokenModel) -> None:
+    """Serve until the process that started this one closes its end or is gone.
+
+    Args:
+        load: makes the model that answers from the first message.
+    """
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print must not get between the messages
     requests: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_read_requests, args=(requests,), daemon=True).start()
     try:
-        _serve(requests, channel)
+        _serve(requests, channel, load)
     except Exception:
         traceback.print_exc()
     sys.stderr.flush()

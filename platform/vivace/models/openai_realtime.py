@@ -31,21 +31,23 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 from vivace.audio.convert import decode, encode_wav, to_mono
 from vivace.errors import UnreachableError, UsageError
-from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, record_call
+from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
+from vivace.models.calls import CallRecord, record_call, recorded_calls
 from vivace.models.chat import (
     CONNECT_TRIES,
     CONTENT_FILTER_CODES,
     FIRST_WAIT_S,
-    NO_KEY,
-    OPENAI_ADDRESS,
     PREFLIGHT_TIMEOUT_S,
     RETRIED,
-    TEXT_LIMIT,
     ChatOptions,
+    asked_pause,
     pause_before_retry,
     redacted,
 )
+from vivace.models.completions import NO_KEY, TEXT_LIMIT, usage_of
+from vivace.models.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, Pace, total_tokens
+from vivace.models.prices import TokenUsage, cost_of
+from vivace.models.providers import OPENAI_ADDRESS
 from vivace.models.transport import STREAM_LIMIT, parse_retry_after
 from vivace_rubrics.criteria import Unscored
 
@@ -99,17 +101,28 @@ class OpenAIRealtimeSystem:
             `max_output_tokens` or `reasoning`.
         options: address, timeout and tries.
         output: what the model answers with; for `audio`, the reply's text is the model's own transcript.
+        is_transcribed: whether a spoken answer needs no transcript of the model's.
 
     Raises:
         UsageError: an argument is reserved or does not fit the output, or the output or the address is none.
     """
 
-    def __init__(self, model: str, arguments: dict[str, Any], options: ChatOptions, output: Output = "audio") -> None:
+    def __init__(
+        self,
+        model: str,
+        arguments: dict[str, Any],
+        options: ChatOptions,
+        output: Output = "audio",
+        *,
+        is_transcribed: bool = False,
+    ) -> None:
         load_dotenv(Path(".env"))
         self._model = model
         self._options = options
         self._output = output
+        self._is_transcribed = is_transcribed
         self._answered = False
+        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
         parameters = _parameters(arguments, output)
         address = options.api_base or _address_in_environment() or OPENAI_ADDRESS
         _check_address(address)
@@ -162,10 +175,16 @@ class OpenAIRealtimeSystem:
             UnreachableError: nothing answers at the address.
         """
         events = await asyncio.to_thread(conversation_events, prompt)
+        caller, size = self._pace.caller(), sum(map(len, events)) / CHARACTERS_OF_AUDIO_PER_TOKEN
         failures = connect_failures = 0
         while True:
             received = _Received()
-            failure = await self._try(events, received)
+            async with caller.turn(size) as turn:
+                with recorded_calls() as calls:
+                    failure = await self._try(events, received)
+                turn.ended(*_ended(failure), total_tokens(calls))
+            for call in calls:
+                record_call(call)
             self._answered = self._answered or received.connected
             if failure is None:
                 return _reply(received)
@@ -175,7 +194,9 @@ class OpenAIRealtimeSystem:
                     raise self._unreachable(failure.detail)
                 await asyncio.sleep(min(5.0, FIRST_WAIT_S * 2**connect_failures))
                 continue
-            if failure.unscored not in RETRIED | {Unscored.NO_AUDIO} or failures >= self._options.retries:
+            if caller.is_free(turn):
+                continue
+            if failure.unscored not in RETRIED or failures >= self._options.retries:
                 return _no_reply(failure, received)
             await asyncio.sleep(pause_before_retry(failures, failure.retry_after_s))
             failures += 1
@@ -198,8 +219,10 @@ class OpenAIRealtimeSystem:
         record_call(
             CallRecord(
                 seconds=seconds,
-                input_tokens=received.input_tokens,
-                output_tokens=received.output_tokens,
+                input_tokens=received.usage.input_tokens,
+                output_tokens=received.usage.output_tokens,
+                input_audio_tokens=received.usage.input_audio_tokens,
+                cost_usd=cost_of(self._model, received.usage),
                 error=failure.unscored if failure else None,
                 detail=failure.detail if failure else None,
             )
@@ -231,7 +254,7 @@ class OpenAIRealtimeSystem:
             return _failed(Unscored.CONTENT_FILTER, "the provider's filter stopped the answer")
         if self._output == "audio" and not received.audio and received.text.strip():
             return _failed(Unscored.NO_AUDIO, "the model answered in text although audio was asked for")
-        if not received.text.strip():
+        if not received.text.strip() and not (self._is_transcribed and received.audio):
             return _failed(Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})")
         return None
 
@@ -297,6 +320,27 @@ class OpenAIRealtimeSystem:
             f"No Realtime session can be opened for the model '{self._model}' at {self._client.base_url} "
             f"({why}); start the server or check the address, then run the same command again."
         )
+
+
+def _ended(failure: _Failure | None) -> tuple[int | None, float | None]:
+    """How a try ended, as its HTTP status would be, and the pause that the server asks for."""
+    if failure is None:
+        return 200, None
+    is_limited = failure.unscored is Unscored.RATE_LIMITED
+    return 429 if is_limited else None, asked_pause(failure.detail, failure.retry_after_s)
+
+
+def with_flags(arguments: dict[str, Any], spoken: SpokenOutput) -> tuple[dict[str, Any], Output]:
+    """The arguments without `output`, and with the voice of the flags, and what the model answers with.
+
+    Raises:
+        UsageError: an argument says something else than the flag of the same name.
+    """
+    given = dict(arguments)
+    for name, flag in (("output", spoken.output), ("voice", spoken.voice)):
+        if flag is not None and given.setdefault(name, flag) != flag:
+            raise UsageError(f"--{name} {flag} and --model-arg {name}={given[name]} contradict; leave one out.")
+    return given, given.pop("output", "audio")
 
 
 def conversation_events(prompt: Prompt) -> list[str]:
@@ -433,8 +477,7 @@ class _Received:
     finish_reason: str | None = None
     """Why the answer is incomplete, else its status."""
     error: _ReportedError | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
+    usage: TokenUsage = field(default_factory=TokenUsage)
 
     @property
     def text(self) -> str:
@@ -466,7 +509,7 @@ class _Received:
             message = getattr(error, "message", None)  # sent, though openai's type lacks it
             self.error = _ReportedError(getattr(error, "type", None), getattr(error, "code", None), message)
         if usage:
-            self.input_tokens, self.output_tokens = usage.input_tokens, usage.output_tokens
+            self.usage = usage_of(usage.model_dump())
         self.ended = True
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
-from vivace.models.base import SystemUnderTest
+from vivace.models.base import UNSPOKEN, SpokenOutput, SystemUnderTest
 from vivace.models.chat import ChatOptions
+from vivace.models.provider_rules import check_modalities
+from vivace.models.spoken import Transcribed
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def parse_target(text: str, known: list[str], what: str) -> Target:
     return Target(adapter, name)
 
 
-def _replay(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+def _replay(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
     from vivace.models.replay import Replay
 
     if arguments or options.api_base:
@@ -42,27 +44,28 @@ def _replay(name: str, arguments: dict[str, Any], options: ChatOptions) -> Syste
     return Replay(Path(name))
 
 
-def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
     from vivace.models.litellm import LiteLLMSystem
 
-    return LiteLLMSystem(name, arguments, options)
+    return LiteLLMSystem(name, arguments, options, spoken)
 
 
-def _local(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+def _local(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
     from vivace.models.local import LocalModel
 
     return LocalModel(name, arguments, options)
 
 
-def _openai_realtime(name: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
-    from vivace.models.openai_realtime import OpenAIRealtimeSystem
+def _openai_realtime(
+    name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput
+) -> SystemUnderTest:
+    from vivace.models.openai_realtime import OpenAIRealtimeSystem, with_flags
 
-    others = dict(arguments)
-    output = others.pop("output", "audio")
-    return OpenAIRealtimeSystem(name, others, options, output)
+    others, output = with_flags(arguments, spoken)
+    return OpenAIRealtimeSystem(name, others, options, output, is_transcribed=spoken.transcriber is not None)
 
 
-SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions], SystemUnderTest]] = {
+SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions, SpokenOutput], SystemUnderTest]] = {
     "litellm": _litellm,
     "local": _local,
     "openai-realtime": _openai_realtime,
@@ -71,13 +74,33 @@ SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions], SystemUnderTest]
 """Adapter name → what makes the system under test. A new adapter is one file and one line here."""
 
 
-def open_system(text: str, arguments: dict[str, Any], options: ChatOptions) -> SystemUnderTest:
+def open_system(
+    text: str,
+    arguments: dict[str, Any],
+    options: ChatOptions,
+    spoken: SpokenOutput = UNSPOKEN,
+    *,
+    hears: bool = True,
+) -> SystemUnderTest:
     """The system under test that a target names.
 
+    Args:
+        text: the target, `adapter:name`.
+        arguments: generation parameters.
+        options: how calls are made.
+        spoken: what it is to answer with.
+        hears: whether it will be sent recordings, not transcripts.
+
     Raises:
-        UsageError: the target or its arguments are wrong.
+        UsageError: the target or its arguments are wrong, or the provider is known not to do what is asked.
     """
     target = parse_target(text, sorted(SYSTEMS), "model")
     if not target.name:
         raise UsageError(f"The model '{text}' lacks a name after '{target.adapter}:'.")
-    return SYSTEMS[target.adapter](target.name, arguments, options)
+    check_modalities(target.adapter, target.name, options.api_base, spoken, hears=hears)
+    system = SYSTEMS[target.adapter](target.name, arguments, options, spoken)
+    if spoken.transcriber is None:
+        return system
+    from vivace.models.transcription import open_transcriber
+
+    return Transcribed(system, open_transcriber(spoken.transcriber, options))

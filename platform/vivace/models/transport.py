@@ -9,10 +9,12 @@ from __future__ import annotations
 import email.utils
 import json
 import re
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import httpx
@@ -26,19 +28,58 @@ CONNECT_TIMEOUT_S = 5.0
 
 _LAST_EVENT = re.compile(rb'"finish_reason"\s*:\s*"|data:\s*\[DONE\]')
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
-_MODEL = re.compile(rb'"model"\s*:\s*"([^"\\]+)"')
+_MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]+)"')
 _OVERLAP = 256
 """Bytes of the piece before that are searched again: what is looked for may lie across two pieces."""
+
+
+class Connections:
+    """Connections that are kept, each in a client of its own, the one used last used first.
+
+    One client with a pool would be the usual way. But at every request httpcore's pool walks through all its
+    connections and asks the operating system about each: with 64 calls in flight that is 10 ms of CPU a call,
+    ten times what the call itself takes. Belongs to one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[httpx.AsyncClient] = []
+        self._all: list[httpx.AsyncClient] = []
+
+    def take(self) -> httpx.AsyncClient:
+        """A client for one request at a time; it goes back with `give_back`, whatever became of the request."""
+        if self._idle:
+            return self._idle.pop()
+        client = httpx.AsyncClient(verify=ssl_context(), limits=httpx.Limits(keepalive_expiry=30))
+        self._all.append(client)
+        return client
+
+    def give_back(self, client: httpx.AsyncClient) -> None:
+        """Keep a client for the next request."""
+        self._idle.append(client)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        clients, self._all, self._idle = self._all, [], []
+        for client in clients:
+            await client.aclose()
+
+
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """The certificates that httpx trusts, loaded once: it would load them again for every client."""
+    return httpx.create_ssl_context()
 
 
 @dataclass
 class Exchange:
     """What happens on the wire during one call."""
 
-    connections: httpx.AsyncClient
+    connections: Connections
     """Where the call goes out: connections belong to one event loop, and so to one client."""
     streaming: bool = False
     """Whether the request asks for server-sent events."""
+    answer_limit: int = ANSWER_LIMIT
+    """Bytes of an answer in one piece."""
     sent: bool = False
     sent_at: float = 0.0
     """When the request went out, on the clock `time.perf_counter`."""
@@ -54,10 +95,16 @@ class Exchange:
     model: str | None = None
     """What a chat completion's server calls the model that answered, which litellm replaces by what was asked."""
 
-    def note(self, window: bytes) -> None:
-        """Take from a chat completion's bytes what client libraries do not hand on."""
+    def note(self, window: bytes, *, counts_tokens: bool) -> None:
+        """Take from an answer's bytes what client libraries do not hand on.
+
+        Args:
+            window: a piece of the answer.
+            counts_tokens: whether it would say how many tokens it took in the way of chat completions.
+        """
         # In a text that a model wrote the quotes would stand behind backslashes.
-        self.usage_reported = self.usage_reported or _USAGE.search(window) is not None
+        if counts_tokens:
+            self.usage_reported = self.usage_reported or _USAGE.search(window) is not None
         if self.model is None and (found := _MODEL.search(window)):
             self.model = found[1].decode(errors="replace")
 
@@ -69,8 +116,77 @@ class NotACompletionError(httpx.DecodingError):
     """A complete answer with status 200 that is not a chat completion."""
 
 
+async def send_watched(
+    request: httpx.Request, exchange: Exchange, *, follow_redirects: bool = False
+) -> httpx.Response:
+    """Send a request, and note in the exchange how that goes; the answer's body is still to be read, and closed.
+
+    Raises:
+        httpx.TransportError: no connection, or one that broke; later also from reading the body.
+    """
+    request.headers["accept-encoding"] = "identity"  # so that the limits hold for what is unpacked, too
+    timeouts = dict(request.extensions.get("timeout", {}))
+    timeouts["connect"] = min(timeouts.get("connect") or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
+    request.extensions = {**request.extensions, "timeout": timeouts}
+    exchange.sent, exchange.sent_at = True, time.perf_counter()
+    client = exchange.connections.take()
+    try:
+        response = await client.send(request, stream=True, follow_redirects=follow_redirects)
+    except BaseException as error:
+        exchange.connections.give_back(client)
+        exchange.unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        exchange.broken = isinstance(error, httpx.TransportError) and not exchange.unreachable
+        raise
+    exchange.status = response.status_code
+    exchange.retry_after_s = parse_retry_after(response.headers.get("retry-after"))
+    return httpx.Response(
+        response.status_code,
+        headers=response.headers,
+        stream=_WatchedBody(response, exchange, client),
+        extensions=response.extensions,
+        request=request,
+    )
+
+
+def is_event_stream(response: httpx.Response) -> bool:
+    """Whether an answer says that it is a stream of server-sent events."""
+    return bool(response.headers.get("content-type", "").split(";")[0].strip() == "text/event-stream")
+
+
+class _WatchedBody(httpx.AsyncByteStream):
+    """A body within its limit; a connection that fails under it is noted."""
+
+    def __init__(self, response: httpx.Response, exchange: Exchange, client: httpx.AsyncClient) -> None:
+        self._response = response
+        self._exchange = exchange
+        self._client: httpx.AsyncClient | None = client
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        limit = STREAM_LIMIT if is_event_stream(self._response) else self._exchange.answer_limit
+        size = 0
+        try:
+            async for chunk in self._response.aiter_raw():
+                size += len(chunk)
+                if size > limit:
+                    self._exchange.too_long = True
+                    raise httpx.ReadError(f"the answer is longer than {limit:,} bytes")
+                yield chunk
+        except httpx.TransportError:
+            self._exchange.broken = True
+            raise
+
+    async def aclose(self) -> None:
+        client, self._client = self._client, None
+        if client is None:
+            return
+        try:
+            await self._response.aclose()
+        finally:
+            self._exchange.connections.give_back(client)
+
+
 class WatchingTransport(httpx.AsyncBaseTransport):
-    """Sends each request through its `current_exchange`, and notes there how the call went.
+    """For client libraries: sends each request through its `current_exchange`, and notes there how the call went.
 
     One instance serves every client, thread and event loop. What a chat completion's answer is, is settled
     here and not left to a client library's tolerance:
@@ -84,57 +200,39 @@ class WatchingTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request."""
         exchange = current_exchange.get()
-        request.headers["accept-encoding"] = "identity"  # so that the limits hold for what is unpacked, too
-        timeouts = dict(request.extensions.get("timeout", {}))
-        timeouts["connect"] = min(timeouts.get("connect") or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
-        request.extensions = {**request.extensions, "timeout": timeouts}
-        exchange.sent, exchange.sent_at = True, time.perf_counter()
         try:
-            response = await exchange.connections.send(request, stream=True, follow_redirects=False)
+            response = await send_watched(request, exchange)
+            is_completion = request.url.path.endswith("/chat/completions")
+            if response.status_code != 200:
+                return response
+            if is_completion and not is_event_stream(response):
+                return await _settled(response, exchange)
         except httpx.TransportError as error:
-            exchange.unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            exchange.broken = not exchange.unreachable
-            raise
-        exchange.status = response.status_code
-        exchange.retry_after_s = parse_retry_after(response.headers.get("retry-after"))
-        kind = response.headers.get("content-type", "").split(";")[0].strip()
-        is_chat = request.url.path.endswith("/chat/completions") and response.status_code == 200
-        watched = httpx.Response(
-            response.status_code,
-            headers=response.headers,
-            stream=_WatchedBody(response, exchange, ends_with_event=is_chat and kind == "text/event-stream"),
-            extensions=response.extensions,
-            request=request,
-        )
-        return await _settled(watched, exchange) if is_chat and kind != "text/event-stream" else watched
+            # What it was is noted; some kinds make litellm send the same request a second time.
+            raise httpx.ReadError(str(error)) from error
+        noted = _NotedBody(response, exchange, is_completion=is_completion)
+        return httpx.Response(200, headers=response.headers, stream=noted, request=request)
 
 
-class _WatchedBody(httpx.AsyncByteStream):
-    def __init__(self, response: httpx.Response, exchange: Exchange, *, ends_with_event: bool) -> None:
+class _NotedBody(httpx.AsyncByteStream):
+    """An answer as it passes by; the stream of a chat completion has to come to its last event."""
+
+    def __init__(self, response: httpx.Response, exchange: Exchange, *, is_completion: bool) -> None:
         self._response = response
         self._exchange = exchange
-        self._ends_with_event = ends_with_event
+        self._is_completion = is_completion
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        limit = STREAM_LIMIT if self._ends_with_event else ANSWER_LIMIT
-        size, ended, tail = 0, not self._ends_with_event, b""
-        try:
-            async for chunk in self._response.aiter_raw():
-                size += len(chunk)
-                if size > limit:
-                    self._exchange.too_long = True
-                    raise httpx.ReadError(f"the answer is longer than {limit:,} bytes")
-                if self._ends_with_event:
-                    window = tail + chunk
-                    ended = ended or _LAST_EVENT.search(window) is not None
-                    self._exchange.note(window)
-                    tail = window[-_OVERLAP:]
-                yield chunk
-            if not ended:
-                raise httpx.RemoteProtocolError("the stream ended before its last event")
-        except httpx.TransportError:
+        ended, tail = not self._is_completion, b""
+        async for chunk in self._response.aiter_raw():
+            window = tail + chunk
+            ended = ended or _LAST_EVENT.search(window) is not None
+            self._exchange.note(window, counts_tokens=self._is_completion)
+            tail = window[-_OVERLAP:]
+            yield chunk
+        if not ended:
             self._exchange.broken = True
-            raise
+            raise httpx.ReadError("the stream ended before its last event")
 
     async def aclose(self) -> None:
         await self._response.aclose()
@@ -146,21 +244,21 @@ async def _settled(response: httpx.Response, exchange: Exchange) -> httpx.Respon
     Raises:
         NotACompletionError: it is neither a chat completion nor an error.
     """
-    body = await response.aread()
-    exchange.note(body)
+    try:
+        body = await response.aread()
+    finally:
+        await response.aclose()
+    exchange.note(body, counts_tokens=True)
     if body.lstrip().startswith(b"data:"):
         if not _LAST_EVENT.search(body):
             exchange.broken = True
-            raise httpx.RemoteProtocolError("the stream ended before its last event")
+            raise httpx.ReadError("the stream ended before its last event")
         return _answer_of(response, 200, body, "text/event-stream")  # under a wrong content type
-    try:
-        answer = json.loads(body.decode())
-    except (ValueError, RecursionError) as error:
-        raise NotACompletionError(f"the answer is not JSON ({error})") from error
+    answer = parse_answer(body)
     if isinstance(answer, dict) and answer.get("error"):
-        exchange.status = _named_status(answer["error"])
+        exchange.status = named_status(answer["error"])
         return _answer_of(response, exchange.status, body, "application/json")
-    choices = _choices(answer)
+    choices = completion_choices(answer)
     if not exchange.streaming:
         return _answer_of(response, 200, body, "application/json")
     return _answer_of(response, 200, _as_events(answer, choices), "text/event-stream")
@@ -170,12 +268,30 @@ def _answer_of(response: httpx.Response, status: int, content: bytes, kind: str)
     return httpx.Response(status, headers={"content-type": kind}, content=content, request=response.request)
 
 
-def _named_status(error: Any) -> int:
+def parse_answer(content: bytes) -> Any:
+    """An answer's or an event's JSON.
+
+    Raises:
+        NotACompletionError: it is none, or not in UTF-8.
+    """
+    try:
+        return json.loads(content.decode())
+    except (ValueError, RecursionError) as error:
+        raise NotACompletionError(f"the answer is not JSON ({error})") from error
+
+
+def named_status(error: Any) -> int:
+    """The HTTP status that an error object names as its code, else 500."""
     code = error.get("code") if isinstance(error, dict) else None
     return code if isinstance(code, int) and 400 <= code <= 599 else 500
 
 
-def _choices(completion: Any) -> list[dict[str, Any]]:
+def completion_choices(completion: Any) -> list[dict[str, Any]]:
+    """The choices of a chat completion in one piece, each with a message.
+
+    Raises:
+        NotACompletionError: it is no chat completion.
+    """
     choices = completion.get("choices") if isinstance(completion, dict) else None
     if not isinstance(choices, list) or not choices:
         raise NotACompletionError("the answer holds no choices")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.statistics.intervals import LEVEL_Z
+from vivace.statistics.intervals import LEVEL_Z, clustered_ratio
 
 Numbers = NDArray[np.float64]
 
@@ -243,3 +243,56 @@ def prediction_powered(conversations: Sequence[PartlyLabelled]) -> CorrectedRate
         half = float(stats.t.ppf(0.975, k - 1)) * math.sqrt(variance)
         low, high = max(0.0, value - half), min(1.0, value + half)
     return CorrectedRate(float(judged), float(by_label), min(1.0, max(0.0, value)), low, high, weight, k)
+
+
+@dataclass(frozen=True)
+class VoteAgreement:
+    """How far several votes on the same criteria agree with each other."""
+
+    agreement: float
+    """The chance that two votes on a criterion are alike, the mean over criteria."""
+    low: float | None
+    high: float | None
+    """Its 95 % interval, linearised by conversation."""
+    kappa: float | None
+    """Fleiss' κ, the agreement beyond what the votes' rates alone would give; None where all are one answer."""
+    pairs: int
+    """Pairs of votes."""
+    alike: int
+    """Those of them that are alike."""
+    criteria: int
+    """Criteria with two votes or more."""
+
+
+def vote_agreement(conversations: Sequence[Sequence[tuple[int, int]]]) -> VoteAgreement | None:
+    """Agreement between votes (Fleiss 1971), without their decision.
+
+    Each criterion counts alike, however many of its votes were given. None where no criterion has two.
+
+    Args:
+        conversations: for each, (votes for met, votes) of its criteria.
+    """
+    clusters = []
+    for criteria in conversations:
+        shared = [(met, votes) for met, votes in criteria if votes > 1]
+        clusters.append((sum(_alike(met, votes) / math.comb(votes, 2) for met, votes in shared), len(shared)))
+    counted = [(met, votes) for criteria in conversations for met, votes in criteria if votes > 1]
+    if not counted:
+        return None
+    observed = sum(alike for alike, _ in clusters) / len(counted)
+    rate = sum(met for met, _ in counted) / sum(votes for _, votes in counted)
+    expected = rate**2 + (1 - rate) ** 2
+    interval = clustered_ratio(clusters)
+    return VoteAgreement(
+        agreement=observed,
+        low=interval.low if interval else None,
+        high=interval.high if interval else None,
+        kappa=(observed - expected) / (1 - expected) if expected < 1 else None,
+        pairs=sum(math.comb(votes, 2) for _, votes in counted),
+        alike=sum(_alike(met, votes) for met, votes in counted),
+        criteria=len(counted),
+    )
+
+
+def _alike(met: int, votes: int) -> int:
+    return math.comb(met, 2) + math.comb(votes - met, 2)

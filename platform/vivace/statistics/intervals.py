@@ -18,8 +18,11 @@ class Interval:
     high: float
 
 
-def wilson(successes: int, n: int) -> Interval | None:
-    """The Wilson score interval of successes/n (Wilson 1927); None for n = 0."""
+def wilson(successes: float, n: float) -> Interval | None:
+    """The Wilson score interval of successes/n (Wilson 1927); None for n = 0.
+
+    Both are counts, or effective counts: whole numbers scaled by a design effect.
+    """
     if n == 0:
         return None
     p = successes / n
@@ -31,7 +34,32 @@ def wilson(successes: int, n: int) -> Interval | None:
     )
 
 
-def clustered_ratio(clusters: Sequence[tuple[int, int]]) -> Interval | None:
+def clustered_proportion(clusters: Sequence[tuple[int, int]]) -> Interval | None:
+    """The interval of the mean pass rate of conversations, each of them tried once or several times.
+
+    Conversations are the clusters and count alike, however often each was tried. Wilson's interval at the
+    effective sample size n* = p(1 − p) / Var(p) with Var(p) = Σ (p_i − p)² / n², so that tries of one
+    conversation count as what they are worth (Dean & Pacheco 2015, "Evaluating coverage rates …", after Korn &
+    Graubard 1998). n* lies between the conversations and the tries; with one try each it is Wilson's own
+    interval, exactly. None where nothing was tried.
+
+    Args:
+        clusters: (passes, tries) of each conversation; those without a try do not count.
+    """
+    tried = [(passes, tries) for passes, tries in clusters if tries > 0]
+    n, every = len(tried), sum(tries for _, tries in tried)
+    if every == n:
+        return wilson(sum(passes for passes, _ in tried), n)
+    rates = [passes / tries for passes, tries in tried]
+    rate = sum(rates) / n
+    squares = sum((one - rate) ** 2 for one in rates)
+    if rate in (0.0, 1.0):
+        return wilson(rate * n, n)  # no spread is seen, so that tries may all be worth nothing
+    effective = min(float(every), rate * (1 - rate) * n * n / squares) if squares else float(every)
+    return wilson(rate * effective, effective)
+
+
+def clustered_ratio(clusters: Sequence[tuple[float, float]]) -> Interval | None:
     """The interval of Σ met / Σ scored over conversations, whose criteria are not independent.
 
     The ratio estimator linearised by cluster (Cochran 1977, section 6.3): with residuals

@@ -14,25 +14,31 @@ POWER_Z = 0.8416212335729143
 
 @dataclass(frozen=True)
 class Pair:
-    """One conversation under two judgings, on the criteria scored in both."""
+    """One conversation under two judgings, on the criteria scored in both.
+
+    Where a system has replied several times, its criteria count as the mean over those replies.
+    """
 
     conversation: str
     axis: str
     whole: bool
-    """Whether every criterion is scored in both; only such conversations count for APR."""
+    """Whether every criterion of a reply is scored in both; only such conversations count for APR."""
     scored: int
-    met_a: int
-    met_b: int
+    met_a: float
+    met_b: float
+    rate_a: float | None = None
+    """The share of the first system's wholly scored replies that pass; None where both replied just once."""
+    rate_b: float | None = None
 
     @property
-    def passed_a(self) -> bool:
-        """Every criterion met by the first system."""
-        return self.met_a == self.scored
+    def passed_a(self) -> float:
+        """How often the first system passes: 0 or 1 for one reply, a share for several."""
+        return float(self.met_a == self.scored) if self.rate_a is None else self.rate_a
 
     @property
-    def passed_b(self) -> bool:
-        """Every criterion met by the second system."""
-        return self.met_b == self.scored
+    def passed_b(self) -> float:
+        """How often the second system passes."""
+        return float(self.met_b == self.scored) if self.rate_b is None else self.rate_b
 
 
 @dataclass(frozen=True)
@@ -65,28 +71,45 @@ class Difference:
 def apr_difference(pairs: Sequence[Pair]) -> Difference | None:
     """The difference of pass rates; None where no conversation is wholly scored in both.
 
-    p: exact McNemar test on the conversations that flipped. Interval: Wald on counts with ½ added to each
-    cell (Agresti & Min 2005), which keeps its level also when few flip.
+    p: exact McNemar test on the conversations that flipped, where both systems replied once; with repeats a
+    paired t test on the conversations' differences d, each of which is one observation however many replies
+    are behind it. Interval: Wald with ½ added to each of the four outcomes of a conversation (Agresti & Min
+    2005), which keeps its level also when few flip: Σd and Σd² over n + 2 conversations, of which one more
+    has gained or lost.
     """
     whole = [pair for pair in pairs if pair.whole]
     n = len(whole)
     if n == 0:
         return None
-    gained = sum(pair.passed_b and not pair.passed_a for pair in whole)
-    lost = sum(pair.passed_a and not pair.passed_b for pair in whole)
-    adjusted = (gained - lost) / (n + 2)
-    error = math.sqrt((gained + lost + 1) - (gained - lost) ** 2 / (n + 2)) / (n + 2)
+    differences = [pair.passed_b - pair.passed_a for pair in whole]
+    squares, total = sum(one * one for one in differences), sum(differences)
+    gained, lost = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
+    once = all(pair.rate_a is None and pair.rate_b is None for pair in whole)
+    adjusted = total / (n + 2)
+    error = math.sqrt((squares + 1) - total**2 / (n + 2)) / (n + 2)
     return Difference(
         a=sum(pair.passed_a for pair in whole) / n,
         b=sum(pair.passed_b for pair in whole) / n,
         low=max(-1.0, adjusted - LEVEL_Z * error),
         high=min(1.0, adjusted + LEVEL_Z * error),
-        p_value=exact_mcnemar(gained, lost),
+        p_value=exact_mcnemar(gained, lost) if once else _paired_t(differences),
         detectable=(LEVEL_Z + POWER_Z) * error,
         n=n,
         gained=gained,
         lost=lost,
     )
+
+
+def _paired_t(differences: Sequence[float]) -> float | None:
+    """The p-value of a paired t test; None for fewer than two differences."""
+    from scipy import stats
+
+    n = len(differences)
+    if n < 2:
+        return None
+    mean = sum(differences) / n
+    error = math.sqrt(sum((one - mean) ** 2 for one in differences) / (n - 1) / n)
+    return float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
 
 
 def ars_difference(pairs: Sequence[Pair]) -> Difference | None:
@@ -163,3 +186,21 @@ def conversations_needed(difference: float, spread: float) -> int:
         spread: the standard deviation, over conversations, of what one contributes to the difference.
     """
     return math.ceil(((LEVEL_Z + POWER_Z) * spread / difference) ** 2)
+
+
+def repeats_needed(difference: float, conversations: int, between: float, within: float) -> int | None:
+    """How many replies to each of so many conversations show a true difference as `conversations_needed` says.
+
+    The variance of the mean difference is (between + within / repeats) / conversations.
+
+    Args:
+        difference: b − a, a fraction.
+        conversations: how many there are.
+        between: the variance of the conversations' own differences.
+        within: the variance of one reply's difference around its conversation's.
+
+    Returns:
+        The repeats; None where no number is enough, since conversations alone spread too far.
+    """
+    room = conversations * (difference / (LEVEL_Z + POWER_Z)) ** 2 - between
+    return max(1, math.ceil(within / room)) if room > 0 else None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
@@ -32,6 +33,9 @@ from vivace.store.tables import (
     Worker,
     now,
 )
+from vivace.store.verdicts import JudgedConversation, judged_conversations
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,9 @@ class Figures:
     n: int
     """Conversations planned."""
     criteria: int
-    """Criteria planned."""
+    """Criteria planned, once for each reply."""
     passes: int
-    """Conversations with every criterion met."""
+    """Replies with every criterion met: conversations, or with repeats of n × repeats replies."""
     met: int
     """Criteria met."""
     unscored: int
@@ -62,6 +66,54 @@ class Figures:
     ars_high: float | None
     ars_min: float | None
     ars_max: float | None
+    apr_between: float | None = None
+    """The variance of pass rates between conversations; None without repeats."""
+    apr_within: float | None = None
+    """The variance between replies to one conversation."""
+    apr_between_error: float | None = None
+    """The standard error of APR that the choice of conversations contributes."""
+    apr_within_error: float | None = None
+    """The standard error that the choice of replies contributes."""
+    vote_agreement: float | None = None
+    """The chance that two single votes on a criterion are alike; None where each was judged once."""
+    vote_agreement_low: float | None = None
+    vote_agreement_high: float | None = None
+    vote_kappa: float | None = None
+    """Fleiss' κ of the single votes."""
+
+
+@dataclass(frozen=True)
+class Accounting:
+    """What calls took, failed ones included. A sum leaves out the calls of which the figure is not known."""
+
+    calls: int
+    failed: int
+    cached: int
+    """Answered from the response cache, so that nothing was sent."""
+    input_tokens: int | None
+    output_tokens: int | None
+    input_audio_tokens: int | None
+    audio_seconds: float | None
+    cost_usd: float | None
+
+    @staticmethod
+    def total(parts: Sequence[Accounting]) -> Accounting:
+        """All parts together; None stays only where no part is known."""
+        return Accounting(
+            calls=sum(part.calls for part in parts),
+            failed=sum(part.failed for part in parts),
+            cached=sum(part.cached for part in parts),
+            input_tokens=_sum_of_known(part.input_tokens for part in parts),
+            output_tokens=_sum_of_known(part.output_tokens for part in parts),
+            input_audio_tokens=_sum_of_known(part.input_audio_tokens for part in parts),
+            audio_seconds=_sum_of_known(part.audio_seconds for part in parts),
+            cost_usd=_sum_of_known(part.cost_usd for part in parts),
+        )
+
+
+def _sum_of_known(values: Iterable[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 @dataclass(frozen=True)
@@ -69,12 +121,12 @@ class BoardRow:
     """One judging of one run, as the leaderboard shows it."""
 
     rank: int
-    """1 + the rows of the same data and judge whose APR interval lies wholly above this row's.
+    """1 + the rows of the same data, judge and votes whose APR interval lies wholly above this row's.
 
     Retracted rows count in nobody's rank.
     """
     tied: bool
-    """Whether another row of the same data and judge has this rank."""
+    """Whether another row of the same data, judge and votes has this rank."""
     model: str
     judge: str
     judge_fingerprint: str
@@ -82,6 +134,13 @@ class BoardRow:
     data: str
     data_revision: str
     input_form: str
+    output_form: str
+    repeats: int
+    """Replies to each conversation."""
+    votes: int
+    """Votes on each criterion."""
+    hearing: str | None
+    """How the hearing check came out; None where there is none."""
     figures: Figures
     axes: dict[str, Figures]
     official: bool
@@ -93,6 +152,9 @@ class BoardRow:
     ttft_median_s: float | None
     total_median_s: float | None
     cost_usd: float | None
+    """Of all calls for this row: those that made the replies, and those that judged them."""
+    accounting: dict[str, Accounting]
+    """The same calls by stage: `hear`, `generate`, `transcribe`, `judge`."""
     run: str
     judging: str
     organisation: str | None
@@ -100,12 +162,14 @@ class BoardRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row with its figures flat beside the names, axes nested, times in ISO 8601."""
-        flat = {key: value for key, value in vars(self).items() if key not in ("figures", "axes", "date")}
+        nested = ("figures", "axes", "date", "accounting")
+        flat = {key: value for key, value in vars(self).items() if key not in nested}
         return {
             **flat,
             **vars(self.figures),
             "date": self.date.isoformat(),
             "axes": {axis: dict(vars(figures)) for axis, figures in self.axes.items()},
+            "accounting": {stage: dict(vars(calls)) for stage, calls in self.accounting.items()},
         }
 
 
@@ -116,7 +180,7 @@ def board(
     official_only: bool = False,
     include_retracted: bool = False,
 ) -> list[BoardRow]:
-    """Every ended judging, the highest APR first inside each pair of data and judge.
+    """Every ended judging, the highest APR first among those of the same data, judge and votes.
 
     Args:
         track: only this track; None for all.
@@ -142,14 +206,14 @@ def board(
         figures = _figures(session, [row.Judging.id for row in found])
         runs = {row.Run.id for row in found}
         latencies = _median_latencies(session, runs)
-        costs = _costs(session, runs)
+        accounts = _accounts(session, runs)
     rows = [
         _BoardEntry(judging, run, model, judge, dataset, figures[judging.id])
         for judging, run, model, judge, dataset in found
     ]
-    groups: dict[tuple[int, int], list[_BoardEntry]] = defaultdict(list)
+    groups: dict[tuple[int, int, int], list[_BoardEntry]] = defaultdict(list)
     for row in rows:
-        groups[(row.dataset.id, row.judge.id)].append(row)
+        groups[(row.dataset.id, row.judge.id, row.judging.votes)].append(row)
     result: list[BoardRow] = []
     for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
         group = sorted(groups[key], key=_board_order)
@@ -159,7 +223,8 @@ def board(
         for row in group:
             rank = ranks[row.judging.id]
             tied = row.run.retracted_at is None and taken[rank] > 1
-            result.append(_board_row(row, rank, tied, latencies, costs))
+            stages = {**accounts.get((row.run.id, None), {}), **accounts.get((row.run.id, row.judging.id), {})}
+            result.append(_board_row(row, rank, tied, latencies, stages))
     return result
 
 
@@ -205,7 +270,7 @@ def _board_row(
     rank: int,
     tied: bool,
     latencies: dict[str, tuple[float | None, float | None]],
-    costs: dict[str, float],
+    accounting: dict[str, Accounting],
 ) -> BoardRow:
     ttft, total = latencies.get(row.run.id, (None, None))
     return BoardRow(
@@ -218,6 +283,10 @@ def _board_row(
         data=row.dataset.name,
         data_revision=row.dataset.revision,
         input_form=row.run.input_form,
+        output_form=row.run.output_form,
+        repeats=row.run.repeats,
+        votes=row.judging.votes,
+        hearing=(row.run.hearing or {}).get("outcome"),
         figures=row.figures[""],
         axes={axis: value for axis, value in sorted(row.figures.items()) if axis},
         official=row.judging.official,
@@ -227,7 +296,8 @@ def _board_row(
         date=row.judging.ended_at or row.judging.created_at,
         ttft_median_s=ttft,
         total_median_s=total,
-        cost_usd=costs.get(row.run.id),
+        cost_usd=Accounting.total(list(accounting.values())).cost_usd,
+        accounting=accounting,
         run=row.run.id,
         judging=row.judging.id,
         organisation=row.model.organisation,
@@ -261,8 +331,30 @@ def _figures(session: Session, judgings: Sequence[str]) -> dict[str, dict[str, F
                 ars_high=ars.high,
                 ars_min=ars.minimum,
                 ars_max=ars.maximum,
+                **_repeats_and_votes(metrics),
             )
     return result
+
+
+def _repeats_and_votes(metrics: dict[str, Score]) -> dict[str, float | None]:
+    """The figures that only repeats or several votes give."""
+    found: dict[str, float | None] = {}
+    between, within = metrics.get("apr_between"), metrics.get("apr_within")
+    if between is not None and within is not None and between.value is not None and within.value is not None:
+        found |= {
+            "apr_between": between.value,
+            "apr_within": within.value,
+            "apr_between_error": math.sqrt(between.value / between.n),
+            "apr_within_error": math.sqrt(within.value / (within.count or 1)),
+        }
+    if (agreement := metrics.get("vote_agreement")) is not None:
+        found |= {
+            "vote_agreement": agreement.value,
+            "vote_agreement_low": agreement.low,
+            "vote_agreement_high": agreement.high,
+            "vote_kappa": metrics["vote_kappa"].value,
+        }
+    return found
 
 
 def _median_latencies(session: Session, runs: set[str]) -> dict[str, tuple[float | None, float | None]]:
@@ -279,18 +371,28 @@ def _median_latencies(session: Session, runs: set[str]) -> dict[str, tuple[float
     }
 
 
-def _costs(session: Session, runs: set[str]) -> dict[str, float]:
+def _accounts(session: Session, runs: set[str]) -> dict[tuple[str, str | None], dict[str, Accounting]]:
+    """(run, judging or None for what made the replies) → stage → its calls."""
     query = (
-        select(Attempt.run_id, func.sum(Attempt.cost_usd))
-        .where(Attempt.run_id.in_(runs), Attempt.cost_usd.is_not(None))
-        .group_by(Attempt.run_id)
-    )
-    return {run: cost for run, cost in session.execute(query) if cost is not None}
+        select(
+            Attempt.run_id, Attempt.judging_id, Attempt.stage,
+            func.count(), func.count(Attempt.error), func.sum(case((Attempt.cached, 1), else_=0)),
+            func.sum(Attempt.input_tokens), func.sum(Attempt.output_tokens), func.sum(Attempt.input_audio_tokens),
+            func.sum(Attempt.audio_seconds), func.sum(Attempt.cost_usd),
+        )
+        .where(Attempt.run_id.in_(runs))
+        .group_by(Attempt.run_id, Attempt.judging_id, Attempt.stage)
+        .order_by(Attempt.stage)
+    )  # fmt: skip
+    found: dict[tuple[str, str | None], dict[str, Accounting]] = defaultdict(dict)
+    for run, judging, stage, *sums in session.execute(query):
+        found[run, judging][stage] = Accounting(*sums)
+    return found
 
 
 @dataclass(frozen=True)
 class ConversationSummary:
-    """How one judging came out on one conversation."""
+    """How one judging came out on one conversation; criteria count once for each reply."""
 
     id: str
     axis: str
@@ -299,10 +401,14 @@ class ConversationSummary:
     met: int
     not_met: int
     unscored: int
+    passes: int = 0
+    """Replies with every criterion met."""
+    replies: int = 1
+    """Replies planned."""
 
     @property
     def passed(self) -> bool | None:
-        """Every criterion met; None while some are unscored and none is known not to be met."""
+        """Every criterion met in every reply; None while some are unscored and none is known not to be met."""
         if self.not_met:
             return False
         return None if self.unscored else True
@@ -311,51 +417,23 @@ class ConversationSummary:
 def conversations(database: Database, judging: str) -> list[ConversationSummary]:
     """The planned conversations of a judging in the dataset's order; empty for an unknown judging."""
     with database.read() as session:
-        found = session.get(Judging, judging)
-        if found is None:
-            return []
-        run = session.get_one(Run, found.run_id)
-        criteria = select(Criterion.conversation_id, func.count().label("criteria")).group_by(
-            Criterion.conversation_id
-        )
-        turns = (
-            select(Turn.conversation_id, func.count().label("turns"))
-            .where(Turn.role == "user")
-            .group_by(Turn.conversation_id)
-        )
-        verdicts = (
-            select(
-                Reply.conversation_id,
-                func.sum(case((Verdict.met.is_(True), 1), else_=0)).label("met"),
-                func.sum(case((Verdict.met.is_(False), 1), else_=0)).label("not_met"),
-            )
-            .join(Verdict, Verdict.reply_id == Reply.id)
-            .where(Verdict.judging_id == judging, Reply.repeat == 0, Verdict.vote == 0)
-            .group_by(Reply.conversation_id)
-        )
-        c, t, v = criteria.subquery(), turns.subquery(), verdicts.subquery()
-        query = (
-            select(Conversation, t.c.turns, c.c.criteria, v.c.met, v.c.not_met)
-            .join(c, c.c.conversation_id == Conversation.id)
-            .outerjoin(t, t.c.conversation_id == Conversation.id)
-            .outerjoin(v, v.c.conversation_id == Conversation.id)
-            .where(Conversation.dataset_id == run.dataset_id)
-            .order_by(Conversation.position)
-        )
-        planned = set(run.items)
-        return [
-            ConversationSummary(
-                id=conversation.external_id,
-                axis=conversation.axis,
-                user_turns=user_turns or 0,
-                criteria=criteria_count,
-                met=int(met or 0),
-                not_met=int(not_met or 0),
-                unscored=criteria_count - int(met or 0) - int(not_met or 0),
-            )
-            for conversation, user_turns, criteria_count, met, not_met in session.execute(query)
-            if conversation.external_id in planned
-        ]
+        found = [] if session.get(Judging, judging) is None else judged_conversations(session, judging)
+    return [_summary(conversation) for conversation in found]
+
+
+def _summary(conversation: JudgedConversation) -> ConversationSummary:
+    verdicts = [met for reply in conversation.replies for met in reply.values()]
+    return ConversationSummary(
+        id=conversation.id,
+        axis=conversation.axis,
+        user_turns=conversation.user_turns,
+        criteria=len(verdicts),
+        met=verdicts.count(True),
+        not_met=verdicts.count(False),
+        unscored=verdicts.count(None),
+        passes=sum(all(reply.values()) for reply in conversation.replies),
+        replies=len(conversation.replies),
+    )
 
 
 @dataclass(frozen=True)
@@ -378,6 +456,8 @@ class VerdictView:
     met: bool | None
     unscored_reason: str | None
     explanation: str | None
+    votes: tuple[bool | None, ...] = ()
+    """The single votes behind it; empty where there is only the one."""
 
 
 @dataclass(frozen=True)
@@ -395,11 +475,13 @@ class ConversationView:
     reply_detail: str | None
     ttft_s: float | None
     total_s: float | None
+    repeats: int = 1
+    """Replies planned; the view shows one of them."""
     verdicts: list[VerdictView] = field(default_factory=list)
 
 
-def conversation(database: Database, judging: str, conversation_id: str) -> ConversationView | None:
-    """One conversation under one judging; None where the judging did not plan it or either is unknown."""
+def conversation(database: Database, judging: str, conversation_id: str, repeat: int = 0) -> ConversationView | None:
+    """One reply to one conversation under one judging; None where that was not planned or either is unknown."""
     with database.read() as session:
         found = session.get(Judging, judging)
         if found is None:
@@ -410,14 +492,14 @@ def conversation(database: Database, judging: str, conversation_id: str) -> Conv
                 Conversation.dataset_id == run.dataset_id, Conversation.external_id == conversation_id
             )
         )
-        if row is None or conversation_id not in run.items:
+        if row is None or conversation_id not in run.items or not 0 <= repeat < run.repeats:
             return None
         role_order = case((Turn.role == "user", 0), else_=1)
         turns = session.scalars(
             select(Turn).where(Turn.conversation_id == row.id).order_by(Turn.number, role_order)
         ).all()
         reply = session.scalar(
-            select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == 0)
+            select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == repeat)
         )
         verdicts = session.execute(
             select(Criterion, Verdict)
@@ -431,6 +513,7 @@ def conversation(database: Database, judging: str, conversation_id: str) -> Conv
             .where(Criterion.conversation_id == row.id)
             .order_by(Criterion.number)
         ).all()
+        votes = _votes(session, judging, reply.id if reply else None)
         return ConversationView(
             id=row.external_id,
             axis=row.axis,
@@ -446,6 +529,7 @@ def conversation(database: Database, judging: str, conversation_id: str) -> Conv
             reply_detail=reply.detail if reply else None,
             ttft_s=reply.ttft_s if reply else None,
             total_s=reply.total_s if reply else None,
+            repeats=run.repeats,
             verdicts=[
                 VerdictView(
                     number=criterion.number,
@@ -453,14 +537,31 @@ def conversation(database: Database, judging: str, conversation_id: str) -> Conv
                     met=verdict.met if verdict else None,
                     unscored_reason=verdict.unscored_reason if verdict else "not_recorded",
                     explanation=verdict.explanation if verdict else None,
+                    votes=tuple(votes[criterion.id]),
                 )
                 for criterion, verdict in verdicts
             ],
         )
 
 
+def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, list[bool | None]]:
+    """Criterion's row → the single votes on it for one reply."""
+    query = (
+        select(Verdict.criterion_id, Verdict.met)
+        .where(Verdict.judging_id == judging, Verdict.reply_id == reply_id, Verdict.vote > 0)
+        .order_by(Verdict.vote)
+    )
+    found: dict[int, list[bool | None]] = defaultdict(list)
+    for criterion_id, met in session.execute(query):
+        found[criterion_id].append(met)
+    return found
+
+
 def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
-    """One flat row per planned conversation and criterion of a judging, for exports."""
+    """One flat row per planned conversation, repeat, criterion and vote of a judging, for exports.
+
+    Vote 0 is the decision that counts, and is always there; 1, 2, … are the single votes behind it, if any.
+    """
     with database.read() as session:
         found = session.get(Judging, judging)
         if found is None:
@@ -468,49 +569,63 @@ def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
         run = session.get_one(Run, found.run_id)
         model = session.get_one(Model, run.model_id).name
         judge = session.get_one(Judge, found.judge_id).name
-        query = (
-            select(
-                Conversation.external_id, Conversation.axis, Criterion.number, Criterion.text,
-                Verdict.met, Verdict.unscored_reason, Verdict.explanation,
-                Reply.text.label("reply"), Reply.unscored_reason.label("no_reply"), Reply.ttft_s, Reply.total_s,
-                Reply.id.label("reply_id"), Verdict.id.label("verdict_id"),
-            )
-            .join(Criterion, Criterion.conversation_id == Conversation.id)
-            .outerjoin(
-                Reply,
-                (Reply.conversation_id == Conversation.id) & (Reply.run_id == run.id) & (Reply.repeat == 0),
-            )
-            .outerjoin(
-                Verdict,
-                (Verdict.criterion_id == Criterion.id)
-                & (Verdict.reply_id == Reply.id)
-                & (Verdict.judging_id == judging)
-                & (Verdict.vote == 0),
-            )
+        replies = {
+            (reply.conversation_id, reply.repeat): reply
+            for reply in session.scalars(select(Reply).where(Reply.run_id == run.id))
+        }
+        verdicts: dict[tuple[int, int], list[Verdict]] = defaultdict(list)
+        query = select(Verdict).where(Verdict.judging_id == judging).order_by(Verdict.vote)
+        for verdict in session.scalars(query):
+            verdicts[verdict.reply_id, verdict.criterion_id].append(verdict)
+        conversations = session.scalars(
+            select(Conversation).where(Conversation.dataset_id == run.dataset_id).order_by(Conversation.position)
+        ).all()
+        criteria: dict[int, list[Criterion]] = defaultdict(list)
+        for criterion in session.scalars(
+            select(Criterion)
+            .join(Conversation)
             .where(Conversation.dataset_id == run.dataset_id)
-            .order_by(Conversation.position, Criterion.number)
-        )  # fmt: skip
-        planned = set(run.items)
-        return [
-            {
-                "judging": judging,
-                "model": model,
-                "judge": judge,
-                "conversation": row.external_id,
-                "axis": row.axis,
-                "criterion": row.number,
-                "criterion_text": row.text,
-                "met": row.met,
-                "unscored_reason": row.unscored_reason if row.verdict_id else "not_recorded",
-                "explanation": row.explanation,
-                "reply": row.reply,
-                "reply_unscored_reason": row.no_reply if row.reply_id else "not_recorded",
-                "ttft_s": row.ttft_s,
-                "total_s": row.total_s,
-            }
-            for row in session.execute(query)
-            if row.external_id in planned
-        ]
+            .order_by(Criterion.number)
+        ):
+            criteria[criterion.conversation_id].append(criterion)
+    planned = set(run.items)
+    return [
+        {"judging": judging, "model": model, "judge": judge, **row}
+        for conversation in conversations
+        if conversation.external_id in planned
+        for repeat in range(run.repeats)
+        for criterion in criteria[conversation.id]
+        for row in _item_rows(conversation, repeat, criterion, replies.get((conversation.id, repeat)), verdicts)
+    ]
+
+
+def _item_rows(
+    conversation: Conversation,
+    repeat: int,
+    criterion: Criterion,
+    reply: Reply | None,
+    verdicts: dict[tuple[int, int], list[Verdict]],
+) -> Iterator[dict[str, Any]]:
+    """The decision on one criterion of one reply, and the votes behind it."""
+    given: list[Verdict | None] = [*verdicts[reply.id, criterion.id]] if reply is not None else []
+    if not given or given[0] is None or given[0].vote:
+        given.insert(0, None)  # an interrupted judging may have votes, and no decision yet
+    for verdict in given:
+        yield {
+            "conversation": conversation.external_id,
+            "axis": conversation.axis,
+            "repeat": repeat,
+            "criterion": criterion.number,
+            "criterion_text": criterion.text,
+            "vote": verdict.vote if verdict else 0,
+            "met": verdict.met if verdict else None,
+            "unscored_reason": verdict.unscored_reason if verdict else "not_recorded",
+            "explanation": verdict.explanation if verdict else None,
+            "reply": reply.text if reply else None,
+            "reply_unscored_reason": reply.unscored_reason if reply else "not_recorded",
+            "ttft_s": reply.ttft_s if reply else None,
+            "total_s": reply.total_s if reply else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -581,7 +696,11 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         message = "its worker no longer answers; another one, or the same command, goes on where it stopped"
     replies = session.scalar(select(func.count()).select_from(Reply).where(Reply.run_id == run.id)) or 0
     verdicts = (
-        session.scalar(select(func.count()).select_from(Verdict).where(Verdict.judging_id == submission.judging_id))
+        session.scalar(
+            select(func.count())
+            .select_from(Verdict)
+            .where(Verdict.judging_id == submission.judging_id, Verdict.vote == 0)
+        )
         or 0
     )
     criteria = _planned_criteria(session, run)
@@ -633,7 +752,11 @@ def _seconds_left(session: Session, submission: Submission, done: int, planned: 
     fresh = session.scalar(
         select(func.count())
         .select_from(Verdict)
-        .where(Verdict.judging_id == submission.judging_id, Verdict.created_at >= submission.started_at)
+        .where(
+            Verdict.judging_id == submission.judging_id,
+            Verdict.vote == 0,
+            Verdict.created_at >= submission.started_at,
+        )
     )
     elapsed = (now() - submission.started_at).total_seconds()
     return elapsed / fresh * (planned - done) if fresh else None

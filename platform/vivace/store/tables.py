@@ -314,8 +314,13 @@ class Attempt(Base):
     """One call to a model or a judge, successful or not; tokens, cost and time are sums over these."""
 
     __tablename__ = "attempt"
-    # What the board and the status sum up over a run's many calls, without reading the calls themselves.
-    __table_args__ = (Index("ix_attempt_run_id_error_cost_usd", "run_id", "error", "cost_usd"),)
+    # All that the board and the status sum up over a run's many calls: they read this and not the calls.
+    __table_args__ = (
+        Index(
+            "ix_attempt_accounting", "run_id", "judging_id", "stage", "error", "cached", "input_tokens",
+            "output_tokens", "input_audio_tokens", "audio_seconds", "cost_usd",
+        ),
+    )  # fmt: skip
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))

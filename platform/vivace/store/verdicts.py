@@ -1,28 +1,90 @@
-"""A judging's verdicts by the data's own ids: the raw material of a comparison."""
+"""A judging's verdicts by the data's own ids: the raw material of scores, breakdowns and comparisons."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import Row, Select, func, select
+from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace.store.tables import Conversation, Criterion, Dataset, Judge, Judging, Model, Reply, Run, Verdict
+from vivace.store.tables import Conversation, Criterion, Dataset, Judge, Judging, Model, Reply, Run, Turn, Verdict
 
 
 @dataclass(frozen=True)
 class JudgingCard:
-    """What must agree before two judgings may be compared."""
+    """Which model answered in which way, who judged it on which data: what says whether judgings may be compared."""
 
     judging: str
+    run: str
     model: str
+    model_fingerprint: str
+    target: str
+    address: str | None
+    parameters: Mapping[str, Any]
+    input_form: str
+    output_form: str
+    repeats: int
     judge: str
     judge_fingerprint: str
+    votes: int
     data: str
     data_revision: str
     dataset_id: int
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class JudgedConversation:
+    """One planned conversation of a judging, with the verdicts on each reply to it."""
+
+    id: str
+    axis: str
+    speaker: str | None
+    user_turns: int
+    audio_seconds: float | None
+    """Length of its user turns; None where the store lacks the recording of any."""
+    replies: tuple[Mapping[int, bool | None], ...]
+    """For each planned repeat: place in the rubric → met, None where unscored."""
+
+
+def _cards() -> Select[Judging, Run, Model, Judge, Dataset]:
+    return (
+        select(Judging, Run, Model, Judge, Dataset)
+        .join(Run, Judging.run_id == Run.id)
+        .join(Model, Run.model_id == Model.id)
+        .join(Judge, Judging.judge_id == Judge.id)
+        .join(Dataset, Run.dataset_id == Dataset.id)
+        .where(Judging.status == "ended")
+    )
+
+
+def _card(row: Row[Judging, Run, Model, Judge, Dataset]) -> JudgingCard:
+    judging, run, model, judge, dataset = row
+    return JudgingCard(
+        judging=judging.id,
+        run=run.id,
+        model=model.name,
+        model_fingerprint=model.fingerprint,
+        target=model.target,
+        address=model.address,
+        parameters=model.parameters,
+        input_form=run.input_form,
+        output_form=run.output_form,
+        repeats=run.repeats,
+        judge=judge.name,
+        judge_fingerprint=judge.fingerprint,
+        votes=judging.votes,
+        data=dataset.name,
+        data_revision=dataset.revision,
+        dataset_id=dataset.id,
+        ended_at=judging.ended_at,
+    )
 
 
 def judging_card(database: Database, identifier: str) -> JudgingCard:
@@ -32,15 +94,9 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
         UsageError: there is none, or the run has several, or it has not ended.
     """
     with database.read() as session:
-        query = (
-            select(Judging, Model, Judge, Dataset)
-            .join(Run, Judging.run_id == Run.id)
-            .join(Model, Run.model_id == Model.id)
-            .join(Judge, Judging.judge_id == Judge.id)
-            .join(Dataset, Run.dataset_id == Dataset.id)
-            .where((Judging.id == identifier) | (Judging.run_id == identifier), Judging.status == "ended")
-        )
-        found = session.execute(query).all()
+        found = session.execute(
+            _cards().where((Judging.id == identifier) | (Judging.run_id == identifier)).order_by(Judging.id)
+        ).all()
     if not found:
         raise UsageError(
             f"There is no ended judging '{identifier}'; `vivace leaderboard --format json` shows the ids."
@@ -48,37 +104,96 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
     if len(found) > 1:
         ids = ", ".join(row.Judging.id for row in found)
         raise UsageError(f"Run '{identifier}' has several judgings ({ids}); name one of them.")
-    judging, model, judge, dataset = found[0]
-    return JudgingCard(
-        judging.id, model.name, judge.name, judge.fingerprint, dataset.name, dataset.revision, dataset.id
+    return _card(found[0])
+
+
+def standing_judgings(database: Database) -> list[JudgingCard]:
+    """Every ended judging of a run that was not retracted, the newest first."""
+    with database.read() as session:
+        query = _cards().where(Run.retracted_at.is_(None)).order_by(Judging.ended_at.desc(), Judging.id)
+        return [_card(row) for row in session.execute(query)]
+
+
+def judged_conversations(session: Session, judging_id: str) -> list[JudgedConversation]:
+    """Every planned conversation of a judging, in the dataset's order; what is not recorded is unscored."""
+    run = session.get_one(Run, session.get_one(Judging, judging_id).run_id)
+    criteria: dict[int, list[int]] = defaultdict(list)
+    for conversation_id, number in session.execute(
+        select(Criterion.conversation_id, Criterion.number)
+        .join(Conversation)
+        .where(Conversation.dataset_id == run.dataset_id)
+        .order_by(Criterion.number)
+    ):
+        criteria[conversation_id].append(number)
+    met = _met(session, judging_id)
+    turns = _user_turns(session, run.dataset_id)
+    planned = set(run.items)
+    conversations = session.scalars(
+        select(Conversation).where(Conversation.dataset_id == run.dataset_id).order_by(Conversation.position)
     )
+    return [
+        JudgedConversation(
+            id=row.external_id,
+            axis=row.axis,
+            speaker=row.speaker,
+            user_turns=turns[row.id][0],
+            audio_seconds=turns[row.id][1],
+            replies=tuple(
+                {number: met.get((row.id, repeat, number)) for number in criteria[row.id]}
+                for repeat in range(run.repeats)
+            ),
+        )
+        for row in conversations
+        if row.external_id in planned
+    ]
+
+
+def _met(session: Session, judging_id: str) -> dict[tuple[int, int, int], bool | None]:
+    """(conversation's row, repeat, place in the rubric) → the decision."""
+    query = (
+        select(Reply.conversation_id, Reply.repeat, Criterion.number, Verdict.met)
+        .join(Reply, Verdict.reply_id == Reply.id)
+        .join(Criterion, Verdict.criterion_id == Criterion.id)
+        .where(Verdict.judging_id == judging_id, Verdict.vote == 0)
+    )
+    return {(row_id, repeat, number): met for row_id, repeat, number, met in session.execute(query)}
+
+
+def _user_turns(session: Session, dataset_id: int) -> dict[int, tuple[int, float | None]]:
+    """Conversation's row → its user turns, and their seconds where all are known."""
+    query = (
+        select(Turn.conversation_id, func.count(), func.count(Turn.audio_seconds), func.sum(Turn.audio_seconds))
+        .join(Conversation)
+        .where(Conversation.dataset_id == dataset_id, Turn.role == "user")
+        .group_by(Turn.conversation_id)
+    )
+    found: dict[int, tuple[int, float | None]] = defaultdict(lambda: (0, None))
+    for row_id, turns, known, seconds in session.execute(query):
+        found[row_id] = (turns, seconds if known == turns else None)
+    return found
+
+
+def single_votes(session: Session, judging_id: str) -> dict[str, list[tuple[int, int]]]:
+    """Conversation → for each of its criteria and replies: votes for met, and votes given; unscored ones left out."""
+    query = (
+        select(Conversation.external_id, Verdict.reply_id, Verdict.criterion_id, Verdict.met)
+        .join(Reply, Verdict.reply_id == Reply.id)
+        .join(Conversation, Reply.conversation_id == Conversation.id)
+        .where(Verdict.judging_id == judging_id, Verdict.vote > 0, Verdict.met.is_not(None))
+    )
+    given: dict[str, dict[tuple[int, int], list[bool]]] = defaultdict(lambda: defaultdict(list))
+    for key, reply_id, criterion_id, met in session.execute(query):
+        given[key][reply_id, criterion_id].append(bool(met))
+    return {key: [(sum(votes), len(votes)) for votes in items.values()] for key, items in given.items()}
+
+
+def conversations_of(database: Database, judging: str) -> Sequence[JudgedConversation]:
+    """`judged_conversations` in a transaction of its own."""
+    with database.read() as session:
+        return judged_conversations(session, judging)
 
 
 def verdicts(database: Database, card: JudgingCard) -> dict[str, tuple[str, dict[int, bool | None]]]:
-    """Planned conversation → its axis, and place in the rubric → met, None where unscored."""
-    with database.read() as session:
-        return _verdicts(session, card)
-
-
-def _verdicts(session: Session, card: JudgingCard) -> dict[str, tuple[str, dict[int, bool | None]]]:
-    run = session.get_one(Run, session.get_one(Judging, card.judging).run_id)
-    reply = aliased(Reply)
-    query = (
-        select(Conversation.external_id, Conversation.axis, Criterion.number, Verdict.met)
-        .join(Criterion, Criterion.conversation_id == Conversation.id)
-        .outerjoin(reply, (reply.conversation_id == Conversation.id) & (reply.run_id == run.id) & (reply.repeat == 0))
-        .outerjoin(
-            Verdict,
-            (Verdict.criterion_id == Criterion.id)
-            & (Verdict.reply_id == reply.id)
-            & (Verdict.judging_id == card.judging)
-            & (Verdict.vote == 0),
-        )
-        .where(Conversation.dataset_id == card.dataset_id)
-    )
-    planned = set(run.items)
-    result: dict[str, tuple[str, dict[int, bool | None]]] = {}
-    for key, axis, number, met in session.execute(query):
-        if key in planned:
-            result.setdefault(key, (axis, {}))[1][number] = met
-    return result
+    """Planned conversation → its axis, and place in the rubric → met of its first reply, None where unscored."""
+    found = conversations_of(database, card.judging)
+    return {conversation.id: (conversation.axis, dict(conversation.replies[0])) for conversation in found}

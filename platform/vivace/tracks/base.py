@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
+from vivace.models.cache import ResponseCache
 from vivace.models.calls import CallRecord
 from vivace.spec import RunSpec
 from vivace.store.artifacts import Artifacts
@@ -33,6 +34,11 @@ class Workbench(Protocol):
     @property
     def artifacts(self) -> Artifacts:
         """Files by hash."""
+        ...
+
+    @property
+    def cache(self) -> ResponseCache | None:
+        """Answers given earlier, where they may be taken."""
         ...
 
     def call_slot(self) -> AbstractAsyncContextManager[None]:

@@ -35,7 +35,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class AudioDescription:
-    """A slice's recordings. Nothing in the columns names the speakers, so that their number is not known."""
+    """A slice's recordings."""
 
     minutes: float
     turn_s: Spread
@@ -44,7 +44,8 @@ class AudioDescription:
     """Hz → recordings."""
     containers: dict[str, int]
     """Kind of file → recordings."""
-    speakers: None = None
+    speakers: int | None
+    """How many speak the user turns; None where the data do not name them all."""
 
 
 @dataclass(frozen=True)
@@ -111,11 +112,11 @@ def _description(axis: str, chosen: Sequence[Conversation], measured: dict[str, 
         conversations_by_user_turns=_counted(turns),
         user_words_per_conversation=Spread.of([sum(map(_words, _users(one))) for one in chosen]),
         assistant_words_per_conversation=Spread.of([sum(map(_words, _assistants(one))) for one in chosen]),
-        audio=_audio(recordings) if recordings else None,
+        audio=_audio(recordings, [one.speaker for one in chosen]) if recordings else None,
     )
 
 
-def _audio(conversations: Sequence[Sequence[Measurement]]) -> AudioDescription:
+def _audio(conversations: Sequence[Sequence[Measurement]], speakers: Sequence[str | None]) -> AudioDescription:
     recordings = [recording for conversation in conversations for recording in conversation]
     return AudioDescription(
         minutes=sum(recording.seconds for recording in recordings) / 60,
@@ -123,6 +124,7 @@ def _audio(conversations: Sequence[Sequence[Measurement]]) -> AudioDescription:
         conversation_s=Spread.of([sum(one.seconds for one in conversation) for conversation in conversations]),
         sample_rates=_counted([recording.rate for recording in recordings]),
         containers=_counted([recording.container for recording in recordings]),
+        speakers=None if None in speakers else len(set(speakers)),
     )
 
 

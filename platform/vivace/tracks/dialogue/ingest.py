@@ -113,6 +113,7 @@ def store_conversations(
                 "external_id": conversation.id,
                 "position": positions[conversation.id],
                 "axis": str(conversation.axis),
+                "speaker": conversation.speaker,
             }
             for conversation in chosen
         ],

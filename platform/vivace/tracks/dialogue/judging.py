@@ -119,7 +119,13 @@ def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
     if not name:
         raise UsageError(f"The judge '{spec.judge}' lacks a name after 'litellm:'.")
     prompt = judge_prompt(spec.judge_prompt, own_prompt)
-    options = ChatOptions(spec.judge_api_base, spec.timeout, spec.retries)
+    options = ChatOptions(
+        spec.judge_api_base,
+        spec.timeout,
+        spec.retries,
+        spec.judge_requests_per_minute,
+        spec.judge_tokens_per_minute,
+    )
     asker = LiteLLMAsker(name, spec.judge_arg, options)
     card = language_model_card(spec.judge, name, prompt, asker.arguments, asker.address)
     return Member(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)

@@ -1,0 +1,110 @@
+"""What an inference method is: one file with its settings, what it does to a model, and how it then generates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal
+
+import torch
+
+Family = Literal["speculation", "prefill", "sparsity"]
+
+Emit = Callable[[Sequence[int]], None]
+"""Called with the tokens of each step as soon as they are known. Whoever times a generation stamps these calls:
+a method never reports times of its own."""
+
+
+class MethodError(ValueError):
+    """A method cannot do what it is asked: wrong settings, a model it does not fit, a missing drafter."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt and how far to answer it, always greedily.
+
+    Attributes:
+        prompt: token ids, shape (1, prompt length), on the model's device.
+        most_tokens: the most tokens to generate; all of them where `end_tokens` is empty.
+        end_tokens: ids after which to stop; the last token of the answer is one of them.
+    """
+
+    prompt: torch.Tensor
+    most_tokens: int
+    end_tokens: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one generation did, besides its tokens and times.
+
+    Attributes:
+        figures: what the family wants to show of it: acceptance lengths, kept tokens, realised sparsity.
+    """
+
+    figures: dict[str, Any]
+
+
+class Generator(ABC):
+    """A model with a method applied to it."""
+
+    @abstractmethod
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        """Answer a prompt, and hand on each step's tokens as soon as they are known.
+
+        Nothing of one request may be kept for the next: a prompt seen before takes as long as a new one.
+        """
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """An inference method with its settings, which are the dataclass's fields.
+
+    A subclass's docstring says what it is, names the paper, and explains each setting.
+    """
+
+    name: ClassVar[str]
+    """As `--arms` and the leaderboard write it."""
+    family: ClassVar[Family]
+    paper: ClassVar[str]
+    """Title and arXiv number, or where else it comes from."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """What it cannot do without: `drafter`, `experts`, `calibration`, `cuda`."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, as the leaderboard shows them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @property
+    def label(self) -> str:
+        """The name with the settings that are not at their defaults: `r-sparse(sparsity=0.5)`."""
+        changed = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return self.name + (f"({','.join(changed)})" if changed else "")
+
+    def fit(self, model: torch.nn.Module, calibration: Sequence[torch.Tensor]) -> Any:
+        """What the method learns of a model beforehand (thresholds, factors); None where there is nothing.
+
+        Args:
+            model: a causal language model of transformers.
+            calibration: token ids, each of shape (1, length).
+        """
+        return None
+
+    @abstractmethod
+    def apply(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Generator]:
+        """Apply the method to a model while the context lasts, and then restore the model exactly.
+
+        Args:
+            model: a causal language model of transformers, in evaluation mode.
+            fitted: what `fit` gave for this model.
+
+        Raises:
+            MethodError: the method does not fit the model, or lacks what it needs.
+        """

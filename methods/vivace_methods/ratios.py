@@ -1,0 +1,96 @@
+"""Paired ratios of noisy times, with intervals: what one arm takes of another's time, whatever else the machine did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+LEVEL = 0.95
+RESAMPLES = 4000
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its interval at the 95 % level; the interval is None where n is too small to give one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def contains_one(self) -> bool:
+        """Whether the interval holds 1: no difference was shown."""
+        return self.low is None or self.high is None or self.low <= 1.0 <= self.high
+
+
+def paired_ratio(
+    arm: Sequence[float], baseline: Sequence[float], groups: Sequence[object], *, seed: int = 0
+) -> Estimate:
+    """The median of arm / baseline over pairs, with a bootstrap interval.
+
+    Whole groups (prompts) are drawn, then pairs inside each: pairs of one prompt are no independent witnesses of
+    how an arm does on prompts at large. With a single group, pairs are drawn.
+
+    Args:
+        arm: a positive time of the arm for each pair.
+        baseline: the baseline's, measured next to it.
+        groups: what each pair belongs to.
+
+    Raises:
+        ValueError: nothing to compare, lengths that differ, or a time that is not positive.
+    """
+    ratios = _ratios(arm, baseline)
+    if len(groups) != len(ratios):
+        raise ValueError("every pair needs its group")
+    value = float(np.median(ratios))
+    if len(ratios) < 5:
+        return Estimate(value, None, None, len(ratios))
+    medians = _resampled_medians(np.log(ratios), groups, np.random.default_rng(seed))
+    low, high = np.exp(np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return Estimate(value, float(low), float(high), len(ratios))
+
+
+def _ratios(arm: Sequence[float], baseline: Sequence[float]) -> Floats:
+    above, below = np.asarray(arm, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    if len(above) == 0 or len(above) != len(below):
+        raise ValueError("a paired ratio needs pairs")
+    if not (np.all(np.isfinite(above)) and np.all(np.isfinite(below)) and np.all(above > 0) and np.all(below > 0)):
+        raise ValueError("a paired ratio needs positive times")
+    return above / below
+
+
+def _resampled_medians(values: Floats, groups: Sequence[object], source: np.random.Generator) -> Floats:
+    names = list(dict.fromkeys(groups))
+    members = [values[[place for place, group in enumerate(groups) if group == name]] for name in names]
+    if len(members) == 1:
+        drawn = source.integers(0, len(values), (RESAMPLES, len(values)))
+        return np.median(values[drawn], axis=1)
+    medians = np.empty(RESAMPLES)
+    for number in range(RESAMPLES):
+        chosen = source.integers(0, len(members), len(members))
+        sample = [members[place][source.integers(0, len(members[place]), len(members[place]))] for place in chosen]
+        medians[number] = np.median(np.concatenate(sample))
+    return medians
+
+
+def median_interval(values: Sequence[float], *, seed: int = 0) -> Estimate:
+    """The median of some values with a bootstrap interval.
+
+    Raises:
+        ValueError: there are none.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if len(numbers) == 0:
+        raise ValueError("a median needs values")
+    value = float(np.median(numbers))
+    if len(numbers) < 5:
+        return Estimate(value, None, None, len(numbers))
+    drawn = np.random.default_rng(seed).integers(0, len(numbers), (RESAMPLES, len(numbers)))
+    low, high = np.quantile(np.median(numbers[drawn], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(value, float(low), float(high), len(numbers))

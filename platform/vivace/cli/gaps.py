@@ -1,0 +1,43 @@
+"""`vivace gaps`: what hearing and speaking cost each model that was run both ways."""
+
+from __future__ import annotations
+
+from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, percent, print_rows, say, settings_of
+from vivace.cli.compare import interval, p_value, points
+
+COLUMNS = {
+    "gap": lambda row: row["kind"],
+    "model": lambda row: row["model"],
+    "score": lambda row: row["metric"].upper(),
+    "text %": lambda row: percent(row["value_text"]),
+    "audio %": lambda row: percent(row["value_audio"]),
+    "audio − text": lambda row: points(row["difference"]),
+    "95 %": interval,
+    "p": lambda row: p_value(row["p_value"]),
+    "p, family": lambda row: p_value(row["p_adjusted"]),
+    "better / worse": lambda row: f"{row['gained']} / {row['lost']}",
+    "n": lambda row: str(row["n"]),
+    "judge": lambda row: f"{row['judge']} {row['judge_fingerprint'][:6]}",
+    "data": lambda row: f"{row['data']} {row['data_revision'][:6]}",
+}
+
+
+def gaps(format: FormatOption = Format.TABLE, home: HomeOption = None, database: DatabaseOption = None) -> None:
+    """Say what hearing and speaking cost each model.
+
+    Its runs through text and through audio are set side by side.
+
+    Hearing: audio in against --audio transcript. Speaking: --output audio against --output text.
+    """
+    from vivace.gaps import gaps as find_gaps
+    from vivace.store.migrate import open_for_reading
+
+    opened = open_for_reading(settings_of(home, database))
+    rows = [] if opened is None else [gap.as_json() for gap in find_gaps(opened)]
+    if rows or format is not Format.TABLE:
+        print_rows(rows, format, COLUMNS)
+    else:
+        say(
+            "No model was run both ways on the same data under the same judge yet: run it once more with "
+            "--audio transcript for its hearing gap, or with --output audio for its speaking gap."
+        )

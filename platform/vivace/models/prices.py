@@ -1,0 +1,77 @@
+"""What a call costs, by litellm's price list, read without importing litellm, which takes seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+PRICE_LIST = "model_prices_and_context_window_backup.json"
+"""In litellm's folder: the list as of its release."""
+
+
+@dataclass(frozen=True)
+class TokenUsage:
+    """Tokens of one call as the server counts them; None where it does not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_audio_tokens: int | None = None
+    """Of the input tokens, those that are audio."""
+    output_audio_tokens: int | None = None
+    cached_tokens: int | None = None
+    """Of the input tokens, those that the provider had at hand from an earlier call."""
+    cost_usd: float | None = None
+    """Where the provider itself says what the call costs."""
+
+
+def cost_of(model: str, usage: TokenUsage) -> float | None:
+    """US dollars; None where the model is not on the list or the server counts no tokens.
+
+    Prices for very long inputs (above 200,000 tokens) are left aside: no conversation comes near.
+
+    Args:
+        model: as litellm writes it, with or without `openai/`.
+        usage: the tokens of the call.
+    """
+    if usage.cost_usd is not None:
+        return usage.cost_usd
+    prices = _price_list().get(model.removeprefix("openai/"))
+    if not prices or usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    into, out = prices.get("input_cost_per_token"), prices.get("output_cost_per_token")
+    if into is None or out is None:
+        return None
+    heard, spoken = usage.input_audio_tokens or 0, usage.output_audio_tokens or 0
+    read = usage.input_tokens - heard
+    kept = min(usage.cached_tokens or 0, read)
+    return float(
+        (read - kept) * into
+        + kept * prices.get("cache_read_input_token_cost", into)
+        + heard * prices.get("input_cost_per_audio_token", into)
+        + (usage.output_tokens - spoken) * out
+        + spoken * prices.get("output_cost_per_audio_token", out)
+    )
+
+
+def price_per_second(model: str) -> float | None:
+    """US dollars for a second of a recording that is written down; None where the model is not priced so.
+
+    Args:
+        model: as litellm writes it, with or without `openai/`.
+    """
+    prices = _price_list().get(model.removeprefix("openai/"), {})
+    price = prices.get("input_cost_per_second")
+    return None if price is None else float(price)
+
+
+@cache
+def _price_list() -> dict[str, dict[str, Any]]:
+    package = importlib.util.find_spec("litellm")
+    assert package is not None and package.submodule_search_locations
+    file = Path(package.submodule_search_locations[0]) / PRICE_LIST
+    prices: dict[str, dict[str, Any]] = json.loads(file.read_bytes()) if file.is_file() else {}
+    return prices
