@@ -23,9 +23,13 @@ class GreedyGenerator(Generator):
         self._new_cache = new_cache
         self._step = step or model
 
-    @torch.inference_mode()
     def generate(self, request: Request, emit: Emit) -> Trace:
         """Answer a prompt greedily."""
+        with torch.inference_mode():
+            self._generate(request, emit)
+        return Trace({})
+
+    def _generate(self, request: Request, emit: Emit) -> None:
         length = request.prompt.shape[1]
         cache = self._new_cache(length + request.most_tokens)
         position = torch.arange(length, device=request.prompt.device)
@@ -44,4 +48,3 @@ class GreedyGenerator(Generator):
             ).logits
             token = logits[:, -1:].argmax(-1)
             position = position + 1
-        return Trace({})

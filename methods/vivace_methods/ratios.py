@@ -1,4 +1,4 @@
-"""Paired ratios of noisy times, with intervals: what one arm takes of another's time, whatever else the machine did."""
+"""Paired ratios of noisy times, with intervals: what one arm takes of the other on a machine that is not quiet."""
 
 from __future__ import annotations
 
@@ -68,13 +68,19 @@ def _ratios(arm: Sequence[float], baseline: Sequence[float]) -> Floats:
 def _resampled_medians(values: Floats, groups: Sequence[object], source: np.random.Generator) -> Floats:
     names = list(dict.fromkeys(groups))
     members = [values[[place for place, group in enumerate(groups) if group == name]] for name in names]
+    sizes = {len(member) for member in members}
     if len(members) == 1:
         drawn = source.integers(0, len(values), (RESAMPLES, len(values)))
-        return np.median(values[drawn], axis=1)
+        return np.asarray(np.median(values[drawn], axis=1), dtype=np.float64)
+    if len(sizes) == 1:  # the usual case, all at once
+        table, (size,) = np.stack(members), sizes
+        chosen = source.integers(0, len(members), (RESAMPLES, len(members), 1))
+        within = source.integers(0, size, (RESAMPLES, len(members), size))
+        return np.asarray(np.median(table[chosen, within], axis=(1, 2)), dtype=np.float64)
     medians = np.empty(RESAMPLES)
     for number in range(RESAMPLES):
-        chosen = source.integers(0, len(members), len(members))
-        sample = [members[place][source.integers(0, len(members[place]), len(members[place]))] for place in chosen]
+        drawn = source.integers(0, len(members), len(members))
+        sample = [members[place][source.integers(0, len(members[place]), len(members[place]))] for place in drawn]
         medians[number] = np.median(np.concatenate(sample))
     return medians
 

@@ -117,7 +117,7 @@ def test_generation_parameters_make_another_run_and_a_judge_another_judging(
             done = call(
                 "run", "audio-multichallenge", "--data", data, "--model", "litellm:openai/talker",
                 "--api-base", server.base, "--judge", judge, "--judge-api-base", server.base,
-                "--format", "json", *more,
+                "--format", "json", "--no-hear", *more,
             )  # fmt: skip
             assert done.code == 0, done.err
             (row,) = json.loads(done.out)

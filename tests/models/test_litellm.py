@@ -1,4 +1,4 @@
-"""Providers that litellm asks in OpenAI's form, through OpenAI's library or its own: what is seen on the wire counts."""
+"""Providers that litellm asks in OpenAI's form, by two ways of its own: what is seen on the wire counts."""
 
 from __future__ import annotations
 

@@ -153,15 +153,14 @@ class LiteLLMVoice:
 
     def __init__(self, name: str, model: str, voice: str, api_base: str | None) -> None:
         from vivace.models.chat import NO_KEY, ChatClient, ChatOptions
+        from vivace.models.litellm_bridge import load_litellm
 
-        # The chat client knows providers, addresses and keys, and loads litellm without its phoning home.
+        # The chat client knows providers, addresses and keys.
         client = ChatClient(model, {}, ChatOptions(api_base=api_base), "voice")
         asyncio.run(client.preflight())
-        import litellm
-
         self.name = name
         self.identity: dict[str, Any] = {"model": model, "voice": voice, "address": client.address}
-        self._litellm = litellm
+        self._litellm = load_litellm()
         self._request: dict[str, Any] = {"model": model, "voice": voice, "response_format": "mp3"}
         if client.address is not None:
             key = os.environ.get(f"{model.partition('/')[0].upper()}_API_KEY") or NO_KEY

@@ -1,0 +1,291 @@
+"""The stopwatch is fair to equal arms, finds small differences under load, and catches cheats by name."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from vivace_methods.audits import audit, total_ratio
+from vivace_methods.base import Emit, Generator, Request, Trace
+from vivace_methods.ratios import median_interval, paired_ratio
+from vivace_methods.stopwatch import DeviceClock, Recording, Stopwatch, TimedPrompt
+
+STEPS = 6
+
+
+class SimulatedClock:
+    """A clock that only work moves on; the machine's speed wanders, and now and then something else gets in."""
+
+    def __init__(self, seed: int, wander: float = 0.02, memory: float = 0.98, interruptions: float = 0.05) -> None:
+        self._source = np.random.default_rng(seed)
+        self._wander, self._memory, self._interruptions = wander, memory, interruptions
+        self._speed = 0.0
+        self.time = 0.0
+
+    def work(self, seconds: float) -> None:
+        self._speed = self._memory * self._speed + self._source.normal(0.0, self._wander)
+        self.time += seconds * np.exp(self._speed + self._source.normal(0.0, 0.03))
+        if self._source.random() < self._interruptions:
+            self.time += self._source.exponential(0.3 * seconds)
+
+    def now(self) -> float:
+        return self.time
+
+    def busy(self, watch_s: float) -> float:
+        return 0.0
+
+
+class Simulated(Generator):
+    """An arm on a simulated clock: a prefill as long as the prompt, then equal steps."""
+
+    def __init__(self, clock: SimulatedClock, factor: float = 1.0) -> None:
+        self._clock, self._factor = clock, factor
+
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        self._clock.work(self._factor * request.prompt.shape[1] / 100)
+        for step in range(request.most_tokens):
+            if step:
+                self._clock.work(self._factor * 0.1)
+            emit([step])
+        return Trace({})
+
+
+def prompts(count: int, start: int = 0) -> list[TimedPrompt]:
+    return [
+        TimedPrompt(f"p{number}", Request(torch.full((1, 20 + 15 * (number % 7)), number), STEPS))
+        for number in range(start, start + count)
+    ]
+
+
+def simulated(seed: int, factor: float = 1.0, **noise: float) -> Recording:
+    clock = SimulatedClock(seed, **noise)
+    arms = {"baseline": Simulated(clock), "arm": Simulated(clock, factor)}
+    return Stopwatch(arms, "baseline", clock).run(prompts(8), 3, prompts(1, 100))
+
+
+def test_an_arm_against_itself_is_one_on_two_hundred_noisy_clocks() -> None:
+    ratios = [total_ratio(simulated(seed), "arm") for seed in range(200)]
+    assert sum(ratio is not None and ratio.contains_one for ratio in ratios) >= 182
+
+
+def test_a_slowdown_of_five_percent_is_found_where_unpaired_medians_do_not_show_it() -> None:
+    """The load grows and shrinks over the run, far more than the arms differ."""
+    found = hidden = 0
+    for seed in range(10):
+        clock = SimulatedClock(seed, memory=0.9995)
+        arms = {"baseline": Simulated(clock), "arm": Simulated(clock, 1.05)}
+        recording = Stopwatch(arms, "baseline", clock).run(prompts(12), 10, prompts(1, 100))
+        ratio = total_ratio(recording, "arm")
+        assert ratio is not None and ratio.low is not None
+        found += ratio.low > 1.0
+        mine, other = (median_interval([trial.total_s for trial in recording.of(arm)]) for arm in arms)
+        assert mine.low and mine.high and other.low and other.high
+        hidden += mine.low <= other.high and other.low <= mine.high
+    assert found >= 9 and hidden >= 9
+
+
+def test_every_arm_goes_first_equally_often_and_every_trial_is_kept() -> None:
+    clock = SimulatedClock(0)
+    arms = {name: Simulated(clock) for name in "abc"}
+    told: list[Any] = []
+    recording = Stopwatch(arms, "a", clock).run(prompts(6), 2, [], told.append)
+    assert list(recording.trials) == told and len(told) == 36
+    assert [trial.place for trial in told] == list(range(36))
+    firsts = [trial.arm for trial in told[::3]]
+    assert {name: firsts.count(name) for name in "abc"} == {"a": 4, "b": 4, "c": 4}
+    for start in range(0, 36, 3):
+        assert len({(trial.prompt, trial.repetition) for trial in told[start : start + 3]}) == 1, "not side by side"
+
+
+def test_times_of_a_trial_are_what_the_clock_saw() -> None:
+    class Exact(SimulatedClock):
+        def work(self, seconds: float) -> None:
+            self.time += seconds
+
+    clock = Exact(0)
+    prompt = TimedPrompt("p", Request(torch.zeros(1, 50), 4))
+    (trial,) = Stopwatch({"a": Simulated(clock)}, "a", clock).run([prompt], 1, []).trials
+    assert trial.ttft_s == pytest.approx(0.5) and trial.total_s == pytest.approx(0.8)
+    assert trial.tpot_s == pytest.approx(0.1) and trial.itl_s == pytest.approx((0.1, 0.1, 0.1))
+    assert trial.tokens_per_s == pytest.approx(5.0) and trial.tokens == (0, 1, 2, 3)
+
+
+# Real time, real threads
+
+
+class Busy(Generator):
+    """A real arm: matrix products, more of them for a longer prompt."""
+
+    def __init__(self, on_request: Callable[[Request], None] = lambda request: None) -> None:
+        self._on_request = on_request
+        self._matrix = torch.randn(160, 160, generator=torch.Generator().manual_seed(0))
+
+    def _prefill(self, request: Request) -> None:
+        for _ in range(request.prompt.shape[1] // 4):
+            self._matrix @ self._matrix
+
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        self._on_request(request)
+        self._prefill(request)
+        for step in range(request.most_tokens):
+            emit([step + int(request.prompt[0, 0])])
+            self._matrix @ self._matrix
+        return Trace({})
+
+
+class CachesPrompts(Busy):
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[int] = set()
+
+    def _prefill(self, request: Request) -> None:
+        key = int(request.prompt[0, 0])
+        if key not in self._seen:
+            super()._prefill(request)
+        self._seen.add(key)
+
+
+class PrefetchesDuringWarmUp(Busy):
+    """Keeps what it met before it noticed that the timing had begun."""
+
+    def __init__(self, warm_up: int) -> None:
+        super().__init__()
+        self._left = warm_up
+        self._kept: set[int] = set()
+
+    def _prefill(self, request: Request) -> None:
+        key = int(request.prompt[0, 0])
+        if key in self._kept:
+            return
+        super()._prefill(request)
+        if self._left > 0:
+            self._left -= 1
+            self._kept.add(key)
+
+
+class ReturnsFewer(Busy):
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        shorter = Request(request.prompt, request.most_tokens - 1)
+        return super().generate(shorter, emit)
+
+
+class WorksOn(Busy):
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        trace = super().generate(request, emit)
+        until = time.monotonic() + 0.05
+        threading.Thread(target=self._work_on, args=(until,)).start()
+        return trace
+
+    def _work_on(self, until: float) -> None:
+        while time.monotonic() < until:
+            sum(range(2000))
+
+
+class ReportsTimes(Busy):
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        super().generate(request, emit)
+        return Trace({"kept_tokens": 12, "ttft_s": 0.001})
+
+
+def recorded(arm: Generator, repetitions: int = 5) -> Recording:
+    all_prompts = [
+        TimedPrompt(f"p{number}", Request(torch.full((1, 1200), 1000 * number), STEPS)) for number in range(8)
+    ]
+    arms = {"baseline": Busy(), "arm": arm}
+    clock = DeviceClock(torch.device("cpu"))
+    return Stopwatch(arms, "baseline", clock).run(all_prompts, repetitions, all_prompts[:4])
+
+
+def faults(recording: Recording, **options: Any) -> set[str]:
+    # What is about the machine and not about the arm: these tests share theirs with others.
+    return {finding.fault for finding in audit(recording, **options)} - {"drifts", "noisy machine"}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize(
+    ("cheat", "fault"),
+    [
+        (CachesPrompts, "caches prompts"),
+        (lambda: PrefetchesDuringWarmUp(4), "prefetches during warm-up"),
+        (ReturnsFewer, "returns fewer tokens"),
+        (WorksOn, "works after the clock has stopped"),
+        (ReportsTimes, "reports its own times"),
+    ],
+)
+def test_a_cheat_is_caught_by_name(cheat: Callable[[], Generator], fault: str) -> None:
+    assert fault in faults(recorded(cheat()))
+
+
+def test_an_honest_arm_is_not_accused() -> None:
+    assert faults(recorded(Busy())) == set()
+
+
+def test_an_arm_that_must_be_the_baseline_is_held_to_it() -> None:
+    class Other(Busy):
+        def generate(self, request: Request, emit: Emit) -> Trace:
+            return super().generate(request, lambda step: emit([token + 1 for token in step]))
+
+    assert "differs from the baseline" in faults(recorded(Other(), 3), identical=["arm"])
+    slow = simulated(3, 1.2)
+    assert "is not the baseline's time" in {finding.fault for finding in audit(slow, identical=["arm"])}
+    assert audit(simulated(3), identical=["arm"]) == []
+
+
+def test_drift_and_noise_of_the_machine_are_said() -> None:
+    class Drifting(SimulatedClock):
+        def work(self, seconds: float) -> None:
+            self.time += seconds * (1.0 + self.time / 100)
+
+    clock = Drifting(0)
+    recording = Stopwatch({"a": Simulated(clock), "b": Simulated(clock)}, "a", clock).run(prompts(8), 4, [])
+    assert {finding.fault for finding in audit(recording)} == {"drifts"}
+    noisy = simulated(0, wander=0.0, interruptions=0.0)
+    assert audit(noisy) == []
+
+    class Noisy(SimulatedClock):
+        def work(self, seconds: float) -> None:
+            self.time += seconds * np.exp(self._source.normal(0.0, 1.0))
+
+    clock = Noisy(0)
+    recording = Stopwatch({"a": Simulated(clock), "b": Simulated(clock)}, "a", clock).run(prompts(8), 6, [])
+    assert "noisy machine" in {finding.fault for finding in audit(recording)}
+
+
+def test_a_failing_arm_fails_alone() -> None:
+    class Hungry(Busy):
+        def generate(self, request: Request, emit: Emit) -> Trace:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 80 GiB")
+
+    recording = recorded(Hungry(), 1)
+    assert {trial.failure for trial in recording.trials if trial.arm == "arm"} == {
+        "out of memory (CUDA out of memory.)"
+    }
+    assert len(recording.of("baseline")) == 8 and recording.pairs("arm") == []
+    assert total_ratio(recording, "arm") is None
+
+
+@pytest.mark.parametrize(
+    ("arm", "baseline", "groups"),
+    [([], [], []), ([1.0], [1.0, 2.0], [0]), ([0.0], [1.0], [0]), ([float("nan")], [1.0], [0]), ([1.0], [1.0], [])],
+)
+def test_senseless_times_are_refused(arm: Sequence[float], baseline: Sequence[float], groups: Sequence[int]) -> None:
+    with pytest.raises(ValueError, match="pair"):
+        paired_ratio(arm, baseline, groups)
+
+
+def test_few_pairs_give_a_figure_and_no_interval() -> None:
+    few = paired_ratio([2.0] * 4, [1.0] * 4, [0, 1, 2, 3])
+    assert (few.value, few.low, few.high, few.n) == (2.0, None, None, 4)
