@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,13 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from support.chat_server import Answer, Call, chat_server
+from support.chat_server import Answer, Call, ChatServer, chat_server
+from support.datasets import conversation_rows, write_parquet
 from support.listener import digits_heard, from_a_cache, listener, recordings
+from support.program import vivace
+from support.realtime_server import Answer as RealtimeAnswer
+from support.realtime_server import Conversation, realtime_server
+from vivace.audio.convert import encode_wav
 from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
 from vivace.models.base import ModelReply, Prompt
@@ -202,3 +209,117 @@ def test_the_stated_odds_hold_for_random_answers(turns: int) -> None:
     answers = source.integers(0, 10, (tries, length)).astype(np.uint8) + ord("0")
     held = np.mean([b"4719" in row.tobytes() for row in answers])
     assert held**2 <= guessing_odds(turns) * 1.5 < 0.001
+
+
+@pytest.mark.parametrize(("kept", "outcome"), [(3, "passed"), (1, "failed")])
+def test_a_realtime_model_is_checked_by_its_transcript(kept: int, outcome: str) -> None:
+    """The realtime API takes 24 kHz samples in place of files, and answers in speech."""
+
+    def behave(conversation: Conversation) -> RealtimeAnswer:
+        spoken = [content for role, _, content in conversation.items if role == "user" and isinstance(content, bytes)]
+        heard = [digits_heard(_wav(samples)) for samples in spoken[:kept]]
+        return RealtimeAnswer(text=" / ".join(heard) or "I heard nothing.")
+
+    async def run(base: str) -> Hearing:
+        system = open_system("openai-realtime:gpt-realtime", {}, ChatOptions(api_base=base, retries=0))
+        try:
+            return await check_hearing(asking(system), 3, read_digits())
+        finally:
+            await system.close()
+
+    with realtime_server(behave) as server:
+        found = asyncio.run(run(server.base))
+    assert found.outcome == outcome, found.sentence()
+
+
+def _wav(samples: bytes) -> bytes:
+    return encode_wav(np.frombuffer(samples, "<i2") / 32768.0, 24_000)
+
+
+class TestRuns:
+    """The check at the beginning of a run."""
+
+    @staticmethod
+    def run(folder: Path, behave: Callable[[Call], Answer], *more: object) -> tuple[dict[str, Any], int, str]:
+        """A run over two conversations of three turns: its row, its calls for numbers, and what it said."""
+        data = write_parquet(folder / "data.parquet", conversation_rows(2, turns=3, criteria=1))
+        with chat_server(behave) as server:
+            done = vivace(*TestRuns.command(server, data, folder), *more)
+            asked = sum("digit by digit" in str(call.messages[-1]) for call in server.calls)
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(done.stdout)
+        return row, asked, done.stderr
+
+    @staticmethod
+    def command(server: ChatServer, data: Path, folder: Path) -> tuple[object, ...]:
+        return (
+            "run", "audio-multichallenge", "--data", data, "--model", "litellm:openai/m", "--api-base", server.base,
+            "--judge", "checks", "--home", folder / "home", "--format", "json", "--retries", 0,
+        )  # fmt: skip
+
+    @staticmethod
+    def talker(hears: Callable[[Sequence[bytes]], Sequence[bytes]]) -> Callable[[Call], Answer]:
+        hear = listener(hears)
+        return lambda call: hear(call) if "digit by digit" in str(call.messages[-1]) else Answer("yes")
+
+    def test_the_outcome_is_stored_with_all_that_was_asked_and_made_once(self, tmp_path: Path) -> None:
+        row, asked, said = self.run(tmp_path, self.talker(lambda sent: sent))
+        assert (row["hearing"], asked, said) == ("passed", 3, "")
+        assert not any("hearing" in reason for reason in row["unofficial_reasons"])
+        with sqlite3.connect(tmp_path / "home" / "vivace.db") as database:
+            [(stored,)] = database.execute("select hearing from run").fetchall()
+            calls = database.execute("select count(*), min(audio_seconds) from attempt where stage = 'hear'")
+            [(count, seconds)] = calls.fetchall()
+        hearing = json.loads(stored)
+        assert hearing["heard"] == [1, 2, 3] and hearing["probes"][0]["kind"] == "spoken"
+        assert count == 3 and seconds > 3
+
+    def test_a_resumed_run_is_not_asked_again(self, tmp_path: Path) -> None:
+        data = write_parquet(tmp_path / "data.parquet", conversation_rows(3, turns=1, criteria=1))
+        talk, count = self.talker(lambda sent: sent), 0
+
+        def behave(call: Call) -> Answer:
+            nonlocal count
+            count += 1
+            return Answer(status=401) if count == 5 else talk(call)
+
+        with chat_server(behave) as server:
+            first = vivace(*self.command(server, data, tmp_path), "--concurrency", 1)
+            assert first.returncode == 2, first.stderr
+            done = vivace(*self.command(server, data, tmp_path))
+            assert done.returncode == 0 and json.loads(done.stdout)[0]["hearing"] == "passed"
+            assert count == 3 + 3 + 1
+
+    def test_a_run_that_failed_goes_on_and_cannot_be_official(self, tmp_path: Path) -> None:
+        row, _, said = self.run(tmp_path, self.talker(lambda sent: sent[:1]))
+        assert row["hearing"] == "failed" and row["apr"] == 1.0
+        assert any("hearing" in reason for reason in row["unofficial_reasons"])
+        assert "user turn 2, 3 of 3" in said and "cannot be official" in said
+
+    def test_a_run_that_skips_it_says_so(self, tmp_path: Path) -> None:
+        row, asked, _ = self.run(tmp_path, self.talker(lambda sent: sent), "--no-hear")
+        assert (row["hearing"], asked) == ("skipped", 0)
+        assert any("hearing" in reason for reason in row["unofficial_reasons"])
+
+    def test_transcripts_have_nothing_to_hear(self, tmp_path: Path) -> None:
+        row, asked, _ = self.run(tmp_path, self.talker(lambda sent: sent), "--audio", "transcript")
+        assert (row["hearing"], asked) == (None, 0)
+
+    def test_the_response_cache_is_off_for_it(self, tmp_path: Path) -> None:
+        """Numbers are new each time, but a cache that kept a probe would fill for nothing; replies are kept."""
+        self.run(tmp_path, self.talker(lambda sent: sent), "--cache")
+        kept = list((tmp_path / "home" / "cache").rglob("*"))
+        assert sum(path.is_file() for path in kept) == 2
+
+
+def test_doctor_tells_by_its_exit_code(tmp_path: Path) -> None:
+    with chat_server(listener()) as honest, chat_server(listener(lambda sent: [])) as deaf:
+        command = ("doctor", "--hear", "litellm:openai/m", "--format", "json", "--api-base")
+        passed = vivace(*command, honest.base, "--turns", 5, cwd=tmp_path)
+        failed = vivace(*command, deaf.base, cwd=tmp_path)
+    assert passed.returncode == 0 and json.loads(passed.stdout)["heard"] == [1, 2, 3, 4, 5], passed.stderr
+    assert failed.returncode == 1 and "does not hear" in failed.stderr
+    unreachable = vivace(*command, "http://127.0.0.1:9/v1", cwd=tmp_path)
+    assert unreachable.returncode == 4 and unreachable.stderr.count("\n") == 1
+    recorded = vivace("doctor", "--hear", "replay:x.jsonl", cwd=tmp_path)
+    assert recorded.returncode == 2 and list(tmp_path.iterdir()) == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from vivace.cli.board_table import SHORT_AXES
 from vivace.cli.common import (
@@ -25,7 +27,21 @@ if TYPE_CHECKING:
     from vivace.spec import RunSpec
     from vivace.store.database import Database
 
-app = typer.Typer(help="Judges: run again, calibrate, attack, drift.", no_args_is_help=True)
+
+class RunByDefault(TyperGroup):
+    """`vivace judge RUN` is `vivace judge run RUN`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take a first argument that is no command, and looks like no mistyped one, for a run."""
+        if args and args[0] not in self.commands and _ID.match(args[0]):
+            args = ["run", *args]
+        return super().resolve_command(ctx, args)
+
+
+_ID = re.compile(r"[0-9a-f]{12}")
+"""How a run's id begins."""
+
+app = typer.Typer(cls=RunByDefault, help="Judges: run again, calibrate, attack, drift.", no_args_is_help=True)
 
 JudgeOption = Annotated[
     str | None, typer.Option("--judge", help="adapter:name, or checks.", show_default="litellm:openai/o4-mini")
@@ -114,7 +130,6 @@ CALIBRATION_COLUMNS = {
 
 @app.command()
 def calibrate(
-    judging: Annotated[str, typer.Argument(help="An ended judging, or a run that has one.")],
     labels: Annotated[
         Path,
         typer.Option(
@@ -122,6 +137,10 @@ def calibrate(
             help="JSONL of id, criteria_met (true, false or null, one per rubric item) and optionally labeler.",
         ),
     ],
+    judging: Annotated[
+        str | None,
+        typer.Argument(help="An ended judging, or a run that has one.", show_default="the only one there is"),
+    ] = None,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -132,7 +151,8 @@ def calibrate(
     """
     from vivace.calibration import calibrate as calibrate_judging
 
-    rows = calibrate_judging(_opened(settings_of(home, database)), judging, labels)
+    opened = _opened(settings_of(home, database))
+    rows = calibrate_judging(opened, judging or _only_judging(opened), labels)
     print_rows([row.as_json() for row in rows], format, CALIBRATION_COLUMNS)
     if rows[0].agreement.conversations < 30:
         say("Fewer than 30 labelled conversations: the intervals of κ, macro-F1 and agreement are too narrow.")
@@ -318,6 +338,19 @@ def _spec(subject: str, flags: dict[str, Any], judge_arg: list[str] | None) -> R
 
     whole = {"track": "audio-multichallenge", "data": subject, "model": subject, **flags}
     return spec_from(None, whole, None, judge_arg, None)
+
+
+def _only_judging(database: Database) -> str:
+    from vivace.errors import UsageError
+    from vivace.store.verdicts import standing_judgings
+
+    found = [card.judging for card in standing_judgings(database)]
+    if len(found) != 1:
+        raise UsageError(
+            f"There are {len(found)} ended judgings; name the one that was labelled, as `vivace leaderboard --format "
+            "json` shows it."
+        )
+    return found[0]
 
 
 def _opened(settings: Settings) -> Database:
