@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
+from vivace.models.prices import parse_price
 
 
 def _flag(name: str) -> str:
@@ -23,6 +24,11 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError) as error:
         raise ValueError("it holds a value that JSON cannot") from error
     return arguments
+
+
+def _price(text: str | None) -> str | None:
+    parse_price(text)
+    return text
 
 
 class RunSpec(BaseModel):
@@ -70,6 +76,9 @@ class RunSpec(BaseModel):
     tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     judge_requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     judge_tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    price: Annotated[str | None, AfterValidator(_price)] = None
+    """What the model's tokens cost, `IN,OUT` in US dollars a million, in place of litellm's price list."""
+    judge_price: Annotated[str | None, AfterValidator(_price)] = None
     max_cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """US dollars that the run's calls may cost in all; reaching it stops the run, to be resumed."""
     max_errors: int | None = Field(default=None, ge=1)

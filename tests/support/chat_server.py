@@ -145,12 +145,12 @@ class ChatServer:
 
     def stop(self) -> None:
         """Stop as a process that dies does: what listens and what is connected is closed."""
-        self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
         for connection in self._connections:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        self._stopping.set()  # last, or what waits to be answered would be answered now
 
 
 def _completion(call: Call, answer: Answer) -> bytes:

@@ -181,6 +181,7 @@ def test_recorded_repeats_are_judged_again_all_of_them(database_url: str, tmp_pa
         (["--votes", 3, "--judge", "checks"], "leave out --votes"),
         (["--judge", "litellm:openai/a,litellm:openai/a"], "name one twice"),
         (["--judge", "litellm:openai/a,"], "Unknown judge ''"),
+        (["--price", "cheap", "--judge", "checks"], "write two numbers"),
         (["--repeats", 0, "--judge", "checks"], "'repeats'"),
         (["--repeats", 101, "--judge", "checks"], "'repeats'"),
     ],
@@ -207,6 +208,18 @@ def test_the_cost_cap_stops_the_run_and_a_higher_one_resumes_it(database_url: st
         done = run_capped("--max-cost", 1)
         assert done.returncode == 0, done.stderr
         assert len(server.calls) == CONVERSATIONS, "and nothing is paid for twice"
+
+
+def test_a_price_of_ones_own_counts_for_the_cap(tmp_path: Path) -> None:
+    """The server counts 11 tokens in and 7 out: a tenth of a cent a call at these prices."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    with chat_server(Answer("yes")) as server:
+        more = ("--judge", "checks", "--price", "50,64.285715")
+        done = run(server, tmp_path, url, *more, "--max-cost", 0.0015)
+        assert done.returncode == 3 and "$0.0020 of $0.0015" in done.stderr, done.stderr
+        assert len(server.calls) == 2
+        done = run(server, tmp_path, url, *more, "--max-cost", 1)
+        assert json.loads(done.stdout)[0]["cost_usd"] == pytest.approx(0.003, rel=1e-6)
 
 
 def test_too_many_failed_calls_stop_the_run(database_url: str, tmp_path: Path) -> None:

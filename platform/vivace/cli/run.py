@@ -98,6 +98,13 @@ def run(
     judge_tokens_per_minute: Annotated[
         float | None, typer.Option("--judge-tokens-per-minute", help="The same, for the judge.")
     ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            "--price", help="US dollars for a million of the model's tokens, IN,OUT.", show_default="litellm's list"
+        ),
+    ] = None,
+    judge_price: Annotated[str | None, typer.Option("--judge-price", help="The same, for the judge.")] = None,
     max_cost: Annotated[
         float | None, typer.Option("--max-cost", help="Stop, to be resumed, at so many US dollars in all.")
     ] = None,
@@ -149,6 +156,8 @@ def run(
         "tokens-per-minute": tokens_per_minute,
         "judge-requests-per-minute": judge_requests_per_minute,
         "judge-tokens-per-minute": judge_tokens_per_minute,
+        "price": price,
+        "judge-price": judge_price,
         "max-cost": max_cost,
         "max-errors": max_errors,
         "cache": cache,

@@ -29,7 +29,7 @@ from vivace.models.completions import (
     RefusedArgumentsError,
 )
 from vivace.models.pacing import Pace, request_size, total_tokens
-from vivace.models.prices import TokenUsage
+from vivace.models.prices import TokenPrice, TokenUsage
 from vivace.models.provider_rules import refused_audio
 from vivace.models.providers import PROVIDERS, split_model
 from vivace.models.spoken import as_wav
@@ -88,6 +88,8 @@ class ChatOptions:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     """Both ways, as the server counts them."""
+    price: TokenPrice | None = None
+    """In place of litellm's price list."""
 
 
 @dataclass(frozen=True)
@@ -445,7 +447,7 @@ class ChatClient:
     def _cost(self, usage: TokenUsage) -> float | None:
         # Also at an address of one's own: a gateway passes its provider's bill on. A model that is served there
         # under a name of its own is not on the list, and costs nothing.
-        return self._completions.cost_of(usage)
+        return self.options.price.of(usage) if self.options.price else self._completions.cost_of(usage)
 
 
 def _litellm() -> Any:

@@ -216,13 +216,17 @@ class OpenAIRealtimeSystem:
             error = caught
         seconds = time.perf_counter() - start
         failure = self._flaw(received) if error is None else self._failure(error, received)
+        price = self._options.price
+        price = self._options.price
         record_call(
             CallRecord(
                 seconds=seconds,
                 input_tokens=received.usage.input_tokens,
                 output_tokens=received.usage.output_tokens,
                 input_audio_tokens=received.usage.input_audio_tokens,
-                cost_usd=cost_of(self._model, received.usage),
+                cost_usd=price.of(received.usage)
+                if (price := self._options.price)
+                else cost_of(self._model, received.usage),
                 error=failure.unscored if failure else None,
                 detail=failure.detail if failure else None,
             )

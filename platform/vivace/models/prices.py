@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,34 @@ class TokenUsage:
     """Of the input tokens, those that the provider had at hand from an earlier call."""
     cost_usd: float | None = None
     """Where the provider itself says what the call costs."""
+
+
+@dataclass(frozen=True)
+class TokenPrice:
+    """A price that the user names, in US dollars for a million tokens."""
+
+    into: float
+    out: float
+
+    def of(self, usage: TokenUsage) -> float | None:
+        """US dollars; None where the server counts no tokens."""
+        if usage.input_tokens is None or usage.output_tokens is None:
+            return None
+        return (usage.input_tokens * self.into + usage.output_tokens * self.out) / 1_000_000
+
+
+def parse_price(text: str | None) -> TokenPrice | None:
+    """The price that `--price IN,OUT` names; None for none.
+
+    Raises:
+        ValueError: it is not two numbers of dollars.
+    """
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 2 or not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", part) for part in parts):
+        raise ValueError("write two numbers, for instance 2.5,10: US dollars for a million tokens in, and out")
+    return TokenPrice(float(parts[0]), float(parts[1]))
 
 
 def cost_of(model: str, usage: TokenUsage) -> float | None:

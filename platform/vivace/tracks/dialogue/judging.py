@@ -10,6 +10,7 @@ from typing import Protocol
 
 from vivace.errors import UsageError
 from vivace.models.chat import ChatOptions
+from vivace.models.prices import parse_price
 from vivace.models.registry import parse_target
 from vivace.spec import RunSpec
 from vivace.tracks.dialogue.registration import Judges
@@ -125,6 +126,7 @@ def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
         spec.retries,
         spec.judge_requests_per_minute,
         spec.judge_tokens_per_minute,
+        parse_price(spec.judge_price),
     )
     asker = LiteLLMAsker(name, spec.judge_arg, options)
     card = language_model_card(spec.judge, name, prompt, asker.arguments, asker.address)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from sqlalchemy.orm import Session
 
 from vivace.audio.convert import AudioForm, for_model
 from vivace.audio.digits import VOICED, SpokenDigits, read_digits
-from vivace.errors import UsageError
+from vivace.errors import LeaseLostError, UsageError
 from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn, SystemUnderTest
 from vivace.models.cache import kept_answers
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
 from vivace.models.hearing import MOST_TURNS, Hearing, check_hearing
+from vivace.models.prices import parse_price
 from vivace.models.registry import open_system
 from vivace.spec import RunSpec, read_yaml
 from vivace.store import tables
@@ -88,7 +90,12 @@ class DialogueTrack:
         chosen = conversations.chosen(spec.items, spec.limit)
         form = spec.audio if conversations.has_audio else "transcript"
         options = ChatOptions(
-            spec.api_base, spec.timeout, spec.retries, spec.requests_per_minute, spec.tokens_per_minute
+            spec.api_base,
+            spec.timeout,
+            spec.retries,
+            spec.requests_per_minute,
+            spec.tokens_per_minute,
+            parse_price(spec.price),
         )
         spoken = SpokenOutput(spec.output, spec.voice, spec.transcriber)
         system = open_system(spec.model, spec.model_arg, options, spoken, hears=form != "transcript")
@@ -272,7 +279,7 @@ class DialogueRun:
 
         async def ask(prompt: Prompt) -> tuple[ModelReply, Sequence[CallRecord]]:
             async with bench.call_slot():
-                with recorded_calls() as calls:
+                async with self._calls(bench, "hear", None, prompt) as calls:
                     reply = await self._system.reply(prompt)
                 await bench.write(lambda session: self._record_calls(session, "hear", None, calls, prompt))
             bench.note(calls)
@@ -314,8 +321,9 @@ class DialogueRun:
     async def _generate(self, item: DialogueItem, bench: Workbench) -> tuple[int, str | None]:
         async with bench.call_slot():
             prompt = await asyncio.to_thread(self._prompt, item, bench.artifacts)
-            with recorded_calls() as calls, kept_answers(bench.cache, item.repeat):
-                reply = await self._system.reply(prompt)
+            async with self._calls(bench, "generate", item, prompt) as calls:
+                with kept_answers(bench.cache, item.repeat):
+                    reply = await self._system.reply(prompt)
             audio = await asyncio.to_thread(bench.artifacts.put, reply.audio) if reply.audio else None
 
             def record(session: Session) -> tuple[int, str | None]:
@@ -370,10 +378,11 @@ class DialogueRun:
     ) -> Verdict:
         conversation = item.conversation
         async with bench.call_slot():
-            with recorded_calls() as calls, kept_answers(bench.cache, item.repeat, number):
-                verdict = await self._judge.vote(
-                    conversation.exchanges, text, conversation.criteria[criterion.number], max(0, number - 1)
-                )
+            async with self._calls(bench, "judge", item, criterion_id=criterion.row_id) as calls:
+                with kept_answers(bench.cache, item.repeat, number):
+                    verdict = await self._judge.vote(
+                        conversation.exchanges, text, conversation.criteria[criterion.number], max(0, number - 1)
+                    )
 
             def record(session: Session) -> None:
                 self._record_calls(session, "judge", item, calls, criterion_id=criterion.row_id)
@@ -442,6 +451,28 @@ class DialogueRun:
                 index_elements=list(key), set_=values, where=tables.Verdict.unscored_reason.is_not(None)
             )
         )
+
+    @asynccontextmanager
+    async def _calls(
+        self,
+        bench: Workbench,
+        stage: str,
+        item: DialogueItem | None,
+        prompt: Prompt | None = None,
+        criterion_id: int | None = None,
+    ) -> AsyncIterator[list[CallRecord]]:
+        """The calls made inside; where they come to nothing they are recorded by themselves, for they were paid."""
+        with recorded_calls() as calls:
+            try:
+                yield calls
+            except BaseException:
+                if calls:
+                    with suppress(LeaseLostError):
+                        await bench.write(
+                            lambda session: self._record_calls(session, stage, item, calls, prompt, criterion_id)
+                        )
+                    bench.note(calls)
+                raise
 
     def _record_calls(
         self,
