@@ -106,7 +106,9 @@ class DirectCompletions:
         body = {**self._request, "messages": messages}
         if exchange.streaming:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
-        request = httpx.Request("POST", self._url, content=await _encoded(body), headers=self._headers)
+        content = RequestBody(body)
+        headers = {**self._headers, "host": self._url.netloc.decode("ascii"), "content-length": str(content.size)}
+        request = httpx.Request("POST", self._url, stream=content, headers=headers)
         response = await send_watched(request, exchange, follow_redirects=True)
         try:
             if response.status_code != 200:
@@ -141,35 +143,40 @@ def _request_fields(name: str, base: str, arguments: dict[str, Any]) -> dict[str
     return fields
 
 
-async def _encoded(body: dict[str, Any]) -> bytes:
-    # Minutes of audio take milliseconds, in which no other call's answer would be timed rightly.
-    has_parts = any(isinstance(message["content"], list) for message in body["messages"])
-    return await asyncio.to_thread(_request_json, body) if has_parts else _request_json(body)
+class RequestBody(httpx.AsyncByteStream):
+    """A request as JSON, put together only while it is sent: minutes of audio lie in memory once and not thrice.
 
+    Recordings are put in as they are, for searching megabytes of base64 for what JSON has to escape takes longer
+    than all the rest of the call.
+    """
 
-def _request_json(body: dict[str, Any]) -> bytes:
-    """The request as JSON; recordings are put in as they are, for searching megabytes of base64 for what JSON has
-    to escape takes longer than all the rest of the call."""
-    place = secrets.token_hex(16)
-    recordings: list[str] = []
+    def __init__(self, body: dict[str, Any]) -> None:
+        place = secrets.token_hex(16)
+        self._recordings: list[str] = []
 
-    def without_recording(part: dict[str, Any]) -> dict[str, Any]:
-        if part["type"] != "input_audio":
-            return part
-        recordings.append(part["input_audio"]["data"])
-        return {**part, "input_audio": {**part["input_audio"], "data": place}}
+        def without_recording(part: dict[str, Any]) -> dict[str, Any]:
+            if part["type"] != "input_audio":
+                return part
+            self._recordings.append(part["input_audio"]["data"])
+            return {**part, "input_audio": {**part["input_audio"], "data": place}}
 
-    messages = [
-        {**message, "content": list(map(without_recording, message["content"]))}
-        if isinstance(message["content"], list)
-        else message
-        for message in body["messages"]
-    ]
-    first, *others = json.dumps({**body, "messages": messages}, separators=(",", ":")).split(place)
-    pieces = [first]
-    for recording, other in zip(recordings, others, strict=True):
-        pieces += [recording, other]
-    return "".join(pieces).encode()
+        messages = [
+            {**message, "content": list(map(without_recording, message["content"]))}
+            if isinstance(message["content"], list)
+            else message
+            for message in body["messages"]
+        ]
+        self._between = json.dumps({**body, "messages": messages}, separators=(",", ":")).split(place)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all: everything in it is ASCII."""
+        return sum(map(len, self._between)) + sum(map(len, self._recordings))
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for before, recording in zip(self._between[:-1], self._recordings, strict=True):
+            yield (before + recording).encode("ascii")
+        yield self._between[-1].encode("ascii")
 
 
 async def _take_whole(content: bytes, exchange: Exchange, received: Received) -> None:

@@ -73,6 +73,7 @@ class LiteLLMSystem:
             return ModelReply(None, Unscored.BAD_REQUEST, why)
         # Minutes of audio take tens of milliseconds, in which no other call's answer would be timed rightly.
         messages = await asyncio.to_thread(chat_messages, prompt)
+        del prompt  # its recordings need not lie in memory a second time while the answer is waited for
         answer = await self._client.ask(messages, stream=True)
         return ModelReply(**vars(answer))
 

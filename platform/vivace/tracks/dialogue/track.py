@@ -279,9 +279,10 @@ class DialogueRun:
 
         async def ask(prompt: Prompt) -> tuple[ModelReply, Sequence[CallRecord]]:
             async with bench.call_slot():
-                async with self._calls(bench, "hear", None, prompt) as calls:
+                seconds = _seconds_of_audio(prompt)
+                async with self._calls(bench, "hear", None, seconds) as calls:
                     reply = await self._system.reply(prompt)
-                await bench.write(lambda session: self._record_calls(session, "hear", None, calls, prompt))
+                await bench.write(lambda session: self._record_calls(session, "hear", None, calls, seconds))
             bench.note(calls)
             return reply, calls
 
@@ -321,13 +322,16 @@ class DialogueRun:
     async def _generate(self, item: DialogueItem, bench: Workbench) -> tuple[int, str | None]:
         async with bench.call_slot():
             prompt = await asyncio.to_thread(self._prompt, item, bench.artifacts)
-            async with self._calls(bench, "generate", item, prompt) as calls:
+            seconds = _seconds_of_audio(prompt)
+            asking = self._system.reply(prompt)
+            del prompt  # minutes of audio; whoever is asked lets go of them as soon as they are sent
+            async with self._calls(bench, "generate", item, seconds) as calls:
                 with kept_answers(bench.cache, item.repeat):
-                    reply = await self._system.reply(prompt)
+                    reply = await asking
             audio = await asyncio.to_thread(bench.artifacts.put, reply.audio) if reply.audio else None
 
             def record(session: Session) -> tuple[int, str | None]:
-                self._record_calls(session, "generate", item, calls, prompt)
+                self._record_calls(session, "generate", item, calls, seconds)
                 return self._record_reply(session, item, reply, audio)
 
             recorded = await bench.write(record)
@@ -458,7 +462,7 @@ class DialogueRun:
         bench: Workbench,
         stage: str,
         item: DialogueItem | None,
-        prompt: Prompt | None = None,
+        seconds_sent: float | None = None,
         criterion_id: int | None = None,
     ) -> AsyncIterator[list[CallRecord]]:
         """The calls made inside; where they come to nothing they are recorded by themselves, for they were paid."""
@@ -469,7 +473,9 @@ class DialogueRun:
                 if calls:
                     with suppress(LeaseLostError):
                         await bench.write(
-                            lambda session: self._record_calls(session, stage, item, calls, prompt, criterion_id)
+                            lambda session: self._record_calls(
+                                session, stage, item, calls, seconds_sent, criterion_id
+                            )
                         )
                     bench.note(calls)
                 raise
@@ -480,11 +486,10 @@ class DialogueRun:
         stage: str,
         item: DialogueItem | None,
         calls: Sequence[CallRecord],
-        prompt: Prompt | None = None,
+        seconds_sent: float | None = None,
         criterion_id: int | None = None,
     ) -> None:
         assert self._registered is not None
-        sent = _seconds_of_audio(prompt) if prompt else None
         rows = [
             {
                 **vars(call),
@@ -493,7 +498,7 @@ class DialogueRun:
                 "conversation_id": item.row_id if item else None,
                 "criterion_id": criterion_id,
                 "stage": call.stage or stage,
-                "audio_seconds": None if call.cached else sent,
+                "audio_seconds": None if call.cached else seconds_sent,
                 "error": _code(call.error),
             }
             for call in calls
