@@ -15,13 +15,12 @@ from sqlalchemy import select
 from vivace.errors import UsageError, VivaceError
 from vivace.manifest import hardware, manifest
 from vivace.models.replay import Replay
-from vivace.spec import RunSpec, parse_spec
+from vivace.spec import RunSpec, is_rejudging, parse_spec
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.queries import run_of
 from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.rejudge import RECORDED
 
 JUDGE_KEYS = (
     "judge", "judge-prompt", "judge-api-base", "judge-arg", "votes", "concurrency", "timeout", "retries",
@@ -70,7 +69,7 @@ class _Record:
     @property
     def is_rejudged(self) -> bool:
         """Whether the judging was made from the store, after the run."""
-        return self.judging_spec.model.startswith(RECORDED)
+        return is_rejudging(self.judging_spec.model)
 
 
 def reproduction(database: Database, identifier: str) -> Reproduction:
@@ -101,7 +100,7 @@ def _record(database: Database, identifier: str) -> _Record:
         run = session.get_one(tables.Run, run_id)
         query = select(tables.Submission).where(tables.Submission.run_id == run_id)
         submitted = session.scalars(query.order_by(tables.Submission.created_at.desc())).all()
-        made = [one for one in submitted if not str(one.spec.get("model")).startswith(RECORDED)]
+        made = [one for one in submitted if not is_rejudging(str(one.spec.get("model")))]
         if run.imported or not made:
             why = "was imported" if run.imported else "has no submission on record"
             raise UsageError(f"Run {run_id} {why}, so that no command of Vivace's reproduces it.")

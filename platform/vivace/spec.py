@@ -31,6 +31,15 @@ def _price(text: str | None) -> str | None:
     return text
 
 
+RECORDED = "recorded:"
+"""Before a run's id, as both the data and the model of a spec: nothing is asked for but another judging."""
+
+
+def is_rejudging(model: str) -> bool:
+    """Whether a spec's model is a recorded run, whose replies are to be judged again."""
+    return model.startswith(RECORDED)
+
+
 class RunSpec(BaseModel):
     """A request for one run. Keys in a file are the flags' names (`judge-prompt`, `api-base`, …)."""
 

@@ -192,6 +192,15 @@ def test_reproduce_shows_how_a_run_was_judged_again(call: Call, run: Callable[..
     assert len(read_json(call("leaderboard", "--format", "json").out)) == 2
 
 
+def test_judging_again_under_the_same_judge_leaves_the_runs_own_command_on_record(
+    call: Call, run: Callable[..., str]
+) -> None:
+    judging = run("--limit", 2)
+    before = read_json(call("reproduce", judging, "--format", "json").out)["commands"]
+    assert call("judge", judging.partition(".")[0], "--judge", "checks").code == 0
+    assert read_json(call("reproduce", judging, "--format", "json").out)["commands"][: len(before)] == before
+
+
 def test_an_imported_run_says_that_no_command_reproduces_it(call: Call, tmp_path: Path) -> None:
     data = write_jsonl(tmp_path / "data.jsonl", conversation_rows(1, audio=False))
     verdicts = write_jsonl(

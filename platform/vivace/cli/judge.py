@@ -91,8 +91,8 @@ def run(
     """
     from vivace.cli import execution
     from vivace.errors import UsageError
+    from vivace.spec import RECORDED
     from vivace.store.queries import run_of
-    from vivace.tracks.dialogue.rejudge import RECORDED
 
     settings = settings_of(home, database)
     opened = _opened(settings)

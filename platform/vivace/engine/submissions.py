@@ -17,7 +17,7 @@ from vivace.engine.leases import Heartbeat, Lease, is_alive, try_lease
 from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
 from vivace.models.cache import ResponseCache
 from vivace.settings import Settings
-from vivace.spec import RunSpec, parse_spec
+from vivace.spec import RunSpec, is_rejudging, parse_spec
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import open_for_reading, open_for_writing
@@ -74,7 +74,9 @@ def submit(
     database = open_for_writing(settings)
     registered = run.register(database, Artifacts(settings.artifacts), force=force)
     with database.write() as session:
-        submission_id = _reusable(session, registered, queue) or _new_submission(session, registered, spec, queue)
+        submission_id = _reusable(session, registered, spec, queue) or _new_submission(
+            session, registered, spec, queue
+        )
         if queue is None:
             # The same work under the settings of this very command: its concurrency, its time-outs.
             session.get_one(Submission, submission_id).spec = spec.as_json()
@@ -89,9 +91,13 @@ async def _preflight(run: PreparedRun) -> None:
         raise
 
 
-def _reusable(session: Session, registered: Registered, queue: str | None) -> str | None:
-    """A submission for the very same work: one that is still queued, or the one made here before."""
-    query = select(Submission.id).where(
+def _reusable(session: Session, registered: Registered, spec: RunSpec, queue: str | None) -> str | None:
+    """A submission for the very same work: one that is still queued, or the one made here before.
+
+    Judging recorded replies again is other work than generating them, also under the same judge: the spec that
+    made the replies has to stay on record.
+    """
+    query = select(Submission).where(
         Submission.run_id == registered.run_id, Submission.judging_id == registered.judging_id
     )
     if queue is None:
@@ -102,7 +108,11 @@ def _reusable(session: Session, registered: Registered, queue: str | None) -> st
             Submission.status.in_(("queued", "running")),
             Submission.cancel_requested.is_(False),
         )
-    return session.scalar(query.order_by(Submission.created_at.desc()).limit(1))
+    found = session.scalars(query.order_by(Submission.created_at.desc()))
+    same = (
+        submission.id for submission in found if is_rejudging(submission.spec["model"]) == is_rejudging(spec.model)
+    )
+    return next(same, None)
 
 
 def _new_submission(session: Session, registered: Registered, spec: RunSpec, queue: str | None) -> str:

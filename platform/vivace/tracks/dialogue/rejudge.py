@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
-from vivace.spec import RunSpec
+from vivace.spec import RECORDED, RunSpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
@@ -22,9 +22,6 @@ from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.registration import register_judging
 from vivace.tracks.dialogue.track import DialogueItem, DialogueRun
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
-
-RECORDED = "recorded:"
-"""Before a run's id, as both the data and the model of a spec: nothing is asked for but another judging."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from vivace.models.chat import ChatOptions
 from vivace.models.hearing import MOST_TURNS, Hearing, check_hearing
 from vivace.models.prices import parse_price
 from vivace.models.registry import open_system
-from vivace.spec import RunSpec, read_yaml
+from vivace.spec import RunSpec, is_rejudging, read_yaml
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
@@ -82,7 +82,7 @@ class DialogueTrack:
 
     def prepare(self, spec: RunSpec) -> DialogueRun:
         """Read the conversations, and open the system under test and the judge."""
-        if spec.model.startswith("recorded:"):
+        if is_rejudging(spec.model):
             from vivace.tracks.dialogue.rejudge import Rejudging
 
             return Rejudging(spec)
