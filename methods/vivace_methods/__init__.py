@@ -1,1 +1,1 @@
-"""Inference methods on transformers models and the stopwatch; they arrive with the efficiency tracks."""
+"""Inference methods on transformers models, and the stopwatch; torch, transformers and triton suffice to run them."""

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -97,13 +98,21 @@ class Method(ABC):
         """
         return None
 
+    def read_fitted(self, folder: Path, model: torch.nn.Module) -> Any:
+        """What was fitted earlier for this model: a drafter, a recipe.
+
+        Raises:
+            MethodError: it is not there, is damaged, or belongs to another model; or the method takes nothing fitted.
+        """
+        raise MethodError(f"{self.name} takes nothing fitted, and was given {folder}.")
+
     @abstractmethod
     def apply(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Generator]:
         """Apply the method to a model while the context lasts, and then restore the model exactly.
 
         Args:
             model: a causal language model of transformers, in evaluation mode.
-            fitted: what `fit` gave for this model.
+            fitted: what `fit` or `read_fitted` gave for this model; a drafter, for a method that needs one.
 
         Raises:
             MethodError: the method does not fit the model, or lacks what it needs.

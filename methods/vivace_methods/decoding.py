@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
+from typing import Any, Literal
 
 import torch
+from transformers import DynamicCache, StaticCache
 
-from vivace_methods.base import Emit, Generator, Request, Trace
+from vivace_methods import implementations
+from vivace_methods.base import Emit, Generator, MethodError, Request, Trace
+
+CacheKind = Literal["dynamic", "static"]
+Compile = Literal["none", "reduce-overhead"]
+ExpertsImplementation = Literal["auto", "eager", "grouped_mm", "batched_mm"]
+
+PAGE = 256
+"""Positions by which a held cache grows, so that prompts of nearly one length share one compiled step."""
 
 
 class GreedyGenerator(Generator):
@@ -14,14 +26,22 @@ class GreedyGenerator(Generator):
 
     Args:
         model: a causal language model of transformers.
-        new_cache: makes an empty cache for a prompt and an answer of these lengths.
+        new_cache: gives an empty cache for so many positions, the prompt's and the answer's.
         step: the forward pass of one token; the model itself, or a compiled form of it.
+        decoding: a context that is entered after the first token, for kernels that suit single tokens.
     """
 
-    def __init__(self, model: Any, new_cache: Any, step: Any | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        new_cache: Callable[[int], Any],
+        step: Any | None = None,
+        decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._model = model
         self._new_cache = new_cache
         self._step = step or model
+        self._decoding = decoding
 
     def generate(self, request: Request, emit: Emit) -> Trace:
         """Answer a prompt greedily."""
@@ -30,21 +50,130 @@ class GreedyGenerator(Generator):
         return Trace({})
 
     def _generate(self, request: Request, emit: Emit) -> None:
-        length = request.prompt.shape[1]
-        cache = self._new_cache(length + request.most_tokens)
-        position = torch.arange(length, device=request.prompt.device)
-        logits = self._model(
-            request.prompt, past_key_values=cache, cache_position=position, use_cache=True, logits_to_keep=1
-        ).logits
-        token = logits[:, -1:].argmax(-1)
-        position = position[-1:] + 1
-        for count in range(1, request.most_tokens + 1):
-            value = int(token)
-            emit([value])
-            if value in request.end_tokens or count == request.most_tokens:
-                break
-            logits = self._step(
-                token, past_key_values=cache, cache_position=position, use_cache=True, logits_to_keep=1
-            ).logits
-            token = logits[:, -1:].argmax(-1)
-            position = position + 1
+        cache = self._new_cache(request.prompt.shape[1] + request.most_tokens)
+        token = likeliest(self._model, request.prompt, cache)
+        value = int(token)
+        emit([value])
+        with self._decoding():
+            for _ in range(request.most_tokens - 1):
+                if value in request.end_tokens:
+                    break
+                token = likeliest(self._step, token, cache)
+                value = int(token)
+                emit([value])
+
+
+def likeliest(forward: Any, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+    """The likeliest token after some more tokens.
+
+    Args:
+        forward: a causal language model of transformers, or a compiled form of it.
+        tokens: ids that follow those in the cache, shape (1, length).
+        cache: what was read before; it takes up these tokens too.
+
+    Returns:
+        One id, shape (1, 1).
+    """
+    logits = forward(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    return logits[:, -1:].argmax(-1)
+
+
+class HeldCache:
+    """A static cache that requests use one after the other, emptied in between.
+
+    CUDA graphs are bound to the memory they were recorded on: with a new cache for each request they would be
+    recorded again for each. The cache grows where a request is longer than any before, so the longest prompt belongs
+    into the warm-up.
+
+    Args:
+        config: the model's configuration.
+    """
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+        self._capacity = 0
+        self._cache: Any = None
+
+    def __call__(self, positions: int) -> Any:
+        """The empty cache, for at least so many positions."""
+        if positions > self._capacity:
+            self._capacity = -(-positions // PAGE) * PAGE
+            self._cache = StaticCache(config=self._config, max_cache_len=self._capacity)
+        else:
+            self._cache.reset()
+        return self._cache
+
+
+@contextmanager
+def greedy_decoding(
+    model: Any,
+    *,
+    cache: CacheKind = "dynamic",
+    compile: Compile = "none",
+    attention: str | None = None,
+    experts_implementation: ExpertsImplementation = "auto",
+) -> Iterator[GreedyGenerator]:
+    """A model that decodes greedily with the kernels and the cache that are asked for; restored at the end.
+
+    Args:
+        model: a causal language model of transformers, in evaluation mode.
+        cache: whether keys and values grow with the answer, or lie in memory of a fixed size.
+        compile: whether single-token steps are compiled into CUDA graphs.
+        attention: an attention implementation of transformers; None leaves the model's own.
+        experts_implementation: of transformers; `auto` takes what its own `generate` takes: `grouped_mm`, and for
+            single tokens on a GPU `batched_mm`. Models without experts take `auto` alone.
+
+    Raises:
+        MethodError: the model or the machine cannot do what is asked.
+    """
+    _require_causal(model)
+    _require_compilable(model, cache, compile)
+    with ExitStack() as changes:
+        if attention is not None:
+            changes.enter_context(implementations.attention(model, attention))
+        decoding = _experts(model, experts_implementation, changes)
+        if compile == "none":
+            new_cache = partial(_new_static if cache == "static" else _new_dynamic, model.config)
+            yield GreedyGenerator(model, new_cache, decoding=decoding)
+        else:
+            step = torch.compile(model.forward, mode=compile, dynamic=False)
+            yield GreedyGenerator(model, HeldCache(model.config), step, decoding)
+
+
+def _experts(
+    model: Any, implementation: ExpertsImplementation, changes: ExitStack
+) -> Callable[[], AbstractContextManager[None]]:
+    """Choose the experts' kernels of the prefill, and give the context that chooses those of single tokens."""
+    if implementation != "auto":
+        changes.enter_context(implementations.experts(model, implementation))
+        return nullcontext
+    if not implementations.has_experts(model):
+        return nullcontext
+    changes.enter_context(implementations.experts(model, "grouped_mm"))
+    if model.device.type == "cpu":
+        return nullcontext
+    return partial(implementations.experts, model, "batched_mm")
+
+
+def _new_dynamic(config: Any, positions: int) -> Any:
+    return DynamicCache(config=config)
+
+
+def _new_static(config: Any, positions: int) -> Any:
+    return StaticCache(config=config, max_cache_len=positions)
+
+
+def _require_causal(model: Any) -> None:
+    if not (hasattr(model, "can_generate") and model.can_generate()):
+        raise MethodError(f"{type(model).__name__} is no causal language model: it cannot generate.")
+    if model.training:
+        raise MethodError("The model is in training mode, where answers are random: call model.eval() first.")
+
+
+def _require_compilable(model: Any, cache: CacheKind, compile: Compile) -> None:
+    if compile == "none":
+        return
+    if model.device.type != "cuda":
+        raise MethodError(f"compile={compile} needs a CUDA device, and the model is on {model.device}: use none.")
+    if cache != "static":
+        raise MethodError(f"compile={compile} needs memory that stays in its place: use cache=static with it.")

@@ -1,0 +1,134 @@
+"""`python -m vivace_methods`: the methods on a machine that has torch and transformers and nothing else of Vivace."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vivace_methods.base import MethodError, Request
+from vivace_methods.models.loading import available_device, load_model
+from vivace_methods.models.random import (
+    REAL_SHAPES,
+    TINY_SHAPES,
+    random_model,
+    real_configuration,
+    tiny_configuration,
+)
+from vivace_methods.registry import METHODS, described, method_class, parse_method, setting_types
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says, and give the exit code: 0, or 2 for what cannot be done as asked."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except MethodError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m vivace_methods",
+        description="Inference methods on transformers models.",
+        epilog=f"methods: {', '.join(METHODS)}",
+        allow_abbrev=False,
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs.add_parser("list", help="all methods, a line each").set_defaults(run=_list)
+    show = verbs.add_parser("show", help="one method: purpose, source, settings with their defaults")
+    show.add_argument("name", metavar="NAME")
+    show.set_defaults(run=_show)
+    generate = verbs.add_parser("generate", help="answer one prompt, and print the result as JSON")
+    _add_generate(generate)
+    generate.set_defaults(run=_generate)
+    return parser
+
+
+def _add_generate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", required=True, metavar="NAME", help="with settings: 'full(attention=eager)'")
+    model = parser.add_mutually_exclusive_group(required=True)
+    model.add_argument("--model", type=Path, metavar="FOLDER", help="config.json and safetensors")
+    model.add_argument("--random", metavar="KIND", help=f"a tiny random model: {', '.join(TINY_SHAPES)}")
+    model.add_argument("--like", metavar="NAME", help=f"a random model of real shapes: {', '.join(REAL_SHAPES)}")
+    parser.add_argument("--layers", type=int, help="with --like: fewer layers than the model has")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights")
+    parser.add_argument("--prompt-tokens", type=_ids, required=True, metavar="1,2,3")
+    parser.add_argument("--end-tokens", type=_ids, default=[], metavar="2", help="ids that end the answer")
+    parser.add_argument("--most-tokens", type=int, required=True, metavar="N")
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no list of token ids like 1,2,3") from None
+
+
+def _list(options: argparse.Namespace) -> None:
+    for name, kind in METHODS.items():
+        print(f"{name:16}{kind.family:14}{_documentation(kind).partition(chr(10))[0]}")
+
+
+def _show(options: argparse.Namespace) -> None:
+    kind = method_class(options.name)
+    print(f"{kind.name} ({kind.family})\n\n{_documentation(kind)}\n\nPaper: {kind.paper}")
+    print(f"Needs: {', '.join(kind.needs) or 'nothing but a model'}")
+    types = setting_types(kind)
+    for field in fields(kind):
+        print(f"Setting {field.name}={field.default}: {described(types[field.name])}")
+
+
+def _documentation(kind: type) -> str:
+    return inspect.getdoc(kind) or ""
+
+
+def _generate(options: argparse.Namespace) -> None:
+    chosen = parse_method(options.method)
+    if options.most_tokens < 1:
+        raise MethodError("--most-tokens must be at least 1.")
+    if options.layers is not None and options.like is None:
+        raise MethodError("--layers goes with --like; other models keep their layers.")
+    device = available_device(options.device)
+    model = _model(options, device)
+    _require_known(options.prompt_tokens, model.config.vocab_size)
+    prompt = torch.tensor([options.prompt_tokens], device=device)
+    tokens: list[int] = []
+    with chosen.apply(model) as generator:
+        request = Request(prompt, options.most_tokens, frozenset(options.end_tokens))
+        trace = generator.generate(request, tokens.extend)
+    print(json.dumps({"method": chosen.label, "tokens": tokens, "figures": trace.figures}))
+
+
+def _model(options: argparse.Namespace, device: torch.device) -> Any:
+    dtype = getattr(torch, options.dtype)
+    if options.model is not None:
+        return load_model(options.model, dtype=dtype, device=options.device)
+    if options.random is not None:
+        configuration = tiny_configuration(options.random)
+    else:
+        configuration = real_configuration(options.like, layers=options.layers)
+    return random_model(configuration, dtype=dtype, device=device, seed=options.seed)
+
+
+def _require_known(tokens: Sequence[int], vocabulary: int) -> None:
+    unknown = [token for token in tokens if not 0 <= token < vocabulary]
+    if unknown:
+        raise MethodError(f"The model has token ids from 0 to {vocabulary - 1}, and {unknown[0]} is none of them.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

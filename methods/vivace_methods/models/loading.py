@@ -1,0 +1,53 @@
+"""Causal language models from folders of this machine, with one clear sentence for each way in which that fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from vivace_methods.base import MethodError
+
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
+    """A model from a folder with `config.json` and weights as safetensors, in evaluation mode.
+
+    Raises:
+        MethodError: the folder holds no such model, or there is no such device.
+    """
+    target = available_device(device)
+    if not (folder / "config.json").is_file():
+        raise MethodError(f"{folder} holds no model: there is no config.json in it.")
+    if not any(folder.glob("*.safetensors")):
+        if any(any(folder.glob(pattern)) for pattern in _PICKLES):
+            raise MethodError(
+                f"The weights in {folder} are pickled, which can run foreign code: convert them to safetensors."
+            )
+        raise MethodError(f"There are no weights in {folder}: no file ends in .safetensors.")
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise MethodError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+    return model.to(target).eval()
+
+
+def available_device(name: str) -> torch.device:
+    """A device of this machine by its name in torch.
+
+    Raises:
+        MethodError: there is none.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise MethodError(f"'{name}' is no device: use cpu or cuda.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise MethodError("There is no CUDA device on this machine: use cpu.")
+    return device

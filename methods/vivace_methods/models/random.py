@@ -1,0 +1,152 @@
+"""Random models: of real shapes, whose times mean something though their answers don't, and tiny ones for trying out.
+
+Routers with random weights are correlated: a batch of tokens meets fewer different experts than in a trained model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from vivace_methods.base import MethodError
+
+REAL_SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "meta-llama/Llama-3.1-8B": {
+        "model_type": "llama",
+        "vocab_size": 128256,
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500000.0,
+            "factor": 8.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        },
+        "bos_token_id": 128000,
+        "eos_token_id": 128001,
+        "tie_word_embeddings": False,
+    },
+    "allenai/OLMoE-1B-7B-0125": {
+        "model_type": "olmoe",
+        "vocab_size": 50304,
+        "hidden_size": 2048,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "num_experts": 64,
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": False,
+        "pad_token_id": 1,
+        "eos_token_id": 50279,
+        "tie_word_embeddings": False,
+    },
+    "Qwen/Qwen3-30B-A3B": {
+        "model_type": "qwen3_moe",
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 6144,
+        "moe_intermediate_size": 768,
+        "num_hidden_layers": 48,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 4,
+        "head_dim": 128,
+        "max_position_embeddings": 40960,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0},
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "norm_topk_prob": True,
+        "decoder_sparse_step": 1,
+        "bos_token_id": 151643,
+        "eos_token_id": 151645,
+        "tie_word_embeddings": False,
+    },
+}
+"""Repository on the hub → the numbers of its public `config.json`."""
+
+_TINY = {
+    "vocab_size": 199,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": None,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+_FEW_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
+TINY_SHAPES: Mapping[str, Mapping[str, Any]] = {
+    "llama": {**_TINY, "model_type": "llama"},
+    "qwen3": {**_TINY, "model_type": "qwen3", "head_dim": 8},
+    "olmoe": {**_TINY, "model_type": "olmoe", **_FEW_EXPERTS},
+    "qwen3_moe": {
+        **_TINY, "model_type": "qwen3_moe", "head_dim": 8, "moe_intermediate_size": 24, **_FEW_EXPERTS,
+    },
+}  # fmt: skip
+"""Architecture → a shape that answers at once on any machine."""
+
+
+def real_configuration(like: str, *, layers: int | None = None) -> Any:
+    """The configuration of a public model.
+
+    Args:
+        like: one of `REAL_SHAPES`.
+        layers: fewer layers than it has, or None for all: the time of one layer does not depend on how many follow.
+
+    Raises:
+        MethodError: no such model, or more layers than it has.
+    """
+    if like not in REAL_SHAPES:
+        raise MethodError(f"There are no shapes of '{like}'; there are those of {', '.join(REAL_SHAPES)}.")
+    shape = dict(REAL_SHAPES[like])
+    if layers is not None:
+        if not 1 <= layers <= shape["num_hidden_layers"]:
+            raise MethodError(f"{like} has {shape['num_hidden_layers']} layers: take 1 to that many, not {layers}.")
+        shape["num_hidden_layers"] = layers
+    return AutoConfig.for_model(**shape)
+
+
+def tiny_configuration(architecture: str) -> Any:
+    """The configuration of a model of a few thousand parameters.
+
+    Raises:
+        MethodError: none of `TINY_SHAPES`.
+    """
+    if architecture not in TINY_SHAPES:
+        raise MethodError(f"There is no tiny '{architecture}'; there are {', '.join(TINY_SHAPES)}.")
+    return AutoConfig.for_model(**TINY_SHAPES[architecture])
+
+
+def random_model(
+    configuration: Any, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", seed: int = 0
+) -> Any:
+    """A causal language model with random weights, in evaluation mode, made on its device.
+
+    The random state of the caller stays as it is.
+
+    Args:
+        configuration: as the functions above make it.
+        seed: the same seed gives the same weights on the same kind of device.
+    """
+    target = torch.device(device)
+    with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
+        torch.manual_seed(seed)
+        with target:
+            model = AutoModelForCausalLM.from_config(configuration, dtype=dtype)
+    return model.eval()

@@ -1,0 +1,1 @@
+"""Reading less of the prompt, and the full reading it is measured against."""

@@ -1,0 +1,34 @@
+"""Every weight for every token: what every method that skips some of them has to beat."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from vivace_methods.base import Family, Generator, Method
+from vivace_methods.decoding import CacheKind, Compile, greedy_decoding
+
+
+@dataclass(frozen=True)
+class Dense(Method):
+    """Dense greedy decoding through torch's own matrix-vector products.
+
+    Source: `generate(do_sample=False)` of transformers, whose tokens it gives.
+
+    Attributes:
+        cache: `dynamic` grows with the answer; `static` lies in memory of a fixed size, which CUDA graphs need.
+        compile: `reduce-overhead` compiles the single-token step into CUDA graphs, where Inductor may choose better
+            kernels for these products; it needs a GPU and a static cache.
+    """
+
+    name: ClassVar[str] = "dense"
+    family: ClassVar[Family] = "sparsity"
+    paper: ClassVar[str] = "None: greedy search as in transformers"
+
+    cache: CacheKind = "dynamic"
+    compile: Compile = "none"
+
+    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
+        """Decode greedily with all weights while the context lasts."""
+        return greedy_decoding(model, cache=self.cache, compile=self.compile)

@@ -1,0 +1,1 @@
+"""Decoding several tokens a step, and the plain decoding it is measured against."""
