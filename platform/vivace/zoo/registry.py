@@ -1,0 +1,36 @@
+"""The models of the zoo by name; a recipe is imported only when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from vivace.errors import UsageError
+from vivace.zoo.base import Recipe
+
+PREFIX = "zoo:"
+
+RECIPES: dict[str, str] = {}
+"""Name → `module:class`, targets before their drafters. A new model is one file, its weights and one line here."""
+
+
+def plain_name(name: str) -> str:
+    """The name of a zoo model, with or without `zoo:` before it.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    plain = name.removeprefix(PREFIX)
+    if plain not in RECIPES:
+        raise UsageError(f"There is no zoo model '{plain}'; there are {', '.join(RECIPES)}.")
+    return plain
+
+
+def recipe_class(name: str) -> type[Recipe]:
+    """The recipe of a zoo model.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    module, _, kind = RECIPES[plain_name(name)].partition(":")
+    return cast(type[Recipe], getattr(import_module(module), kind))
