@@ -10,7 +10,9 @@ from vivace.zoo.base import Recipe
 
 PREFIX = "zoo:"
 
-RECIPES: dict[str, str] = {}
+RECIPES: dict[str, str] = {
+    "moe": "vivace.zoo.moe:MixtureOfExperts",
+}
 """Name → `module:class`, targets before their drafters. A new model is one file, its weights and one line here."""
 
 
