@@ -126,7 +126,7 @@ def greedy_decoding(
     Raises:
         MethodError: the model or the machine cannot do what is asked.
     """
-    _require_causal(model)
+    require_causal(model)
     _require_compilable(model, cache, compile)
     with ExitStack() as changes:
         if attention is not None:
@@ -163,7 +163,12 @@ def _new_static(config: Any, positions: int) -> Any:
     return StaticCache(config=config, max_cache_len=positions)
 
 
-def _require_causal(model: Any) -> None:
+def require_causal(model: Any) -> None:
+    """Refuse what cannot decode greedily.
+
+    Raises:
+        MethodError: the model cannot generate, or is in training mode.
+    """
     if not (hasattr(model, "can_generate") and model.can_generate()):
         raise MethodError(f"{type(model).__name__} is no causal language model: it cannot generate.")
     if model.training:

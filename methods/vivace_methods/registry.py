@@ -9,8 +9,9 @@ from vivace_methods.base import Method, MethodError
 from vivace_methods.prefill.full import FullPrefill
 from vivace_methods.sparsity.dense import Dense
 from vivace_methods.speculation.autoregressive import Autoregressive
+from vivace_methods.speculation.eagle3 import Eagle3
 
-METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Autoregressive, FullPrefill, Dense)}
+METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Autoregressive, Eagle3, FullPrefill, Dense)}
 
 
 def method_class(name: str) -> type[Method]:

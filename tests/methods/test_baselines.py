@@ -15,6 +15,7 @@ from vivace_methods.models.random import TINY_SHAPES, random_model, tiny_configu
 from vivace_methods.registry import METHODS, parse_method
 
 CPU = torch.device("cpu")
+ALONE = [name for name, kind in METHODS.items() if not kind.needs]
 
 
 def model_of(kind: str) -> Any:
@@ -22,7 +23,7 @@ def model_of(kind: str) -> Any:
 
 
 @pytest.mark.parametrize("kind", list(TINY_SHAPES))
-@pytest.mark.parametrize("name", [*METHODS, "autoregressive(cache=static)", "full(attention=eager)"])
+@pytest.mark.parametrize("name", [*ALONE, "autoregressive(cache=static)", "full(attention=eager)"])
 def test_the_tokens_are_those_of_generate(kind: str, name: str) -> None:
     model = model_of(kind)
     for prompt in ([5, 9, 2, 7], [11], [3] * 40):
@@ -38,7 +39,7 @@ def test_the_tokens_are_those_of_generate(kind: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(TINY_SHAPES))
-@pytest.mark.parametrize("name", [*METHODS, "full(attention=eager)"])
+@pytest.mark.parametrize("name", [*ALONE, "full(attention=eager)"])
 def test_apply_restores_the_model_also_when_the_body_raises(kind: str, name: str) -> None:
     model = model_of(kind)
 

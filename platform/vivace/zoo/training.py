@@ -1,4 +1,4 @@
-"""What recipes of language models share: rows of prompts with answers, two optimisers, and a schedule over the steps."""
+"""What recipes of language models share: rows of prompts with answers, two optimisers, and their schedule."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ class Optimisers:
                 group["lr"] = rate * share
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
-        return loss.item()
+        return float(loss.detach())
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
