@@ -25,6 +25,7 @@ from vivace.cli import (
     judge,
     leaderboard,
     logs,
+    models,
     plan,
     reproduce,
     retract,
@@ -73,6 +74,7 @@ for name, function in VERBS.items():
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 app.add_typer(judge.app, name="judge")
+app.add_typer(models.app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

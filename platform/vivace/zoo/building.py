@@ -67,6 +67,29 @@ def require_empty(folder: Path) -> None:
 
 
 @contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside the one that is wanted, which takes its name when everything is written, or is removed.
+
+    Raises:
+        VivaceError: weights could not be written.
+    """
+    from safetensors import SafetensorError
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        yield unfinished
+        unfinished.chmod(0o755)  # a temporary folder is its owner's alone
+        unfinished.replace(folder)
+    except SafetensorError as error:
+        raise VivaceError(
+            f"The weights could not be written below {folder.parent} ({error}); see to that, and run it again."
+        ) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
 def repeatable(seed: int) -> Iterator[None]:
     """Torch at one thread, with deterministic algorithms and a fixed seed; as it was before at the end."""
     import torch
@@ -88,20 +111,5 @@ def _needed(name: str, built: Path, on_step: OnStep) -> Path:
 
 
 def _build_into(folder: Path, recipe: Recipe, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
-    """Train in a folder beside the final one, which takes its name when everything is written."""
-    from safetensors import SafetensorError
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        with repeatable(recipe.seed):
-            recipe.train(unfinished, needed, steps, on_step)
-        unfinished.chmod(0o755)  # a temporary folder is its owner's alone
-        unfinished.replace(folder)
-    except SafetensorError as error:
-        raise VivaceError(
-            f"The weights of {recipe.name} could not be written below {folder.parent} ({error}); see to that, "
-            "and build it again."
-        ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with whole_folder(folder) as unfinished, repeatable(recipe.seed):
+        recipe.train(unfinished, needed, steps, on_step)

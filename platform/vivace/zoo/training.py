@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vivace.tasks.generated import GeneratedTask
+
+if TYPE_CHECKING:
+    import torch
 
 PROMPT_WEIGHT = 0.1
 """Of a prompt's token in the loss, where an answer's counts 1."""
@@ -63,6 +64,8 @@ class Mixture:
 
 def rows_of(texts: Sequence[tuple[str, str]], tokenizer: Any) -> Rows:
     """Prompts with their answers as rows; each ends with the end token, which belongs to the answer."""
+    import torch
+
     prompts = [tokenizer(prompt)["input_ids"] for prompt, _ in texts]
     answers = [tokenizer(answer, add_special_tokens=False)["input_ids"] for _, answer in texts]
     longest = max(len(prompt) + len(answer) + 1 for prompt, answer in zip(prompts, answers, strict=True))
@@ -84,6 +87,8 @@ def next_token_loss(logits: torch.Tensor, rows: Rows) -> torch.Tensor:
         logits: shape (rows, longest, vocabulary).
         rows: what they are the logits of.
     """
+    import torch
+
     weights = rows.weights[:, 1:].reshape(-1)
     kept = weights > 0
     losses = torch.nn.functional.cross_entropy(
@@ -116,6 +121,8 @@ class Optimisers:
         warm_up: int = 30,
         falling: float = 0.4,
     ) -> None:
+        import torch
+
         taken = {id(matrix) for matrix in matrices}
         others = [each for each in model.parameters() if id(each) not in taken and each.requires_grad]
         self._parameters = [*matrices, *others]
@@ -133,6 +140,8 @@ class Optimisers:
             step: from 0.
             loss: whose gradient is not yet computed.
         """
+        import torch
+
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         left = (self._steps - step) / (self._steps * self._falling)
@@ -147,5 +156,7 @@ class Optimisers:
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a model as bf16 safetensors, and its tokenizer."""
+    import torch
+
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,0 +1,197 @@
+"""`vivace models`: the zoo's models, built and scored, and random models of real shapes to time methods on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+
+if TYPE_CHECKING:
+    from vivace.zoo.base import OnStep
+
+app = typer.Typer(help="Models to measure methods on: build, list and score the zoo, or make random ones.",
+                  no_args_is_help=True)  # fmt: skip
+
+SAY_EVERY_S = 10.0
+
+LIST_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model": lambda row: row["name"],
+    "class": lambda row: row["class"] or "–",
+    "parameters": lambda row: "–" if row["parameters"] is None else f"{row['parameters'] / 1e6:.2f} M",
+    "bytes": lambda row: "–" if row["bytes"] is None else f"{row['bytes'] / 1e6:.2f} MB",
+    "score": lambda row: "–" if row["score"] is None else _score_text(row["score"]),
+    "what it is for": lambda row: row["purpose"],
+}
+
+SCORE_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model": lambda row: row["model"],
+    "metric": lambda row: row["metric"],
+    "slice": lambda row: row["slice"] or "all",
+    "rule": lambda row: row["rule"] or "–",
+    "level": lambda row: "–" if row["level"] is None else f"{row['level']:g}",
+    "value": lambda row: f"{row['value']:.3f}",
+    "low": lambda row: f"{row['low']:.3f}",
+    "high": lambda row: f"{row['high']:.3f}",
+    "n": lambda row: str(row["n"]),
+}
+
+
+class Precision(StrEnum):
+    """The type of a random model's weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+    FLOAT16 = "float16"
+
+
+@app.command()
+def build(
+    names: Annotated[list[str] | None, typer.Argument(help="Models of the zoo.", show_default="all")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Training steps; fewer only try a recipe out.",
+                                              show_default="the recipe's own")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights and of the training data.")] = 0,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder in which each model gets a folder of "
+                                                "its name.", show_default="zoo in the home folder")] = None,
+    home: HomeOption = None,
+) -> None:  # fmt: skip
+    """Train models of the zoo from a seed, and print their folders. What is built already is only named.
+
+    One thread and a fixed number of steps: the same machine gives the same bytes. Drafters belong to the models that
+    are built in the same call, else to those that come with Vivace.
+    """
+    from vivace.zoo.building import build as build_one
+    from vivace.zoo.building import require_empty
+    from vivace.zoo.registry import RECIPES, plain_name, recipe_class
+
+    asked = {plain_name(name) for name in names or RECIPES}
+    chosen = [name for name in RECIPES if name in asked]  # targets come before their drafters
+    _require_torch()
+    outputs = {name: None if output is None else output / name for name in chosen}
+    for folder in outputs.values():
+        if folder is not None:
+            require_empty(folder)
+    built = settings_of(home, None).home / "zoo"
+    given: dict[str, Path] = {}
+    for name in chosen:
+        with _steps(name, steps or recipe_class(name).steps) as on_step:
+            given[name] = build_one(
+                name,
+                built,
+                on_step,
+                steps=steps,
+                seed=seed,
+                given=given,
+                output=outputs[name],
+            )
+        typer.echo(str(given[name]))
+
+
+@app.command("list")
+def list_(format: FormatOption = Format.TABLE, home: HomeOption = None) -> None:
+    """The zoo's models: class, size, score where one is recorded, and what each is for."""
+    from vivace.zoo.inventory import inventory
+
+    print_rows(inventory(settings_of(home, None).home / "zoo"), format, LIST_COLUMNS)
+
+
+@app.command()
+def score(
+    names: Annotated[list[str] | None, typer.Argument(help="Models of the zoo.", show_default="all")] = None,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+) -> None:
+    """Score models of the zoo at their tasks, each with its interval, and under crude versions of the methods."""
+    from vivace.zoo.registry import RECIPES, plain_name, recipe_class
+    from vivace.zoo.scoring import score as score_one
+    from vivace.zoo.shipped import folder_of
+
+    _require_torch()
+    built = settings_of(home, None).home / "zoo"
+    chosen = [plain_name(name) for name in names or RECIPES]
+    folders = {name: folder_of(name, built) for name in chosen}
+    rows = []
+    for name, folder in folders.items():
+        needed = {each: folder_of(each, built) for each in recipe_class(name).needs}
+        for found in score_one(name, folder, needed):
+            rows.append(asdict(found))
+            say("  ".join(text(rows[-1]) for text in SCORE_COLUMNS.values()))
+    print_rows(rows, format, SCORE_COLUMNS)
+
+
+@app.command()
+def random(
+    like: Annotated[str, typer.Option("--like", help="A public model whose shapes are known, by its hub name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="An empty or new folder.")],
+    layers: Annotated[
+        int | None, typer.Option("--layers", help="Fewer layers than it has.", show_default="all")
+    ] = None,
+    dtype: Annotated[Precision, typer.Option("--dtype", help="Of the weights.")] = Precision.BFLOAT16,
+    seed: Annotated[int, typer.Option("--seed", help="Of the weights.")] = 0,
+) -> None:
+    """Write a checkpoint of real shapes with random weights: its times mean something, its answers don't."""
+    from vivace.zoo.building import require_empty, whole_folder
+
+    _require_torch()
+    import torch
+
+    from vivace.errors import UsageError
+    from vivace_methods.base import MethodError
+    from vivace_methods.models.random import random_model, real_configuration
+
+    require_empty(output)
+    try:
+        configuration = real_configuration(like, layers=layers)
+    except MethodError as error:
+        raise UsageError(str(error)) from error
+    model = random_model(configuration, dtype=getattr(torch, dtype.value), seed=seed)
+    with whole_folder(output) as folder:
+        model.save_pretrained(folder)
+    typer.echo(str(output))
+
+
+def _require_torch() -> None:
+    from importlib.util import find_spec
+
+    from vivace.errors import UsageError
+
+    if find_spec("torch") is None or find_spec("transformers") is None:
+        raise UsageError("This needs torch and transformers: install them with `pip install 'vivace[local]'`.")
+
+
+@contextmanager
+def _steps(name: str, steps: int) -> Iterator[OnStep]:
+    """Talk about a training: a bar with the time left on a terminal, a line now and then elsewhere."""
+    import sys
+
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(name, total=steps)
+            yield lambda step, loss: bar.update(task, completed=step, description=f"{name}, loss {loss:.3f}")
+        return
+    began = said = time.monotonic()
+
+    def tell(step: int, loss: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= SAY_EVERY_S or step == steps:
+            said = now
+            left = (now - began) / step * (steps - step)
+            say(f"{name}: {step:,} of {steps:,} steps, loss {loss:.3f}, about {left:.0f} s left")
+
+    yield tell
+
+
+def _score_text(score: dict[str, Any]) -> str:
+    return f"{score['metric']} {score['value']:.3f} ({score['low']:.3f}–{score['high']:.3f}, n={score['n']})"
