@@ -17,8 +17,7 @@ from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say,
 if TYPE_CHECKING:
     from vivace.zoo.base import OnStep
 
-app = typer.Typer(help="Models to measure methods on: build, list and score the zoo, or make random ones.",
-                  no_args_is_help=True)  # fmt: skip
+app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
 
 SAY_EVERY_S = 10.0
 
