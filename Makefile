@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 
-.PHONY: demo serve test lint screenshots clean
+.PHONY: demo serve test lint screenshots zoo zoo-twice clean
 
 demo: .venv/base.stamp  ## three recorded systems through the demo set, and the board
 	$(BIN)/vivace demo
@@ -25,6 +25,19 @@ screenshots: .venv/dev.stamp  ## the README's pictures, from a fresh demo
 	scripts/test-tools
 	rm -rf .venv/screenshots && $(BIN)/vivace demo --home .venv/screenshots
 	$(BIN)/python docs/make_screenshots.py --home .venv/screenshots
+
+zoo: .venv/dev.stamp  ## the zoo's models trained anew, half an hour; says which differ from those in the package
+	rm -rf .venv/zoo
+	$(BIN)/vivace models build --output .venv/zoo
+	for folder in .venv/zoo/*; do \
+		cmp $$folder/model.safetensors platform/vivace/zoo/weights/$$(basename $$folder)/model.safetensors || true; \
+	done
+
+zoo-twice: .venv/dev.stamp  ## the whole build twice, side by side: it must give the same bytes
+	rm -rf .venv/zoo-twice
+	$(BIN)/vivace models build --output .venv/zoo-twice/one & \
+	$(BIN)/vivace models build --output .venv/zoo-twice/two && wait
+	diff -r .venv/zoo-twice/one .venv/zoo-twice/two
 
 .venv/base.stamp: pyproject.toml constraints.txt scripts/setup
 	scripts/setup .

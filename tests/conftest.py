@@ -1,4 +1,4 @@
-"""Fixtures for all tests: real SQLite and real PostgreSQL."""
+"""For all tests: real SQLite and real PostgreSQL, and a summary of what tests measured."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print what tests measured, wherever they ran: each `record_property("measured", text)`."""
+    texts = [
+        text
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        for name, text in report.user_properties
+        if name == "measured"
+    ]
+    if texts:
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(dict.fromkeys(texts)))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+WEIGHTS = ROOT / "platform" / "vivace" / "zoo" / "weights"
 SOURCE_ROOTS = ("platform", "methods", "kernels", "rubrics", "app", "migrations")
 
 
@@ -86,7 +87,9 @@ def test_the_wheel_holds_what_runs_without_the_checkout(wheel: list[str]) -> Non
     data = {f"vivace/demo/{path.relative_to(ROOT / 'platform/vivace/demo')}" for path in demo_files()}
     migrations = {f"vivace_migrations/versions/{path.name}" for path in versions()}
     typed = {f"{package}/py.typed" for package in ("vivace", "vivace_rubrics", "vivace_methods", "vivace_kernels")}
-    assert data | migrations | typed <= set(wheel)
+    zoo = {f"vivace/zoo/weights/{path.relative_to(WEIGHTS)}" for path in WEIGHTS.rglob("*") if path.is_file()}
+    assert data | migrations | typed | zoo <= set(wheel)
+    assert "vivace/zoo/weights/moe/model.safetensors" in zoo
     assert "vivace_migrations/env.py" in wheel
 
 

@@ -121,7 +121,7 @@ def score(
         needed = {each: folder_of(each, built) for each in recipe_class(name).needs}
         for found in score_one(name, folder, needed):
             rows.append(asdict(found))
-            say("  ".join(text(rows[-1]) for text in SCORE_COLUMNS.values()))
+            say(str(found))
     print_rows(rows, format, SCORE_COLUMNS)
 
 
@@ -163,6 +163,9 @@ def _require_torch() -> None:
 
     if find_spec("torch") is None or find_spec("transformers") is None:
         raise UsageError("This needs torch and transformers: install them with `pip install 'vivace[local]'`.")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # its bars for files of megabytes only disturb those that matter
 
 
 @contextmanager

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 ExpertRule = Literal["softmax", "count", "random"]
-EXPERT_RULES: tuple[ExpertRule, ...] = get_args(ExpertRule)
 
 
 @contextmanager

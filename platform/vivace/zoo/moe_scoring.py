@@ -8,12 +8,16 @@ from pathlib import Path
 
 from vivace.tasks.base import Sample
 from vivace.zoo.answering import greedy_answers
-from vivace.zoo.crude import EXPERT_RULES, expert_budget
+from vivace.zoo.crude import ExpertRule, expert_budget
 from vivace.zoo.moe import DOMAINS
 from vivace.zoo.scoring import ASKED, SEED, Score, loaded, ratio, same, share
 
-BUDGETS = (16, 12, 8, 6, 4)
-"""Experts of 32 under the crude rules."""
+BUDGETS: dict[ExpertRule, tuple[int, ...]] = {
+    "softmax": (16, 12, 8, 6, 5, 4),
+    "count": (16, 12, 8, 6, 5, 4),
+    "random": (30, 28, 24, 16, 8),
+}
+"""Experts of 32 under each crude rule, where it bites."""
 CURVE_ASKED = 96
 """Samples behind a point of the curve, from all domains alike."""
 DEPTH = 5
@@ -44,8 +48,8 @@ def score_moe(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
     for domain in dict.fromkeys(domains):
         yield share("moe", [one for one, its in zip(right, domains, strict=True) if its == domain], slice=domain)
     chosen = [sample for _, sample in asked(CURVE_ASKED)]
-    for rule in EXPERT_RULES:
-        for budget in BUDGETS:
+    for rule, budgets in BUDGETS.items():
+        for budget in budgets:
             decoding = partial(expert_budget, model, rule, budget)
             answers = greedy_answers(
                 model, tokenizer, [sample.prompt for sample in chosen], MOST_TOKENS, decoding=decoding

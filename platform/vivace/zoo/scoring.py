@@ -50,6 +50,15 @@ class Score:
     high: float
     n: int
 
+    def __str__(self) -> str:
+        """One line for people."""
+        of = f" of {self.slice}" if self.slice else ""
+        under = f" under {self.rule} at {self.level:g}" if self.rule else ""
+        return (
+            f"zoo:{self.model} {self.metric}{of}{under}: "
+            f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n={self.n})"
+        )
+
 
 Scorer = Callable[[Path, dict[str, Path]], Iterator[Score]]
 
