@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -126,3 +128,19 @@ def test_a_budget_is_kept_and_a_whole_one_changes_nothing(rule: Any, model_and_t
 def test_the_zoos_weights_are_small() -> None:
     files = [path for path in folder_of("moe").parent.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 25e6
+
+
+def test_the_zoo_runs_with_torch_and_transformers_alone() -> None:
+    script = """
+import sys
+for name in ("sqlalchemy", "typer", "pydantic", "pydantic_settings", "litellm", "datasets", "scipy", "rich"):
+    sys.modules[name] = None
+from vivace.zoo.answering import greedy_answers
+from vivace.zoo.scoring import loaded
+from vivace.zoo.shipped import folder_of
+import vivace.zoo.building, vivace.zoo.inventory, vivace.zoo.moe_scoring
+print(greedy_answers(*loaded(folder_of("zoo:moe")), ["Work out 125 + 250, column by column.\\\\n"], 60)[0])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.rstrip().endswith("sum: 375")
