@@ -1,0 +1,103 @@
+"""A method is called comparable as rarely as is stated where it just is not, and its interval is Tango's."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import optimize, stats
+
+from vivace.statistics.intervals import LEVEL_Z
+from vivace.statistics.noninferiority import non_inferiority, tango_interval
+
+
+def rejected(gained: int, lost: int, n: int, difference: float) -> float:
+    """The score statistic with the likelihood maximised by search instead of in closed form."""
+
+    def unlikelihood(share: float) -> float:
+        parts = ((gained, share + difference), (lost, share), (n - gained - lost, 1 - 2 * share - difference))
+        return -sum(count * math.log(max(chance, 1e-300)) for count, chance in parts if count)
+
+    bounds = (max(0.0, -difference), (1 - difference) / 2)
+    share = optimize.minimize_scalar(unlikelihood, bounds=bounds, method="bounded", options={"xatol": 1e-12}).x
+    spread = n * (2 * share + difference - difference**2)
+    return (gained - lost - n * difference) / math.sqrt(spread)
+
+
+@pytest.mark.parametrize(("gained", "lost", "n"), [(5, 12, 100), (1, 30, 200), (7, 2, 44), (20, 20, 60)])
+def test_the_ends_are_where_the_score_test_just_rejects(gained: int, lost: int, n: int) -> None:
+    low, high = tango_interval(gained, lost, n)
+    assert rejected(gained, lost, n, low) == pytest.approx(LEVEL_Z, abs=1e-4)
+    assert rejected(gained, lost, n, high) == pytest.approx(-LEVEL_Z, abs=1e-4)
+
+
+def test_without_a_flip_the_interval_is_not_a_point() -> None:
+    """Its end is z² / (n + z²), as Wilson's is for no failures."""
+    for n in (1, 10, 200):
+        end = LEVEL_Z**2 / (n + LEVEL_Z**2)
+        assert tango_interval(0, 0, n) == pytest.approx((-end, end))
+
+
+def comparable_at_the_margin(n: int, margin: float, gains: float, spread: bool, tries: int) -> int:
+    """How often a method that loses just the margin is called comparable."""
+    chance = np.random.default_rng(7)
+    called = 0
+    for _ in range(tries):
+        more = 2 if spread else 1  # twice as many, half as large on average: the same mean
+        lost, gained = more * (margin + gains), more * gains
+        drawn = chance.choice([-1.0, 1.0, 0.0], n, p=[lost, gained, 1 - lost - gained])
+        if spread:
+            drawn *= chance.uniform(0.0, 1.0, n)
+        baseline = np.where(drawn < 0, 1.0, 0.0)
+        called += non_inferiority(list(baseline), list(baseline + drawn), margin).comparable
+    return called
+
+
+@pytest.mark.parametrize(
+    ("n", "margin", "gains", "spread"),
+    [(200, 0.1, 0.0, False), (200, 0.05, 0.05, False), (60, 0.1, 0.02, False), (200, 0.1, 0.02, True)],
+)
+def test_the_stated_level_is_kept_where_the_loss_is_the_margin(
+    n: int, margin: float, gains: float, spread: bool
+) -> None:
+    tries = 1500
+    allowed = stats.binom.ppf(0.999, tries, 0.03)  # 2.5 %, and what a discrete test may differ from it
+    assert comparable_at_the_margin(n, margin, gains, spread, tries) <= allowed
+
+
+def test_an_equal_method_is_comparable_with_samples_enough() -> None:
+    scores = [1.0, 0.0, 1.0, 1.0] * 50
+    assert non_inferiority(scores, scores, 0.05).comparable
+    assert not non_inferiority(scores[:8], scores[:8], 0.05).comparable
+
+
+def test_parts_of_a_point_count_as_parts() -> None:
+    found = non_inferiority([0.5] * 100, [0.4] * 100, 0.2)
+    assert found.value == pytest.approx(-0.1)
+    assert (found.low, found.high) == pytest.approx(tango_interval(0, 10, 100))
+
+
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(1, 200))
+def test_the_interval_holds_the_difference_and_turns_with_it(gained: int, lost: int, equal: int) -> None:
+    n = gained + lost + equal
+    low, high = tango_interval(gained, lost, n)
+    assert -1 <= low <= (gained - lost) / n <= high <= 1
+    assert tango_interval(lost, gained, n) == pytest.approx((-high, -low))
+
+
+def test_more_samples_narrow_it() -> None:
+    widths = [high - low for low, high in (tango_interval(2 * k, 3 * k, 100 * k) for k in (1, 2, 4, 8))]
+    assert all(later < earlier for earlier, later in pairwise(widths))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "method", "margin"),
+    [([], [], 0.1), ([1.0], [1.0, 0.0], 0.1), ([1.5], [1.0], 0.1), ([math.nan], [1.0], 0.1), ([1.0], [1.0], 0.0)],
+)
+def test_what_cannot_be_compared_is_refused(baseline: list[float], method: list[float], margin: float) -> None:
+    with pytest.raises(ValueError, match=r"non-inferiority needs|a margin lies"):
+        non_inferiority(baseline, method, margin)
