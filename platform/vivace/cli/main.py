@@ -33,6 +33,7 @@ from vivace.cli import (
     serve,
     status,
     submit,
+    tasks,
     worker,
 )
 from vivace.errors import VivaceError
@@ -75,6 +76,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 app.add_typer(judge.app, name="judge")
 app.add_typer(models.app, name="models")
+app.add_typer(tasks.app, name="tasks")
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,30 @@
+"""MATH500: five hundred problems of MATH (arXiv 2103.03874), chosen by Lightman et al. (arXiv 2305.20050)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from vivace.tasks.base import Sample
+from vivace.tasks.files import FileTask, Row, eagle_question, eagle_references
+
+
+@dataclass(frozen=True)
+class Math500(FileTask):
+    r"""A competition problem, whose boxed result decides: as a number where it is one, else as text.
+
+    Reads `HuggingFaceH4/MATH-500` (problem, answer, subject) or EAGLE's form.
+    """
+
+    name: ClassVar[str] = "math500"
+    metric: ClassVar[str] = "number"
+    most_tokens: ClassVar[int] = 1024
+    version: ClassVar[str] = "1"
+
+    def read(self, row: Row) -> Sample:
+        """Problem and result."""
+        asked = eagle_question(row)
+        problem = str(row["problem"]) if asked is None else asked
+        references = (str(row["answer"]),) if asked is None else eagle_references(row)
+        prompt = f"{problem}\n\nPut the final answer within \\boxed{{}}."
+        return Sample("", prompt, references, slice=str(row.get("subject", "")))

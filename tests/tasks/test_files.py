@@ -1,0 +1,142 @@
+"""Tasks are read from files in the public datasets' columns and in EAGLE's form, and damage is named by its line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from vivace.errors import UsageError
+from vivace.tasks.metrics import METRICS, find_metric
+from vivace.tasks.registry import TASKS, parse_task, task_class
+
+SHARED = Path(__file__).parents[3] / "shared" / "data" / "prompts"
+
+ROWS: dict[str, dict[str, Any]] = {
+    "gsm8k": {"question": "2 and 3?", "answer": "2+3=5\n#### 5"},
+    "math500": {"problem": "Half of 1?", "answer": "\\frac{1}{2}", "subject": "Algebra"},
+    "humaneval": {"task_id": "HumanEval/0", "prompt": "def f():\n", "canonical_solution": "    return 1\n"},
+    "cnn_dailymail": {"article": "It rained.", "highlights": "Rain ."},
+    "chat_prompts": {"prompt": ["Write a poem.", "Again."], "category": "writing"},
+    "ruler": {"index": 0, "input": "x = 1 ...", "outputs": ["a", "b"], "length": 4},
+}
+
+
+def lines(path: Path, *rows: Any) -> Path:
+    """A JSONL file."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_public_columns_are_read_from_lines_and_parquet(name: str, tmp_path: Path) -> None:
+    lines(tmp_path / "test.jsonl", ROWS[name])
+    parquet.write_table(pa.Table.from_pylist([ROWS[name]]), tmp_path / "test.parquet")
+    (from_lines,) = parse_task(f"{name}(path={tmp_path / 'test.jsonl'})").samples(None, 0)
+    (from_parquet,) = parse_task(f"{name}(path={tmp_path / 'test.parquet'})").samples(None, 0)
+    assert from_lines == from_parquet and from_lines.prompt
+    metric = task_class(name).metric
+    assert bool(metric) is bool(from_lines.references)
+    if metric:
+        assert find_metric(metric)(" ".join(from_lines.references), from_lines) == 1.0
+
+
+def test_the_evidence_of_an_article_is_the_article(tmp_path: Path) -> None:
+    (sample,) = parse_task(f"cnn_dailymail(path={lines(tmp_path / 'a.jsonl', ROWS['cnn_dailymail'])})").samples(1, 0)
+    (span,) = sample.evidence
+    assert sample.prompt[span.start : span.end] == "It rained."
+
+
+def test_samples_are_shuffled_by_the_seed_and_more_begin_with_the_fewer(tmp_path: Path) -> None:
+    lines(tmp_path / "b.jsonl", *({"question": f"{number}?", "answer": "1"} for number in range(20)))
+    task = parse_task(f"gsm8k(path={tmp_path})")
+    assert task.samples(None, 3)[:7] == task.samples(7, 3) != task.samples(7, 4)
+    assert len({sample.id for sample in task.samples(None, 3)}) == 20
+    with pytest.raises(UsageError, match="holds 20 samples of gsm8k, not 21"):
+        task.samples(21, 0)
+
+
+def test_other_bytes_are_another_revision(tmp_path: Path) -> None:
+    path = lines(tmp_path / "c.jsonl", ROWS["gsm8k"])
+    before = parse_task(f"gsm8k(path={path})").revision
+    assert parse_task(f"gsm8k(path={path})").revision == before
+    lines(path, {**ROWS["gsm8k"], "answer": "#### 6"})
+    assert parse_task(f"gsm8k(path={path})").revision != before
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "metric"),
+    [("gsm8k", "gsm8k", "number"), ("humaneval", "humaneval", ""), ("cnn_dailymail", "sum", "rouge_l"),
+     ("chat_prompts", "mt_bench", ""), ("chat_prompts", "alpaca", ""), ("chat_prompts", "qa", "")],
+)  # fmt: skip
+def test_real_questions_are_read(name: str, file: str, metric: str) -> None:
+    path = SHARED / f"{file}.jsonl"
+    if not path.exists():
+        pytest.skip("the real questions are not here")
+    task = parse_task(f"{name}(path={path})")
+    samples = task.samples(None, 0)
+    assert len(samples) in (79, 80) and task.metric == metric
+    assert len({sample.id for sample in samples}) == len(samples)
+    if name == "gsm8k":
+        assert all(find_metric(metric)(sample.references[0], sample) == 1.0 for sample in samples)
+        assert not any(find_metric(metric)("#### 0.123", sample) for sample in samples)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"question": "1?", "answer": "1"}\n{"question": ', "Line 2 of .* is not JSON"),
+        ('{"question": "1?"}\n', "Line 1 of .* has no 'answer', which gsm8k needs"),
+        ('{"question": " ", "answer": "1"}\n', "Line 1 of .* asks nothing"),
+        ("[1]\n", "Line 1 of .* an object with columns"),
+        ("", "is empty"),
+        ("\n\n", "is empty"),
+    ],
+)
+def test_damage_is_named_by_its_line(content: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(content)
+    with pytest.raises(UsageError, match=sentence):
+        parse_task(f"gsm8k(path={tmp_path})").samples(None, 0)
+
+
+def test_what_is_no_data_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "e.parquet").write_text("no parquet")
+    (tmp_path / "f.jsonl").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty").mkdir()
+    for path, sentence in (("e.parquet", "cannot be read"), ("f.jsonl", "cannot be read"),
+                           ("empty", "There is no data at"), ("absent", "There is no data at")):  # fmt: skip
+        with pytest.raises(UsageError, match=sentence):
+            parse_task(f"gsm8k(path={tmp_path / path})").samples(None, 0)
+    with pytest.raises(UsageError, match=r"write gsm8k\(path="):
+        parse_task("gsm8k").samples(None, 0)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_task_names_itself_and_a_metric_that_exists(name: str) -> None:
+    kind = task_class(name)
+    assert kind.name == name and kind.most_tokens > 0
+    assert kind.metric in {"", *METRICS}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("triviaqa", "There is no task 'triviaqa'; there are sums"),
+        ("sums(", "not written as name"),
+        ("sums(addition)", "'addition' in .* is not written as setting=value"),
+        ("sums(digits=3)", "has no setting 'digits'; it has operation"),
+        ("sums(operation=division)", "must be one of addition, subtraction, both, not 'division'"),
+        ("code(lines=3)", "it has none"),
+    ],
+)
+def test_a_wrong_task_is_one_sentence(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        parse_task(text)
+
+
+def test_settings_are_read() -> None:
+    assert parse_task(" sums(operation=addition) ").settings == {"operation": "addition"}
