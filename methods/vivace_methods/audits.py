@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from vivace_methods.ratios import Estimate, median_interval, paired_ratio
-from vivace_methods.stopwatch import Recording, Trial
+from vivace_methods.stopwatch import Kind, Recording, Trial
 
 Fault = Literal[
     "caches prompts",
     "prefetches during warm-up",
     "returns fewer tokens",
+    "returns more tokens",
+    "hands tokens over in bunches",
     "differs from the baseline",
     "is not the baseline's time",
     "works after the clock has stopped",
@@ -25,15 +27,28 @@ Fault = Literal[
 ]
 
 SAVED = 0.8
-"""Of the baseline's own gain on a prompt it has seen: an arm that saves more than a fifth of a repeated prompt's time
-has kept something of it."""
+"""Of what the baseline takes for a prompt it has met, beside a new one: an arm that saves more than a fifth has kept
+something of it."""
+CERTAIN = 0.99
+"""Level of the intervals on which an arm is accused: an accusation needs more than an estimate does."""
 BUSY = 0.5
 """Of a processor, after the clock has stopped. An idle process uses none; half a processor is no accident."""
+OFTEN = 0.1
+"""Share of an arm's trials after which it must have been busy."""
+IDENTICAL = 0.02
+"""By which the baseline under another name may differ from it, beyond doubt, before it is said."""
+BUNCHED = 0.02
+"""Of the mean time of a step: tokens that follow this close were computed before, and held back."""
 DRIFT = 0.1
 """By which a first and a last quarter of a run may differ."""
 NOISE = 0.25
 """Spread of an arm's ratio to its neighbour, as a quarter of the median, above which a machine is called noisy."""
-_TIME_NAME = re.compile(r"(^|_)(s|ms|us|seconds?|time|latency|ttft|tpot|itl|throughput|tokens_per_s|speedup)$")
+
+_TIMES = re.compile(
+    r"s|ms|us|ns|secs?|seconds?|millis|milliseconds|minutes|times?|timings?|latency|latencies|durations?|elapsed|wall|"
+    r"clock|ttft|tpot|itl|e2el?|throughput|tps|toks?|speed|speedup|fps|hz|stamps?|timestamps?"
+)
+_WORDS = re.compile(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])")
 
 
 @dataclass(frozen=True)
@@ -54,63 +69,87 @@ def audit(
     Args:
         identical: arms that must give the baseline's tokens and its time: the baseline under another name, or a
             method whose settings switch it off.
-        equal_lengths: arms that must give as many tokens as the baseline does; None for all.
+        equal_lengths: arms that must give as many tokens as the baseline does; None for all. Every arm must give as
+            many as it was asked for, or end its answer.
     """
-    arms = list(dict.fromkeys(trial.arm for trial in recording.trials))
-    others = [arm for arm in arms if arm != recording.baseline]
+    others = [arm for arm in recording.arms if arm != recording.baseline]
     findings: list[Finding] = []
     for arm in others:
         findings += _kept_prompts(recording, arm)
-        if equal_lengths is None or arm in equal_lengths:
-            findings += _lengths(recording, arm)
+        findings += _lengths(recording, arm, equal_lengths is None or arm in equal_lengths)
         if arm in identical:
             findings += _identity(recording, arm)
-    for arm in arms:
+    for arm in recording.arms:
+        findings += _bunches(recording, arm)
         findings += _busy(recording, arm)
         findings += _own_times(recording, arm)
     return [*findings, *_drift(recording), *_noise(recording, others)]
 
 
+_KEPT: Sequence[tuple[Kind, bool, Fault, str]] = (
+    ("twin again", False, "caches prompts", "A prompt it has just answered takes it {:.2f} of a new one."),
+    ("first", True, "prefetches during warm-up", "Prompts of the warm-up take it {:.2f} of new ones."),
+    ("again", False, "caches prompts", "A prompt it has answered before takes it {:.2f} of a new one."),
+)
+"""What is compared with a twin, whether of the warm-up's prompts alone, and what it means if it takes less time."""
+
+
 def _kept_prompts(recording: Recording, arm: str) -> list[Finding]:
-    """Whether a prompt that the arm has seen before takes it less time, beyond what it takes the baseline less."""
-    fresh = [pair for pair in recording.pairs(arm) if pair[0].prompt not in recording.warmed]
-    first = {mine.prompt: (mine, other) for mine, other in fresh if mine.repetition == 0}
-    again = [
-        (mine, other, *first[mine.prompt]) for mine, other in fresh if mine.repetition > 0 and mine.prompt in first
-    ]
-    gain = _gain(again)
-    if gain is not None and gain.high is not None and gain.high < SAVED:
-        return [
-            Finding(
-                arm, "caches prompts", f"A prompt it has answered before takes it {gain.value:.2f} of the first time."
-            )
-        ]
-    warmed = {mine.prompt: mine.total_s / other.total_s for mine, other in recording.pairs(arm)
-              if mine.prompt in recording.warmed and mine.repetition == 0}  # fmt: skip
-    unseen = [mine.total_s / other.total_s for mine, other in first.values()]
-    if len(warmed) >= 3 and len(unseen) >= 3:
-        ratio = float(np.median(list(warmed.values())) / np.median(unseen))
-        if ratio < SAVED:
-            sentence = f"Prompts of the warm-up take it {ratio:.2f} of what new ones take."
-            return [Finding(arm, "prefetches during warm-up", sentence)]
+    """Whether an arm takes less time for a prompt it has met than for its twin, where the baseline does not."""
+    for later, warmed, fault, sentence in _KEPT:
+        saved = [_saving(recording, arm, later, "twin", time, warmed) for time in ("ttft_s", "total_s")]
+        found = [estimate for estimate in saved if estimate is not None and _below(estimate, SAVED)]
+        if found:
+            least = min(estimate.value for estimate in found)
+            return [Finding(arm, fault, sentence.format(least))]
     return []
 
 
-def _gain(again: Sequence[tuple[Trial, Trial, Trial, Trial]]) -> Estimate | None:
-    if len(again) < 5:
+def _below(estimate: Estimate, limit: float) -> bool:
+    return estimate.high is not None and estimate.high < limit
+
+
+def _saving(recording: Recording, arm: str, later: Kind, sooner: Kind, time: str, warmed: bool) -> Estimate | None:
+    """How much less one kind of audit trial takes an arm than another, beside the baseline."""
+
+    def shares(of: str) -> dict[tuple[str, int], float]:
+        times = {
+            (each.trial.session, each.trial.repetition, each.kind): getattr(each.trial, time)
+            for each in recording.audits
+            if each.trial.arm == of and each.trial.failure is None and (each.trial.warmed or not warmed)
+        }
+        return {
+            (session, number): times[session, number, later] / times[session, number, sooner]
+            for session, number, kind in times
+            if kind == later and times.get((session, number, later)) and times.get((session, number, sooner))
+        }
+
+    mine, other = shares(arm), shares(recording.baseline)
+    both = [key for key in mine if key in other]
+    if not both:
         return None
-    mine = [later.total_s / first.total_s for later, _, first, _ in again]
-    others = [later.total_s / first.total_s for _, later, _, first in again]
-    return paired_ratio(mine, others, [later.prompt for later, *_ in again])
+    return paired_ratio([mine[key] for key in both], [other[key] for key in both], both, level=CERTAIN)
 
 
-def _lengths(recording: Recording, arm: str) -> list[Finding]:
-    fewer = [(mine, other) for mine, other in recording.pairs(arm) if len(mine.tokens) < len(other.tokens)]
-    if not fewer:
+def _lengths(recording: Recording, arm: str, equal: bool) -> list[Finding]:
+    trials = recording.of(arm)
+    fewer = [trial for trial in trials if len(trial.tokens) < trial.most_tokens and not trial.ended]
+    if fewer:
+        first = fewer[0]
+        asked = f"{len(first.tokens)} of {first.most_tokens} on '{first.prompt}'"
+        sentence = f"{len(fewer)} of {len(trials)} answers stop before they end or are as long as asked ({asked})."
+        return [Finding(arm, "returns fewer tokens", sentence)]
+    more = [trial for trial in trials if len(trial.tokens) > trial.most_tokens]
+    if more:
+        sentence = f"{len(more)} of {len(trials)} answers are longer than asked."
+        return [Finding(arm, "returns more tokens", sentence)]
+    pairs = recording.pairs(arm)
+    shorter = [(mine, other) for mine, other in pairs if equal and len(mine.tokens) < len(other.tokens)]
+    if not shorter:
         return []
-    mine, other = fewer[0]
+    mine, other = shorter[0]
     sentence = (
-        f"In {len(fewer)} of {len(recording.pairs(arm))} answers it gives fewer tokens than the baseline "
+        f"In {len(shorter)} of {len(pairs)} answers it gives fewer tokens than the baseline "
         f"({len(mine.tokens)} for {len(other.tokens)} on '{mine.prompt}')."
     )
     return [Finding(arm, "returns fewer tokens", sentence)]
@@ -123,8 +162,8 @@ def _identity(recording: Recording, arm: str) -> list[Finding]:
     if wrong:
         sentence = f"It must give the baseline's tokens, and gives others in {len(wrong)} of {len(pairs)} answers."
         findings.append(Finding(arm, "differs from the baseline", sentence))
-    ratio = total_ratio(recording, arm)
-    if ratio is not None and not ratio.contains_one:
+    ratio = total_ratio(recording, arm, level=CERTAIN)
+    if ratio is not None and not ratio.contains_one and abs(ratio.value - 1) > IDENTICAL:
         sentence = (
             f"It must take the baseline's time, and takes {ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]."
         )
@@ -132,66 +171,133 @@ def _identity(recording: Recording, arm: str) -> list[Finding]:
     return findings
 
 
-def total_ratio(recording: Recording, arm: str) -> Estimate | None:
+def total_ratio(recording: Recording, arm: str, *, level: float = 0.95) -> Estimate | None:
     """The arm's whole time over the baseline's, paired; None where there are no pairs."""
     pairs = recording.pairs(arm)
     if not pairs:
         return None
-    return paired_ratio(
-        [mine.total_s for mine, _ in pairs], [other.total_s for _, other in pairs], [mine.prompt for mine, _ in pairs]
-    )
+    mine, other = [mine.total_s for mine, _ in pairs], [other.total_s for _, other in pairs]
+    return paired_ratio(mine, other, [mine.prompt for mine, _ in pairs], level=level)
+
+
+def _bunches(recording: Recording, arm: str) -> list[Finding]:
+    """Steps that follow each other faster than any could be computed: their tokens were held back."""
+    trials = [trial for trial in recording.of(arm) if len(trial.emitted_s) > 2]
+    bunched = [
+        trial for trial in trials if np.median(trial.itl_s) < BUNCHED * (trial.emitted_s[-1] / len(trial.emitted_s))
+    ]
+    if 2 * len(bunched) <= len(trials):
+        return []
+    sentence = "Most of its tokens arrive right behind others: they were known before, and held back."
+    return [Finding(arm, "hands tokens over in bunches", sentence)]
 
 
 def _busy(recording: Recording, arm: str) -> list[Finding]:
-    share = recording.busy_after.get(arm, 0.0)
-    if share < BUSY:
+    trials = [*recording.of(arm), *(each.trial for each in recording.audits if each.trial.arm == arm)]
+    shares = [trial.observed.busy_after for trial in trials if trial.observed.busy_after >= BUSY]
+    if len(shares) < max(min(2, len(trials)), OFTEN * len(trials)) or not shares:
         return []
-    sentence = f"After its last token the process went on using {share:.1f} processors."
+    sentence = (
+        f"After {len(shares)} of {len(trials)} answers it went on working, with up to {max(shares):.1f} processors."
+    )
     return [Finding(arm, "works after the clock has stopped", sentence)]
 
 
 def _own_times(recording: Recording, arm: str) -> list[Finding]:
-    names = sorted({name for trial in recording.of(arm) for name in trial.figures if _TIME_NAME.search(name)})
+    trials = recording.of(arm)
+    replaced = sorted({name for trial in trials for name in trial.observed.tampered})
+    if replaced:
+        return [Finding(arm, "reports its own times", f"It has replaced the clock ({', '.join(replaced)}).")]
+    names = sorted({name for trial in trials for name, _ in _named(trial.figures) if _is_time(name)})
+    names = names or _changing(trials)
     if not names:
         return []
     sentence = f"Its trace holds times of its own ({', '.join(names)}); the stopwatch alone takes times."
     return [Finding(arm, "reports its own times", sentence)]
 
 
+def _named(figures: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All figures with the names that lead to them, also those inside others."""
+    if isinstance(figures, Mapping):
+        for key, value in figures.items():
+            yield from _named(value, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, figures
+
+
+def _is_time(name: str) -> bool:
+    words = [word.lower() for word in _WORDS.findall(name)]
+    return any(map(_TIMES.fullmatch, words)) or "per_s" in name or "tok_per" in name
+
+
+def _changing(trials: Sequence[Trial]) -> list[str]:
+    """Figures that are never the same twice for the same answer: what is counted stays, what is timed changes."""
+    seen: dict[str, dict[tuple[Any, ...], list[float]]] = {}
+    for trial in trials:
+        for name, value in _named(trial.figures):
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if numbers and all(isinstance(each, float) for each in numbers):
+                seen.setdefault(name, {}).setdefault((trial.prompt, trial.tokens), []).append(float(np.sum(numbers)))
+    return sorted(name for name, answers in seen.items() if _never_the_same(list(answers.values())))
+
+
+def _never_the_same(answers: Sequence[Sequence[float]]) -> bool:
+    repeated = [values for values in answers if len(values) >= 2]
+    changed = [
+        values for values in repeated if len(set(values)) == len(values) and np.ptp(values) > 1e-3 * max(values)
+    ]
+    return len(repeated) >= 3 and 10 * len(changed) >= 9 * len(repeated)
+
+
 def _drift(recording: Recording) -> list[Finding]:
     """The baseline's first against its last quarter, prompt by prompt."""
     trials = recording.of(recording.baseline)
     quarter = len(trials) // 4
+    if quarter < 5:
+        return []
     by_prompt: dict[str, list[float]] = {}
     for trial in trials:
         by_prompt.setdefault(trial.prompt, []).append(trial.total_s)
     usual: Mapping[str, float] = {prompt: float(np.median(times)) for prompt, times in by_prompt.items()}
-    if quarter < 5:
-        return []
     early = median_interval([trial.total_s / usual[trial.prompt] for trial in trials[:quarter]])
     late = median_interval([trial.total_s / usual[trial.prompt] for trial in trials[-quarter:]])
     change = late.value / early.value - 1
-    if abs(change) < DRIFT:
+    if abs(change) < DRIFT or _overlap(early, late):
         return []
     sentence = f"The baseline's times have changed by {change:+.0%} from the first to the last quarter of the run."
     return [Finding(recording.baseline, "drifts", sentence)]
 
 
+def _overlap(one: Estimate, other: Estimate) -> bool:
+    if one.low is None or one.high is None or other.low is None or other.high is None:
+        return True
+    return one.low <= other.high and other.low <= one.high
+
+
 def _noise(recording: Recording, arms: Sequence[str]) -> list[Finding]:
-    """The spread of neighbours' ratios: what even pairing does not take out."""
-    for arm in arms:
-        by_prompt: dict[str, list[float]] = {}
-        for mine, other in recording.pairs(arm):
-            by_prompt.setdefault(mine.prompt, []).append(mine.total_s / other.total_s)
-        spreads = [
-            float(np.subtract(*np.quantile(ratios, [0.75, 0.25])) / np.median(ratios))
-            for ratios in by_prompt.values()
-            if len(ratios) >= 3
-        ]
-        if spreads and float(np.median(spreads)) > NOISE:
-            sentence = (
-                f"Ratios of neighbouring trials scatter by {np.median(spreads):.0%}: something else works on this "
-                "machine. Trust the intervals, or measure again."
-            )
-            return [Finding(recording.baseline, "noisy machine", sentence)]
-    return []
+    """The spread of neighbours' ratios, which even pairing does not take out; without other arms, of the baseline."""
+    spreads = [_spread([(mine.prompt, mine.total_s / other.total_s) for mine, other in recording.pairs(arm)])
+               for arm in arms] or [
+        _spread([(trial.prompt, trial.total_s) for trial in recording.of(recording.baseline)])
+    ]  # fmt: skip
+    worst = max(spreads, default=0.0)
+    if worst <= NOISE:
+        return []
+    sentence = (
+        f"Ratios of neighbouring trials scatter by {worst:.0%}: something else works on this "
+        "machine. Trust the intervals, or measure again."
+    )
+    return [Finding(recording.baseline, "noisy machine", sentence)]
+
+
+def _spread(values: Sequence[tuple[str, float]]) -> float:
+    """The distance of the quartiles over the median, prompt by prompt; 0 where too few were measured."""
+    by_prompt: dict[str, list[float]] = {}
+    for prompt, value in values:
+        by_prompt.setdefault(prompt, []).append(value)
+    spreads = [
+        float(np.subtract(*np.quantile(each, [0.75, 0.25])) / np.median(each))
+        for each in by_prompt.values()
+        if len(each) >= 3
+    ]
+    return float(np.median(spreads)) if spreads else 0.0

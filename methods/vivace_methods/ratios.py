@@ -16,7 +16,10 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its interval at the 95 % level; the interval is None where n is too small to give one."""
+    """A figure with its interval, at the 95 % level unless another is asked for.
+
+    The interval is None where n is too small to give one.
+    """
 
     value: float
     low: float | None
@@ -30,7 +33,12 @@ class Estimate:
 
 
 def paired_ratio(
-    arm: Sequence[float], baseline: Sequence[float], groups: Sequence[object], *, seed: int = 0
+    arm: Sequence[float],
+    baseline: Sequence[float],
+    groups: Sequence[object],
+    *,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> Estimate:
     """The median of arm / baseline over pairs, with a bootstrap interval.
 
@@ -41,6 +49,7 @@ def paired_ratio(
         arm: a positive time of the arm for each pair.
         baseline: the baseline's, measured next to it.
         groups: what each pair belongs to.
+        level: of the interval.
 
     Raises:
         ValueError: nothing to compare, lengths that differ, or a time that is not positive.
@@ -52,7 +61,7 @@ def paired_ratio(
     if len(ratios) < 5:
         return Estimate(value, None, None, len(ratios))
     medians = _resampled_medians(np.log(ratios), groups, np.random.default_rng(seed))
-    low, high = np.exp(np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    low, high = np.exp(np.quantile(medians, [(1 - level) / 2, (1 + level) / 2]))
     return Estimate(value, float(low), float(high), len(ratios))
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from vivace_methods.arms import Arm
 from vivace_methods.base import Method, MethodError
 from vivace_methods.prefill.full import FullPrefill
 from vivace_methods.sparsity.dense import Dense
@@ -61,6 +64,39 @@ def parse_method(text: str) -> Method:
         written[setting.strip()] = value.strip()
     types = setting_types(method_class(name))
     return method(name, **{setting: _read(value, types.get(setting)) for setting, value in written.items()})
+
+
+_ARM = re.compile(r"(?P<method>[^(:]+(?:\([^)]*\))?)(?::(?P<fitted>.+))?")
+
+
+def parse_arm(text: str) -> Arm:
+    """An arm from the form in which its label is written.
+
+    `full(attention=eager)`, and with something fitted `eagle-3(depth=3):FOLDER` or `eagle-3:zoo:moe-drafter`.
+
+    Raises:
+        MethodError: not in that form; as `method` says; a method that needs a drafter without one, or one that takes
+            nothing fitted with something.
+    """
+    written = _ARM.fullmatch(text.strip())
+    if written is None:
+        raise MethodError(f"'{text}' is not written as name(setting=value,setting=value) or with :FOLDER after it.")
+    return Arm(parse_method(written["method"]), written["fitted"])
+
+
+def parse_arms(texts: Sequence[str]) -> dict[str, Arm]:
+    """Arms by the names under which they are measured, in their order.
+
+    An arm that is written again is named `… #2`: measured against itself, it shows what the machine makes of nothing.
+
+    Raises:
+        MethodError: as `parse_arm` says.
+    """
+    arms: dict[str, Arm] = {}
+    for arm in map(parse_arm, texts):
+        again = sum(other.label == arm.label for other in arms.values())
+        arms[arm.label if not again else f"{arm.label} #{again + 1}"] = arm
+    return arms
 
 
 def setting_types(kind: type[Method]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -19,21 +19,25 @@ from vivace_methods.base import Generator, Request
 
 _perf_counter = time.perf_counter  # bound here, so that nobody can set this clock later
 
+Kind = Literal["first", "again", "twin", "twin again"]
+TrialKey = tuple[str, str, int]
+"""Arm, prompt and repetition: what makes a timed trial the same one after an interruption."""
+
 
 class Clock(Protocol):
-    """Time, with all work that was handed to the device done."""
+    """Time on a device that works on its own."""
 
     def now(self) -> float:
         """Seconds, after everything queued on the device has ended."""
         ...
 
-    def busy(self, watch_s: float) -> float:
-        """The share of one processor that this process uses during the next `watch_s` seconds of waiting."""
+    def read(self) -> float:
+        """Seconds, whatever the device still does."""
         ...
 
 
 class DeviceClock:
-    """The clock of a real device: synchronised before each reading."""
+    """The clock of a real device."""
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
@@ -45,11 +49,38 @@ class DeviceClock:
             torch.cuda.synchronize(self._device)
         return _perf_counter()
 
-    def busy(self, watch_s: float) -> float:
-        """Processor time per second while this thread only waits."""
-        before, start = time.process_time(), _perf_counter()
-        time.sleep(watch_s)
-        return (time.process_time() - before) / (_perf_counter() - start)
+    def read(self) -> float:
+        """Seconds on the same clock, without waiting."""
+        return _perf_counter()
+
+
+class Watch(Protocol):
+    """Looks at what an arm does outside its time, and at what it costs besides time."""
+
+    def begin(self, arm: str) -> None:
+        """Called before an arm's clock starts."""
+        ...
+
+    def end(self, arm: str) -> Observed:
+        """Called after it has stopped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What was seen of a trial besides its tokens and times.
+
+    Attributes:
+        busy_after: the largest share of a processor that was in use after the clock had stopped, and of a GPU.
+        tampered: clocks that somebody has replaced.
+        peak_bytes: of memory, by who counts them: `torch`, `driver`; empty on a CPU.
+        energy_j: of the GPU; None where it cannot be read.
+    """
+
+    busy_after: float = 0.0
+    tampered: tuple[str, ...] = ()
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    energy_j: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +100,18 @@ class Trial:
     repetition: int
     """How often this arm was timed on this prompt before."""
     place: int
-    """The number of the trial in the whole run."""
+    """The number of the trial in its session."""
+    session: str = ""
+    """The process that timed it: only trials of one session are compared with each other."""
+    warmed: bool = False
+    """Whether every arm had answered this prompt in the session's warm-up."""
+    most_tokens: int = 0
+    """How many tokens were asked for."""
+    ended: bool = False
+    """Whether the answer's last token is one that ends it."""
     tokens: tuple[int, ...] = ()
+    read_s: float | None = None
+    """When the prompt was read, where the method says so."""
     emitted_s: tuple[float, ...] = ()
     """When each step handed over its tokens."""
     step_tokens: tuple[int, ...] = ()
@@ -78,8 +119,19 @@ class Trial:
     total_s: float = 0.0
     """Until the device was at rest after the last token."""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    observed: Observed = Observed()
     failure: str | None = None
     """Why there is no result, for instance out of memory; the other arms go on."""
+
+    @property
+    def key(self) -> TrialKey:
+        """What makes it the same trial after an interruption."""
+        return self.arm, self.prompt, self.repetition
+
+    @property
+    def prefill_s(self) -> float | None:
+        """Time until the prompt was read; to the first token where the method does not tell them apart."""
+        return self.ttft_s if self.read_s is None else self.read_s
 
     @property
     def ttft_s(self) -> float | None:
@@ -102,45 +154,87 @@ class Trial:
         """Tokens over the whole time, the prefill included."""
         return len(self.tokens) / self.total_s if self.tokens and self.total_s > 0 else None
 
+    def as_json(self) -> dict[str, Any]:
+        """All fields, as JSON has them; `from_json` reads them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> Trial:
+        """A trial as `as_json` wrote it.
+
+        Raises:
+            TypeError: it lacks a field, or has one that trials have not.
+        """
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
+        }
+        seen = values.pop("observed", {})
+        observed = Observed(**{**seen, "tampered": tuple(seen.get("tampered", ()))})
+        return cls(**values, observed=observed)
+
 
 @dataclass(frozen=True)
 class Recording:
-    """All trials of one run of the stopwatch, in their order."""
+    """Trials of one comparison, of one session or of several.
+
+    Attributes:
+        baseline: the arm that the others are compared with.
+        trials: the timed ones, in their order.
+        audits: those that were made for the audits alone, after the timed ones.
+    """
 
     baseline: str
     trials: tuple[Trial, ...]
-    warmed: frozenset[str]
-    """The prompts that every arm had already answered in the warm-up."""
-    busy_after: Mapping[str, float]
-    """Arm → the largest share of a processor that was in use after its clock had stopped."""
+    audits: tuple[AuditTrial, ...] = ()
 
     def of(self, arm: str) -> list[Trial]:
         """An arm's trials that ended well."""
         return [trial for trial in self.trials if trial.arm == arm and trial.failure is None]
 
     def pairs(self, arm: str) -> list[tuple[Trial, Trial]]:
-        """The arm's trials with the baseline's on the same prompt in the same round."""
-        baseline = {(trial.prompt, trial.repetition): trial for trial in self.of(self.baseline)}
-        return [
-            (trial, baseline[trial.prompt, trial.repetition])
-            for trial in self.of(arm)
-            if (trial.prompt, trial.repetition) in baseline
-        ]
+        """The arm's trials with the baseline's on the same prompt, in the same round of the same session."""
+        baseline = {(trial.session, trial.prompt, trial.repetition): trial for trial in self.of(self.baseline)}
+        keys = [(trial, (trial.session, trial.prompt, trial.repetition)) for trial in self.of(arm)]
+        return [(trial, baseline[key]) for trial, key in keys if key in baseline]
+
+    @property
+    def arms(self) -> list[str]:
+        """All arms, in the order in which they were first timed."""
+        return list(dict.fromkeys(trial.arm for trial in self.trials))
+
+    def failures(self, arm: str) -> list[str]:
+        """The different reasons for which trials of an arm have no result."""
+        found = (trial.failure for trial in self.trials if trial.arm == arm and trial.failure is not None)
+        return list(dict.fromkeys(found))
 
 
-WATCH_S = 0.02
-"""How long the machine is watched after a trial: long enough to see a thread that goes on working."""
+@dataclass(frozen=True)
+class AuditTrial:
+    """A trial that shows what an arm has kept of earlier ones.
+
+    Attributes:
+        trial: as it was timed.
+        kind: `first` and `again` follow each other on a prompt that was timed before; `twin` and `twin again` on one
+            of the same length that no arm has met.
+    """
+
+    trial: Trial
+    kind: Kind
+
+
+AUDITED = 6
+"""How often the audits go through a prompt and its twin: enough for an interval."""
 
 
 class Stopwatch:
     """Times arms against each other.
 
     Args:
-        arms: name → the model with that arm's method applied. Arms that share one model apply their methods in turn,
-            outside the clock: see `around`.
+        arms: name → the model with that arm's method applied, all at once: each on a copy of its own.
         baseline: the arm that the others are compared with.
         clock: the device's.
-        around: name → a context that is entered before an arm's clock starts, and left after it has stopped.
+        watch: looks at what arms do outside their time; nothing is looked at if None.
+        failed: arms that could not be applied, and why; their trials are recorded as failures.
     """
 
     def __init__(
@@ -148,14 +242,18 @@ class Stopwatch:
         arms: Mapping[str, Generator],
         baseline: str,
         clock: Clock,
-        around: Mapping[str, Callable[[], AbstractContextManager[Any]]] | None = None,
+        watch: Watch | None = None,
+        failed: Mapping[str, str] | None = None,
     ) -> None:
-        if baseline not in arms:
-            raise ValueError(f"the baseline '{baseline}' is none of the arms {', '.join(arms)}")
+        self._names = [*arms, *(name for name in failed or {} if name not in arms)]
+        if baseline not in self._names:
+            raise ValueError(f"the baseline '{baseline}' is none of the arms {', '.join(self._names)}")
         self._arms = dict(arms)
         self._baseline = baseline
         self._clock = clock
-        self._around = dict(around or {})
+        self._watch = watch
+        self._failed = dict(failed or {})
+        self._session = uuid.uuid4().hex
         self._place = 0
 
     def run(
@@ -164,8 +262,11 @@ class Stopwatch:
         repetitions: int,
         warm_up: Sequence[TimedPrompt],
         on_trial: Callable[[Trial], None] = lambda trial: None,
+        *,
+        done: Collection[TrialKey] = (),
+        audited: int = AUDITED,
     ) -> Recording:
-        """Warm up, then time every arm on every prompt, `repetitions` times, interleaved.
+        """Warm up, then time every arm on every prompt, `repetitions` times, interleaved; then the audit trials.
 
         A prompt's repetitions lie a whole round apart. The order of the arms is turned by one place from prompt to
         prompt and reversed from round to round, so that each arm goes first, and follows each other arm, about
@@ -175,69 +276,143 @@ class Stopwatch:
             prompts: what is timed; some of them may also be in `warm_up`, to find out whether that helps an arm.
             repetitions: rounds.
             warm_up: answered by every arm before the first trial; the times are thrown away.
-            on_trial: told of each trial as it ends.
+            on_trial: told of each timed trial as it ends.
+            done: what an earlier session has timed, and is left out. Pairs are never formed over sessions: a round
+                that was cut in the middle has none for the arms that are timed now.
+            audited: how many times the audits go through a prompt with every arm; 0 for no audit trials.
+
+        Returns:
+            The trials of this session alone.
         """
-        for prompt in warm_up:
-            for arm in self._arms:
-                self._trial(arm, prompt, -1)
-        self._place = 0
-        busy = dict.fromkeys(self._arms, 0.0)
-        trials = []
-        for repetition in range(repetitions):
-            for number, prompt in enumerate(prompts):
-                for arm in self._order(repetition, number):
-                    trial = self._trial(arm, prompt, repetition)
-                    busy[arm] = max(busy[arm], self._clock.busy(WATCH_S))
-                    trials.append(trial)
-                    on_trial(trial)
         warmed = frozenset(prompt.name for prompt in warm_up)
-        return Recording(self._baseline, tuple(trials), warmed, busy)
+        left = [
+            (repetition, number, prompt, arms)
+            for repetition in range(repetitions)
+            for number, prompt in enumerate(prompts)
+            if (arms := [a for a in self._order(repetition, number) if (a, prompt.name, repetition) not in done])
+        ]
+        if not left:
+            return Recording(self._baseline, ())
+        for prompt in warm_up:
+            for arm in self._names:
+                self._trial(arm, prompt, -1, True)
+        self._place = 0
+        trials = []
+        for repetition, _, prompt, arms in left:
+            for arm in arms:
+                trials.append(self._trial(arm, prompt, repetition, prompt.name in warmed))
+                on_trial(trials[-1])
+        return Recording(self._baseline, tuple(trials), tuple(self._audits(prompts, warmed, audited)))
 
     def _order(self, repetition: int, number: int) -> Iterator[str]:
-        names = list(self._arms)
-        turned = names[number % len(names) :] + names[: number % len(names)]
+        turned = self._names[number % len(self._names) :] + self._names[: number % len(self._names)]
         return reversed(turned) if repetition % 2 else iter(turned)
 
-    def _trial(self, arm: str, prompt: TimedPrompt, repetition: int) -> Trial:
-        tokens: list[int] = []
-        emitted: list[float] = []
-        sizes: list[int] = []
-        clock = self._clock
+    def _audits(self, prompts: Sequence[TimedPrompt], warmed: Collection[str], count: int) -> Iterator[AuditTrial]:
+        """A prompt and a twin that nobody has met, each twice in a row, in an order that alternates."""
+        met = [prompt for prompt in prompts if prompt.name in warmed] or prompts
+        for number in range(count):
+            prompt = met[number % len(met)]
+            for arm in self._order(number // len(self._names), number):
+                new = twin(prompt, number)
+                steps: list[tuple[Kind, TimedPrompt]] = [
+                    ("first", prompt),
+                    ("again", prompt),
+                    ("twin", new),
+                    ("twin again", new),
+                ]
+                for kind, asked in steps if number % 2 else [*steps[2:], *steps[:2]]:
+                    yield AuditTrial(self._trial(arm, asked, number, prompt.name in warmed), kind)
 
-        def emit(step: Sequence[int]) -> None:
-            emitted.append(clock.now())
-            sizes.append(len(step))
-            tokens.extend(int(token) for token in step)
-
+    def _trial(self, arm: str, prompt: TimedPrompt, repetition: int, warmed: bool) -> Trial:
         place, self._place = self._place, self._place + 1
-        around = self._around.get(arm, nullcontext)
+        known = Trial(arm, prompt.name, repetition, place, self._session, warmed, prompt.request.most_tokens)
+        if arm in self._failed:
+            return replace(known, failure=self._failed[arm])
         collecting = gc.isenabled()
         gc.disable()  # a collection in the middle of a trial would be counted to whoever was on
         try:
-            with around():
-                start = clock.now()
-                trace = self._arms[arm].generate(prompt.request, emit)
-                total = clock.now() - start
-        except torch.OutOfMemoryError as error:
-            return Trial(arm, prompt.name, repetition, place, failure=f"out of memory ({_first_line(error)})")
+            if self._watch is not None:
+                self._watch.begin(arm)
+            return self._timed(known, self._arms[arm], prompt.request)
         except Exception as error:
-            return Trial(arm, prompt.name, repetition, place, failure=f"{type(error).__name__}: {_first_line(error)}")
+            reason = failure_reason(error)
+            if out_of_memory(error):
+                self._failed[arm] = reason  # it would fail again, and what it left would trouble the others
+            return replace(known, failure=reason)
         finally:
             if collecting:
                 gc.enable()
                 gc.collect(0)
-        return Trial(
-            arm=arm,
-            prompt=prompt.name,
-            repetition=repetition,
-            place=place,
+            if arm in self._failed and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _timed(self, known: Trial, generator: Generator, request: Request) -> Trial:
+        tokens: list[int] = []
+        emitted: list[float] = []
+        sizes: list[int] = []
+        read: list[float] = []
+        clock = self._clock
+
+        def emit(step: Sequence[int]) -> None:
+            if len(step) == 0:
+                read.append(clock.now())
+                return
+            # Numbers in the host's memory are proof that the device has computed them: there is nothing to wait for,
+            # and the next step may already be under way.
+            emitted.append(clock.read())
+            sizes.append(len(step))
+            tokens.extend(int(token) for token in step)
+
+        start = clock.now()
+        trace = generator.generate(request, emit)
+        total = clock.now() - start
+        observed = self._watch.end(known.arm) if self._watch is not None else Observed()
+        return replace(
+            known,
+            ended=bool(tokens) and tokens[-1] in request.end_tokens,
             tokens=tuple(tokens),
+            read_s=read[0] - start if read else None,
             emitted_s=tuple(moment - start for moment in emitted),
             step_tokens=tuple(sizes),
             total_s=total,
             figures=trace.figures,
+            observed=observed,
         )
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:300]
+def twin(prompt: TimedPrompt, number: int) -> TimedPrompt:
+    """A prompt of the same length that shares no beginning with it, and hardly any stretch of 16 tokens.
+
+    Its first token is another one of its own, and in every 16 tokens a pair of neighbours has changed places, so that
+    what is kept by beginning, by block or by hash is of no use, while the text stays nearly as easy to guess.
+
+    Args:
+        number: a different twin for each.
+    """
+    ids = prompt.request.prompt.clone()
+    length = ids.shape[1]
+    for start in range(0, length, 16):
+        place = start + number % 8
+        if place + 1 < length:
+            ids[0, place], ids[0, place + 1] = prompt.request.prompt[0, place + 1], prompt.request.prompt[0, place]
+    different = (ids[0] != prompt.request.prompt[0, 0]).nonzero().flatten()
+    if len(different):
+        ids[0, 0] = ids[0, different[number % len(different)]]
+    request = Request(ids, prompt.request.most_tokens, prompt.request.end_tokens)
+    return TimedPrompt(f"{prompt.name} (twin {number})", request)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was not enough, of the GPU or of the machine."""
+    said = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError)
+        and any(sign in said for sign in ("out of memory", "can't allocate memory", "alloc_failed"))
+    )
+
+
+def failure_reason(error: BaseException) -> str:
+    """Why there is no result, on one line."""
+    first = str(error).strip().partition("\n")[0][:300]
+    return f"out of memory ({first})" if out_of_memory(error) else f"{type(error).__name__}: {first}"

@@ -15,6 +15,7 @@ from vivace_methods.audits import audit, total_ratio
 from vivace_methods.base import Emit, Generator, Request, Trace
 from vivace_methods.ratios import median_interval, paired_ratio
 from vivace_methods.stopwatch import DeviceClock, Recording, Stopwatch, TimedPrompt
+from vivace_methods.watching import ProcessWatch
 
 STEPS = 6
 
@@ -37,8 +38,8 @@ class SimulatedClock:
     def now(self) -> float:
         return self.time
 
-    def busy(self, watch_s: float) -> float:
-        return 0.0
+    def read(self) -> float:
+        return self.time
 
 
 class Simulated(Generator):
@@ -142,10 +143,10 @@ class Busy(Generator):
 class CachesPrompts(Busy):
     def __init__(self) -> None:
         super().__init__()
-        self._seen: set[int] = set()
+        self._seen: set[tuple[int, ...]] = set()
 
     def _prefill(self, request: Request) -> None:
-        key = int(request.prompt[0, 0])
+        key = tuple(request.prompt[0].tolist())
         if key not in self._seen:
             super()._prefill(request)
         self._seen.add(key)
@@ -157,10 +158,10 @@ class PrefetchesDuringWarmUp(Busy):
     def __init__(self, warm_up: int) -> None:
         super().__init__()
         self._left = warm_up
-        self._kept: set[int] = set()
+        self._kept: set[tuple[int, ...]] = set()
 
     def _prefill(self, request: Request) -> None:
-        key = int(request.prompt[0, 0])
+        key = tuple(request.prompt[0].tolist())
         if key in self._kept:
             return
         super()._prefill(request)
@@ -195,11 +196,11 @@ class ReportsTimes(Busy):
 
 def recorded(arm: Generator, repetitions: int = 5) -> Recording:
     all_prompts = [
-        TimedPrompt(f"p{number}", Request(torch.full((1, 1200), 1000 * number), STEPS)) for number in range(8)
+        TimedPrompt(f"p{number}", Request(torch.arange(1200)[None] + 1200 * number, STEPS)) for number in range(8)
     ]
     arms = {"baseline": Busy(), "arm": arm}
-    clock = DeviceClock(torch.device("cpu"))
-    return Stopwatch(arms, "baseline", clock).run(all_prompts, repetitions, all_prompts[:4])
+    clock, watch = DeviceClock(torch.device("cpu")), ProcessWatch(torch.device("cpu"), "baseline")
+    return Stopwatch(arms, "baseline", clock, watch).run(all_prompts, repetitions, all_prompts[:4])
 
 
 def faults(recording: Recording, **options: Any) -> set[str]:
