@@ -271,6 +271,34 @@ def test_a_pause_that_a_server_asks_for_is_kept_by_every_call() -> None:
     assert min(provider.started[1:]) >= 20
 
 
+def test_a_short_pause_that_a_server_names_does_not_grow() -> None:
+    """Blocked for a minute, asking for a second each time: ten calls are through soon after, none is given up."""
+    provider = Provider(at_a_time=100, seconds=0.1, retry_after_s=1.0, answers=lambda now: now >= 60)
+
+    async def work() -> tuple[list[bool], float]:
+        pace = Pace()
+        through = await asyncio.gather(*(persist(pace, provider) for _ in range(10)))
+        return through, asyncio.get_running_loop().time()
+
+    through, ended = run_in_virtual_time(work())
+    assert all(through) and ended < 65
+
+
+@pytest.mark.parametrize("retry_after_s", [1.0, 20.0])
+def test_whoever_watches_is_told_of_a_rate_limit_now_and_then(retry_after_s: float) -> None:
+    provider = Provider(at_a_time=100, retry_after_s=retry_after_s, answers=lambda now: now >= 80)
+    told: list[str] = []
+
+    async def work() -> None:
+        pace = Pace()
+        with waits_end_by(lambda: None, told.append):
+            await asyncio.gather(*(persist(pace, provider) for _ in range(10)))
+
+    run_in_virtual_time(work())
+    assert 1 <= len(told) <= 2
+    assert all("rate limit" in sentence and "turned away" in sentence for sentence in told)
+
+
 def test_a_call_that_was_turned_away_goes_before_those_that_came_later() -> None:
     order: list[int] = []
 

@@ -223,7 +223,7 @@ async def execute(
             return True
         # Killed between here and the score, the run would otherwise show figures of before.
         await bench.write(lambda session: run.reopen(session, registered))
-        with waits_end_by(bench.check_stop):  # a pause that a provider asks for holds up no stop
+        with waits_end_by(bench.check_stop, bench.say):  # a pause that a provider asks for holds up no stop
             await run.begin(plan, bench)
             for batch in (plan[:1], plan[1:]):
                 await finish_all(one(item) for item in batch)

@@ -22,12 +22,13 @@ from vivace.models.calls import CallRecord
 PATIENCE_S = 600.0
 """So long a client goes on although every call is turned away; from then on that counts as a failure."""
 PATIENT_TRIES = 25
-"""So often one call may be turned away, while others perhaps succeed, before that counts as a failure."""
+"""So often one call may be turned away, and for as long as the longest pause, while others perhaps succeed, before
+that counts as a failure."""
 LONGEST_PAUSE_S = 90.0
 """The longest pause that a server can ask for: a quota per minute is renewed within it, a quota per day is not."""
 FIRST_PAUSE_S = 0.25
 LONGEST_OWN_PAUSE_S = 30.0
-"""The longest pause that is made where the server asks for none."""
+"""The longest pause that is made where the server names none; where it does, its own is kept."""
 WINDOW_S = 61.0
 """A minute, and a second for calls that arrive less evenly than they were sent."""
 POLL_S = 0.5
@@ -42,17 +43,29 @@ CHARACTERS_OF_AUDIO_PER_TOKEN = 1300
 OVERLOADED = 529
 """The status of an overloaded server with Anthropic and some proxies."""
 
+WORTH_TELLING_S = 5.0
+"""A pause from which on whoever watches a run is told of it."""
+TOLD_EVERY_S = 60.0
+"""So rarely at most."""
+
 _check: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
+_tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=None)
 
 
 @contextmanager
-def waits_end_by(check: Callable[[], None]) -> Iterator[None]:
-    """While a call inside waits for its turn, `check` is called now and then; what it raises ends the wait."""
-    token = _check.set(check)
+def waits_end_by(check: Callable[[], None], tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """While a call inside waits for its turn, `check` is called now and then; what it raises ends the wait.
+
+    Args:
+        check: called while a call waits.
+        tell: told in a sentence, now and then, that calls wait for a rate limit.
+    """
+    tokens = _check.set(check), _tell.set(tell)
     try:
         yield
     finally:
-        _check.reset(token)
+        _check.reset(tokens[0])
+        _tell.reset(tokens[1])
 
 
 def request_size(messages: list[dict[str, Any]]) -> float:
@@ -105,6 +118,8 @@ class Pace:
         self._shrinks = 0
         self._strikes = 0
         self._turned_away_since: float | None = None
+        self._refused = 0
+        self._told_at = -math.inf
 
     @property
     def limit(self) -> float:
@@ -136,6 +151,7 @@ class Pace:
                     await place[1].wait()
                     place[1].clear()
                 else:
+                    self._tell_of(wait_s)
                     await asyncio.sleep(min(wait_s, POLL_S))
             self._in_flight += 1
             spent = (self._requests.spend(_now(), 1), self._tokens.spend(_now(), self._expected(size)))
@@ -155,6 +171,17 @@ class Pace:
             self._requests.wait_s(now, 1),
             self._tokens.wait_s(now, self._expected(size)),
         )
+
+    def _tell_of(self, wait_s: float) -> None:
+        """Tell whoever watches that calls wait for a rate limit, where the wait is long or was turned away often."""
+        tell, now = _tell.get(), _now()
+        if tell is None or now - self._told_at < TOLD_EVERY_S:
+            return
+        if wait_s < WORTH_TELLING_S and self._refused < PATIENT_TRIES:
+            return
+        self._told_at = now
+        refused = f"; {self._refused} calls were turned away and are tried again" if self._refused else ""
+        tell(f"calls wait {wait_s:.0f} s for a rate limit{refused}")
 
     def _expected(self, size: float) -> float:
         """The tokens that a call of this size will take; all there are, as long as no call has told."""
@@ -189,17 +216,21 @@ class Pace:
 
     def _slow_down(self, turn: Turn) -> None:
         now = _now()
+        self._refused += 1
         if self._turned_away_since is None:
             self._turned_away_since = now
-        if turn.retry_after_s is not None and turn.retry_after_s <= LONGEST_PAUSE_S:
-            self._pause(now, turn.retry_after_s)
+        asked_s = turn.retry_after_s if turn.retry_after_s is not None else 0.0
+        is_told_when = FIRST_PAUSE_S <= asked_s <= LONGEST_PAUSE_S
+        if is_told_when:
+            self._pause(now, asked_s)
         if turn.shrinks != self._shrinks:
             return  # it started before the last time, which has answered it
         were_under_way = min(self._limit, self._in_flight)
         self._limit, self._turned_away_at = max(1.0, were_under_way / 2), were_under_way
         self._shrinks += 1
         # The first time, waiting for half of the calls to end is pause enough, if there is more than one.
-        if pauses := self._strikes + (were_under_way < 2):
+        pauses = self._strikes + (were_under_way < 2)
+        if pauses and not is_told_when:  # a server that names a moment knows better
             self._pause(now, min(LONGEST_OWN_PAUSE_S, FIRST_PAUSE_S * 2.0 ** (pauses - 1)))
         self._strikes += 1
 
@@ -219,6 +250,7 @@ class Caller:
         self._pace = pace
         self._number = number
         self._turned_away = 0
+        self._turned_away_since = math.inf
 
     @asynccontextmanager
     async def turn(self, size: float) -> AsyncIterator[Turn]:
@@ -228,7 +260,9 @@ class Caller:
             yield turn
         finally:
             self._pace.leave(turn)
-            self._turned_away += turn.turned_away
+            if turn.turned_away:
+                self._turned_away += 1
+                self._turned_away_since = min(self._turned_away_since, _now())
 
     def is_free(self, turn: Turn) -> bool:
         """Whether this try, now over, was only turned away and does not count: the next turn comes when it may.
@@ -239,7 +273,7 @@ class Caller:
         return (
             turn.turned_away
             and (turn.retry_after_s or 0.0) <= LONGEST_PAUSE_S
-            and self._turned_away <= PATIENT_TRIES
+            and (self._turned_away <= PATIENT_TRIES or _now() - self._turned_away_since < LONGEST_PAUSE_S)
             and self._pace.is_patient()
         )
 
