@@ -279,6 +279,12 @@ def test_text_is_what_a_text_run_gets() -> None:
     }
 
 
+def test_bytes_that_are_no_sound_are_no_spoken_answer() -> None:
+    with realtime_server(Answer("Hello.", audio=b"\x01\x02\x03\x04\x05\x06\x07")) as server:
+        reply, _ = ask(server.base, retries=0)
+    assert (reply.text, reply.audio, reply.unscored) == (None, None, Unscored.NO_AUDIO)
+
+
 def test_an_answer_in_text_is_tried_again_then_counted() -> None:
     def once_in_text(_: Conversation) -> Answer:
         return Answer("Only text.", audio=None if len(server.conversations) == 1 else PCM)

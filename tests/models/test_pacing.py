@@ -23,6 +23,7 @@ from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import start_vivace
 from support.virtual_time import run_in_virtual_time
+from vivace.errors import UnreachableError
 from vivace.models import pacing
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.calls import CallRecord, recorded_calls
@@ -487,13 +488,23 @@ def test_a_failure_that_is_none_of_pace_is_tried_as_often_as_was_asked_for() -> 
     assert len(server.calls) == 2
 
 
-@pytest.mark.parametrize("words", ["insufficient_quota", "Request too large for gpt-audio on tokens per min (TPM)"])
-def test_a_limit_that_no_waiting_mends_is_not_waited_out(words: str) -> None:
-    body = json.dumps({"error": {"message": words, "code": "insufficient_quota", "type": "x"}}).encode()
+def test_a_limit_that_no_waiting_mends_is_not_waited_out() -> None:
+    body = json.dumps({"error": {"message": "Request too large for gpt-audio on tokens per min (TPM)"}}).encode()
     with chat_server(Answer(status=429, raw=body)) as server:
         [reply], _ = replies_of(server, 1, retries=1)
     assert reply.unscored is Unscored.RATE_LIMITED
     assert len(server.calls) == 2
+
+
+@pytest.mark.parametrize("status", [429, 402])
+def test_an_account_without_credit_stops_the_run_at_once(status: int) -> None:
+    body = json.dumps({"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}).encode()
+    with (
+        chat_server(Answer(status=status, raw=body)) as server,
+        pytest.raises(UnreachableError, match=r"no credit left .*; top it up"),
+    ):
+        replies_of(server, 1, retries=3)
+    assert len(server.calls) == 1
 
 
 def test_judges_keep_to_a_pace_of_their_own() -> None:

@@ -144,6 +144,16 @@ def test_an_answer_in_text_is_tried_again_then_counted(streams: bool) -> None:
     assert [call.error for call in calls] == [Unscored.NO_AUDIO, None]
 
 
+@pytest.mark.parametrize("junk", [b"\x01\x02\x03\x04\x05\x06\x07", b"RIFF\x00\x00\x00\x00WAVEjunk"])
+def test_bytes_that_are_no_sound_are_no_spoken_answer(junk: bytes) -> None:
+    choice = {"message": {"content": None, "audio": {"transcript": "Hello.", "data": encoded(junk)}}}
+    body = json.dumps({"id": "c", "choices": [{"index": 0, "finish_reason": "stop", **choice}]}).encode()
+    with chat_server(Answer(raw=body), streams=False) as server:
+        reply, _ = reply_of(server, retries=0)
+    assert (reply.text, reply.audio, reply.unscored) == (None, None, Unscored.NO_AUDIO)
+    assert reply.detail and "no sound" in reply.detail
+
+
 def test_sound_that_is_cut_or_garbled_is_no_reply() -> None:
     garbled = stream({"audio": {"transcript": "Hello.", "data": "not base64!"}})
     cut = Answer(raw=(SPOKEN.raw or b"")[:600], headers=SPOKEN.headers, announces_length=False)

@@ -121,12 +121,11 @@ def test_tokens_that_the_server_counts_are_recorded_and_priced(uploads: Uploads)
         ([said(""), said(" ")], Unscored.EMPTY),
         ([failed(500), failed(503)], Unscored.SERVER_ERROR),
         ([failed(400, code="audio_too_short")], Unscored.BAD_REQUEST),
-        ([failed(429, code="insufficient_quota", type="insufficient_quota")] * 2, Unscored.RATE_LIMITED),
         ([Response("<html>", content_type="text/html")] * 2, Unscored.UNREADABLE),
         ([Response('{"words": []}')] * 2, Unscored.UNREADABLE),
         ([Response('{"error": {"message": "boom"}}')] * 2, Unscored.SERVER_ERROR),
     ],
-    ids=["silence", "out of order", "refused", "no credit", "HTML", "no text", "an error with status 200"],
+    ids=["silence", "out of order", "refused", "HTML", "no text", "an error with status 200"],
 )
 def test_a_failure_is_a_transcription_without_text_never_an_empty_one(
     answers: list[Response], reason: Unscored, uploads: Uploads

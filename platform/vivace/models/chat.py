@@ -32,7 +32,7 @@ from vivace.models.pacing import Pace, request_size, total_tokens
 from vivace.models.prices import TokenPrice, TokenUsage
 from vivace.models.provider_rules import refused_audio
 from vivace.models.providers import PROVIDERS, split_model
-from vivace.models.spoken import as_wav
+from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.parsing import storable
@@ -58,7 +58,9 @@ CONNECT_TRIES = 6
 """Tries to connect to a server that has answered before, in 13 seconds; then the run stops, to be resumed."""
 CONTENT_FILTER_CODES = frozenset({"content_policy_violation", "content_filter"})
 """Error codes by which OpenAI and Azure say that their filter stopped a request."""
-LASTING_LIMITS = ("insufficient_quota", "Request too large")
+NO_CREDIT = "insufficient_quota"
+"""The word by which OpenAI says with a 429 that an account has no credit; others use status 402 (RFC 9110)."""
+LASTING_LIMITS = (NO_CREDIT, "Request too large")
 """Words by which OpenAI says with a 429 that waiting is in vain: no credit, or more tokens than a minute allows."""
 PREFLIGHT_TIMEOUT_S = 5.0
 RESERVED_ARGUMENTS = frozenset(
@@ -258,7 +260,7 @@ class ChatClient:
 
         Raises:
             UsageError: a refused key or an unknown model: every other call would fail too.
-            UnreachableError: nothing answers at the address.
+            UnreachableError: nothing answers at the address, or the account has no credit.
         """
         answers = current_answers()
         if answers is None:
@@ -362,6 +364,8 @@ class ChatClient:
             unscored, detail = Unscored.TOO_LONG, f"the answer is longer than {TEXT_LIMIT:,} characters"
         elif self._speaks and not received.audio and text.strip():
             unscored, detail = Unscored.NO_AUDIO, "the model answered in text although audio was asked for"
+        elif self._speaks and received.audio and not is_sound(as_wav(bytes(received.audio))):
+            unscored, detail = Unscored.NO_AUDIO, f"the spoken answer is no sound ({len(received.audio)} bytes)"
         elif not text.strip() and not (self._is_transcribed and received.audio):
             unscored, detail = Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})"
         return ChatAnswer(
@@ -418,6 +422,8 @@ class ChatClient:
                 f"The server of the {self.role} '{self.model}' does not know that model ({detail}); "
                 "check the name and the address."
             )
+        if status == 402 or (status == 429 and (NO_CREDIT in reported.codes or NO_CREDIT in detail)):
+            raise no_credit(self.role, self.model, detail)
         if status == 429:
             return Unscored.RATE_LIMITED, detail
         if status is not None and 400 <= status < 500 and status != 408:
@@ -448,6 +454,14 @@ class ChatClient:
         # Also at an address of one's own: a gateway passes its provider's bill on. A model that is served there
         # under a name of its own is not on the list, and costs nothing.
         return self.options.price.of(usage) if self.options.price else self._completions.cost_of(usage)
+
+
+def no_credit(role: str, model: str, detail: str) -> UnreachableError:
+    """The error of an account that has nothing left to spend: every other call would fail too."""
+    return UnreachableError(
+        f"The account that pays for the {role} '{model}' has no credit left ({detail}); "
+        "top it up, then run the same command again."
+    )
 
 
 def _litellm() -> Any:

@@ -37,10 +37,12 @@ from vivace.models.chat import (
     CONNECT_TRIES,
     CONTENT_FILTER_CODES,
     FIRST_WAIT_S,
+    NO_CREDIT,
     PREFLIGHT_TIMEOUT_S,
     RETRIED,
     ChatOptions,
     asked_pause,
+    no_credit,
     pause_before_retry,
     redacted,
 )
@@ -48,6 +50,7 @@ from vivace.models.completions import NO_KEY, TEXT_LIMIT, usage_of
 from vivace.models.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, Pace, total_tokens
 from vivace.models.prices import TokenUsage, cost_of
 from vivace.models.providers import OPENAI_ADDRESS
+from vivace.models.spoken import is_sound
 from vivace.models.transport import STREAM_LIMIT, parse_retry_after
 from vivace_rubrics.criteria import Unscored
 
@@ -72,7 +75,7 @@ SPOKEN_ARGUMENTS = ("voice", "speed")
 
 KEY_CODES = frozenset({"authentication_error", "invalid_api_key", "permission_error"})
 MODEL_CODES = frozenset({"invalid_model", "model_not_found"})
-LIMIT_CODES = re.compile("rate_limit|insufficient_quota")
+LIMIT_CODES = re.compile("rate_limit")
 
 _CONNECTION: Any = {
     "max_size": STREAM_LIMIT,
@@ -258,6 +261,8 @@ class OpenAIRealtimeSystem:
             return _failed(Unscored.CONTENT_FILTER, "the provider's filter stopped the answer")
         if self._output == "audio" and not received.audio and received.text.strip():
             return _failed(Unscored.NO_AUDIO, "the model answered in text although audio was asked for")
+        if received.audio and not is_sound(_wav(received.audio)):
+            return _failed(Unscored.NO_AUDIO, f"the spoken answer is no sound ({len(received.audio)} bytes)")
         if not received.text.strip() and not (self._is_transcribed and received.audio):
             return _failed(Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})")
         return None
@@ -311,6 +316,8 @@ class OpenAIRealtimeSystem:
             )
         if words & CONTENT_FILTER_CODES:
             return _failed(Unscored.CONTENT_FILTER, detail)
+        if NO_CREDIT in words:
+            raise no_credit("model", self._model, detail)
         if any(LIMIT_CODES.search(word) for word in words):
             return _failed(Unscored.RATE_LIMITED, detail, _asked_wait(error.message))
         if error.kind == "invalid_request_error":
@@ -545,14 +552,15 @@ async def _converse(connection: AsyncRealtimeConnection, events: Sequence[str], 
         received.take(await _receive(connection))
 
 
+def _wav(sound: bytes | bytearray) -> bytes:
+    samples = np.frombuffer(sound, "<i2", count=len(sound) // 2) / 32768.0
+    return encode_wav(samples, RATE)
+
+
 def _reply(received: _Received) -> ModelReply:
-    audio = None
-    if received.audio:
-        samples = np.frombuffer(received.audio, "<i2", count=len(received.audio) // 2) / 32768.0
-        audio = encode_wav(samples, RATE)
     return ModelReply(
         text=received.text,
-        audio=audio,
+        audio=_wav(received.audio) if received.audio else None,
         finish_reason=received.finish_reason,
         model_snapshot=received.model_snapshot,
         ttft_s=received.ttft_s,
@@ -585,6 +593,8 @@ def _rejection(error: InvalidStatus) -> _ReportedError:
         kind = "authentication_error"
     elif status < 400 or status == 404:  # also what speaks plain HTTP at this address
         kind = "model_not_found"
+    elif status == 402:
+        kind = NO_CREDIT
     elif status == 429:
         kind = "rate_limit_exceeded"
     elif status < 500 and status != 408:

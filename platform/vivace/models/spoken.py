@@ -7,6 +7,8 @@ import wave
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import soundfile
+
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SystemUnderTest
 
 if TYPE_CHECKING:  # it stands on the chat client, which needs `as_wav`
@@ -14,6 +16,8 @@ if TYPE_CHECKING:  # it stands on the chat client, which needs `as_wav`
 
 RATE = 24_000
 """Hz of the 16-bit mono PCM in which OpenAI's models speak."""
+SHORTEST_S = 0.05
+"""Less than the shortest syllable: what is shorter is no speech."""
 
 
 def as_wav(sound: bytes) -> bytes:
@@ -27,6 +31,15 @@ def as_wav(sound: bytes) -> bytes:
         file.setframerate(RATE)
         file.writeframes(sound[: len(sound) // 2 * 2])
     return buffer.getvalue()
+
+
+def is_sound(wav: bytes) -> bool:
+    """Whether a WAV file can be played and is long enough to hold a word."""
+    try:
+        info = soundfile.info(io.BytesIO(wav))
+    except soundfile.LibsndfileError:
+        return False
+    return bool(info.frames >= SHORTEST_S * info.samplerate)
 
 
 class Transcribed:
