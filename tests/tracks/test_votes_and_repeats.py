@@ -15,6 +15,7 @@ from sqlalchemy import select
 from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
+from vivace.models.prices import has_price
 from vivace.store import tables
 from vivace.store.database import Database
 
@@ -208,6 +209,33 @@ def test_the_cost_cap_stops_the_run_and_a_higher_one_resumes_it(database_url: st
         done = run_capped("--max-cost", 1)
         assert done.returncode == 0, done.stderr
         assert len(server.calls) == CONVERSATIONS, "and nothing is paid for twice"
+
+
+def test_a_cap_that_cannot_be_kept_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    with chat_server() as server:
+        for more, unknown in (
+            (("--judge", "checks"), ["the model 'litellm:openai/talker'", "--price"]),
+            (("--price", "1,2", "--judge", "litellm:openai/j", "--judge-api-base", server.base),
+             ["the judge 'litellm:openai/j'", "--judge-price"]),
+            (("--price", "1,2", "--judge", "litellm:openai/j,checks", "--dry-run"), ["the judge 'litellm:openai/j'"]),
+        ):  # fmt: skip
+            done = run(server, tmp_path, f"sqlite:///{tmp_path}/x.db", *more, "--max-cost", 1)
+            assert done.returncode == 2 and all(words in done.stderr for words in unknown), done.stderr
+            assert "'checks'" not in done.stderr
+        assert server.calls == []
+
+
+@pytest.mark.parametrize(
+    ("target", "known"),
+    [
+        ("replay:a.jsonl", True), ("checks", True), ("local:folder", True), ("litellm:openai/gpt-audio", True),
+        ("litellm:openai/o4-mini", True), ("litellm:openrouter/any/thing", True),
+        ("litellm:gemini/gemini-2.5-flash", True), ("litellm:openai/whisper-1", True),
+        ("openai-realtime:gpt-realtime", True), ("litellm:openai/mine", False), ("litellm:hosted_vllm/mine", False),
+    ],
+)  # fmt: skip
+def test_prices_are_known_or_not(target: str, known: bool) -> None:
+    assert has_price(target) is known
 
 
 def test_a_price_of_ones_own_counts_for_the_cap(tmp_path: Path) -> None:

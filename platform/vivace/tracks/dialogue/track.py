@@ -22,7 +22,7 @@ from vivace.models.cache import kept_answers
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
 from vivace.models.hearing import MOST_TURNS, Hearing, check_hearing
-from vivace.models.prices import parse_price
+from vivace.models.prices import has_price, parse_price
 from vivace.models.registry import open_system
 from vivace.spec import RunSpec, is_rejudging, read_yaml
 from vivace.store import tables
@@ -82,6 +82,7 @@ class DialogueTrack:
 
     def prepare(self, spec: RunSpec) -> DialogueRun:
         """Read the conversations, and open the system under test and the judge."""
+        require_prices(spec)
         if is_rejudging(spec.model):
             from vivace.tracks.dialogue.rejudge import Rejudging
 
@@ -113,6 +114,26 @@ class DialogueTrack:
         from vivace.tracks.dialogue.importing import prepare_import
 
         return prepare_import(data, results, model, judge_name, card)
+
+
+def require_prices(spec: RunSpec) -> None:
+    """See that a cost cap can be kept.
+
+    Raises:
+        UsageError: nobody knows what some of the calls will cost.
+    """
+    if spec.max_cost is None:
+        return
+    unknown = []
+    if spec.price is None and not has_price(spec.model):
+        unknown.append(f"the model '{spec.model}' (name it with --price IN,OUT)")
+    judges = [name.strip() for name in spec.judge.split(",")]
+    if spec.judge_price is None:
+        unknown += [f"the judge '{name}' (--judge-price IN,OUT)" for name in judges if not has_price(name)]
+    if spec.transcriber is not None and not has_price(spec.transcriber):
+        unknown.append(f"the transcriber '{spec.transcriber}' (take one that litellm lists)")
+    if unknown:
+        raise UsageError(f"--max-cost cannot be kept: no price is known of {', nor of '.join(unknown)}.")
 
 
 class DialogueRun:
