@@ -116,6 +116,7 @@ def table(group: Group) -> pd.DataFrame:
     """A group as the board's table, one line per row of the group in its order."""
     lines = []
     repeated = any(row.repeats > 1 for row in group.rows)
+    unpriced = any(row.unpriced_calls for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
         ranked = row.retracted is None and all_axes.apr is not None
@@ -136,6 +137,7 @@ def table(group: Group) -> pd.DataFrame:
             "TTFT": row.ttft_median_s,
             "Total": row.total_median_s,
             "Cost": row.cost_usd,
+            **({"Unpriced": row.unpriced_calls} if unpriced else {}),
             "Date": row.date,
         }
         lines.append(line)
@@ -161,6 +163,7 @@ def accounts(group: Group, names: Sequence[str]) -> pd.DataFrame:
             "Output tokens": calls.output_tokens,
             "Audio sent": None if calls.audio_seconds is None else calls.audio_seconds / 60,
             "Cost": calls.cost_usd,
+            "Unpriced": calls.unpriced,
         }
         for name, row in zip(names, group.rows, strict=True)
         for stage, calls in row.accounting.items()

@@ -238,6 +238,22 @@ def test_prices_are_known_or_not(target: str, known: bool) -> None:
     assert has_price(target) is known
 
 
+def test_a_cost_that_leaves_calls_out_says_so(database_url: str, tmp_path: Path) -> None:
+    def answer(call: Call) -> Answer:
+        return verdict() if "judge" in call.model else Answer("yes")
+
+    with chat_server(answer) as server:
+        more = ("--model", "litellm:openai/gpt-audio", "--judge", "litellm:openai/judge")
+        (row,) = json.loads(run(server, tmp_path, database_url, *more).stdout)
+        accounts = row["accounting"]
+        assert accounts["generate"]["unpriced"] == 0 and accounts["generate"]["cost_usd"] > 0
+        assert row["unpriced_calls"] == accounts["judge"]["unpriced"] == accounts["judge"]["calls"] > 0
+        board = vivace("leaderboard", "--home", tmp_path / "home", "--database", database_url)
+        priced = run(server, tmp_path, database_url, *more, "--judge-price", "1,1", "--force")
+    assert "≥ $0.0" in board.stdout, board.stdout
+    assert json.loads(priced.stdout)[0]["unpriced_calls"] == 0
+
+
 def test_a_price_of_ones_own_counts_for_the_cap(tmp_path: Path) -> None:
     """The server counts 11 tokens in and 7 out: a tenth of a cent a call at these prices."""
     url = f"sqlite:///{tmp_path}/x.db"

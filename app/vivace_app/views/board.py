@@ -258,5 +258,8 @@ def _columns(group: boards.Group) -> dict[str, Any]:
         "Cost": column.NumberColumn(
             format=f"$%.{decimals}f", help="Of all calls, failed ones included; *Analysis* has it in parts."
         ),
+        "Unpriced": column.NumberColumn(
+            width=64, help="Calls whose price is not known, which the cost leaves out: it was more."
+        ),
         "Date": column.DateColumn(format="YYYY-MM-DD", help="When the judging ended (UTC)."),
     }

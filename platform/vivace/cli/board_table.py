@@ -30,6 +30,12 @@ def _coverage(row: dict[str, Any]) -> str:
     return text
 
 
+def _cost(row: dict[str, Any]) -> str:
+    if row["cost_usd"] is None:
+        return "–"
+    return f"{'≥ ' if row['unpriced_calls'] else ''}${row['cost_usd']:.2f}"
+
+
 def _marks(row: dict[str, Any]) -> str:
     marks = [
         "official" if row["official"] else "",
@@ -60,7 +66,7 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "data": lambda row: f"{row['data']} {row['data_revision'][:6]}",
     "first token": lambda row: seconds(row["ttft_median_s"]),
     "total": lambda row: seconds(row["total_median_s"]),
-    "cost": lambda row: "–" if row["cost_usd"] is None else f"${row['cost_usd']:.2f}",
+    "cost": _cost,
     "date": lambda row: str(row["date"])[:10],
     "": _marks,
 }

@@ -588,6 +588,7 @@ def _call(seconds: float, answer: dict[str, Any], reply: ModelReply) -> CallReco
         input_tokens=answer.get("input_tokens"),
         output_tokens=answer.get("output_tokens"),
         input_audio_tokens=answer.get("input_audio_tokens"),
+        cost_usd=0.0,
         error=reply.unscored,
         detail=reply.detail,
     )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import case, func, select
+from sqlalchemy import and_, case, func, select
 from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
@@ -95,6 +95,8 @@ class Accounting:
     input_audio_tokens: int | None
     audio_seconds: float | None
     cost_usd: float | None
+    unpriced: int
+    """Calls that were answered and whose cost is not known, which `cost_usd` leaves out."""
 
     @staticmethod
     def total(parts: Sequence[Accounting]) -> Accounting:
@@ -108,6 +110,7 @@ class Accounting:
             input_audio_tokens=_sum_of_known(part.input_audio_tokens for part in parts),
             audio_seconds=_sum_of_known(part.audio_seconds for part in parts),
             cost_usd=_sum_of_known(part.cost_usd for part in parts),
+            unpriced=sum(part.unpriced for part in parts),
         )
 
 
@@ -153,6 +156,8 @@ class BoardRow:
     total_median_s: float | None
     cost_usd: float | None
     """Of all calls for this row: those that made the replies, and those that judged them."""
+    unpriced_calls: int
+    """Calls for this row that were answered and whose cost is not known: where there are any, it cost more."""
     accounting: dict[str, Accounting]
     """The same calls by stage: `hear`, `generate`, `transcribe`, `judge`."""
     run: str
@@ -273,6 +278,7 @@ def _board_row(
     accounting: dict[str, Accounting],
 ) -> BoardRow:
     ttft, total = latencies.get(row.run.id, (None, None))
+    whole = Accounting.total(list(accounting.values()))
     return BoardRow(
         rank=rank,
         tied=tied,
@@ -296,7 +302,8 @@ def _board_row(
         date=row.judging.ended_at or row.judging.created_at,
         ttft_median_s=ttft,
         total_median_s=total,
-        cost_usd=Accounting.total(list(accounting.values())).cost_usd,
+        cost_usd=whole.cost_usd,
+        unpriced_calls=whole.unpriced,
         accounting=accounting,
         run=row.run.id,
         judging=row.judging.id,
@@ -379,6 +386,7 @@ def _accounts(session: Session, runs: set[str]) -> dict[tuple[str, str | None], 
             func.count(), func.count(Attempt.error), func.sum(case((Attempt.cached, 1), else_=0)),
             func.sum(Attempt.input_tokens), func.sum(Attempt.output_tokens), func.sum(Attempt.input_audio_tokens),
             func.sum(Attempt.audio_seconds), func.sum(Attempt.cost_usd),
+            func.sum(case((and_(Attempt.error.is_(None), Attempt.cost_usd.is_(None)), 1), else_=0)),
         )
         .where(Attempt.run_id.in_(runs))
         .group_by(Attempt.run_id, Attempt.judging_id, Attempt.stage)
