@@ -60,6 +60,26 @@ def test_samples_are_shuffled_by_the_seed_and_more_begin_with_the_fewer(tmp_path
         task.samples(21, 0)
 
 
+def test_a_folders_other_splits_are_left_out(tmp_path: Path) -> None:
+    for name in ("train-00000-of-00001", "test-00000-of-00001"):
+        lines(tmp_path / f"{name}.jsonl", {"question": f"{name}?", "answer": "1"})
+    (sample,) = parse_task(f"gsm8k(path={tmp_path})").samples(None, 0)
+    assert sample.prompt.startswith("test")
+    (sample,) = parse_task(f"gsm8k(path={tmp_path},split=train)").samples(None, 0)
+    assert sample.prompt.startswith("train")
+    with pytest.raises(UsageError, match="split dev"):
+        parse_task(f"gsm8k(path={tmp_path},split=dev)").samples(None, 0)
+
+
+def test_an_only_reference_may_be_a_text_and_alpaca_has_an_input(tmp_path: Path) -> None:
+    row = {"turns": ["2 and 3?"], "reference": "#### 5"}
+    (sample,) = parse_task(f"gsm8k(path={lines(tmp_path / 'one.jsonl', row)})").samples(None, 0)
+    assert sample.references == ("#### 5",)
+    row = {"instruction": "Translate.", "input": "Guten Tag", "output": "Good day"}
+    (sample,) = parse_task(f"chat_prompts(path={lines(tmp_path / 'two.jsonl', row)})").samples(None, 0)
+    assert sample.prompt == "Translate.\n\nGuten Tag"
+
+
 def test_other_bytes_are_another_revision(tmp_path: Path) -> None:
     path = lines(tmp_path / "c.jsonl", ROWS["gsm8k"])
     before = parse_task(f"gsm8k(path={path})").revision
@@ -91,6 +111,10 @@ def test_real_questions_are_read(name: str, file: str, metric: str) -> None:
     [
         ('{"question": "1?", "answer": "1"}\n{"question": ', "Line 2 of .* is not JSON"),
         ('{"question": "1?"}\n', "Line 1 of .* has no 'answer', which gsm8k needs"),
+        ('{"question": null, "answer": "1"}\n', "Line 1 of .* something else than text in 'question'"),
+        ('{"question": "1?", "answer": null}\n', "Line 1 of .* something else than text in 'answer'"),
+        ('{"turns": []}\n', "Line 1 of .* something else than text in 'turns'"),
+        ('{"turns": ["1?"]}\n', "Line 1 of .* has no 'reference'"),
         ('{"question": " ", "answer": "1"}\n', "Line 1 of .* asks nothing"),
         ("[1]\n", "Line 1 of .* an object with columns"),
         ("", "is empty"),
@@ -131,6 +155,10 @@ def test_a_task_names_itself_and_a_metric_that_exists(name: str) -> None:
         ("sums(digits=3)", "has no setting 'digits'; it has operation"),
         ("sums(operation=division)", "must be one of addition, subtraction, both, not 'division'"),
         ("code(lines=3)", "it has none"),
+        ("stories(people=9)", "one to 8 people, not 9"),
+        ("stories(people=0)", "one to 8 people, not 0"),
+        ("stories(sentences=0)", "at least one sentence"),
+        ("stories(people=2,people=3)", "sets people twice"),
     ],
 )
 def test_a_wrong_task_is_one_sentence(text: str, sentence: str) -> None:

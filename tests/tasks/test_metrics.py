@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample
-from vivace.tasks.metrics import METRICS, find_metric
+from vivace.tasks.metrics import METRICS, find_metric, score
 
 ABCD = ("a cat", "a dog", "a newt", "a fox")
 
@@ -46,9 +46,26 @@ def of(metric: str, answer: str, *references: str, choices: tuple[str, ...] = ()
         ("number", r"\boxed{x^{2}+y}", (r"\boxed{x^{2}+y}",), 1.0),
         ("number", r"\boxed{\text{east}}", (r"\text{west}",), 0.0),
         ("number", "none", ("3",), 0.0),
+        ("number", r"\boxed{2}", (r"\frac{\sqrt{3}}{2}",), 0.0),
+        ("number", r"so \boxed{\dfrac{\sqrt{3}}{2}}", (r"\frac{\sqrt{3}}{2}",), 1.0),
+        ("number", "5", (r"2\sqrt{5}",), 0.0),
+        ("number", r"\boxed{(9,5)}", ("(3,5)",), 0.0),
+        ("number", r"\boxed{\left( 3, 5 \right)}", ("(3,5)",), 1.0),
+        ("number", r"\boxed{(-\infty,5)}", ("[2,5)",), 0.0),
+        ("number", r"\boxed{5\text{ cm}^2}", ("5",), 1.0),
+        ("number", r"\boxed{\frac12}", (r"\frac{1}{2}",), 1.0),
+        ("number", r"\boxed{x = 5}", ("5",), 1.0),
+        ("number", r"\boxed{5 \text{ or } 6}", ("6",), 0.0),
+        ("number", r"\boxed{90^\circ}", ("90",), 1.0),
+        ("number", r"\boxed{10\%}", ("10",), 1.0),
+        ("number", r"\boxed{\$32,348}", ("32348",), 1.0),
+        ("number", "#### 5 apples", ("the sum is #### 5",), 1.0),
+        ("number", "in 2020-12", ("12",), 1.0),
+        ("number", "5 - 3 = 2", ("2",), 1.0),
         ("contains_all", "I saw Alpha and beta.", ("alpha", "BETA", "gamma"), 2 / 3),
         ("contains_any", "I saw Alpha.", ("gamma", "alpha"), 1.0),
         ("contains_any", "I saw nothing.", ("gamma",), 0.0),
+        ("contains_any", "I saw nothing.", ("",), 0.0),
     ],
 )
 def test_known_values(metric: str, answer: str, references: tuple[str, ...], value: float) -> None:
@@ -59,6 +76,7 @@ def test_known_values(metric: str, answer: str, references: tuple[str, ...], val
     ("answer", "value"),
     [
         ("B", 1.0), ("(B)", 1.0), ("b) because", 1.0), ("The answer is B.", 1.0), ("a dog", 1.0), ("A Dog ", 1.0),
+        ("The answer is B. (A) is wrong.", 1.0), ("The answer is A. (B) is wrong.", 0.0),
         ("Answer: (b)", 1.0), ("A", 0.0), ("(A) or (B)", 0.0), ("a cat or a dog", 0.0), ("", 0.0), ("Z", 0.0),
         ("I would say a dog", 0.0),
     ],
@@ -110,7 +128,7 @@ def test_a_metric_is_a_share_and_a_further_reference_never_harms(
         assert of(metric, answer, reference, other) >= one
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS.keys() - {"rouge_l", "multiple_choice"}))
+@pytest.mark.parametrize("metric", sorted(METRICS.keys() - {"rouge_l", "multiple_choice", "number"}))
 @given(text=st.text(min_size=1))
 def test_a_reference_is_its_own_best_answer(metric: str, text: str) -> None:
     assert of(metric, text, text) == 1.0
@@ -119,6 +137,12 @@ def test_a_reference_is_its_own_best_answer(metric: str, text: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_huge_answer_is_scored_all_the_same(metric: str) -> None:
     assert 0.0 <= of(metric, "word 12 (B) " * 100_000, "word 12 " * 3000) <= 1.0
+
+
+def test_what_has_no_reference_has_no_score() -> None:
+    assert score("x", "exact_match", Sample("1", "?", ())) is None
+    assert score("x", "", Sample("1", "?", ("x",))) is None
+    assert score("x", "exact_match", Sample("1", "?", ("x",))) == 1.0
 
 
 def test_an_unknown_metric_is_one_sentence() -> None:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.tasks.base import Sample
-from vivace.tasks.files import FileTask, Row, eagle_question
+from vivace.tasks.files import FileTask, Row, eagle_question, text_of, texts_of
 
 
 @dataclass(frozen=True)
 class ChatPrompts(FileTask):
     """The first turn of each row of files in EAGLE's form: MT-Bench, Alpaca, Natural Questions.
 
-    Rows without `turns` are read from `prompt`, as in `HuggingFaceH4/mt_bench_prompts`, or from `instruction`, as in
-    Alpaca. Answers are not scored.
+    Rows without `turns` are read from `prompt`, as in `HuggingFaceH4/mt_bench_prompts`, or from `instruction` and
+    `input`, as in Alpaca. Answers are not scored.
     """
 
     name: ClassVar[str] = "chat_prompts"
@@ -28,5 +28,7 @@ class ChatPrompts(FileTask):
         category = str(row.get("category") or "")
         if asked is not None:
             return Sample("", asked, (), slice=category)
-        written = row["prompt"] if "prompt" in row or "instruction" not in row else row["instruction"]
-        return Sample("", str(written if isinstance(written, str) else written[0]), (), slice=category)
+        if "instruction" in row:
+            parts = [text_of(row, column) for column in ("instruction", "input") if row.get(column)]
+            return Sample("", "\n\n".join(parts), (), slice=category)
+        return Sample("", texts_of(row, "prompt")[0], (), slice=category)

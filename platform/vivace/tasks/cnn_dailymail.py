@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.tasks.base import Sample, Span
-from vivace.tasks.files import FileTask, Row, eagle_question, eagle_references
+from vivace.tasks.files import FileTask, Row, eagle_question, eagle_references, text_of
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,6 @@ class CnnDailyMail(FileTask):
         if asked is not None:
             return Sample("", asked, eagle_references(row))
         head = "Summarize: "
-        article = str(row["article"])
+        article = text_of(row, "article")
         evidence = (Span(len(head), len(head) + len(article)),)
-        return Sample("", head + article, (str(row["highlights"]),), evidence)
+        return Sample("", head + article, (text_of(row, "highlights"),), evidence)

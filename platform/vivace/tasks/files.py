@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample, Task
@@ -18,6 +19,11 @@ from vivace.tasks.base import Sample, Task
 Row = Mapping[str, Any]
 
 READABLE = (".jsonl", ".json", ".parquet")
+SPLITS = ("test", "validation", "dev", "train")
+
+
+class ColumnError(ValueError):
+    """A row lacks a column, or it holds something else than it should; says which, to follow the row's place."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,14 @@ class FileTask(Task):
 
     Attributes:
         path: a file (.jsonl, .json with a list, .parquet), or a folder of such files, in the order of their names.
+        split: of the files of a folder, those are left out whose names begin with another of the usual splits.
     """
 
     version: ClassVar[str]
     """Of the prompt's wording: another wording is another task."""
 
     path: str = ""
+    split: Literal["test", "validation", "dev", "train"] = "test"
 
     @property
     def revision(self) -> str:
@@ -43,7 +51,7 @@ class FileTask(Task):
         """The sample of a row; its id is filled in later.
 
         Raises:
-            KeyError: a column is missing.
+            ColumnError: a column is missing, or holds something else than it should.
         """
 
     def samples(self, count: int | None, seed: int) -> list[Sample]:
@@ -63,7 +71,7 @@ class FileTask(Task):
     def _paths(self) -> list[Path]:
         if not self.path:
             raise UsageError(f"The task {self.name} reads files: write {self.name}(path=FILE OR FOLDER).")
-        return data_files(Path(self.path))
+        return data_files(Path(self.path), self.split)
 
     @cached_property
     def _files_sha256(self) -> str:
@@ -79,8 +87,8 @@ class FileTask(Task):
             for place, row in read_rows(path):
                 try:
                     sample = self.read(row)
-                except KeyError as error:
-                    raise UsageError(f"{place} has no {error.args[0]!r}, which {self.name} needs.") from error
+                except ColumnError as error:
+                    raise UsageError(f"{place} {error}, which {self.name} needs.") from error
                 if not sample.prompt.strip():
                     raise UsageError(f"{place} asks nothing: its prompt is empty.")
                 found.append(replace(sample, id=str(row.get("question_id", row.get("task_id", len(found))))))
@@ -88,20 +96,33 @@ class FileTask(Task):
         return [replace(one, id=str(place)) for place, one in enumerate(found)] if repeated else found
 
 
-def data_files(path: Path) -> list[Path]:
+def data_files(path: Path, split: str) -> list[Path]:
     """The readable files of a path, which is one or a folder of some.
+
+    Args:
+        path: a file, which is taken whatever its name, or a folder.
+        split: files of a folder whose names begin with another split are left out.
 
     Raises:
         UsageError: there are none.
     """
     if path.is_dir():
         found = sorted(each for each in path.rglob("*") if each.suffix in READABLE and each.is_file())
+        found = [each for each in found if _split_of(each) in (None, split)]
     else:
         found = [path] if path.is_file() and path.suffix in READABLE else []
     if not found:
         kinds = ", ".join(READABLE)
-        raise UsageError(f"There is no data at '{path}': it must be a file or a folder of files that end in {kinds}.")
+        raise UsageError(
+            f"There is no data at '{path}' (split {split}): a file or a folder of files that end in {kinds}."
+        )
     return found
+
+
+def _split_of(path: Path) -> str | None:
+    """The split that a file's name begins with, as in `test-00000-of-00001.parquet`; None for any other name."""
+    first = re.split(r"[-_.]", path.name)[0]
+    return first if first in SPLITS else None
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
@@ -150,10 +171,36 @@ def _lines(path: Path) -> Iterator[Any]:
 
 def eagle_question(row: Row) -> str | None:
     """The first turn of a row in the form that EAGLE's benchmarks use; None for a row of another form."""
-    turns = row.get("turns")
-    return str(turns[0]) if isinstance(turns, Sequence) and not isinstance(turns, str) and turns else None
+    return texts_of(row, "turns")[0] if "turns" in row else None
 
 
 def eagle_references(row: Row) -> tuple[str, ...]:
     """The references of such a row, of which it may have none."""
-    return tuple(str(reference) for reference in row.get("reference") or ())
+    return texts_of(row, "reference") if row.get("reference") else ()
+
+
+def text_of(row: Row, column: str) -> str:
+    """The text in a column.
+
+    Raises:
+        ColumnError: there is no such column, or it holds no text.
+    """
+    if column not in row:
+        raise ColumnError(f"has no '{column}'")
+    if not isinstance(row[column], str):
+        raise ColumnError(f"has something else than text in '{column}'")
+    return str(row[column])
+
+
+def texts_of(row: Row, column: str) -> tuple[str, ...]:
+    """The text or texts in a column; numbers count as their text.
+
+    Raises:
+        ColumnError: there is no such column, or it holds no text.
+    """
+    if column not in row:
+        raise ColumnError(f"has no '{column}'")
+    found = row[column] if isinstance(row[column], list | tuple) else [row[column]]
+    if not found or not all(isinstance(each, str | int | float) for each in found):
+        raise ColumnError(f"has something else than text in '{column}'")
+    return tuple(map(str, found))

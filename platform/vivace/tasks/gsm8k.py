@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.tasks.base import Sample
-from vivace.tasks.files import FileTask, Row, eagle_question, eagle_references
+from vivace.tasks.files import FileTask, Row, eagle_question, text_of, texts_of
 
 
 @dataclass(frozen=True)
@@ -25,5 +25,5 @@ class Gsm8k(FileTask):
         """Question and worked answer."""
         asked = eagle_question(row)
         if asked is not None:
-            return Sample("", asked, eagle_references(row))
-        return Sample("", str(row["question"]), (str(row["answer"]),))
+            return Sample("", asked, texts_of(row, "reference"))
+        return Sample("", text_of(row, "question"), (text_of(row, "answer"),))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.tasks.base import Sample
-from vivace.tasks.files import FileTask, Row, eagle_question
+from vivace.tasks.files import FileTask, Row, eagle_question, text_of
 
 
 @dataclass(frozen=True)
@@ -24,4 +24,4 @@ class HumanEval(FileTask):
     def read(self, row: Row) -> Sample:
         """The function's head with its docstring."""
         asked = eagle_question(row)
-        return Sample("", str(row["prompt"]) if asked is None else asked, ())
+        return Sample("", text_of(row, "prompt") if asked is None else asked, ())

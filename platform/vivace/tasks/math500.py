@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.tasks.base import Sample
-from vivace.tasks.files import FileTask, Row, eagle_question, eagle_references
+from vivace.tasks.files import FileTask, Row, eagle_question, text_of, texts_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Math500(FileTask):
     def read(self, row: Row) -> Sample:
         """Problem and result."""
         asked = eagle_question(row)
-        problem = str(row["problem"]) if asked is None else asked
-        references = (str(row["answer"]),) if asked is None else eagle_references(row)
+        problem = text_of(row, "problem") if asked is None else asked
+        references = texts_of(row, "answer" if asked is None else "reference")
         prompt = f"{problem}\n\nPut the final answer within \\boxed{{}}."
         return Sample("", prompt, references, slice=str(row.get("subject", "")))

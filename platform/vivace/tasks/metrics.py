@@ -64,13 +64,14 @@ def edit_similarity(answer: str, sample: Sample) -> float:
 
 
 def number(answer: str, sample: Sample) -> float:
-    r"""1 where the final number of the answer is that of a reference.
+    r"""1 where the final result of the answer is that of a reference.
 
-    The final number is the one after the last `####` (GSM8K, arXiv 2110.14168), else the one in the last `\boxed{}`
-    (MATH, arXiv 2103.03874), else the last one in the text. Separators of thousands, currency and percent signs do
-    not count; fractions and decimals are compared exactly. A reference without a number is compared as text.
+    The final result stands after the last `####` (GSM8K, arXiv 2110.14168), else in the last `\boxed{}` (MATH, arXiv
+    2103.03874); a text without either ends with it. Where a reference is a number, numbers are compared, exactly:
+    fractions and decimals, whatever their separators, currency and units. Any other reference (a root, a pair, an
+    interval) is compared as text without the spaces and wrappings of LaTeX.
     """
-    return float(any(_same_number(answer, reference) for reference in sample.references))
+    return float(any(_same_result(answer, reference) for reference in sample.references))
 
 
 def multiple_choice(answer: str, sample: Sample) -> float:
@@ -97,7 +98,7 @@ def contains_all(answer: str, sample: Sample) -> float:
 def contains_any(answer: str, sample: Sample) -> float:
     """1 where a reference occurs in the answer, without case (RULER's `string_match_part`, 2404.06654)."""
     lowered = answer.lower()
-    return float(any(reference.lower() in lowered for reference in sample.references))
+    return float(any(reference.lower() in lowered for reference in sample.references if reference))
 
 
 METRICS: dict[str, Metric] = {
@@ -117,6 +118,15 @@ def find_metric(name: str) -> Metric:
     if name not in METRICS:
         raise UsageError(f"There is no metric '{name}'; there are {', '.join(METRICS)}.")
     return METRICS[name]
+
+
+def score(answer: str, task_metric: str, sample: Sample) -> float | None:
+    """The metric of an answer; None where the task has none, or the sample nothing to compare with.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    return find_metric(task_metric)(answer, sample) if task_metric and sample.references else None
 
 
 def _plain(text: str) -> str:
@@ -186,26 +196,53 @@ def _distance(first: str, second: str) -> int:
     return distance
 
 
-_NUMBER = re.compile(r"[-−+]?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+(?:\.\d+)?)?")
-_FRACTION = re.compile(r"\\[dt]?frac\s*\{\s*([-−+]?\d+)\s*\}\s*\{\s*(\d+)\s*\}")
+_NUMBER = re.compile(r"(?:(?<![\w.)])[-−+])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+(?:\.\d+)?)?")
+_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*([-−+]?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+_UNIT = re.compile(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\^\{?\\circ\}?|\\?[%$]|\\[!,;: ]")
+_WRAPPING = re.compile(r"\\(?:left|right|text|mbox|mathrm|displaystyle)\b|\\[!,;: ]|\\?[%$]|[{}\s]")
 
 
-def _same_number(answer: str, reference: str) -> bool:
-    wanted = _final_number(reference)
-    if wanted is None:
-        return _plain(_final_part(answer)) == _plain(_final_part(reference))
-    return _final_number(answer) == wanted
+def _same_result(answer: str, reference: str) -> bool:
+    wanted, found = _final_part(reference), _final_part(answer)
+    value = _whole_number(wanted)
+    if value is None:
+        return _unwrapped(found) == _unwrapped(wanted)
+    if "####" not in answer and "\\boxed{" in answer:
+        return _whole_number(found.rpartition("=")[2]) == value
+    return _last_number(found) == value
 
 
-def _final_number(text: str) -> Fraction | None:
-    part = _FRACTION.sub(r"\1/\2", _final_part(text)[-LONGEST:]).replace("{,}", ",").replace("\\!", "")
-    for found in reversed(_NUMBER.findall(part)):
-        above, _, below = found.replace("−", "-").replace(",", "").partition("/")
-        try:
-            return Fraction(above.strip()) / Fraction(below.strip() or 1)
-        except (ValueError, ZeroDivisionError):
-            continue
+def _without_units(text: str) -> str:
+    def fraction(found: re.Match[str]) -> str:
+        return f"{found[1] or found[2]}/{found[3] or found[4]}"
+
+    return _UNIT.sub("", _FRACTION.sub(fraction, text[-LONGEST:].replace("{,}", ","))).strip().rstrip(".")
+
+
+def _whole_number(text: str) -> Fraction | None:
+    """The number that a text is, if it is one and nothing else."""
+    plain = _without_units(text)
+    return _value(plain) if _NUMBER.fullmatch(plain) else None
+
+
+def _last_number(text: str) -> Fraction | None:
+    for found in reversed(_NUMBER.findall(_without_units(text))):
+        value = _value(found)
+        if value is not None:
+            return value
     return None
+
+
+def _value(written: str) -> Fraction | None:
+    above, _, below = written.replace("−", "-").replace(",", "").partition("/")
+    try:
+        return Fraction(above.strip()) / Fraction(below.strip() or 1)
+    except (ValueError, ZeroDivisionError):
+        return None
+
+
+def _unwrapped(text: str) -> str:
+    return _WRAPPING.sub("", re.sub(r"\\[dt]frac", r"\\frac", _plain(text)))
 
 
 def _final_part(text: str) -> str:
@@ -222,20 +259,24 @@ def _final_part(text: str) -> str:
     return rest
 
 
-_LETTER = re.compile(
-    r"^\s*\(?([A-Za-z])\)?\s*(?:[.:)]|$)|\(([A-Za-z])\)|\b(?:answer|choice|option)\b(?:\s+is)?\s*:?\s*\(?([A-Z])\b"
-)
+_STATED = re.compile(r"(?i:\b(?:answer|choice|option)\b(?:\s+is)?\s*:?\s*)\(?([A-Z])\b(?!')")
+_LEADING = re.compile(r"\s*\(?([A-Za-z])\)?\s*(?:[.:)]|$)")
+_BRACKETED = re.compile(r"\(([A-Za-z])\)")
 
 
 def _choice(text: str, choices: Sequence[str]) -> int | None:
-    """The place of the choice that a text names."""
+    """The place of the choice that a text names: by its words, or a letter stated, leading or in brackets."""
     plain = _plain(text).casefold()
     for place, choice in enumerate(choices):
         if plain == _plain(choice).casefold():
             return place
-    letters = {"".join(groups).upper() for groups in _LETTER.findall(text[:LONGEST])}
-    named = {ord(letter) - ord("A") for letter in letters}
-    if len(named) != 1:
-        return None
-    (place,) = named
-    return place if place < (len(choices) or len(string.ascii_uppercase)) else None
+    head = text[:LONGEST]
+    leading = _LEADING.match(head)
+    for letters in (_STATED.findall(head), [leading[1]] if leading else [], _BRACKETED.findall(head)):
+        named = {ord(letter.upper()) - ord("A") for letter in letters}
+        if len(named) == 1:
+            (place,) = named
+            return place if place < (len(choices) or len(string.ascii_uppercase)) else None
+        if named:
+            return None
+    return None

@@ -56,6 +56,8 @@ def parse_task(text: str) -> Task:
         if setting not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
             raise UsageError(f"The task {name} has no setting '{setting}'; {has}.")
+        if setting in values:
+            raise UsageError(f"'{text}' sets {setting} twice.")
         values[setting] = _value(name, setting, value, types[setting])
     return kind(**values)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.tasks.base import Sample
-from vivace.tasks.files import FileTask, Row
+from vivace.tasks.files import FileTask, Row, text_of, texts_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,5 @@ class Ruler(FileTask):
 
     def read(self, row: Row) -> Sample:
         """Prompt and strings."""
-        outputs = row["outputs"]
-        references = (outputs,) if isinstance(outputs, str) else tuple(map(str, outputs))
-        return Sample("", f"{row['input']}{row.get('answer_prefix') or ''}", references)
+        prefix = text_of(row, "answer_prefix") if row.get("answer_prefix") else ""
+        return Sample("", text_of(row, "input") + prefix, texts_of(row, "outputs"))

@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 from typing import ClassVar
 
+from vivace.errors import UsageError
 from vivace.tasks.base import Sample, Span
 from vivace.tasks.generated import GeneratedTask
 
@@ -29,6 +30,13 @@ class Stories(GeneratedTask):
 
     sentences: int = 8
     people: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse what no story can have."""
+        if self.sentences < 1:
+            raise UsageError(f"A story has at least one sentence, not {self.sentences}.")
+        if not 1 <= self.people <= len(_PEOPLE):
+            raise UsageError(f"A story has one to {len(_PEOPLE)} people, not {self.people}.")
 
     @property
     def revision(self) -> str:
