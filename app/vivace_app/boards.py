@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from vivace.breakdown import BreakdownRow
 from vivace.gaps import Gap
+from vivace.naming import distinct
 from vivace.published import PublishedFigure
 from vivace.store.queries import BoardRow
 from vivace_app import figures
@@ -95,21 +95,16 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
         rows: the rows.
         names: what to begin with in place of the models' names.
     """
-    result = list(names) if names is not None else [row.model for row in rows]
-    for details in (
-        [row.input_form for row in rows],
-        [f"{row.output_form} output" for row in rows],
-        [f"{row.repeats} repeats" for row in rows],
-        [judge_label(row) for row in rows],
-        [row.judging[:8] for row in rows],
-    ):
-        before = Counter(result)
-        after = Counter(zip(result, details, strict=True))
-        result = [
-            name if after[name, detail] == before[name] else f"{name} · {detail}"
-            for name, detail in zip(result, details, strict=True)
-        ]
-    return result
+    return distinct(
+        list(names) if names is not None else [row.model for row in rows],
+        (
+            [row.input_form for row in rows],
+            [f"{row.output_form} output" for row in rows],
+            [f"{row.repeats} repeats" for row in rows],
+            [judge_label(row) for row in rows],
+            [row.judging[:8] for row in rows],
+        ),
+    )
 
 
 def table(group: Group) -> pd.DataFrame:

@@ -41,8 +41,11 @@ def slices(conversations: Sequence[JudgedConversation], by: By) -> list[Slice]:
     found = _bins(conversations) if by == "seconds" else _groups(conversations, by)
     rest = frozenset(one.id for one in conversations) - {key for part in found for key in part.conversations}
     if not found and conversations:
+        others = [other for other in BYS if other != by]
         missing = "who speaks in these conversations" if by == "speaker" else "how long their recordings are"
-        raise UsageError(f"The store does not know {missing}; break the scores down by another of {', '.join(BYS)}.")
+        raise UsageError(
+            f"The store does not know {missing}; break the scores down by another of {', '.join(others)}."
+        )
     return [*found, Slice(UNKNOWN, None, rest)] if rest else found
 
 

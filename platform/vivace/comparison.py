@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from vivace.breakdown import UNKNOWN, By, slices
 from vivace.errors import UsageError
+from vivace.naming import distinct
 from vivace.statistics.intervals import LEVEL_Z
 from vivace.statistics.paired import (
     POWER_Z,
@@ -44,13 +45,16 @@ class ComparisonRow:
     """Empty for all, else the axis, turns, seconds or speaker."""
     difference: Difference
     p_adjusted: float | None
+    name_a: str
+    """The model's, with what tells it apart from the others that are compared."""
+    name_b: str
 
     def as_json(self) -> dict[str, Any]:
         """The row, flat."""
         figures = {key: value for key, value in vars(self.difference).items() if key not in ("a", "b")}
         return {
-            "a": self.a.model,
-            "b": self.b.model,
+            "a": self.name_a,
+            "b": self.name_b,
             "judging_a": self.a.judging,
             "judging_b": self.b.judging,
             "repeats_a": self.a.repeats,
@@ -72,7 +76,7 @@ class Comparison:
 
     rows: list[ComparisonRow]
     flips: list[dict[str, Any]]
-    """Conversations that came out differently: both judgings, the axis, pass rates and criteria met of each."""
+    """Conversations that came out differently: both systems, the axis, pass rates and criteria met of each."""
     caveats: list[str]
     """What makes it less than a clean comparison; empty unless it was forced."""
 
@@ -103,18 +107,42 @@ def compare(
     found: list[tuple[JudgingCard, str, str, Difference]] = []
     flips: list[dict[str, Any]] = []
     first = conversations_of(database, cards[0].judging)
+    names = dict(zip((card.judging for card in cards), names_of(cards), strict=True))
     for card in cards[1:]:
         matched = paired(first, conversations_of(database, card.judging))
         if not matched:
             raise UsageError(f"{cards[0].judging} and {card.judging} have no conversation in common.")
         found += [(card, *difference) for difference in _differences(matched, first, by)]
-        flips += [_flip(cards[0], card, pair) for pair in matched if _flipped(pair)]
+        flips += [_flip(cards[0], card, pair, names) for pair in matched if _flipped(pair)]
     adjusted = adjusted_p_values([difference for *_, difference in found], correction)
     rows = [
-        ComparisonRow(cards[0], card, metric, by, name, difference, p_adjusted)
+        ComparisonRow(
+            cards[0], card, metric, by, name, difference, p_adjusted, names[cards[0].judging], names[card.judging]
+        )
         for (card, metric, name, difference), p_adjusted in zip(found, adjusted, strict=True)
     ]
     return Comparison(rows, flips, caveats)
+
+
+def names_of(cards: Sequence[JudgingCard]) -> list[str]:
+    """A name for each judging that no other one has: the model's, with what differs, at last the judging's id."""
+    parameters = [
+        {key: value for key, value in card.parameters.items() if any(o.parameters.get(key) != value for o in cards)}
+        for card in cards
+    ]
+    return distinct(
+        [card.model for card in cards],
+        (
+            [card.input_form for card in cards],
+            [f"{card.output_form} output" for card in cards],
+            [card.address or "the provider's address" for card in cards],
+            [", ".join(f"{key}={value}" for key, value in one.items()) or "defaults" for one in parameters],
+            [f"{card.repeats} repeats" for card in cards],
+            [f"{card.judge} {card.judge_fingerprint[:6]}" for card in cards],
+            [f"run {card.run[:8]}" for card in cards],
+            [f"judging {card.judging[:8]}" for card in cards],
+        ),
+    )
 
 
 def adjusted_p_values(differences: Sequence[Difference], correction: Correction = "holm") -> list[float | None]:
@@ -191,11 +219,15 @@ def _flipped(pair: Pair) -> bool:
     return pair.whole and abs(pair.passed_b - pair.passed_a) >= FLIP
 
 
-def _flip(a: JudgingCard, b: JudgingCard, pair: Pair) -> dict[str, Any]:
+def _flip(a: JudgingCard, b: JudgingCard, pair: Pair, names: Mapping[str, str]) -> dict[str, Any]:
+    gained = pair.passed_b > pair.passed_a
     return {
         "conversation": pair.conversation,
         "axis": pair.axis,
-        "better": b.model if pair.passed_b > pair.passed_a else a.model,
+        "a": names[a.judging],
+        "b": names[b.judging],
+        "direction": "gained" if gained else "lost",
+        "better": names[b.judging if gained else a.judging],
         "rate_a": pair.passed_a,
         "rate_b": pair.passed_b,
         "criteria": pair.scored,

@@ -67,6 +67,8 @@ def test_a_known_difference(folder: Path, judgings: dict[str, str]) -> None:
     assert apr["low"] < 0.5 < apr["high"] and apr["low"] > 0.25
     assert len(found["flips"]) == 22
     assert sum(flip["better"] == "weak" for flip in found["flips"]) == 1
+    assert sum(flip["direction"] == "lost" for flip in found["flips"]) == 1
+    assert {(flip["a"], flip["b"]) for flip in found["flips"]} == {("weak", "strong")}
     assert {row["slice"] for row in found["rows"]} == {
         "", "INFERENCE_MEMORY", "INSTRUCTION_RETENTION", "SELF_COHERENCE", "VOICE_EDITING",
     }  # fmt: skip

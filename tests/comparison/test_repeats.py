@@ -180,7 +180,7 @@ def test_what_the_store_does_not_know_is_said(store: Database) -> None:
         judging = add_judging(session, add_dataset(session, 2), repeated([[True], [False]]))
     with pytest.raises(UsageError, match="how long"):
         breakdown(store, judging, "seconds")
-    with pytest.raises(UsageError, match="who speaks"):
+    with pytest.raises(UsageError, match="who speaks .* another of axis, turns, seconds"):
         breakdown(store, judging, "speaker")
     with pytest.raises(UsageError, match="no conversations of the axis"):
         breakdown(store, judging, "axis", "NONE")
@@ -212,6 +212,7 @@ def test_accounting_sums_all_calls_of_a_row_and_none_of_another_judging(store: D
             {"stage": "generate", "input_tokens": 10, "audio_seconds": 1.5, "error": "timeout"},
             {"stage": "judge", "judging_id": judging, "input_tokens": 100, "output_tokens": 5, "cost_usd": 0.25},
             {"stage": "judge", "judging_id": judging, "cached": True},
+            {"stage": "judge", "judging_id": judging, "input_tokens": 1},
             {"stage": "judge", "judging_id": "other", "input_tokens": 999, "cost_usd": 9.0},
         ]
         session.add_all(Attempt(run_id=run, seconds=1.0, **call) for call in calls)
@@ -221,6 +222,7 @@ def test_accounting_sums_all_calls_of_a_row_and_none_of_another_judging(store: D
     assert list(flat) == ["generate", "judge"]
     assert flat["generate"] == {
         "calls": 2, "failed": 1, "cached": 0, "input_tokens": 20, "output_tokens": None, "input_audio_tokens": 8,
-        "audio_seconds": 3.0, "cost_usd": 0.5,
+        "audio_seconds": 3.0, "cost_usd": 0.5, "unpriced": 0,
     }  # fmt: skip
-    assert (flat["judge"]["calls"], flat["judge"]["cached"], flat["judge"]["input_tokens"]) == (2, 1, 100)
+    assert (flat["judge"]["calls"], flat["judge"]["cached"], flat["judge"]["input_tokens"]) == (3, 1, 101)
+    assert flat["judge"]["unpriced"] == row.unpriced_calls == 1

@@ -106,4 +106,5 @@ def compare(
     if format is Format.TABLE and comparison.flips:
         say(f"{len(comparison.flips)} conversations flipped (--format json lists them with links):")
         for flip in comparison.flips[:20]:
-            say(f"  {flip['conversation']}  {SHORT_AXES.get(flip['axis'], flip['axis'])}  {flip['better']}")
+            axis = SHORT_AXES.get(flip["axis"], flip["axis"])
+            say(f"  {flip['conversation']}  {axis}  {flip['direction']} from {flip['a']} to {flip['b']}")

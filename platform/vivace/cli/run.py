@@ -106,10 +106,16 @@ def run(
     ] = None,
     judge_price: Annotated[str | None, typer.Option("--judge-price", help="The same, for the judge.")] = None,
     max_cost: Annotated[
-        float | None, typer.Option("--max-cost", help="Stop, to be resumed, at so many US dollars in all.")
+        float | None,
+        typer.Option(
+            "--max-cost", help="Stop, to be resumed, at so many US dollars in all; calls in flight still count."
+        ),
     ] = None,
     max_errors: Annotated[
-        int | None, typer.Option("--max-errors", help="Stop, to be resumed, after so many failed calls.")
+        int | None,
+        typer.Option(
+            "--max-errors", help="Stop, to be resumed, after so many failed calls; those in flight may add some."
+        ),
     ] = None,
     cache: Annotated[
         bool | None,

@@ -386,7 +386,7 @@ def _accounts(session: Session, runs: set[str]) -> dict[tuple[str, str | None], 
             func.count(), func.count(Attempt.error), func.sum(case((Attempt.cached, 1), else_=0)),
             func.sum(Attempt.input_tokens), func.sum(Attempt.output_tokens), func.sum(Attempt.input_audio_tokens),
             func.sum(Attempt.audio_seconds), func.sum(Attempt.cost_usd),
-            func.sum(case((and_(Attempt.error.is_(None), Attempt.cost_usd.is_(None)), 1), else_=0)),
+            func.sum(case((and_(Attempt.error.is_(None), ~Attempt.cached, Attempt.cost_usd.is_(None)), 1), else_=0)),
         )
         .where(Attempt.run_id.in_(runs))
         .group_by(Attempt.run_id, Attempt.judging_id, Attempt.stage)

@@ -1,0 +1,39 @@
+"""Systems that are compared have names that tell them apart, and no longer ones than that takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivace.comparison import names_of
+from vivace.naming import distinct
+from vivace.store.verdicts import JudgingCard
+
+CARD = JudgingCard(
+    judging="j" * 32, run="r" * 32, model="m", model_fingerprint="f", target="litellm:openai/m", address=None,
+    parameters={"top_p": 1}, input_form="audio-16k", output_form="text", repeats=1, judge="J",
+    judge_fingerprint="abcdef0", votes=1, data="d", data_revision="1", dataset_id=1, ended_at=None,
+)  # fmt: skip
+
+
+def test_systems_of_different_names_keep_them() -> None:
+    assert names_of([CARD, replace(CARD, model="n", repeats=3, judging="k")]) == ["m", "n"]
+
+
+def test_two_runs_of_one_model_are_told_apart_by_what_differs() -> None:
+    warm = replace(CARD, parameters={"top_p": 1, "temperature": 0.7}, judging="k", run="s")
+    assert names_of([CARD, warm, replace(warm, model="n")]) == ["m · defaults", "m · temperature=0.7", "n"]
+    assert names_of([CARD, replace(CARD, repeats=3, judging="k")]) == ["m · 1 repeats", "m · 3 repeats"]
+
+
+def test_the_same_run_again_is_told_apart_by_its_id() -> None:
+    assert names_of([CARD, replace(CARD, run="s" * 32, judging="k")]) == ["m · run rrrrrrrr", "m · run ssssssss"]
+
+
+@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.integers(0, 3)), unique=True))
+def test_names_differ_where_their_details_do(rows: list[tuple[str, str, int]]) -> None:
+    names = distinct([name for name, *_ in rows], ([kind for _, kind, _ in rows], [str(n) for *_, n in rows]))
+    assert len(set(names)) == len(rows)
+    assert all(name.startswith(row[0]) for name, row in zip(names, rows, strict=True))
