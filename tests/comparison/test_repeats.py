@@ -180,7 +180,7 @@ def test_what_the_store_does_not_know_is_said(store: Database) -> None:
         judging = add_judging(session, add_dataset(session, 2), repeated([[True], [False]]))
     with pytest.raises(UsageError, match="how long"):
         breakdown(store, judging, "seconds")
-    with pytest.raises(UsageError, match="who speaks .* another of axis, turns, seconds"):
+    with pytest.raises(UsageError, match=r"who speaks .* another of axis, turns, seconds"):
         breakdown(store, judging, "speaker")
     with pytest.raises(UsageError, match="no conversations of the axis"):
         breakdown(store, judging, "axis", "NONE")
