@@ -434,7 +434,10 @@ def test_a_reply_that_failed_stays_unscored_and_is_never_generated(tmp_path: Pat
         )  # fmt: skip
         for more in ((), ("--retry-errors",)):
             done = vivace(*common, *more)
-            assert done.returncode == 3 and "2 criteria are unscored (2 no_reply)" in done.stderr, done.stderr
+            assert (
+                done.returncode == 3
+                and "2 criteria are unscored (2 no_reply; replies that failed: 1 not_recorded)" in done.stderr
+            ), done.stderr
         assert len(server.calls) == 4
 
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from vivace.audio.voice import SpeechVoice, VoiceError, espeak, open_voice
 from vivace.cli.data import voice
 from vivace.demo import DATA
 from vivace.errors import IncompleteError, UnreachableError, UsageError
+from vivace.tracks.dialogue.conversations import VOICES_KEY
 from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.validation import validate
-from vivace.tracks.dialogue.voicing import VOICES_KEY, Voiced, voice_set
+from vivace.tracks.dialogue.voicing import Voiced, voice_set
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not on the PATH")
 
@@ -100,7 +102,8 @@ def test_the_same_tools_give_the_same_bytes_and_a_sound_set(tmp_path: Path) -> N
     assert found.findings == []
     assert found.recordings == 10
     original = open_conversations(str(DATA)).chosen(None, 3)
-    assert open_conversations(str(first)).conversations == original
+    spoken = open_conversations(str(first)).conversations
+    assert [replace(conversation, speaker=None) for conversation in spoken] == list(original)
 
     metadata = json.loads(pyarrow.parquet.read_schema(first).metadata[VOICES_KEY])
     assert set(metadata["voices"]) == set(names)
@@ -136,6 +139,8 @@ def test_each_conversation_has_one_speaker_whoever_else_is_asked_for(tmp_path: P
     assert some == {key: everyone[key] for key in some}
     assert len(some) == 5
     hertz = {"low": 200, "middle": 400, "high": 800}
+    spoken = open_conversations(str(tmp_path / "all" / "out.parquet")).conversations
+    assert {one.id: one.speaker for one in spoken} == everyone
     for key, row in rows_of(tmp_path / "all").items():
         for turn in (1, 2, 3):
             expected = tone(hertz[everyone[key]], 0.01 * len(row[f"user_turn_{turn}_transcript"]), container="WAV")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
@@ -116,6 +118,34 @@ class Lab:
     def start_worker(self, *more: object) -> Popen[str]:
         """Start `vivace worker`."""
         return self.start("worker", *self.common, *more)
+
+    def freeze(self, process: Popen[str]) -> None:
+        """Stop a process between two of its transactions: one frozen within keeps its locks, and all others wait."""
+
+        def stopped() -> bool:
+            process.send_signal(signal.SIGSTOP)
+            if not self._in_transaction():
+                return True
+            process.send_signal(signal.SIGCONT)
+            return False
+
+        wait_until(stopped, "a moment without a transaction")
+
+    def _in_transaction(self) -> bool:
+        if not self.url.startswith("sqlite"):
+            with opened(self.url) as database, database.read() as session:
+                writing = "backend_xid IS NOT NULL AND datname = current_database()"
+                return bool(session.scalar(text(f"SELECT count(*) FROM pg_stat_activity WHERE {writing}")))
+        for file in {Path(self.url.removeprefix("sqlite:///")), *self.settings.home.glob("*.db")}:
+            connection = sqlite3.connect(file, timeout=0.2, isolation_level=None)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+            except sqlite3.OperationalError:
+                return True
+            finally:
+                connection.close()
+        return False
 
     def view(self, submission_id: str) -> SubmissionView:
         """One submission as `vivace status` sees it."""

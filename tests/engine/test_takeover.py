@@ -39,7 +39,7 @@ def test_a_frozen_worker_is_fenced_and_goes_back_to_serving(lab: Lab, gate: Gate
     submission = lab.submit(concurrency=2)
     wait_until(lambda: gate.held == 2, "two calls in flight")
     owner = lab.view(submission).worker
-    frozen.send_signal(signal.SIGSTOP)
+    lab.freeze(frozen)
     _let_the_taker_finish(gate)
 
     taker = lab.start_worker("--lease", "2")
@@ -71,7 +71,7 @@ def test_a_frozen_run_is_taken_over_by_the_same_command(lab: Lab, gate: Gate) ->
     assert second.stderr is not None
     assert "waiting for it" in second.stderr.readline()
 
-    first.send_signal(signal.SIGSTOP)
+    lab.freeze(first)
     _let_the_taker_finish(gate)
     _, talk = second.communicate(timeout=60)
     assert second.returncode == 0, talk

@@ -290,6 +290,26 @@ class TestRuns:
             assert done.returncode == 0 and json.loads(done.stdout)[0]["hearing"] == "passed"
             assert count == 3 + 3 + 1
 
+    def test_what_was_asked_before_a_stop_is_not_asked_again(self, tmp_path: Path) -> None:
+        """The second of three questions is refused: the same command asks that one and the last."""
+        data = write_parquet(tmp_path / "data.parquet", conversation_rows(1, turns=3, criteria=1))
+        talk, asked = self.talker(lambda sent: sent), 0
+
+        def behave(call: Call) -> Answer:
+            nonlocal asked
+            asked += "digit by digit" in str(call.messages[-1])
+            return Answer(status=401) if asked == 2 else talk(call)
+
+        with chat_server(behave) as server:
+            first = vivace(*self.command(server, data, tmp_path))
+            assert (first.returncode, asked) == (2, 2), first.stderr
+            done = vivace(*self.command(server, data, tmp_path))
+        assert done.returncode == 0 and json.loads(done.stdout)[0]["hearing"] == "passed", done.stderr
+        assert asked == 4
+        with sqlite3.connect(tmp_path / "home" / "vivace.db") as database:
+            [(stored,)] = database.execute("select hearing from run").fetchall()
+        assert [probe["kind"] for probe in json.loads(stored)["probes"]] == ["spoken", "swapped", "silent"]
+
     def test_a_run_that_failed_goes_on_and_cannot_be_official(self, tmp_path: Path) -> None:
         row, _, said = self.run(tmp_path, self.talker(lambda sent: sent[:1]))
         assert row["hearing"] == "failed" and row["apr"] == 1.0

@@ -22,7 +22,7 @@ from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import Attempt, Event, Judging, Run, Submission, Verdict, now
+from vivace.store.tables import Attempt, Event, Judging, Reply, Run, Submission, Verdict, now
 from vivace.tracks.base import PreparedRun, Registered
 from vivace.tracks.registry import find_track
 
@@ -326,10 +326,19 @@ def _ended(database: Database, registered: Registered) -> Outcome:
             .group_by(Verdict.unscored_reason)
         )
         reasons = {str(reason): int(count) for reason, count in session.execute(query)}
+        replies = session.execute(
+            select(Reply.unscored_reason, func.count())
+            .where(Reply.run_id == registered.run_id, Reply.unscored_reason.is_not(None))
+            .group_by(Reply.unscored_reason)
+            .order_by(Reply.unscored_reason)
+        )
+        failed = ", ".join(f"{count} {reason}" for reason, count in replies)
     unscored = sum(reasons.values())
     if not unscored:
         return Outcome("complete", "every criterion is scored")
     listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    if failed:
+        listed += f"; replies that failed: {failed}"
     if set(reasons) == {"no_check"}:
         return Outcome("complete", f"{unscored} criteria carry no machine check", unscored)
     return Outcome(

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import secrets
 import unicodedata
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -104,13 +104,29 @@ class Hearing:
 
     def as_json(self) -> dict[str, Any]:
         """As it is stored with a run."""
-        return {**vars(self), "audio_tokens": self.audio_tokens, "probes": [vars(probe) for probe in self.probes]}
+        return {**vars(self), "audio_tokens": self.audio_tokens, "probes": stored_probes(self.probes)}
 
     def sentence(self) -> str:
         """The outcome in a sentence."""
         if self.outcome == "passed":
             return f"It hears: the numbers spoken in all of {self.turns} user turns came out."
         return " ".join(self.problems)
+
+
+def stored_probes(probes: Sequence[Probe]) -> list[dict[str, Any]]:
+    """Probes as they are stored with a run."""
+    return [vars(probe) for probe in probes]
+
+
+def read_probes(stored: Sequence[Mapping[str, Any]]) -> list[Probe]:
+    """Probes as they were before they were stored."""
+    probes = []
+    for one in stored:
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in one.items()
+        }
+        probes.append(Probe(**values))
+    return probes
 
 
 class Ask(Protocol):
@@ -131,28 +147,50 @@ def asking(system: SystemUnderTest) -> Ask:
     return ask
 
 
-async def check_hearing(ask: Ask, turns: int, digits: SpokenDigits, form: AudioForm = "16k") -> Hearing:
+async def check_hearing(
+    ask: Ask,
+    turns: int,
+    digits: SpokenDigits,
+    form: AudioForm = "16k",
+    earlier: Sequence[Probe] = (),
+    on_probe: Callable[[Sequence[Probe]], Awaitable[None]] | None = None,
+) -> Hearing:
     """Find out whether a system hears the recordings of each user turn.
 
     Args:
         ask: puts a question to the system.
         turns: user turns with a recording, 1 to 8: as many as the longest conversation to come has.
         form: in which recordings are sent.
+        earlier: probes of a check that was stopped; those that were answered are not asked again.
+        on_probe: told after each probe of all there are by then, so that they can be kept.
 
     Raises:
         UsageError, UnreachableError: as the system's `reply`.
     """
-    return await _Check(ask, turns, digits, form).run()
+    return await _Check(ask, turns, digits, form, earlier, on_probe).run()
 
 
 class _Check:
-    def __init__(self, ask: Ask, turns: int, digits: SpokenDigits, form: AudioForm) -> None:
+    def __init__(
+        self,
+        ask: Ask,
+        turns: int,
+        digits: SpokenDigits,
+        form: AudioForm,
+        earlier: Sequence[Probe],
+        on_probe: Callable[[Sequence[Probe]], Awaitable[None]] | None,
+    ) -> None:
         if not FEWEST_TURNS <= turns <= MOST_TURNS:
             raise ValueError(f"the check takes {FEWEST_TURNS} to {MOST_TURNS} turns")
         self._ask = ask
         self._all = tuple(range(1, turns + 1))
         self._form = form
-        numbers = _numbers(2 * turns)
+        self._on_probe = on_probe
+        answered = [probe for probe in earlier if _is_answer(probe)]
+        self._answered = {(probe.kind, probe.asked): probe for probe in answered}
+        spoken = next((probe.numbers for probe in answered if probe.kind == "spoken"), ())
+        swapped = next((probe.numbers for probe in answered if probe.kind == "swapped"), ())
+        numbers = _numbers(2 * turns, (*spoken, *swapped))
         self._numbers: dict[Kind, tuple[str, ...]] = {
             "spoken": numbers[:turns],
             "swapped": numbers[turns:],
@@ -196,9 +234,13 @@ class _Check:
         return found
 
     async def _probe(self, kind: Kind, asked: tuple[int, ...]) -> Probe:
-        reply, calls = await self._ask(self._prompt(kind, asked))
-        probe = self._judged(kind, asked, reply, calls)
+        probe = self._answered.get((kind, asked))
+        if probe is None:
+            reply, calls = await self._ask(self._prompt(kind, asked))
+            probe = self._judged(kind, asked, reply, calls)
         self._probes.append(probe)
+        if self._on_probe is not None:
+            await self._on_probe(self._probes)
         return probe
 
     def _prompt(self, kind: Kind, asked: tuple[int, ...]) -> Prompt:
@@ -307,10 +349,11 @@ def digits_in(text: str) -> str:
     return "".join([*found, *([tens + "0"] if tens else [])])
 
 
-def _numbers(count: int) -> tuple[str, ...]:
-    """Fresh numbers of four digits, none of which comes about where two others meet."""
+def _numbers(count: int, first: Sequence[str] = ()) -> tuple[str, ...]:
+    """Fresh numbers of four digits after the first ones, none of which comes about where two others meet."""
     while True:
-        numbers = [f"{secrets.randbelow(10**DIGITS):0{DIGITS}d}" for _ in range(count)]
+        fresh = [f"{secrets.randbelow(10**DIGITS):0{DIGITS}d}" for _ in range(count - len(first))]
+        numbers = [*first, *fresh]
         row = "".join(numbers)
         if all(row.count(number) == 1 and not row.find(number) % DIGITS for number in numbers):
             return tuple(numbers)

@@ -24,6 +24,8 @@ TEXT_COLUMNS = (
 )
 SPEAKER_COLUMN = "speaker"
 """Who speaks the user turns; the public dataset does not say, other sets may."""
+VOICES_KEY = b"vivace.voices"
+"""Key in a voiced parquet file's schema metadata: a JSON object of the source, the voices, and who speaks where."""
 AUDIO_COLUMNS = tuple(f"user_turn_{n}_audio" for n in range(1, MOST_USER_TURNS + 1))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from vivace.errors import UnreachableError, UsageError
 from vivace.models.replay import read_json_lines
 from vivace.tracks.dialogue.conversations import (
     AUDIO_COLUMNS,
+    SPEAKER_COLUMN,
+    VOICES_KEY,
     Conversation,
     ConversationSet,
     Table,
@@ -120,7 +123,9 @@ class ParquetTable:
     def __init__(self, files: Sequence[Path]) -> None:
         self.source = f"the data '{files[0] if len(files) == 1 else files[0].parent}'"
         self._files = files
-        self.columns = list(self._open(files[0])[1])
+        first, names = self._open(files[0])
+        voiced = SPEAKER_COLUMN not in names and _speakers(first)
+        self.columns = [*names, SPEAKER_COLUMN] if voiced else list(names)
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Every row with these columns."""
@@ -129,11 +134,13 @@ class ParquetTable:
         heavy = any(column in AUDIO_COLUMNS for column in columns)
         for file in self._files:
             parquet, names = self._open(file)
+            speakers = {} if SPEAKER_COLUMN in names or SPEAKER_COLUMN not in columns else _speakers(parquet)
             present = [names[column] for column in columns if column in names]
             try:
                 for batch in parquet.iter_batches(batch_size=4 if heavy else 256, columns=present):
                     for row in batch.to_pylist():
-                        yield {key.lower(): value for key, value in row.items()}
+                        read = {key.lower(): value for key, value in row.items()}
+                        yield {**read, SPEAKER_COLUMN: speakers.get(read["id"])} if speakers else read
             except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise UsageError(
                     f"The parquet file '{file}' is damaged ({_short(error)}); fetch it again."
@@ -154,6 +161,14 @@ class ParquetTable:
                 f"The file '{file}' is not a whole parquet file ({_short(error)}); fetch it again, or give another "
                 "with --data."
             ) from error
+
+
+def _speakers(parquet: Any) -> dict[str, str]:
+    """Conversation → who speaks it, where the file's metadata say so, as those of a voiced set do."""
+    try:
+        return dict(json.loads((parquet.schema_arrow.metadata or {})[VOICES_KEY])["speakers"])
+    except (KeyError, TypeError, ValueError):
+        return {}
 
 
 class HubTable:

@@ -21,7 +21,7 @@ from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn, Sys
 from vivace.models.cache import kept_answers
 from vivace.models.calls import CallRecord, recorded_calls
 from vivace.models.chat import ChatOptions
-from vivace.models.hearing import MOST_TURNS, Hearing, check_hearing
+from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
 from vivace.models.prices import has_price, parse_price
 from vivace.models.registry import open_system
 from vivace.spec import RunSpec, is_rejudging, read_yaml
@@ -290,7 +290,8 @@ class DialogueRun:
         sends_audio = self._form != "transcript" and self._system.identity.adapter != "replay"
         if not sends_audio or all(item.reply_id is not None for item in items):
             return
-        recorded = await bench.write(self._recorded_hearing)
+        hearing_so_far = await bench.write(self._recorded_hearing)
+        recorded = hearing_so_far.get("outcome")
         if recorded in ("passed", "failed") or (recorded == "skipped" and self._digits is None):
             return
         if self._digits is None:
@@ -307,15 +308,19 @@ class DialogueRun:
             bench.note(calls)
             return reply, calls
 
-        hearing = await check_hearing(ask, min(turns, MOST_TURNS), self._digits, self._audio_form)
+        async def keep(probes: Sequence[Probe]) -> None:
+            await bench.write(lambda session: self._record_hearing(session, {"probes": stored_probes(probes)}))
+
+        earlier = read_probes(hearing_so_far.get("probes", ()))
+        hearing = await check_hearing(ask, min(turns, MOST_TURNS), self._digits, self._audio_form, earlier, keep)
         await bench.write(lambda session: self._record_hearing(session, hearing.as_json(), hearing))
         if hearing.outcome != "passed":
             bench.say(f"{hearing.sentence()} The run goes on, and cannot be official.")
 
-    def _recorded_hearing(self, session: Session) -> str | None:
+    def _recorded_hearing(self, session: Session) -> dict[str, Any]:
+        """What is recorded of the check; without an outcome where it was stopped."""
         assert self._registered is not None
-        hearing = session.get_one(tables.Run, self._registered.run_id).hearing
-        return hearing["outcome"] if hearing else None
+        return session.get_one(tables.Run, self._registered.run_id).hearing or {}
 
     def _record_hearing(self, session: Session, values: dict[str, Any], hearing: Hearing | None = None) -> None:
         assert self._registered is not None

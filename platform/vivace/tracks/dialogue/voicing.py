@@ -14,11 +14,9 @@ from typing import Any
 from vivace.audio.measure import container
 from vivace.audio.voice import SpeechVoice, VoiceError
 from vivace.errors import UsageError
-from vivace.tracks.dialogue.conversations import TEXT_COLUMNS, Conversation, ConversationSet
+from vivace.tracks.dialogue.conversations import TEXT_COLUMNS, VOICES_KEY, Conversation, ConversationSet
 from vivace.tracks.dialogue.writer import public_schema
 
-VOICES_KEY = b"vivace.voices"
-"""Key in the parquet file's schema metadata: a JSON object of the source, the voices, and who speaks where."""
 ROWS_AT_A_TIME = 32
 """A row group: small enough that a set of any size is written with little memory."""
 
