@@ -94,18 +94,23 @@ def _resampled_medians(values: Floats, groups: Sequence[object], source: np.rand
     return medians
 
 
-def median_interval(values: Sequence[float], *, seed: int = 0) -> Estimate:
+def median_interval(values: Sequence[float], groups: Sequence[object] | None = None, *, seed: int = 0) -> Estimate:
     """The median of some values with a bootstrap interval.
 
+    Args:
+        groups: what each value belongs to, drawn whole as in `paired_ratio`; None where values stand for themselves.
+
     Raises:
-        ValueError: there are none.
+        ValueError: there are no values, or one has no group.
     """
     numbers = np.asarray(values, dtype=np.float64)
     if len(numbers) == 0:
         raise ValueError("a median needs values")
+    if groups is not None and len(groups) != len(numbers):
+        raise ValueError("every value needs its group")
     value = float(np.median(numbers))
     if len(numbers) < 5:
         return Estimate(value, None, None, len(numbers))
-    drawn = np.random.default_rng(seed).integers(0, len(numbers), (RESAMPLES, len(numbers)))
-    low, high = np.quantile(np.median(numbers[drawn], axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    medians = _resampled_medians(numbers, groups or [None] * len(numbers), np.random.default_rng(seed))
+    low, high = np.quantile(medians, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value, float(low), float(high), len(numbers))
