@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -12,11 +13,18 @@ from vivace.errors import UsageError
 from vivace.tasks.code import Code
 from vivace.tasks.generated import GeneratedTask, is_held_out
 from vivace.tasks.json_records import JsonRecords
+from vivace.tasks.metrics import score
+from vivace.tasks.needles import Needles
 from vivace.tasks.stories import Stories
 from vivace.tasks.sums import Sums
+from vivace.zoo.tokenizer import pieces
 
-TASKS: list[GeneratedTask] = [Sums(), Sums("addition"), Sums("subtraction"), Code(), JsonRecords(), Stories()]
-EACH = pytest.mark.parametrize("task", TASKS, ids=lambda task: f"{task.name}-{getattr(task, 'operation', '')}")
+TASKS: list[GeneratedTask] = [
+    Sums(), Sums("addition"), Sums("subtraction"), Code(), JsonRecords(), Stories(), Needles(64), Needles(64, 3, 2),
+]  # fmt: skip
+EACH = pytest.mark.parametrize(
+    "task", TASKS, ids=lambda task: "-".join(map(str, [task.name, *task.settings.values()]))
+)
 
 
 @EACH
@@ -38,6 +46,13 @@ def test_samples_are_distinguishable_and_fit(task: GeneratedTask) -> None:
     samples = task.samples(200, seed=0)
     assert len({sample.id for sample in samples}) == 200
     assert len({sample.prompt for sample in samples}) > 190
+
+
+@EACH
+def test_the_reference_is_right_by_the_tasks_metric(task: GeneratedTask) -> None:
+    for sample in task.samples(20, seed=0):
+        assert score(" ".join(sample.references), task.metric, sample) == 1.0
+        assert score("", task.metric, sample) == 0.0
 
 
 def test_a_count_is_needed() -> None:
@@ -91,3 +106,40 @@ def test_a_storys_evidence_is_its_persons_last_move() -> None:
         assert evidence.startswith(person) and evidence.endswith(f"to the {place}.")
         assert person not in sample.prompt[span.end :].partition("\n")[0]
         assert f"Where is {person}?" in sample.prompt
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_needles_are_found_by_following_the_statements(hops: int) -> None:
+    for sample in Needles(length=200, keys=5, hops=hops).samples(50, seed=0):
+        notes = {
+            key: values for key, *values in map(str.split, re.findall(r"note : (\w+ \w+ \w+) \.", sample.prompt))
+        }
+        sets = dict(re.findall(r"set : (\w+) (\w+) \.", sample.prompt))
+        assert len(notes) == 5 and len(sets) == 5 * (hops - 1)
+        key = sample.prompt.rpartition("ask : ")[2]
+        evidence, answer = [], []
+        while key in sets:
+            evidence.append(f"set : {key} {sets[key]} .")
+            key = sets[key]
+            answer.append(key)
+        evidence.append(f"note : {key} {' '.join(notes[key])} .")
+        assert sample.references[0].split() == [*answer, *notes[key], "."]
+        assert [sample.prompt[span.start : span.end] for span in sample.evidence] == evidence
+
+
+def test_needles_are_words_of_a_closed_vocabulary_each_a_token_of_the_zoo() -> None:
+    known: set[str] = set()
+    for index in range(300):
+        sample = Needles(length=300, keys=16, hops=2).sample(7, index, held_out=False)
+        known.update(pieces(sample.prompt + sample.references[0]))
+    assert len(known) < 256
+    for task in (Needles(512, 16), Needles(1024, 16, 2)):
+        for sample in task.samples(20, seed=0):
+            asked, answer = pieces(sample.prompt), pieces(sample.references[0])
+            assert len(asked) == task.length and {*asked, *answer} <= known
+            assert pieces(sample.prompt + sample.references[0]) == [*asked, *answer]
+
+
+def test_needles_lie_anywhere() -> None:
+    slices = Counter(sample.slice for sample in Needles().samples(200, seed=0))
+    assert len(slices) == 4 and min(slices.values()) > 20

@@ -14,6 +14,7 @@ TASKS: dict[str, str] = {
     "code": "vivace.tasks.code:Code",
     "json": "vivace.tasks.json_records:JsonRecords",
     "stories": "vivace.tasks.stories:Stories",
+    "needles": "vivace.tasks.needles:Needles",
     "gsm8k": "vivace.tasks.gsm8k:Gsm8k",
     "math500": "vivace.tasks.math500:Math500",
     "humaneval": "vivace.tasks.humaneval:HumanEval",
