@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from vivace_methods.base import MethodError, Request
 from vivace_methods.models.cost import decode_cost
@@ -22,20 +23,70 @@ def model_of(kind: str) -> Any:
     return random_model(tiny_configuration(kind), dtype=torch.float32, device=CPU, seed=0)
 
 
+PADDING = 7
+
+
+def transformers_tokens(
+    model: Any, ids: torch.Tensor, most: int, ends: list[int] | None, **options: Any
+) -> list[int]:
+    """What `generate` of transformers answers."""
+    given = {"do_sample": False, "max_new_tokens": most, "eos_token_id": ends, "pad_token_id": PADDING, **options}
+    tokens: list[int] = model.generate(ids, **given)[0, ids.shape[1] :].tolist()
+    return tokens
+
+
 @pytest.mark.parametrize("kind", list(TINY_SHAPES))
-@pytest.mark.parametrize("name", [*ALONE, "autoregressive(cache=static)", "full(attention=eager)"])
-def test_the_tokens_are_those_of_generate(kind: str, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        *((name, torch.float32) for name in [*ALONE, "autoregressive(cache=static)", "full(attention=eager)"]),
+        *((name, torch.bfloat16) for name in ALONE),  # others sum in another order, which 16 bits may round otherwise
+    ],
+)
+def test_the_tokens_are_those_of_generate(kind: str, name: str, dtype: torch.dtype) -> None:
+    model = random_model(tiny_configuration(kind), dtype=dtype)
+    with parse_method(name).apply(model) as generator:
+        for prompt in ([5, 9, 2, 7], [11], [3] * 40, [PADDING, 8, PADDING]):
+            ids = torch.tensor([prompt])
+            shown = {"attention_mask": torch.ones_like(ids)}  # or `generate` hides what it takes for padding
+            free = transformers_tokens(model, ids, 12, None, **shown)
+            for ends in ([], [free[3]], [free[7], free[2]]):
+                expected = transformers_tokens(model, ids, 12, ends, **shown) if ends else free
+                tokens: list[int] = []
+                generator.generate(Request(ids, 12, frozenset(ends)), tokens.extend)
+                assert tokens == expected
+
+
+def test_a_padding_token_in_a_prompt_is_read() -> None:
+    """It is where `generate` differs when it is left to guess a mask."""
+    model = model_of("llama")
+    hidden = read = False
+    for last in range(20):
+        ids = torch.tensor([[5, PADDING, last + 10]])
+        tokens: list[int] = []
+        with parse_method("autoregressive").apply(model) as generator:
+            generator.generate(Request(ids, 12), tokens.extend)
+        hidden |= transformers_tokens(model, ids, 12, None) != tokens
+        read |= transformers_tokens(model, ids, 12, None, attention_mask=torch.ones_like(ids)) != tokens
+    assert hidden and not read
+
+
+@pytest.mark.parametrize("kind", list(TINY_SHAPES))
+def test_a_random_model_is_as_transformers_makes_one(kind: str) -> None:
+    """No weight is left as memory happened to hold it, and constants are the same."""
     model = model_of(kind)
-    for prompt in ([5, 9, 2, 7], [11], [3] * 40):
-        ids = torch.tensor([prompt])
-        whole = model.generate(ids, do_sample=False, max_new_tokens=12, eos_token_id=None, pad_token_id=0)
-        expected = whole[0, len(prompt) :].tolist()
-        end = expected[3]
-        for stops in (frozenset(), frozenset({end})):
-            tokens: list[int] = []
-            with parse_method(name).apply(model) as generator:
-                generator.generate(Request(ids, 12, stops), tokens.extend)
-            assert tokens == (expected[: expected.index(end) + 1] if stops else expected)
+    torch.manual_seed(1)
+    other = AutoModelForCausalLM.from_config(tiny_configuration(kind), dtype=torch.float32)
+    buffers = dict(other.named_buffers())
+    assert buffers.keys() == dict(model.named_buffers()).keys()
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
+    weights = dict(other.named_parameters())
+    for name, weight in model.named_parameters():
+        assert weight.mean().item() == pytest.approx(weights[name].mean().item(), abs=0.005), name
+        assert weight.std().item() == pytest.approx(weights[name].std().item(), rel=0.2, abs=1e-6), name
+    same, another = model_of(kind), random_model(tiny_configuration(kind), seed=1)
+    assert torch.equal(same.lm_head.weight, model.lm_head.weight)
+    assert not torch.equal(another.lm_head.weight, model.lm_head.weight)
 
 
 @pytest.mark.parametrize("kind", list(TINY_SHAPES))

@@ -145,8 +145,11 @@ def random_model(
         seed: the same seed gives the same weights on the same kind of device.
     """
     target = torch.device(device)
+    with torch.device("meta"):  # or torch would give each weight a random value first, and transformers another one
+        model = AutoModelForCausalLM.from_config(configuration, dtype=dtype)
+    model.to_empty(device=target)
     with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
         torch.manual_seed(seed)
-        with target:
-            model = AutoModelForCausalLM.from_config(configuration, dtype=dtype)
+        model.initialize_weights()
+    model.tie_weights()
     return model.eval()
