@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections import Counter
+from typing import Literal
 
 import pytest
 
@@ -17,10 +18,14 @@ from vivace.tasks.metrics import score
 from vivace.tasks.needles import Needles
 from vivace.tasks.stories import Stories
 from vivace.tasks.sums import Sums
+from vivace.tasks.variables import Variables
+from vivace.tasks.word_counts import WordCounts
 from vivace.zoo.tokenizer import pieces
 
 TASKS: list[GeneratedTask] = [
     Sums(), Sums("addition"), Sums("subtraction"), Code(), JsonRecords(), Stories(), Needles(64), Needles(64, 3, 2),
+    Variables(64), Variables(96, 3, 4, "names"), WordCounts(64), WordCounts(64, 6, "most", 3),
+    WordCounts(64, 8, "count"),
 ]  # fmt: skip
 EACH = pytest.mark.parametrize(
     "task", TASKS, ids=lambda task: "-".join(map(str, [task.name, *task.settings.values()]))
@@ -127,19 +132,70 @@ def test_needles_are_found_by_following_the_statements(hops: int) -> None:
         assert [sample.prompt[span.start : span.end] for span in sample.evidence] == evidence
 
 
-def test_needles_are_words_of_a_closed_vocabulary_each_a_token_of_the_zoo() -> None:
+@pytest.mark.parametrize(
+    ("task", "most"),
+    [
+        (Needles(512, 16, 2), 256),
+        (Variables(512, 8, 4), 160),
+        (Variables(512, 8, 4, "names"), 160),
+        (WordCounts(512, 64), 72),
+        (WordCounts(512, 8, "count"), 80),
+    ],
+)
+def test_every_word_is_a_token_of_a_small_closed_vocabulary(task: GeneratedTask, most: int) -> None:
     known: set[str] = set()
     for index in range(300):
-        sample = Needles(length=300, keys=16, hops=2).sample(7, index, held_out=False)
+        sample = task.sample(7, index, held_out=False)
         known.update(pieces(sample.prompt + sample.references[0]))
-    assert len(known) < 256
-    for task in (Needles(512, 16), Needles(1024, 16, 2)):
-        for sample in task.samples(20, seed=0):
-            asked, answer = pieces(sample.prompt), pieces(sample.references[0])
-            assert len(asked) == task.length and {*asked, *answer} <= known
-            assert pieces(sample.prompt + sample.references[0]) == [*asked, *answer]
+    assert len(known) < most
+    for sample in task.samples(20, seed=0):
+        asked, answer = pieces(sample.prompt), pieces(sample.references[0])
+        assert len(asked) == task.settings["length"] and {*asked, *answer} <= known
+        assert pieces(sample.prompt + sample.references[0]) == [*asked, *answer]
 
 
 def test_needles_lie_anywhere() -> None:
     slices = Counter(sample.slice for sample in Needles().samples(200, seed=0))
     assert len(slices) == 4 and min(slices.values()) > 20
+
+
+@pytest.mark.parametrize("hops", [1, 4])
+@pytest.mark.parametrize("ask", ["value", "names"])
+def test_variables_hold_what_running_the_assignments_gives(hops: int, ask: Literal["value", "names"]) -> None:
+    for sample in Variables(length=200, chains=3, hops=hops, ask=ask).samples(50, seed=0):
+        held: dict[str, str] = {}
+        lines: dict[str, str] = {}
+        for line, name, value in re.findall(r"(let (\w+) = (\w+|\d \d) \.)", sample.prompt):
+            assert name not in held
+            held[name] = value if value[0].isdigit() else held[value]
+            lines[name] = line
+        assert len(held) == 3 * (hops + 1) and len(set(held.values())) == 3
+        asked = sample.prompt.rpartition(" : ")[2]
+        value = held[asked] if ask == "value" else asked
+        names = [name for name in held if held[name] == value]
+        assert sample.references[0] == f" {value if ask == 'value' else ' '.join(names)} ."
+        assert ask == "names" or asked == names[-1]
+        assert [sample.prompt[span.start : span.end] for span in sample.evidence] == [lines[name] for name in names]
+
+
+@pytest.mark.parametrize("top", [1, 3])
+def test_the_commonest_words_are_named_in_their_order_and_leave_no_doubt(top: int) -> None:
+    for sample in WordCounts(length=100, words=10, top=top).samples(50, seed=0):
+        counts = Counter(sample.prompt.removeprefix("text : ").removesuffix(" most :").split())
+        assert counts.total() == 96
+        answer = sample.references[0].split()[:-1]
+        assert len(answer) == top
+        others = max(count for word, count in counts.items() if word not in answer)
+        numbers = [*(counts[word] for word in answer), others]
+        assert numbers == sorted(set(numbers), reverse=True)
+        shown = [sample.prompt[span.start : span.end] for span in sample.evidence]
+        assert Counter(shown) == {word: counts[word] for word in answer}
+
+
+def test_an_occurrence_is_counted_where_the_evidence_shows_it() -> None:
+    for sample in WordCounts(length=200, words=5, ask="count").samples(50, seed=0):
+        text, _, asked = sample.prompt.removeprefix("text : ").partition(" count : ")
+        assert (
+            int("".join(sample.references[0].split()[:-1])) == text.split().count(asked) == len(sample.evidence) > 0
+        )
+        assert {sample.prompt[span.start : span.end] for span in sample.evidence} == {asked}

@@ -9,31 +9,11 @@ from itertools import pairwise
 from typing import ClassVar
 
 from vivace.errors import UsageError
-from vivace.tasks.base import Sample, Span
+from vivace.tasks.base import Sample
+from vivace.tasks.filler import NAMES, scatter, split
 from vivace.tasks.generated import GeneratedTask
 
-
-def _split(words: str) -> tuple[str, ...]:
-    return tuple(words.split())
-
-
-_FILLER = _split(
-    """
-    about above across after again along although always among around away because before behind below beside
-    between beyond but by down during early even far for from here how in into later less like long more near
-    never next nor now of often on once only or out over quite rather since slowly soon still than then there
-    through together under until very while
-    """
-)
-_KEYS = _split(
-    """
-    anchor apple arrow basket bell blanket boat book bottle brush bucket button candle carpet chain chair clock
-    cloud coat coin cup curtain desk door drum engine fence flute fork garden gate glove hammer hat helmet jar
-    kite ladder lamp lantern letter map mirror needle paper pencil piano pillow pipe plate rope saddle shoe
-    spoon stone table tent tower train violin wagon wallet wheel window
-    """
-)
-_VALUES = _split(
+_VALUES = split(
     """
     amber ant azure badger bear beaver beige black blue bronze brown camel cat cherry copper coral cow crane
     crimson crow deer dog duck eagle falcon fox goat golden goose green grey hare hawk horse indigo ivory lemon
@@ -41,8 +21,6 @@ _VALUES = _split(
     silver snail swan tiger turtle violet white wolf yellow
     """
 )
-_SUCCESSORS = 4
-_OPENING = "text :"
 _NOTE_WORDS, _HOP_WORDS, _OTHER_WORDS = 6, 5, 5
 """Words and signs of a note, of a further hop to it, and of opening and question together."""
 _MOST_HOPS = 4
@@ -80,7 +58,7 @@ class Needles(GeneratedTask):
         """Refuse what fits into no prompt."""
         if not 1 <= self.hops <= _MOST_HOPS:
             raise UsageError(f"A needle lies one to {_MOST_HOPS} hops away, not {self.hops}.")
-        most = min(len(_KEYS) // self.hops, len(_VALUES) // 2)
+        most = min(len(NAMES) // self.hops, len(_VALUES) // 2)
         if not 1 <= self.keys <= most:
             raise UsageError(f"With hops={self.hops}, needles have one to {most} keys, not {self.keys}.")
         shortest = _OTHER_WORDS + self.keys * (_NOTE_WORDS + _HOP_WORDS * (self.hops - 1))
@@ -97,7 +75,7 @@ class Needles(GeneratedTask):
 
     def draw(self, chance: random.Random) -> Sample:
         """Notes at random places of a random filler, in random order."""
-        keys, values = chance.sample(_KEYS, self.keys * self.hops), chance.sample(_VALUES, 2 * self.keys)
+        keys, values = chance.sample(NAMES, self.keys * self.hops), chance.sample(_VALUES, 2 * self.keys)
         chains = [keys[first : first + self.hops] for first in range(0, len(keys), self.hops)]
         needles = [_needles(chain, values[2 * place : 2 * place + 2]) for place, chain in enumerate(chains)]
         asked, *_ = chains
@@ -105,7 +83,7 @@ class Needles(GeneratedTask):
         statements = [statement for needle in needles for statement in needle]
         chance.shuffle(statements)
         filled = self.length - _OTHER_WORDS - sum(len(statement.split()) for statement in statements)
-        text, spans = _scatter(statements, filled, chance)
+        text, spans = scatter(statements, filled, chance)
         evidence = tuple(spans[statement] for statement in wanted)
         return Sample(
             id="",
@@ -120,24 +98,3 @@ def _needles(chain: Sequence[str], values: Sequence[str]) -> list[str]:
     """What leads from the first key of a chain to the values, in the order in which it is needed."""
     steps = [f"set : {further} {key} ." for further, key in pairwise(chain)]
     return [*steps, f"note : {chain[-1]} {' '.join(values)} ."]
-
-
-def _scatter(statements: Sequence[str], filled: int, chance: random.Random) -> tuple[str, dict[str, Span]]:
-    """Filler of so many words with the statements at random places of it, and where each of them came to stand."""
-    cuts = sorted(chance.randint(0, filled) for _ in statements)
-    filler = _filler(filled, chance)
-    text, spans, written = _OPENING, {}, 0
-    for statement, cut in zip(statements, cuts, strict=True):
-        text = " ".join([text, *filler[written:cut], statement])
-        spans[statement] = Span(len(text) - len(statement), len(text))
-        written = cut
-    return " ".join([text, *filler[written:]]), spans
-
-
-def _filler(count: int, chance: random.Random) -> list[str]:
-    """Words of a chain in which each has four successors, and all occur equally often in the long run."""
-    words, place = [], chance.randrange(len(_FILLER))
-    for _ in range(count):
-        words.append(_FILLER[place])
-        place = (_SUCCESSORS * place + chance.randrange(_SUCCESSORS)) % len(_FILLER)
-    return words

@@ -15,6 +15,8 @@ TASKS: dict[str, str] = {
     "json": "vivace.tasks.json_records:JsonRecords",
     "stories": "vivace.tasks.stories:Stories",
     "needles": "vivace.tasks.needles:Needles",
+    "variables": "vivace.tasks.variables:Variables",
+    "word_counts": "vivace.tasks.word_counts:WordCounts",
     "gsm8k": "vivace.tasks.gsm8k:Gsm8k",
     "math500": "vivace.tasks.math500:Math500",
     "humaneval": "vivace.tasks.humaneval:HumanEval",
