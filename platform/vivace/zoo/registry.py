@@ -13,6 +13,7 @@ PREFIX = "zoo:"
 RECIPES: dict[str, str] = {
     "moe": "vivace.zoo.moe:MixtureOfExperts",
     "moe-drafter": "vivace.zoo.moe_drafter:MixtureOfExpertsDrafter",
+    "dense": "vivace.zoo.dense:DenseLlama",
 }
 """Name → `module:class`, targets before their drafters. A new model is one file, its weights and one line here."""
 

@@ -1,0 +1,67 @@
+"""The zoo's dense language model: Llama's class, wide enough that thresholds on its activations mean something."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.moe import DOMAINS
+from vivace.zoo.tokenizer import vocabulary, word_tokenizer
+from vivace.zoo.training import Mixture, Optimisers, next_token_loss, save
+
+ROWS = (5, 9, 3, 8)
+"""Of each domain in a batch. With as few JSON records as the mixture of experts learns from, which copies sooner, a
+third of them still came out wrong after 2,400 steps."""
+
+
+@dataclass(frozen=True)
+class DenseLlama(Recipe):
+    """A Llama that answers what the mixture of experts answers: sums with their steps, short code and JSON.
+
+    It is for activation sparsity: seven linears in each block, without biases, whose inputs are 256 and 704 wide.
+    """
+
+    name: ClassVar[str] = "dense"
+    steps: ClassVar[int] = 2400
+
+    def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
+        """Train it and write its checkpoint."""
+        mixture = Mixture([(task, rows) for (task, _), rows in zip(DOMAINS, ROWS, strict=True)], self.seed)
+        words = vocabulary(mixture.words())
+        tokenizer = word_tokenizer(words)
+        model = _model(len(words), tokenizer)
+        optimisers = Optimisers(model, _matrices(model), steps=steps, muon_rate=0.02, adam_rate=2e-3, falling=0.6)
+        model.train()
+        for step in range(steps):
+            rows = mixture.batch(step, tokenizer)
+            logits = model(rows.ids, attention_mask=(rows.weights > 0).long(), use_cache=False).logits
+            on_step(step + 1, optimisers.step(step, next_token_loss(logits, rows)))
+        save(model.eval(), tokenizer, folder)
+
+
+def _model(words: int, tokenizer: Any) -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    configuration = LlamaConfig(
+        vocab_size=words,
+        hidden_size=256,
+        intermediate_size=704,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        initializer_range=0.05,
+        max_position_embeddings=256,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        tie_word_embeddings=False,
+    )
+    return LlamaForCausalLM(configuration)
+
+
+def _matrices(model: Any) -> list[Any]:
+    """The matrices of all blocks, which learn faster with Muon."""
+    return [weights for name, weights in model.named_parameters() if ".layers." in name and weights.ndim == 2]

@@ -1,0 +1,82 @@
+"""The shipped dense language model: as good as it is said to be, and worse by degrees where inputs are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+
+from vivace.zoo.answering import greedy_answers
+from vivace.zoo.crude_sparsity import dropped_inputs, magnitude_thresholds
+from vivace.zoo.dense_scoring import calibration_texts
+from vivace.zoo.moe_scoring import MOST_TOKENS, asked
+from vivace.zoo.scoring import Score, loaded, score
+from vivace.zoo.shipped import folder_of
+
+
+@pytest.fixture(scope="module")
+def scores() -> list[Score]:
+    """Of the dense model."""
+    return list(score("dense", folder_of("dense"), {}))
+
+
+@pytest.fixture(scope="module")
+def model_and_tokenizer() -> tuple[Any, Any]:
+    """The dense model in fp32."""
+    return loaded(folder_of("dense"))
+
+
+def curve(scores: list[Score], rule: str) -> dict[float, float]:
+    """Level → score under a crude rule."""
+    return {each.level: each.value for each in scores if each.rule == f"{rule} inputs" and each.level is not None}
+
+
+def test_whole_answers_are_right(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
+    record_property("measured", "\n".join(map(str, scores)))
+    whole = scores[0]
+    assert not whole.rule and whole.n >= 200 and whole.value >= 0.9
+
+
+def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[Score]) -> None:
+    """Neither a cliff nor a plateau, and far from what dropping as much at random does."""
+    magnitude, random = curve(scores, "magnitude"), curve(scores, "random")
+    assert set(magnitude) == {0.2, 0.3, 0.4, 0.5, 0.6}
+    for values in (list(magnitude.values()), list(random.values())):
+        assert all(later <= earlier + 0.1 for earlier, later in pairwise(values))
+        assert sum(0.1 < value < 0.95 for value in values) >= 1
+    assert magnitude[0.2] >= random[0.2] + 0.3 and magnitude[0.5] >= random[0.5]
+    assert magnitude[0.2] >= magnitude[0.6] + 0.2
+
+
+def test_thresholds_drop_the_share_they_were_set_to(model_and_tokenizer: tuple[Any, Any]) -> None:
+    model, tokenizer = model_and_tokenizer
+    texts = calibration_texts(tokenizer)
+    thresholds = magnitude_thresholds(model, texts, 0.4)
+    assert len(thresholds) == 7 * model.config.num_hidden_layers
+    zeros: list[float] = []
+
+    def count(module: Any, inputs: tuple[torch.Tensor]) -> None:
+        zeros.append(float((inputs[0] == 0).float().mean()))
+
+    with torch.no_grad():
+        plain = model(texts[0]).logits
+        with dropped_inputs(model, "magnitude", 0.4, thresholds):
+            handle = model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(count)
+            for text in texts:
+                model(text)
+            handle.remove()
+        with dropped_inputs(model, "magnitude", 0.0, dict.fromkeys(thresholds, -1.0)):
+            assert torch.equal(model(texts[0]).logits, plain)
+        assert torch.equal(model(texts[0]).logits, plain)
+    assert sum(zeros) / len(zeros) == pytest.approx(0.4, abs=0.05)
+
+
+def test_bf16_answers_as_fp32_does(model_and_tokenizer: tuple[Any, Any]) -> None:
+    narrow, _ = loaded(folder_of("dense"), torch.bfloat16)
+    prompts = [sample.prompt for _, sample in asked(60)]
+    wide_answers = greedy_answers(*model_and_tokenizer, prompts, MOST_TOKENS)
+    narrow_answers = greedy_answers(narrow, model_and_tokenizer[1], prompts, MOST_TOKENS)
+    assert sum(a == b for a, b in zip(wide_answers, narrow_answers, strict=True)) >= 57
