@@ -80,6 +80,84 @@ def test_an_only_reference_may_be_a_text_and_alpaca_has_an_input(tmp_path: Path)
     assert sample.prompt == "Translate.\n\nGuten Tag"
 
 
+LONGBENCH: dict[str, dict[str, Any]] = {
+    "hotpotqa": {"input": "Who?", "context": "Passage 1: {A} Ada.", "answers": ["Ada", "Ada L."], "length": 9000},
+    "trec": {"input": "Question: Where?\nType:", "context": "Question: Who?\nType: Human", "answers": ["Place"],
+             "all_classes": ["Human", "Place"], "length": 5000},
+    "passage_retrieval_en": {"input": "A summary.", "context": "Paragraph 1: A.", "answers": ["Paragraph 1"]},
+    "repobench-p": {"input": "def f():\n", "context": "import os\n", "answers": ["    return os.name"], "length": 3},
+    "samsum": {"input": "Dialogue: A: hi", "context": "Dialogue: B: ho", "answers": ["A greets."], "length": 3999},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("subset", LONGBENCH)
+def test_longbench_is_asked_and_scored_by_dataset(subset: str, tmp_path: Path) -> None:
+    for name, row in LONGBENCH.items():
+        lines(tmp_path / f"{name}.jsonl", {**row, "dataset": name, "language": "en", "_id": f"{name}-1"})
+    lines(tmp_path / "dureader.jsonl", {"dataset": "dureader"})
+    row = LONGBENCH[subset]
+    task = parse_task(f"longbench(path={tmp_path},subset={subset})")
+    (sample,) = task.samples(None, 0)
+    assert sample.id == f"{subset}-1"
+    assert row["context"] in sample.prompt and row["input"] in sample.prompt.partition(row["context"])[2]
+    expected = {
+        "hotpotqa": ("token_f1", 32, "8k words and more"),
+        "trec": ("classification", 64, "4k to 8k words"),
+        "passage_retrieval_en": ("numbers_share", 32, ""),
+        "repobench-p": ("code_line", 64, "under 4k words"),
+        "samsum": ("first_line_rouge_l", 128, "under 4k words"),
+    }
+    assert (task.metric, task.most_tokens, sample.slice) == expected[subset]
+    assert find_metric(task.metric)(sample.references[0], sample) == 1.0
+
+
+def test_the_wording_of_every_longbench_dataset_holds_its_columns(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"Say which dataset of .* there are narrativeqa, qasper") as named:
+        parse_task(f"longbench(path={tmp_path})")
+    subsets = str(named.value).partition("there are ")[2].rstrip(".").split(", ")
+    assert len(subsets) == 16
+    whole = {"gov_report", "multi_news", "passage_count", "lcc"}
+    for subset in subsets:
+        row = {
+            "input": "«asked»",
+            "context": "«read»",
+            "answers": ["1"],
+            "all_classes": ["1"],
+            "dataset": f"{subset}_e",
+        }
+        (sample,) = parse_task(f"longbench(path={lines(tmp_path / 'any.jsonl', row)},subset={subset})").samples(
+            None, 0
+        )
+        assert "«read»" in sample.prompt and ("«asked»" in sample.prompt) is (subset not in whole)
+        assert "{" not in sample.prompt
+
+
+def test_another_dataset_than_the_one_that_is_named_is_refused(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", {**LONGBENCH["hotpotqa"], "dataset": "musique"})
+    with pytest.raises(UsageError, match=r"Line 1 of .* has 'musique' and not 'hotpotqa' in 'dataset'"):
+        parse_task(f"longbench(path={path},subset=hotpotqa)").samples(None, 0)
+    with pytest.raises(UsageError, match="There is no data at"):
+        parse_task(f"longbench(path={tmp_path},subset=qasper)").samples(None, 0)
+    with pytest.raises(UsageError, match="There is no 'dureader' in longbench"):
+        parse_task(f"longbench(path={path},subset=dureader)")
+
+
+def test_a_second_turn_follows_the_first_and_its_reference(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"turns": ["2 and 3?", "And 4?"], "reference": ["5", "9"]},
+        {"prompt": ["Write.", "Again."], "category": "writing"},
+        {"turns": ["Only one?"]},
+    ]
+    path = lines(tmp_path / "question.jsonl", *rows)
+    samples = parse_task(f"chat_prompts(path={path},turn=second)").samples(None, 0)
+    assert {(sample.prompt, sample.slice) for sample in samples} == {
+        ("2 and 3?\n\n5\n\nAnd 4?", ""), ("Write.\n\nAgain.", "writing"),
+    }  # fmt: skip
+    assert len(parse_task(f"chat_prompts(path={path})").samples(None, 0)) == 3
+    with pytest.raises(UsageError, match="holds no sample of chat_prompts with these settings"):
+        parse_task(f"chat_prompts(path={lines(path, rows[2])},turn=second)").samples(None, 0)
+
+
 def test_other_bytes_are_another_revision(tmp_path: Path) -> None:
     path = lines(tmp_path / "c.jsonl", ROWS["gsm8k"])
     before = parse_task(f"gsm8k(path={path})").revision

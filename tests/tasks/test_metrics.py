@@ -10,6 +10,11 @@ from vivace.errors import UsageError
 from vivace.tasks.base import Sample
 from vivace.tasks.metrics import METRICS, find_metric, score
 
+SPECIFIC = {
+    "rouge_l", "multiple_choice", "number", "first_line_f1", "first_line_rouge_l", "classification", "numbers_share",
+    "code_line",
+}  # fmt: skip
+"""Metrics that look at a part of a text: at words, numbers, choices or a line."""
 ABCD = ("a cat", "a dog", "a newt", "a fox")
 
 
@@ -66,6 +71,18 @@ def of(metric: str, answer: str, *references: str, choices: tuple[str, ...] = ()
         ("contains_any", "I saw Alpha.", ("gamma", "alpha"), 1.0),
         ("contains_any", "I saw nothing.", ("gamma",), 0.0),
         ("contains_any", "I saw nothing.", ("",), 0.0),
+        ("first_line_f1", "\n\nParis\nQuestion: where?", ("Paris",), 1.0),
+        ("first_line_f1", "The city\nParis", ("Paris",), 0.0),
+        ("first_line_rouge_l", "\nshe went home\nDialogue: hi", ("she went home",), 1.0),
+        ("first_line_rouge_l", "hi\nshe went home", ("she went home",), 0.0),
+        ("numbers_share", "Paragraph 17", ("Paragraph 17",), 1.0),
+        ("numbers_share", "17 or 18, not 7 or 170", ("Paragraph 17",), 0.25),
+        ("numbers_share", "the first", ("Paragraph 1",), 0.0),
+        ("numbers_share", "12 different ones", ("12",), 1.0),
+        ("code_line", "\n```python\n# comment\n    return x", ("    return x",), 1.0),
+        ("code_line", "return y\nreturn x", ("return x",), 14 / 16),
+        ("code_line", "// nothing", ("return x",), 0.0),
+        ("code_line", "kitten", ("sitting",), 8 / 13),
     ],
 )
 def test_known_values(metric: str, answer: str, references: tuple[str, ...], value: float) -> None:
@@ -84,6 +101,24 @@ def test_known_values(metric: str, answer: str, references: tuple[str, ...], val
 def test_a_choice_is_named_by_letter_or_text(answer: str, value: float) -> None:
     for reference in ("B", "a dog"):
         assert of("multiple_choice", answer, reference, choices=ABCD) == value
+
+
+@pytest.mark.parametrize(
+    ("answer", "value"),
+    [
+        ("Type: City", 1.0),
+        ("City or Date", 0.5),
+        ("Other location", 1.0),  # the class "location" is only a part of the reference's name
+        ("location", 0.0),
+        ("city", 0.0),
+        ("Date\nCity", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_class_is_named_among_few(answer: str, value: float) -> None:
+    choices = ("City", "Date", "location", "Other location")
+    reference = "Other location" if "location" in answer else "City"
+    assert of("classification", answer, reference, choices=choices) == value
 
 
 def test_a_distance_is_that_of_the_textbook_table() -> None:
@@ -128,7 +163,7 @@ def test_a_metric_is_a_share_and_a_further_reference_never_harms(
         assert of(metric, answer, reference, other) >= one
 
 
-@pytest.mark.parametrize("metric", sorted(METRICS.keys() - {"rouge_l", "multiple_choice", "number"}))
+@pytest.mark.parametrize("metric", sorted(METRICS.keys() - SPECIFIC))
 @given(text=st.text(min_size=1))
 def test_a_reference_is_its_own_best_answer(metric: str, text: str) -> None:
     assert of(metric, text, text) == 1.0

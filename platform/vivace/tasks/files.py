@@ -7,7 +7,7 @@ import json
 import random
 import re
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -46,9 +46,13 @@ class FileTask(Task):
         """The wording's version and the SHA-256 of the files."""
         return f"{self.version}:{self._files_sha256}"
 
+    def belongs(self, path: Path) -> bool:
+        """Whether a file of the folder is this task's; every one is, unless a task says otherwise."""
+        return True
+
     @abstractmethod
-    def read(self, row: Row) -> Sample:
-        """The sample of a row; its id is filled in later.
+    def read(self, row: Row) -> Sample | None:
+        """The sample of a row, its id still to be filled in; None where the row does not have what is asked.
 
         Raises:
             ColumnError: a column is missing, or holds something else than it should.
@@ -71,7 +75,7 @@ class FileTask(Task):
     def _paths(self) -> list[Path]:
         if not self.path:
             raise UsageError(f"The task {self.name} reads files: write {self.name}(path=FILE OR FOLDER).")
-        return data_files(Path(self.path), self.split)
+        return data_files(Path(self.path), self.split, self.belongs)
 
     @cached_property
     def _files_sha256(self) -> str:
@@ -89,26 +93,35 @@ class FileTask(Task):
                     sample = self.read(row)
                 except ColumnError as error:
                     raise UsageError(f"{place} {error}, which {self.name} needs.") from error
+                if sample is None:
+                    continue
                 if not sample.prompt.strip():
                     raise UsageError(f"{place} asks nothing: its prompt is empty.")
-                found.append(replace(sample, id=str(row.get("question_id", row.get("task_id", len(found))))))
+                found.append(replace(sample, id=_id_of(row, len(found))))
+        if not found:
+            raise UsageError(f"'{self.path}' holds no sample of {self.name} with these settings.")
         repeated = len(found) - len({sample.id for sample in found})
         return [replace(one, id=str(place)) for place, one in enumerate(found)] if repeated else found
 
 
-def data_files(path: Path, split: str) -> list[Path]:
+def _id_of(row: Row, place: int) -> str:
+    return str(next((row[column] for column in ("question_id", "task_id", "_id") if column in row), place))
+
+
+def data_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda path: True) -> list[Path]:
     """The readable files of a path, which is one or a folder of some.
 
     Args:
         path: a file, which is taken whatever its name, or a folder.
         split: files of a folder whose names begin with another split are left out.
+        belongs: whether a file of a folder is wanted.
 
     Raises:
         UsageError: there are none.
     """
     if path.is_dir():
         found = sorted(each for each in path.rglob("*") if each.suffix in READABLE and each.is_file())
-        found = [each for each in found if _split_of(each) in (None, split)]
+        found = [each for each in found if _split_of(each) in (None, split) and belongs(each)]
     else:
         found = [path] if path.is_file() and path.suffix in READABLE else []
     if not found:

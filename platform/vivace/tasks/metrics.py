@@ -101,10 +101,63 @@ def contains_any(answer: str, sample: Sample) -> float:
     return float(any(reference.lower() in lowered for reference in sample.references if reference))
 
 
+def first_line_f1(answer: str, sample: Sample) -> float:
+    """`token_f1` of the first line that is not empty, as in LongBench's examples with answers (arXiv 2308.14508)."""
+    return token_f1(_first_line(answer), sample)
+
+
+def first_line_rouge_l(answer: str, sample: Sample) -> float:
+    """`rouge_l` of the first line that is not empty, as in LongBench's examples with summaries (arXiv 2308.14508).
+
+    LongBench joins the common subsequences of sentences (the package `rouge`), so that longer texts differ a little.
+    """
+    return rouge_l(_first_line(answer), sample)
+
+
+def classification(answer: str, sample: Sample) -> float:
+    """1 over the number of classes that the answer's first line names, where the reference is among them.
+
+    The classes are the sample's choices. As in LongBench (arXiv 2308.14508), case counts, and a class whose name is a
+    part of the reference's does not.
+    """
+    line = _first_line(answer)
+    named = [choice for choice in sample.choices if choice in line]
+
+    def share(reference: str) -> float:
+        others = [choice for choice in named if choice == reference or choice not in reference]
+        return 1 / len(others) if reference in others else 0.0
+
+    return max(map(share, sample.references), default=0.0)
+
+
+def numbers_share(answer: str, sample: Sample) -> float:
+    """The share of the answer's numbers that are the reference's first one, as LongBench counts (arXiv 2308.14508).
+
+    An answer without numbers is wrong; a list of all that may be right is hardly better.
+    """
+    found = re.findall(r"\d+", answer[:LONGEST])
+    wanted = [re.findall(r"\d+", reference)[:1] for reference in sample.references]
+    return max((found.count(first) / len(found) for numbers in wanted for first in numbers if found), default=0.0)
+
+
+def code_line(answer: str, sample: Sample) -> float:
+    """How alike the first line of code in the answer and a reference are, as in LongBench (arXiv 2308.14508).
+
+    Lines that hold a backtick, # or // are no code. The similarity is twice the longest common subsequence over both
+    lengths, in characters. LongBench's fuzzy ratio is the same, but in whole percents, where Levenshtein's package is
+    installed, and else that of `difflib`.
+    """
+    lines = answer[:LONGEST].lstrip("\n").split("\n")
+    line = next((each for each in lines if not any(sign in each for sign in ("`", "#", "//"))), "")
+    shares = (2 * _longest_common(line, wanted) / (len(line + wanted) or 1) for wanted in sample.references)
+    return max(shares, default=0.0)
+
+
 METRICS: dict[str, Metric] = {
     metric.__name__: metric
     for metric in (
         exact_match, token_f1, rouge_l, edit_similarity, number, multiple_choice, contains_all, contains_any,
+        first_line_f1, first_line_rouge_l, classification, numbers_share, code_line,
     )
 }  # fmt: skip
 
@@ -127,6 +180,10 @@ def score(answer: str, task_metric: str, sample: Sample) -> float | None:
         UsageError: there is no such metric.
     """
     return find_metric(task_metric)(answer, sample) if task_metric and sample.references else None
+
+
+def _first_line(text: str) -> str:
+    return text.lstrip("\n").split("\n")[0]
 
 
 def _plain(text: str) -> str:

@@ -22,6 +22,7 @@ TASKS: dict[str, str] = {
     "humaneval": "vivace.tasks.humaneval:HumanEval",
     "cnn_dailymail": "vivace.tasks.cnn_dailymail:CnnDailyMail",
     "chat_prompts": "vivace.tasks.chat_prompts:ChatPrompts",
+    "longbench": "vivace.tasks.longbench:LongBench",
     "ruler": "vivace.tasks.ruler:Ruler",
 }
 """Name → `module:class`. A new task is one file and one line here."""
