@@ -99,10 +99,10 @@ def test_a_text_is_read_from_each_kind_of_file(tmp_path: Path) -> None:
     (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "test-0.parquet")
     for name in ("plain.txt", "test.jsonl", "test-0.parquet"):
-        assert read_text(tmp_path / name) == "One.\n\n\n\nTwo."
+        assert read_text(str(tmp_path / name)) == "One.\n\n\n\nTwo."
     (tmp_path / "train.jsonl").write_text('{"text": "Other."}\n')
-    assert read_text(tmp_path) == "One.\n\n\n\nTwo.\n\nOne.\n\n\n\nTwo."
-    assert read_text(tmp_path, "train") == "Other."
+    assert read_text(str(tmp_path)) == "One.\n\n\n\nTwo.\n\nOne.\n\n\n\nTwo."
+    assert read_text(str(tmp_path), "train") == "Other."
 
 
 def test_what_holds_no_text_is_one_sentence(tmp_path: Path) -> None:
@@ -116,4 +116,4 @@ def test_what_holds_no_text_is_one_sentence(tmp_path: Path) -> None:
     }
     for name, sentence in sentences.items():
         with pytest.raises(UsageError, match=sentence):
-            read_text(tmp_path / name)
+            read_text(str(tmp_path / name))

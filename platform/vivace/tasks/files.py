@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample, Task
+from vivace.tasks.hub import located
 
 Row = Mapping[str, Any]
 
@@ -31,7 +32,8 @@ class FileTask(Task):
     """A task read from a file or a folder.
 
     Attributes:
-        path: a file (.jsonl, .json with a list, .parquet), or a folder of such files, in the order of their names.
+        path: a file (.jsonl, .json with a list, .parquet), or a folder of such files, in the order of their names; or
+            such a file or folder of a dataset on the hub, HUB-ID@REVISION or HUB-ID@REVISION/FOLDER.
         split: of the files of a folder, those are left out whose names begin with another of the usual splits.
     """
 
@@ -75,7 +77,7 @@ class FileTask(Task):
     def _paths(self) -> list[Path]:
         if not self.path:
             raise UsageError(f"The task {self.name} reads files: write {self.name}(path=FILE OR FOLDER).")
-        return data_files(Path(self.path), self.split, self.belongs)
+        return data_files(located(self.path, READABLE, patterns_of_others(self.split)), self.split, self.belongs)
 
     @cached_property
     def _files_sha256(self) -> str:
@@ -130,6 +132,11 @@ def data_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda 
             f"There is no data at '{path}' (split {split}): a file or a folder of files that end in {kinds}."
         )
     return found
+
+
+def patterns_of_others(split: str) -> list[str]:
+    """What the names of other splits' files look like, in a folder or in one inside it."""
+    return [f"{folder}{each}[-_.]*" for each in SPLITS if each != split for folder in ("", "*/")]
 
 
 def _split_of(path: Path) -> str | None:

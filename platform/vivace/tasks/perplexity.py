@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vivace.errors import UsageError
-from vivace.tasks.files import ColumnError, data_files, read_rows, text_of
+from vivace.tasks.files import READABLE, ColumnError, data_files, patterns_of_others, read_rows, text_of
+from vivace.tasks.hub import located
 
 if TYPE_CHECKING:
     import torch
@@ -46,22 +47,25 @@ class Perplexity:
             return math.inf
 
 
-def read_text(path: Path, split: str = "test") -> str:
+def read_text(path: str, split: str = "test") -> str:
     """The text of a `.txt` file, or the column `text` of the rows of a .jsonl, .json or .parquet file or folder.
 
     Args:
-        path: a file, or a folder of such files in the order of their names.
+        path: a file, or a folder of such files in the order of their names; or either in a dataset on the hub,
+            HUB-ID@REVISION/FOLDER.
         split: files of a folder whose names begin with another split are left out.
 
     Raises:
         UsageError: there is no text, or it cannot be read.
+        UnreachableError: the hub does not answer.
     """
-    if path.suffix == ".txt":
+    found = located(path, (".txt", *READABLE), patterns_of_others(split))
+    if found.suffix == ".txt":
         try:
-            return path.read_text(encoding="utf-8")
+            return found.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The text '{path}' cannot be read: {error}.") from error
-    return PARAGRAPH.join(_texts(data_files(path, split)))
+    return PARAGRAPH.join(_texts(data_files(found, split)))
 
 
 def _texts(paths: Sequence[Path]) -> Iterator[str]:
