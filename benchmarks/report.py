@@ -9,9 +9,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vivace.manifest import hardware, manifest
+
+if TYPE_CHECKING:
+    from vivace_methods.ratios import Estimate
 
 
 class BenchmarkError(Exception):
@@ -29,9 +32,9 @@ class Row:
     ratio: float
     """Arm divided by baseline: the median over pairs."""
     low: float
-    """The lowest ratio of any pair."""
+    """The lowest ratio of any pair; of many pairs, the low end of the median's interval."""
     high: float
-    """The highest."""
+    """The highest; the high end."""
     n: int
     """Pairs."""
     floor: float | None
@@ -58,6 +61,26 @@ def compare(
     return Row(
         case, arm, baseline, metric, statistics.median(ratios), ratios[0], ratios[-1], len(ratios), floor, headline
     )
+
+
+def estimated(
+    case: str,
+    arm: str,
+    baseline: str,
+    metric: str,
+    ratio: Estimate,
+    *,
+    floor: float | None = None,
+    headline: bool = False,
+) -> Row:
+    """A row from a ratio that was estimated with its interval.
+
+    Raises:
+        BenchmarkError: too few pairs for an interval.
+    """
+    if ratio.low is None or ratio.high is None:
+        raise BenchmarkError(f"{ratio.n} pairs are too few for an interval of {arm} / {baseline} ({case}).")
+    return Row(case, arm, baseline, metric, ratio.value, ratio.low, ratio.high, ratio.n, floor, headline)
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ PAGE = 256
 class GreedyGenerator(Generator):
     """A whole prefill and then one token a step, each the likeliest one.
 
-    Every token of a prompt is read. `generate` of transformers hides those that it pads with, also where a prompt holds
-    one on purpose, unless it is given an attention mask that says otherwise.
+    Every token of a prompt is read. `generate` of transformers hides those that it pads with, also where a prompt
+    holds one on purpose, unless it is given an attention mask that says otherwise.
 
     Args:
         model: a causal language model of transformers.
