@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .PHONY: demo serve test lint screenshots zoo zoo-twice clean
 
-demo: .venv/base.stamp  ## three recorded systems through the demo set, and the board
+demo: .venv/base.stamp  ## three recorded systems, small sweeps of inference methods, and the boards
 	$(BIN)/vivace demo
 
 serve: .venv/base.stamp  ## the leaderboard in the browser
@@ -40,7 +40,7 @@ zoo-twice: .venv/dev.stamp  ## the whole build twice, side by side: it must give
 	diff -r .venv/zoo-twice/one .venv/zoo-twice/two
 
 .venv/base.stamp: pyproject.toml constraints.txt scripts/setup
-	scripts/setup .
+	scripts/setup '.[local]'
 	touch $@
 
 .venv/dev.stamp: pyproject.toml constraints.txt scripts/setup

@@ -80,6 +80,57 @@ def curve(data: pd.DataFrame, metric: str, models: Sequence[str], x_title: str) 
     return chart
 
 
+def frontier(data: pd.DataFrame, x_title: str, *, more_is_better: bool, floor: float | None) -> alt.LayerChart:
+    """Quality against cost with 95 % intervals on both axes, and the frontier as a step line.
+
+    Args:
+        data: as `arms.points` gives it.
+        x_title: what the cost is.
+        more_is_better: whether the better side of the cost axis is the right one.
+        floor: where the hardware's limit lies on it; None where there is none.
+    """
+    methods = list(dict.fromkeys(data["method"]))
+    colour = alt.Color(
+        "method:N",
+        scale=alt.Scale(
+            domain=methods, range=[_LINE_COLOURS[place % len(_LINE_COLOURS)] for place in range(len(methods))]
+        ),
+        legend=alt.Legend(orient="top", title=None, labelLimit=320),
+    )
+    x_axis = alt.X("cost:Q", title=x_title, scale=alt.Scale(zero=False, padding=24))
+    y_axis = alt.Y("quality:Q", title="quality", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".0%"))
+    base = alt.Chart(data).encode(color=colour)
+    across = base.mark_rule(strokeWidth=1.5).encode(
+        x=alt.X("cost low:Q", title=x_title, scale=alt.Scale(zero=False, padding=24)), x2="cost high:Q", y=y_axis
+    )
+    upright = base.mark_rule(strokeWidth=1.5).encode(
+        x=x_axis,
+        y=alt.Y("quality low:Q", title="quality", scale=alt.Scale(zero=False, padding=12)),
+        y2="quality high:Q",
+    )
+    points = base.mark_point(size=80, filled=True, opacity=1).encode(
+        x=x_axis,
+        y=y_axis,
+        tooltip=[
+            alt.Tooltip("arm:N", title="Arm"),
+            alt.Tooltip("quality:Q", title="Quality", format=".1%"),
+            alt.Tooltip("cost:Q", title="Cost", format=".3f"),
+            alt.Tooltip("frontier:N", title="Frontier"),
+        ],
+    )
+    step = (
+        alt.Chart(data[data["frontier"]])
+        .mark_line(interpolate="step-before" if more_is_better else "step-after", color="#888888", strokeWidth=1.5)
+        .encode(x=x_axis, y=y_axis, order="cost:Q")
+    )
+    layers: list[alt.Chart] = [step, across, upright, points]
+    if floor is not None:
+        limit = alt.Chart(pd.DataFrame({"cost": [floor]})).mark_rule(strokeDash=[6, 4], color="#000000")
+        layers.append(limit.encode(x=x_axis, tooltip=[alt.Tooltip("cost:Q", title="Floor", format=".3f")]))
+    chart: alt.LayerChart = alt.layer(*layers).properties(height=360).configure_view(strokeOpacity=0)
+    return chart
+
+
 def _panel(
     data: pd.DataFrame, title: str, models: Sequence[str], statuses: Sequence[str], *, first: bool
 ) -> alt.LayerChart:

@@ -12,7 +12,7 @@ from vivace.errors import VivaceError
 from vivace.gaps import Gap
 from vivace.gaps import gaps as find_gaps
 from vivace.settings import Settings, load_settings
-from vivace.store import migrate, queries
+from vivace.store import efficiency, migrate, queries
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 
@@ -77,6 +77,16 @@ def _board(
     _database: Database, url: str, version: str, official_only: bool, include_retracted: bool
 ) -> list[queries.BoardRow]:
     return queries.board(_database, official_only=official_only, include_retracted=include_retracted)
+
+
+def arms(database: Database) -> list[efficiency.ArmRow]:
+    """The rows of the efficiency tracks, retracted ones among them."""
+    return _arms(database, database.url, queries.data_version(database))
+
+
+@st.cache_data(show_spinner=False, max_entries=4)
+def _arms(_database: Database, url: str, version: str) -> list[efficiency.ArmRow]:
+    return efficiency.arm_board(_database, include_retracted=True)
 
 
 def conversations(database: Database, judging: str) -> list[queries.ConversationSummary]:

@@ -8,7 +8,7 @@ import streamlit as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from vivace.errors import VivaceError
-from vivace_app.views import analysis, board, conversation
+from vivace_app.views import analysis, board, conversation, efficiency
 
 # A file of our own: Streamlit fetches its named icons for the browser's tab from another server.
 _ICON = str(Path(__file__).with_name("icon.svg"))
@@ -19,7 +19,7 @@ def main() -> None:
     st.set_page_config(page_title="Vivace", page_icon=_ICON, layout="wide")
     # Wide tables need the room that Streamlit leaves at both sides.
     st.html("<style>[data-testid=stMainBlockContainer] {padding: 4rem 1.25rem}</style>")
-    page = st.navigation([board.page(), conversation.page(), analysis.page()], position="top")
+    page = st.navigation([board.page(), conversation.page(), analysis.page(), efficiency.page()], position="top")
     try:
         page.run()
     except VivaceError as error:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
+
+if TYPE_CHECKING:
+    from vivace_methods.models.cost import Cost
 
 Family = Literal["speculation", "prefill", "sparsity"]
 
@@ -105,6 +108,32 @@ class Method(ABC):
             MethodError: it is not there, is damaged, or belongs to another model; or the method takes nothing fitted.
         """
         raise MethodError(f"{self.name} takes nothing fitted, and was given {folder}.")
+
+    def cost(
+        self,
+        configuration: Any,
+        dtype: torch.dtype,
+        prompt: int,
+        step_tokens: Sequence[int],
+        figures: Mapping[str, Any],
+    ) -> Cost:
+        """The least that one generation moved and computed, from which its floor follows.
+
+        A method that moves less, or more, than plain greedy decoding says here how much.
+
+        Args:
+            configuration: of the model.
+            dtype: of weights and cache.
+            prompt: tokens of the prompt.
+            step_tokens: tokens of each step that was emitted.
+            figures: of the generation's trace.
+
+        Raises:
+            MethodError: an architecture whose costs are not known.
+        """
+        from vivace_methods.models.cost import greedy_cost  # it knows this module's errors
+
+        return greedy_cost(configuration, prompt, sum(step_tokens), dtype)
 
     @abstractmethod
     def apply(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Generator]:

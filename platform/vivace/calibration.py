@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from vivace.errors import UsageError
 from vivace.models.replay import read_json_lines
-from vivace.spec import RunSpec
+from vivace.spec import DialogueSpec
 from vivace.statistics.agreement import (
     Agreement,
     CorrectedRate,
@@ -187,7 +187,7 @@ class Question:
     criterion: Criterion
 
 
-def open_instrument(spec: RunSpec, own_prompt: str | None) -> OpenJudge:
+def open_instrument(spec: DialogueSpec, own_prompt: str | None) -> OpenJudge:
     """The judge of a spec, opened as a run opens it.
 
     Args:

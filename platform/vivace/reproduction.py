@@ -15,7 +15,7 @@ from sqlalchemy import select
 from vivace.errors import UsageError, VivaceError
 from vivace.manifest import hardware, manifest
 from vivace.models.replay import Replay
-from vivace.spec import RunSpec, is_rejudging, parse_spec
+from vivace.spec import DialogueSpec, is_rejudging, parse_spec
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.queries import run_of
@@ -60,10 +60,10 @@ class _Record:
     dataset: tables.Dataset
     model: tables.Model
     machine: tables.Hardware | None
-    spec: RunSpec
+    spec: DialogueSpec
     judging: tables.Judging | None
     judge: tables.Judge | None
-    judging_spec: RunSpec
+    judging_spec: DialogueSpec
     """The spec of the judging: the run's own, or that of judging it again."""
 
     @property
@@ -111,11 +111,21 @@ def _record(database: Database, identifier: str) -> _Record:
             dataset=session.get_one(tables.Dataset, run.dataset_id),
             model=session.get_one(tables.Model, run.model_id),
             machine=session.get(tables.Hardware, run.hardware_id) if run.hardware_id else None,
-            spec=parse_spec(made[0].spec, f"the record of run {run_id}"),
+            spec=_spec(made[0], run_id),
             judging=judging,
             judge=session.get(tables.Judge, judging.judge_id) if judging else None,
-            judging_spec=parse_spec(judged[0].spec, f"the record of run {run_id}"),
+            judging_spec=_spec(judged[0], run_id),
         )
+
+
+def _spec(submission: tables.Submission, run_id: str) -> DialogueSpec:
+    spec = parse_spec(submission.spec, f"the record of run {run_id}")
+    if not isinstance(spec, DialogueSpec):
+        raise UsageError(
+            f"Run {run_id} is of the track {spec.track}, whose times no command brings back; its spec is what "
+            "`vivace run --config` takes, and `vivace leaderboard --format json` shows arms and settings."
+        )
+    return spec
 
 
 # Commands

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
 from vivace.models.prices import parse_price
@@ -26,6 +28,36 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _listed(value: Any) -> Any:
+    """What stands on one line as a list: cut at the commas outside of brackets."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list):
+        return value
+    parts = [
+        part for text in value for part in (re.split(r",(?![^(]*\))", text) if isinstance(text, str) else [text])
+    ]
+    return [part.strip() if isinstance(part, str) else part for part in parts if part != ""]
+
+
+def _swept(value: Any) -> Any:
+    """A sweep from its lines, `budget=8,16,32`, or as a mapping."""
+    if not isinstance(value, list):
+        return (
+            {key: each if isinstance(each, list) else [each] for key, each in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
+    swept: dict[str, list[Any]] = {}
+    for text in value:
+        setting, equals, listed = str(text).partition("=")
+        values = [each.strip() for each in listed.split(",") if each.strip()]
+        if not equals or not setting.strip() or not values:
+            raise ValueError(f"'{text}' is not written as setting=value,value")
+        swept.setdefault(setting.strip(), []).extend(values)
+    return swept
+
+
 def _price(text: str | None) -> str | None:
     parse_price(text)
     return text
@@ -40,6 +72,20 @@ def is_rejudging(model: str) -> bool:
     return model.startswith(RECORDED)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How a run is executed, which makes no difference to its result."""
+
+    concurrency: int = 1
+    """Calls at a time."""
+    max_cost: float | None = None
+    """US dollars that the run's calls may cost in all."""
+    max_errors: int | None = None
+    """Failed calls that stop an execution."""
+    cache: bool = False
+    """Whether answers given earlier may be taken."""
+
+
 class RunSpec(BaseModel):
     """A request for one run. Keys in a file are the flags' names (`judge-prompt`, `api-base`, …)."""
 
@@ -48,17 +94,38 @@ class RunSpec(BaseModel):
     )
 
     track: str
+    model: str = Field(min_length=1)
+    card: str | None = None
+    """A YAML file that describes the model: name, organisation, size, open_weights, licence, description."""
+
+    @property
+    def pace(self) -> Pace:
+        """How it is to be executed."""
+        return Pace()
+
+    def as_json(self) -> dict[str, Any]:
+        """The spec as it is stored and read back."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def with_absolute_paths(self) -> Self:
+        """The same request, readable from any folder: a worker runs elsewhere than the one who submits."""
+        return self.model_copy(update=self._absolute())
+
+    def _absolute(self) -> dict[str, Any]:
+        return {} if self.card is None else {"card": str(Path(self.card).absolute())}
+
+
+class DialogueSpec(RunSpec):
+    """A request to take a system through conversations."""
+
     data: str = Field(min_length=1)
     """`demo`, a file or folder, or `hub-id@revision`."""
-    model: str = Field(min_length=1)
     judge: str = Field(default="litellm:openai/o4-mini", min_length=1)
     judge_prompt: str | None = None
     api_base: str | None = None
     judge_api_base: str | None = None
     model_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
     judge_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
-    card: str | None = None
-    """A YAML file that describes the model: name, organisation, size, open_weights, licence, description."""
     audio: Literal["16k", "original", "transcript"] = "16k"
     output: Literal["text", "audio"] | None = None
     """What the model answers with; None is the adapter's own way (text, and speech over the realtime API)."""
@@ -95,48 +162,149 @@ class RunSpec(BaseModel):
     cache: bool = False
     """Whether answers given earlier to the same request are taken from the response cache."""
 
-    def as_json(self) -> dict[str, Any]:
-        """The spec as it is stored and read back."""
-        return self.model_dump(mode="json", by_alias=True)
+    @property
+    def pace(self) -> Pace:
+        """How it is to be executed."""
+        return Pace(self.concurrency, self.max_cost, self.max_errors, self.cache)
 
-    def with_absolute_paths(self) -> RunSpec:
-        """The same request, readable from any folder: a worker runs elsewhere than the one who submits."""
-        changes: dict[str, Any] = {}
+    def _absolute(self) -> dict[str, Any]:
+        changes = super()._absolute()
         if Path(self.data).exists():
             changes["data"] = str(Path(self.data).absolute())
         adapter, _, name = self.model.partition(":")
         if name and (adapter == "replay" or (adapter == "local" and Path(name).exists())):
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
-        for key in ("judge_prompt", "card", "digits"):
+        for key in ("judge_prompt", "digits"):
             value = getattr(self, key)
             if value is not None:
                 changes[key] = str(Path(value).absolute())
-        return self.model_copy(update=changes)
+        return changes
+
+
+class EfficiencySpec(RunSpec):
+    """A request to measure inference methods against each other on one model.
+
+    Arms, tasks and items are lists; on one line they are separated by commas outside of brackets.
+    """
+
+    arms: Annotated[list[str], BeforeValidator(_listed)] = []
+    """Methods with their settings, `name(setting=value):FITTED`; the family's baseline is always one of them."""
+    tasks: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    """Tasks with their settings, `name(setting=value)`."""
+    sweep: Annotated[dict[str, list[Any]], BeforeValidator(_swept)] = {}
+    """Settings with the values that each arm that has them is measured at."""
+    baseline: str | None = Field(default=None, min_length=1)
+    """The arm that the others are compared with; None is the fastest plain one that this machine has."""
+    layers: int | None = Field(default=None, ge=1)
+    """Of a random model; None is as many as the real one has."""
+    limit: int = Field(default=20, ge=1)
+    """Samples of each task."""
+    repeats: int = Field(default=3, ge=1, le=1000)
+    """Times that every arm answers every prompt."""
+    most_tokens: int | None = Field(default=None, ge=1)
+    """The longest answer; None is each task's own."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` is the GPU where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere."""
+    threads: int | None = Field(default=None, ge=1)
+    """Of the processor; None is one for each core, and one alone for the small models of the zoo."""
+    seed: int = Field(default=1, ge=0)
+    """Chooses samples, and the weights of a random model."""
+    margin: float = Field(default=0.05, gt=0, lt=1)
+    """The loss of quality below which an arm still counts as comparable with the baseline."""
+
+    def _absolute(self) -> dict[str, Any]:
+        changes = super()._absolute()
+        adapter, _, name = self.model.partition(":")
+        if adapter == "local" and Path(name).exists():
+            changes["model"] = f"{adapter}:{Path(name).absolute()}"
+        changes["arms"] = [_absolute_fitted(arm) for arm in self.arms]
+        changes["tasks"] = [_PATH.sub(_absolute_path, task) for task in self.tasks]
+        return changes
+
+
+def _absolute_fitted(arm: str) -> str:
+    """An arm with the folder of what was fitted for it, if it names one, as it is found from anywhere."""
+    method, closed, rest = arm.rpartition("):")
+    if not closed:
+        method, closed, rest = arm.partition(":")
+    return f"{method}{closed}{Path(rest).absolute()}" if closed and Path(rest).exists() else arm
+
+
+_PATH = re.compile(r"(?<=path=)[^,)]+")
+
+
+def _absolute_path(found: re.Match[str]) -> str:
+    path = Path(found[0].strip())
+    return str(path.absolute()) if path.exists() else found[0]
+
+
+SPECS: dict[str, type[RunSpec]] = {
+    "audio-multichallenge": DialogueSpec,
+    "speculation": EfficiencySpec,
+    "prefill": EfficiencySpec,
+    "sparsity": EfficiencySpec,
+}
+"""Track → what a request for it holds."""
 
 
 def parse_spec(values: dict[str, Any], source: str = "the command line") -> RunSpec:
-    """A validated spec.
+    """A validated spec, of the kind that its track takes.
 
     Raises:
-        UsageError: an unknown key, a missing one, or a value of the wrong kind; the first fault is named.
+        UsageError: an unknown track or key, a missing one, or a value of the wrong kind; the first fault is named.
     """
+    track = values.get("track")
+    if isinstance(track, str):
+        check_track_name(track)
+        return _validated(SPECS[track], values, source)
+    return dialogue_spec(values, source)
+
+
+def dialogue_spec(values: dict[str, Any], source: str = "the command line") -> DialogueSpec:
+    """A validated spec of a dialogue track, whatever its track is called.
+
+    Raises:
+        UsageError: as `parse_spec` says.
+    """
+    return _validated(DialogueSpec, values, source)
+
+
+def check_track_name(name: str) -> None:
+    """See that there is a track of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in SPECS:
+        raise UsageError(f"Unknown track '{name}'; the tracks are {', '.join(sorted(SPECS))}.")
+
+
+Spec = TypeVar("Spec", bound=RunSpec)
+
+
+def _validated(kind: type[Spec], values: dict[str, Any], source: str) -> Spec:
     normal = {str(key).replace("_", "-"): value for key, value in values.items()}
     if isinstance(normal.get("items"), str):
         normal["items"] = [item.strip() for item in normal["items"].split(",") if item.strip()]
     try:
-        return RunSpec.model_validate(normal)
+        return kind.model_validate(normal)
     except ValidationError as error:
-        raise UsageError(_first_fault(error, source)) from error
+        raise UsageError(_first_fault(error, kind, source)) from error
 
 
-def _first_fault(error: ValidationError, source: str) -> str:
+def _first_fault(error: ValidationError, kind: type[RunSpec], source: str) -> str:
     fault = error.errors()[0]
     key = _flag(".".join(str(part) for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(_flag(name) for name in RunSpec.model_fields)
+        known = ", ".join(_flag(name) for name in kind.model_fields)
         return f"Unknown key '{key}' in {source}; the keys are {known}."
+    missing = [_flag(str(each["loc"][0])) for each in error.errors() if each["type"] == "missing"]
     if fault["type"] == "missing":
-        return f"'{key}' is missing in {source}."
+        *most, last = [f"'{each}'" for each in missing]
+        listed = f"{', '.join(most)} and {last}" if most else last
+        return f"{listed} {'is' if len(missing) == 1 else 'are'} missing in {source}."
     return f"'{key}' in {source} cannot be {repr(fault['input'])[:200]}: {fault['msg']}."
 
 
@@ -168,6 +336,29 @@ def read_yaml(path: Path, what: str) -> Any:
     if content is None:
         raise UsageError(f"The {what} '{path}' is empty.")
     return content
+
+
+CARD_KEYS = ("name", "organisation", "size", "open_weights", "licence", "description")
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """A model's card: a YAML file with any of the keys `CARD_KEYS`.
+
+    Raises:
+        UsageError: it cannot be read, or holds another key.
+    """
+    card = read_yaml(path, "card")
+    if not isinstance(card, dict):
+        raise UsageError(f"The card '{path}' must hold keys and values.")
+    unknown = sorted(set(map(str, card)) - set(CARD_KEYS))
+    if unknown:
+        raise UsageError(f"The card '{path}' has the unknown key '{unknown[0]}'; it takes {', '.join(CARD_KEYS)}.")
+    for key, value in card.items():
+        wanted = {"open_weights": (bool,), "size": (str, int, float)}.get(key, (str,))
+        if value is not None and not isinstance(value, wanted):
+            kind = "true or false" if key == "open_weights" else "text"
+            raise UsageError(f"The card '{path}' must give '{key}' as {kind}, not {value!r}.")
+    return {key: card[key] for key in CARD_KEYS if card.get(key) is not None}
 
 
 def assign(values: dict[str, Any], assignment: str) -> None:

@@ -104,8 +104,9 @@ def test_a_wrong_flag_is_named(refused: Refused, replies: Path, arguments: tuple
 
 
 def test_a_missing_key_and_an_unknown_verb_are_named(refused: Refused) -> None:
-    assert "'track' is missing" in refused("run")
-    assert "'data' is missing" in refused("run", "audio-multichallenge")
+    assert "'track', 'model' and 'data' are missing" in refused("run")
+    assert "'model' and 'data' are missing" in refused("run", "audio-multichallenge")
+    assert "'data' is missing" in refused("run", "audio-multichallenge", "--model", "replay:x")
     assert "nonsense" in refused("nonsense")
     assert "Unknown track 'nonsense'" in refused("leaderboard", "nonsense")
 
@@ -120,7 +121,7 @@ def test_a_missing_key_and_an_unknown_verb_are_named(refused: Refused) -> None:
         ("just a sentence", ["keys and values"]),
         ("track: [unclosed", ["not YAML"]),
         ("track: 5\ndata: demo\nmodel: replay:x\n", ["'track'", "5"]),
-        ("track: audio-multichallenge\n", ["'data' is missing"]),
+        ("track: audio-multichallenge\n", ["'model' and 'data' are missing"]),
         ("track: audio-multichallenge\ndata: demo\nmodel: replay:x\nlimit: few\n", ["'limit'", "'few'"]),
         ("track: audio-multichallenge\ndata: demo\nmodel: replay:x\nitems: []\n", ["'items'"]),
         ("track: audio-multichallenge\ndata: demo\nmodel: replay:x\nmodel-arg: 3\n", ["'model-arg'"]),

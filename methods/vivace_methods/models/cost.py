@@ -32,6 +32,12 @@ class Cost:
         """Everything that is moved. Activations are left out: they can stay close to the processor."""
         return self.weight_bytes + self.cache_bytes
 
+    def __add__(self, other: Cost) -> Cost:
+        """Of both, one after the other."""
+        return Cost(
+            self.weight_bytes + other.weight_bytes, self.cache_bytes + other.cache_bytes, self.flops + other.flops
+        )
+
 
 @dataclass(frozen=True)
 class Shapes:
@@ -152,6 +158,36 @@ def prefill_cost(configuration: Any, length: int, dtype: torch.dtype) -> Cost:
         cache_bytes=size * shapes.layers * shapes.key_values * length,
         flops=shapes.flops(length, length * (length + 1) // 2),
     )
+
+
+def pass_cost(configuration: Any, context: int, tokens: int, dtype: torch.dtype) -> Cost:
+    """Of one pass over some tokens that follow a context, with the logits of each: how drafts are verified.
+
+    Args:
+        context: positions in the cache, those of the pass not among them.
+        tokens: in the pass.
+        dtype: of weights and cache.
+    """
+    shapes, size = Shapes.of(configuration), dtype.itemsize
+    attended = tokens * context + tokens * (tokens + 1) // 2
+    more_logits = 2 * (tokens - 1) * shapes.vocabulary * shapes.hidden
+    return Cost(
+        weight_bytes=size * shapes.weights(shapes.different_experts(tokens), min(tokens, shapes.vocabulary)),
+        cache_bytes=size * shapes.layers * shapes.key_values * (context + tokens),
+        flops=shapes.flops(tokens, attended) + more_logits,
+    )
+
+
+def greedy_cost(configuration: Any, prompt: int, answer: int, dtype: torch.dtype) -> Cost:
+    """Of a whole generation without any method: the prompt in one pass, then one token a pass.
+
+    Args:
+        prompt: tokens of the prompt.
+        answer: tokens of the answer, at least one; the first comes with the prompt's pass.
+        dtype: of weights and cache.
+    """
+    decoded = (decode_cost(configuration, prompt + place, dtype) for place in range(answer - 1))
+    return sum(decoded, prefill_cost(configuration, prompt, dtype))
 
 
 def _dense_layers(configuration: Any) -> list[int]:

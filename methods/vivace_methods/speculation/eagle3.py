@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from vivace_methods import implementations
 from vivace_methods.base import Emit, Family, Generator, Method, MethodError, Request, Trace
 from vivace_methods.decoding import require_causal
+from vivace_methods.models.cost import Cost, pass_cost, prefill_cost
 from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, KeysAndValues, load_drafter
 
 
@@ -51,6 +52,27 @@ class Eagle3(Method):
         if not isinstance(fitted, Eagle3Drafter):
             raise MethodError(f"{self.name} needs a drafter: write {self.name}:FOLDER or {self.name}:zoo:NAME.")
         return _speculating(model, fitted, self.depth)
+
+    def cost(
+        self,
+        configuration: Any,
+        dtype: torch.dtype,
+        prompt: int,
+        step_tokens: Sequence[int],
+        figures: Mapping[str, Any],
+    ) -> Cost:
+        """The prefill, a verifying pass for each step after it, and the drafter's weights once for each draft.
+
+        A pass meets as many different experts as even routing would bring it; the drafter's cache is left out.
+        """
+        cost = prefill_cost(configuration, prompt, dtype)
+        weights = figures["drafter_weights"]
+        context = prompt
+        for drafted, given in zip(figures["drafted"], step_tokens[1:], strict=True):
+            drafting = Cost(drafted * weights * dtype.itemsize, 0.0, 2.0 * drafted * weights)
+            cost = cost + pass_cost(configuration, context, drafted + 1, dtype) + drafting
+            context += given
+        return cost
 
 
 @contextmanager
@@ -107,17 +129,26 @@ class ChainGenerator(Generator):
 
         The figures are `acceptance_lengths`, the tokens that each verifying pass gave (drafted ones that were right,
         and one of the target's own), and `tau`, their mean; None where the prefill's token was all. Tokens beyond
-        the answer's end do not count.
+        the answer's end do not count. `drafted` are the tokens that each pass verified, `drafter_weights` how many
+        the drafter has.
         """
         with torch.inference_mode():
-            lengths = self._generate(request, emit)
+            lengths, drafted = self._generate(request, emit)
         self._tapped.clear()
-        return Trace({"acceptance_lengths": lengths, "tau": sum(lengths) / len(lengths) if lengths else None})
+        return Trace(
+            {
+                "acceptance_lengths": lengths,
+                "tau": sum(lengths) / len(lengths) if lengths else None,
+                "drafted": drafted,
+                "drafter_weights": sum(weights.numel() for weights in self._drafter.parameters()),
+            }
+        )
 
-    def _generate(self, request: Request, emit: Emit) -> list[int]:
+    def _generate(self, request: Request, emit: Emit) -> tuple[list[int], list[int]]:
         cache = DynamicCache(config=self._model.config)
         past: KeysAndValues | None = None
         lengths: list[int] = []
+        drafted: list[int] = []
         tokens = self._target(request.prompt, cache, last_only=True)
         seen = request.prompt  # what the target read in its latest pass, as far as it stands
         left = request.most_tokens - 1
@@ -134,10 +165,11 @@ class ChainGenerator(Generator):
             given = _up_to_end(tokens.flatten().tolist()[:left], request.end_tokens)
             emit(given)
             lengths.append(len(given))
+            drafted.append(drafts.shape[1])
             left -= len(given)
             if given[-1] in request.end_tokens:
                 break
-        return lengths
+        return lengths, drafted
 
     def _target(self, tokens: torch.Tensor, cache: Any, last_only: bool = False) -> torch.Tensor:
         """The target's likeliest token after each of some tokens, or after the last one alone; shape (1, n)."""

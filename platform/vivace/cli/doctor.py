@@ -12,7 +12,7 @@ from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, 
 
 if TYPE_CHECKING:
     from vivace.models.hearing import Hearing
-    from vivace.spec import RunSpec
+    from vivace.spec import DialogueSpec
 
 COLUMNS = {
     "": lambda row: {"ok": "✓", "missing": "–", "broken": "✗"}[row["state"]],
@@ -60,6 +60,7 @@ def doctor(
     """
     if hear is not None:
         from vivace.cli.execution import spec_from
+        from vivace.spec import DialogueSpec
 
         flags = {
             "track": "audio-multichallenge",
@@ -69,7 +70,9 @@ def doctor(
             "digits": digits and str(digits),
             "timeout": timeout,
         }
-        found = _hearing(spec_from(None, flags, model_arg, None, None), turns)
+        spec = spec_from(flags, model_arg, None)
+        assert isinstance(spec, DialogueSpec)
+        found = _hearing(spec, turns)
         if format is Format.JSON:
             typer.echo(json.dumps({"target": hear, **found.as_json()}, indent=2, ensure_ascii=False))
         else:
@@ -85,7 +88,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _hearing(spec: RunSpec, turns: int) -> Hearing:
+def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
     """Put the hearing check to the model of a spec; nothing is stored."""
     import asyncio
 

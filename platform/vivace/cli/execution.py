@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 
 import typer
 
+from vivace.cli.arm_table import print_arms
 from vivace.cli.board_table import BOARD_COLUMNS
 from vivace.cli.common import Format, print_rows, say
 from vivace.engine.execution import StopSignal
@@ -32,6 +34,7 @@ from vivace.models.chat import parsed_argument
 from vivace.settings import Settings
 from vivace.spec import RunSpec, assign, parse_spec, read_spec_file
 from vivace.store.database import Database
+from vivace.store.efficiency import arm_board
 from vivace.store.migrate import open_for_reading
 from vivace.store.queries import SubmissionView, board, submissions
 
@@ -42,19 +45,22 @@ EXIT_CODES = {"complete": 0, "incomplete": 3, "cancelled": 3, "interrupted": 130
 class Result:
     """How a run executed here has ended."""
 
+    run_id: str
     judging_id: str | None
     exit_code: int
     message: str
 
 
-def spec_from(
+def specs_from(
     config: Path | None,
     flags: dict[str, Any],
     model_args: list[str] | None,
     judge_args: list[str] | None,
     assignments: list[str] | None,
-) -> RunSpec:
-    """The spec of a file with the flags given laid over it.
+) -> list[RunSpec]:
+    """The spec of a file, or each spec of a suite, with the flags given laid over it.
+
+    A suite has a list `runs`, each with keys of its own; the keys beside the list are common to all of them.
 
     Raises:
         UsageError: something in it is wrong.
@@ -62,13 +68,45 @@ def spec_from(
     values: dict[str, Any] = {}
     if config is not None:
         values = {str(key).replace("_", "-"): value for key, value in read_spec_file(config).items()}
-    values |= {key: value for key, value in flags.items() if value is not None}
+    runs = values.pop("runs", None)
+    if runs is None:
+        return [_laid_over(values, config, flags, model_args, judge_args, assignments)]
+    if not isinstance(runs, list) or not runs or not all(isinstance(each, dict) for each in runs):
+        raise UsageError(f"'runs' in '{config}' must be a list of specs, each with keys and values.")
+    return [
+        _laid_over(
+            {**values, **{str(key).replace("_", "-"): value for key, value in each.items()}},
+            config, flags, model_args, judge_args, assignments,
+        )
+        for each in runs
+    ]  # fmt: skip
+
+
+def spec_from(flags: dict[str, Any], model_args: list[str] | None, judge_args: list[str] | None) -> RunSpec:
+    """The spec that flags alone ask for.
+
+    Raises:
+        UsageError: something in it is wrong.
+    """
+    return _laid_over({}, None, flags, model_args, judge_args, None)
+
+
+def _laid_over(
+    values: dict[str, Any],
+    config: Path | None,
+    flags: dict[str, Any],
+    model_args: list[str] | None,
+    judge_args: list[str] | None,
+    assignments: list[str] | None,
+) -> RunSpec:
+    values = {**values, **{key: value for key, value in flags.items() if value is not None}}
     for key, given in (("model-arg", model_args), ("judge-arg", judge_args)):
         for pair in given or []:
             name, equals, text = pair.partition("=")
             if not equals or not name:
                 raise UsageError(f"--{key} {pair} is not of the form name=value.")
-            values.setdefault(key, {})[name] = parsed_argument(text)
+            values[key] = {**values.get(key, {}), name: parsed_argument(text)}
+    values = copy.deepcopy(values)  # assignments go into mappings that other specs of the suite share
     for assignment in assignments or []:
         assign(values, assignment)
     return parse_spec(values, f"'{config}' and the flags" if config else "the command line")
@@ -97,23 +135,32 @@ def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bo
         )
     view = submissions(database, submission_id)[0]
     database.close()
-    return Result(view.judging, EXIT_CODES[outcome.status], f"Run {view.run} {outcome.status}: {outcome.message}.")
+    return Result(
+        view.run, view.judging, EXIT_CODES[outcome.status], f"Run {view.run} {outcome.status}: {outcome.message}."
+    )
 
 
 def print_result(result: Result, settings: Settings, format: Format) -> None:
-    """Print the board's row of an ended judging; nothing where it has not ended."""
+    """Print the board's row of an ended judging, or those of a run's arms; nothing where it has not ended."""
     database = open_for_reading(settings)
     assert database is not None
+    if result.judging_id is None:
+        arms = [row.as_json() for row in arm_board(database, run=result.run_id, include_retracted=True)]
+        if arms:
+            print_arms(arms, format)
+        database.close()
+        return
     rows = [row.as_json() for row in board(database, include_retracted=True) if row.judging == result.judging_id]
     if rows:
         print_rows(rows, format, BOARD_COLUMNS)
     database.close()
 
 
-def show_plan(spec: RunSpec, settings: Settings, format: Format) -> None:
-    """Print what a run would do, without doing or writing anything."""
-    plan = prepare_run(spec.with_absolute_paths(), settings).describe()
-    print_rows([plan], format, {key: lambda row, key=key: str(row[key]) for key in plan})  # type: ignore[misc]
+def show_plans(specs: Sequence[RunSpec], settings: Settings, format: Format) -> None:
+    """Print what runs would do, without doing or writing anything."""
+    plans = [prepare_run(spec.with_absolute_paths(), settings).describe() for spec in specs]
+    for rows in [plans] if format in (Format.JSON, Format.CSV) else [[plan] for plan in plans]:
+        print_rows(rows, format, {key: lambda row, key=key: str(row[key]) for key in rows[0]})  # type: ignore[misc]
 
 
 @contextmanager
@@ -154,10 +201,24 @@ def _progress(database: Database, submission_id: str) -> Iterator[None]:
 def _watch_with_lines(database: Database, submission_id: str, done: threading.Event) -> None:
     while not done.wait(10.0):
         view = submissions(database, submission_id)[0]
+        if view.unit == "trials":
+            say(f"{view.items_done} of {view.items_planned} trials{_failed_trials(view)}{time_left(view)}")
+            continue
         say(
             f"{view.items_done} of {view.items_planned} replies, {view.verdicts_done} of "
             f"{view.verdicts_planned} verdicts, {view.errors} failed calls{time_left(view)}"
         )
+
+
+def _failed_trials(view: SubmissionView) -> str:
+    return f", {view.errors} without a result" if view.errors else ""
+
+
+def _note(view: SubmissionView) -> str:
+    """What stands beside the bar."""
+    if view.unit == "trials":
+        return f"{view.items_done}/{view.items_planned} trials{_failed_trials(view)}{time_left(view)}"
+    return f"{view.verdicts_done}/{view.verdicts_planned} verdicts, {view.errors} failed calls{time_left(view)}"
 
 
 def _watch_with_bar(database: Database, submission_id: str, done: threading.Event) -> None:
@@ -177,8 +238,7 @@ def _watch_with_bar(database: Database, submission_id: str, done: threading.Even
                 total=view.items_planned + view.verdicts_planned,
                 completed=view.items_done + view.verdicts_done,
                 description=view.model,
-                note=f"{view.verdicts_done}/{view.verdicts_planned} verdicts, "
-                f"{view.errors} failed calls{time_left(view)}",
+                note=_note(view),
             )
             if ended:
                 time.sleep(0)

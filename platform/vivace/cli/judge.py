@@ -24,7 +24,7 @@ from vivace.cli.common import (
 
 if TYPE_CHECKING:
     from vivace.settings import Settings
-    from vivace.spec import RunSpec
+    from vivace.spec import DialogueSpec
     from vivace.store.database import Database
 
 
@@ -103,7 +103,7 @@ def run(
     flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries) | {"votes": votes}
     spec = _spec(RECORDED + run_id, flags, judge_arg)
     if dry_run:
-        execution.show_plan(spec, settings, format)
+        execution.show_plans([spec], settings, format)
         return
     outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=False)
     execution.print_result(outcome, settings, format)
@@ -332,12 +332,15 @@ def _flags(
     }
 
 
-def _spec(subject: str, flags: dict[str, Any], judge_arg: list[str] | None) -> RunSpec:
+def _spec(subject: str, flags: dict[str, Any], judge_arg: list[str] | None) -> DialogueSpec:
     """A spec whose judge is all that matters; what is judged is the subject."""
     from vivace.cli.execution import spec_from
+    from vivace.spec import DialogueSpec
 
     whole = {"track": "audio-multichallenge", "data": subject, "model": subject, **flags}
-    return spec_from(None, whole, None, judge_arg, None)
+    spec = spec_from(whole, None, judge_arg)
+    assert isinstance(spec, DialogueSpec)
+    return spec
 
 
 def _only_judging(database: Database) -> str:

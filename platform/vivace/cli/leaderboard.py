@@ -1,4 +1,4 @@
-"""`vivace leaderboard`: every ended judging with its scores."""
+"""`vivace leaderboard`: every ended judging with its scores, and every arm of the efficiency tracks."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ def leaderboard(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Print the leaderboard. Rows of different data or judges are never ranked together."""
+    """Print the leaderboard. Rows of different data or judges are never ranked together.
+
+    Of the efficiency tracks (speculation, prefill, sparsity) it has the arms; ★ marks those that no other one beats.
+    """
+    from vivace.cli.arm_table import print_arms
     from vivace.cli.board_table import BOARD_COLUMNS, PUBLISHED_COLUMNS
     from vivace.published import published_figures
+    from vivace.spec import check_track_name
+    from vivace.store.efficiency import arm_board
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import board
-    from vivace.tracks.registry import check_track_name
 
     if track is not None:
         check_track_name(track)
@@ -33,14 +38,19 @@ def leaderboard(
     rows = [] if opened is None else board(
         opened, track, official_only=official, include_retracted=retracted
     )  # fmt: skip
+    arms = [] if opened is None else [
+        row.as_json() for row in arm_board(opened, track, official_only=official, include_retracted=retracted)
+    ]  # fmt: skip
     own = [row.as_json() for row in rows]
     others = [figure.as_json() for figure in published_figures(track)] if published else []
     if format in (Format.JSON, Format.CSV):
-        print_rows([*own, *others], format, BOARD_COLUMNS)
+        print_rows([*own, *others, *arms], format, BOARD_COLUMNS)
         return
-    if own or format is Format.MD:
+    if own or (format is Format.MD and not arms):
         print_rows(own, format, BOARD_COLUMNS)
-    else:
+    if arms:
+        print_arms(arms, format)
+    if not own and not arms and format is not Format.MD:
         say("The board is empty; `vivace demo` fills it with three example systems.")
     if others:
         say("Published by others, not run here, and not ranked:")

@@ -25,6 +25,7 @@ from vivace.cli import (
     judge,
     leaderboard,
     logs,
+    methods,
     models,
     plan,
     reproduce,
@@ -75,6 +76,7 @@ for name, function in VERBS.items():
 app.add_typer(data.app, name="data")
 app.add_typer(db.app, name="db")
 app.add_typer(judge.app, name="judge")
+app.add_typer(methods.app, name="methods")
 app.add_typer(models.app, name="models")
 app.add_typer(tasks.app, name="tasks")
 

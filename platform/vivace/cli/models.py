@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.optional import require_torch
 
 if TYPE_CHECKING:
     from vivace.zoo.base import OnStep
@@ -157,12 +158,7 @@ def random(
 
 
 def _require_torch() -> None:
-    from importlib.util import find_spec
-
-    from vivace.errors import UsageError
-
-    if find_spec("torch") is None or find_spec("transformers") is None:
-        raise UsageError("This needs torch and transformers: install them with `pip install 'vivace[local]'`.")
+    require_torch()
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # its bars for files of megabytes only disturb those that matter

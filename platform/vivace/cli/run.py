@@ -27,8 +27,12 @@ class AudioChoice(StrEnum):
 
 
 def run(
-    track: Annotated[str | None, typer.Argument(help="For instance audio-multichallenge.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", help="A YAML spec; flags override its keys.")] = None,
+    track: Annotated[
+        str | None, typer.Argument(help="audio-multichallenge, speculation, prefill or sparsity.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A YAML spec or suite; flags override its keys.")
+    ] = None,
     data: Annotated[str | None, typer.Option("--data", help="demo, a file or folder, or hub-id@revision.")] = None,
     model: Annotated[str | None, typer.Option("--model", help="The system under test, adapter:name.")] = None,
     judge: Annotated[
@@ -70,13 +74,20 @@ def run(
         Path | None, typer.Option("--digits", help="Spoken digits for that check: a folder of DIGIT_SPEAKER_N.wav.")
     ] = None,
     repeats: Annotated[
-        int | None, typer.Option("--repeats", help="Replies to each conversation.", show_default="1")
+        int | None,
+        typer.Option(
+            "--repeats",
+            help="Replies to each conversation, or trials of each arm on each prompt.",
+            show_default="1, or 3",
+        ),
     ] = None,
     votes: Annotated[
         int | None, typer.Option("--votes", help="Verdicts of each judge on each criterion.", show_default="1")
     ] = None,
     items: Annotated[str | None, typer.Option("--items", help="Conversations by id: ID,ID,…")] = None,
-    limit: Annotated[int | None, typer.Option("--limit", help="Only the first N conversations.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Only the first N conversations, or samples of each task.")
+    ] = None,
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", help="Calls at a time.", show_default="8")
     ] = None,
@@ -121,6 +132,45 @@ def run(
         bool | None,
         typer.Option("--cache/--no-cache", help="Take answers given earlier to the same.", show_default="no-cache"),
     ] = None,
+    arms: Annotated[
+        list[str] | None,
+        typer.Option("--arms", help="Efficiency tracks: methods, name(setting=value):FITTED, … Repeatable."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None, typer.Option("--tasks", help="The same: what is asked, name(setting=value), … Repeatable.")
+    ] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option("--sweep", help="The same: a setting's values, budget=8,16,32. Repeatable.")
+    ] = None,
+    baseline: Annotated[
+        str | None,
+        typer.Option(
+            "--baseline",
+            help="The same: the arm that others are compared with.",
+            show_default="the fastest plain one",
+        ),
+    ] = None,
+    layers: Annotated[int | None, typer.Option("--layers", help="The same: fewer layers of a random: model.")] = None,
+    most_tokens: Annotated[
+        int | None, typer.Option("--most-tokens", help="The same: the longest answer.", show_default="the task's own")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="The same: auto, cpu or cuda.", show_default="auto")
+    ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option("--dtype", help="The same: auto, float32, bfloat16 or float16.", show_default="auto"),
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", help="The same: of the processor.", show_default="one a core; zoo: one")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="The same: of samples and random weights.", show_default="1")
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", help="The same: the loss of quality that counts as none.", show_default="0.05"),
+    ] = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the spec, a.b=c. Repeatable.")
     ] = None,
@@ -133,7 +183,7 @@ def run(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Take a system through a track and judge it. The same command again resumes, or finds it done."""
+    """Take a system through a track. The same command again resumes, or finds it done."""
     from vivace.cli import execution
 
     flags: dict[str, Any] = {
@@ -167,14 +217,30 @@ def run(
         "max-cost": max_cost,
         "max-errors": max_errors,
         "cache": cache,
+        "arms": arms,
+        "tasks": tasks,
+        "sweep": sweep,
+        "baseline": baseline,
+        "layers": layers,
+        "most-tokens": most_tokens,
+        "device": device,
+        "dtype": dtype,
+        "threads": threads,
+        "seed": seed,
+        "margin": margin,
     }
-    spec = execution.spec_from(config, flags, model_arg, judge_arg, assignments)
+    specs = execution.specs_from(config, flags, model_arg, judge_arg, assignments)
     settings = settings_of(home, database)
     if dry_run:
-        execution.show_plan(spec, settings, format)
+        execution.show_plans(specs, settings, format)
         return
-    outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=force)
-    execution.print_result(outcome, settings, format)
-    if outcome.exit_code:
-        say(outcome.message)
-    raise typer.Exit(outcome.exit_code)
+    code = 0
+    for spec in specs:
+        outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=force)
+        execution.print_result(outcome, settings, format)
+        if outcome.exit_code:
+            say(outcome.message)
+        code = code or outcome.exit_code
+        if outcome.exit_code == execution.EXIT_CODES["interrupted"]:
+            break
+    raise typer.Exit(code)

@@ -10,7 +10,10 @@ from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, 
 
 
 def _progress(row: dict[str, Any]) -> str:
-    return f"{row['items_done']}/{row['items_planned']}, {row['verdicts_done']}/{row['verdicts_planned']}"
+    items = f"{row['items_done']}/{row['items_planned']}"
+    if row["unit"] == "trials":
+        return f"{items} trials"
+    return f"{items}, {row['verdicts_done']}/{row['verdicts_planned']}"
 
 
 def _worker(row: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
 
 
 def submit(
-    file: Annotated[Path, typer.Argument(help="A YAML spec; its keys are the flags of `vivace run`.")],
+    file: Annotated[Path, typer.Argument(help="A YAML spec or suite; its keys are the flags of `vivace run`.")],
     queue: Annotated[str, typer.Option("--queue", help="The queue whose workers shall take it.")] = "default",
     assignments: Annotated[
         list[str] | None, typer.Option("--set", help="Any key of the spec, a.b=c. Repeatable.")
@@ -20,12 +20,16 @@ def submit(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Queue a spec for a worker, and print the submission's id. It is validated first."""
-    from vivace.cli.execution import spec_from
+    """Queue a spec or a suite for a worker, and print each id.
+
+    It is validated first.
+    """
+    from vivace.cli.execution import specs_from
     from vivace.engine.submissions import submit as record
 
-    spec = spec_from(file, {}, None, None, assignments)
-    opened, _, submission_id = record(spec, settings_of(home, database), queue=queue, force=force)
-    opened.close()
-    typer.echo(submission_id)
-    say(f"queued in '{queue}'; `vivace worker` executes it, `vivace status {submission_id}` follows it")
+    settings = settings_of(home, database)
+    for spec in specs_from(file, {}, None, None, assignments):
+        opened, _, submission_id = record(spec, settings, queue=queue, force=force)
+        opened.close()
+        typer.echo(submission_id)
+        say(f"queued in '{queue}'; `vivace worker` executes it, `vivace status {submission_id}` follows it")

@@ -30,3 +30,6 @@ SYSTEMS: tuple[System, ...] = tuple(
     for name in ("written-attentive", "written-hurried", "written-forgetful")
 )
 """The replayed systems, the most careful one first."""
+
+EFFICIENCY: Path = _HERE / "efficiency.yaml"
+"""A suite of small sweeps on the zoo, one for each efficiency track."""

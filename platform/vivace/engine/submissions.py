@@ -22,7 +22,7 @@ from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import Attempt, Event, Judging, Reply, Run, Submission, Verdict, now
+from vivace.store.tables import Arm, Attempt, Event, Judging, Run, Submission, Trial, now
 from vivace.tracks.base import PreparedRun, Registered
 from vivace.tracks.registry import find_track
 
@@ -48,7 +48,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     Raises:
         UsageError: the spec, the data or the database is wrong.
     """
-    run = find_track(spec.track).prepare(spec)
+    run = find_track(spec.track).prepare(spec, settings.home)
     stored = open_for_reading(settings)
     try:
         run.check(stored)
@@ -216,6 +216,7 @@ def _execute(
     say: Callable[[str], None],
 ) -> Outcome:
     spec = parse_spec(submission.spec, "the submission")
+    pace = spec.pace
     artifacts = Artifacts(settings.artifacts)
     prepared = run or prepare_run(spec, settings)
     # One event loop from first contact to the last connection closed: clients belong to their loop.
@@ -239,12 +240,12 @@ def _execute(
                             database,
                             artifacts,
                             lease,
-                            concurrency=spec.concurrency,
+                            concurrency=pace.concurrency,
                             retry_errors=retry_errors,
                             stop=stop,
-                            limits=Limits(spec.max_cost, spec.max_errors),
+                            limits=Limits(pace.max_cost, pace.max_errors),
                             say=say,
-                            cache=ResponseCache(settings.home / "cache") if spec.cache else None,
+                            cache=ResponseCache(settings.home / "cache") if pace.cache else None,
                         )
                     )
                 )
@@ -258,7 +259,9 @@ def _execute(
         if lease.cancel_requested:
             return Outcome("cancelled", "cancelled; what is recorded stays")
         return Outcome("interrupted", "interrupted; what is recorded stays, the same command goes on")
-    return _ended(database, registered)
+    with database.read() as session:
+        ending = prepared.ending(session, registered)
+    return Outcome("complete" if ending.complete else "incomplete", ending.message, ending.unscored)
 
 
 async def _until_aborted(execution: Any) -> bool:
@@ -316,36 +319,6 @@ def _start(submission: Submission, database: Database, worker_id: str) -> None:
             submission_id=submission.id,
             worker_id=worker_id,
         )
-
-
-def _ended(database: Database, registered: Registered) -> Outcome:
-    with database.read() as session:
-        query = (
-            select(Verdict.unscored_reason, func.count())
-            .where(Verdict.judging_id == registered.judging_id, Verdict.unscored_reason.is_not(None))
-            .group_by(Verdict.unscored_reason)
-        )
-        reasons = {str(reason): int(count) for reason, count in session.execute(query)}
-        replies = session.execute(
-            select(Reply.unscored_reason, func.count())
-            .where(Reply.run_id == registered.run_id, Reply.unscored_reason.is_not(None))
-            .group_by(Reply.unscored_reason)
-            .order_by(Reply.unscored_reason)
-        )
-        failed = ", ".join(f"{count} {reason}" for reason, count in replies)
-    unscored = sum(reasons.values())
-    if not unscored:
-        return Outcome("complete", "every criterion is scored")
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-    if failed:
-        listed += f"; replies that failed: {failed}"
-    if set(reasons) == {"no_check"}:
-        return Outcome("complete", f"{unscored} criteria carry no machine check", unscored)
-    return Outcome(
-        "incomplete",
-        f"{unscored} criteria are unscored ({listed}); the same command with --retry-errors tries them again",
-        unscored,
-    )
 
 
 def _end(database: Database, submission_id: str, status: str, message: str, worker_id: str) -> None:
@@ -457,14 +430,17 @@ def _settle(database: Database, submission_id: str) -> str:
 
 
 def _deaths_without_progress(session: Session, submission: Submission) -> int:
-    """How often a worker died of a submission since a call of its run was last recorded."""
-    progress = select(func.max(Attempt.created_at)).where(Attempt.run_id == submission.run_id).scalar_subquery()
+    """How often a worker died of a submission since a call or a trial of its run was last recorded."""
+    calls = select(func.max(Attempt.created_at)).where(Attempt.run_id == submission.run_id)
+    trials = select(func.max(Trial.created_at)).join(Arm).where(Arm.run_id == submission.run_id)
     deaths = (
         select(func.count())
         .select_from(Event)
         .where(Event.submission_id == submission.id, Event.message.endswith(BACK_IN_THE_QUEUE))
-        .where((Event.created_at > progress) | progress.is_(None))
     )
+    for progress in (session.scalar(calls), session.scalar(trials)):
+        if progress is not None:
+            deaths = deaths.where(Event.created_at > progress)
     return session.scalar(deaths) or 0
 
 

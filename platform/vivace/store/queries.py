@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from vivace.store.database import Database
 from vivace.store.records import clock
 from vivace.store.tables import (
+    Arm,
     Attempt,
     Conversation,
     Criterion,
@@ -28,6 +29,7 @@ from vivace.store.tables import (
     Run,
     Score,
     Submission,
+    Trial,
     Turn,
     Verdict,
     Worker,
@@ -234,13 +236,14 @@ def board(
 
 
 def data_version(database: Database) -> str:
-    """A cheap text that changes whenever the board does: a judging ended again, or a run was retracted."""
+    """A cheap text that changes whenever a board does: a judging or an arm ended again, or a run was retracted."""
     with database.read() as session:
         ended = session.execute(
             select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
         ).one()
+        timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
         retracted = session.execute(select(func.count(Run.retracted_at), func.max(Run.retracted_at))).one()
-    return "/".join(str(part) for part in (*ended, *retracted))
+    return "/".join(str(part) for part in (*ended, *timed, *retracted))
 
 
 @dataclass(frozen=True)
@@ -651,6 +654,8 @@ class SubmissionView:
     """Place in its queue, from 1; None once it runs."""
     worker: str | None
     heartbeat_age_s: float | None
+    unit: str
+    """What its items are: `replies`, or `trials` of arms."""
     items_done: int
     items_planned: int
     verdicts_done: int
@@ -702,22 +707,7 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
     silent = worker is not None and heartbeat_age is not None and heartbeat_age > worker.lease_seconds
     if submission.status == "running" and silent:
         message = "its worker no longer answers; another one, or the same command, goes on where it stopped"
-    replies = session.scalar(select(func.count()).select_from(Reply).where(Reply.run_id == run.id)) or 0
-    verdicts = (
-        session.scalar(
-            select(func.count())
-            .select_from(Verdict)
-            .where(Verdict.judging_id == submission.judging_id, Verdict.vote == 0)
-        )
-        or 0
-    )
-    criteria = _planned_criteria(session, run)
-    errors = (
-        session.scalar(
-            select(func.count()).select_from(Attempt).where(Attempt.run_id == run.id, Attempt.error.is_not(None))
-        )
-        or 0
-    )
+    progress = _trials(session, submission, run) or _replies_and_verdicts(session, submission, run)
     return SubmissionView(
         id=submission.id,
         status=submission.status,
@@ -729,17 +719,56 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         position=position,
         worker=submission.worker_id,
         heartbeat_age_s=heartbeat_age,
-        items_done=replies,
-        items_planned=len(run.items) * run.repeats,
-        verdicts_done=verdicts,
-        verdicts_planned=criteria * run.repeats if submission.judging_id else 0,
-        errors=errors,
-        seconds_left=_seconds_left(session, submission, verdicts, criteria * run.repeats),
+        **progress,
         message=message,
         created_at=submission.created_at,
         started_at=submission.started_at,
         ended_at=submission.ended_at,
     )
+
+
+def _trials(session: Session, submission: Submission, run: Run) -> dict[str, Any] | None:
+    """How far a run of arms is; None where it has none."""
+    arms = session.scalar(select(func.count()).select_from(Arm).where(Arm.run_id == run.id)) or 0
+    if not arms:
+        return None
+    recorded = select(func.count()).select_from(Trial).join(Arm).where(Arm.run_id == run.id)
+    done = session.scalar(recorded) or 0
+    planned = len(run.items) * run.repeats * arms
+    left = None
+    if submission.status == "running" and submission.started_at is not None:
+        fresh = select(func.count(), func.min(Trial.created_at)).join(Arm).where(Arm.run_id == run.id)
+        count, first = session.execute(fresh.where(Trial.created_at >= submission.started_at)).one()
+        # From the first trial on: loading the model and warming up come once.
+        left = (now() - first).total_seconds() / (count - 1) * (planned - done) if count > 1 else None
+    return {
+        "unit": "trials",
+        "items_done": done,
+        "items_planned": planned,
+        "verdicts_done": 0,
+        "verdicts_planned": 0,
+        "errors": session.scalar(recorded.where(Trial.unscored_reason.is_not(None))) or 0,
+        "seconds_left": left,
+    }
+
+
+def _replies_and_verdicts(session: Session, submission: Submission, run: Run) -> dict[str, Any]:
+    """How far a run of conversations is."""
+    replies = session.scalar(select(func.count()).select_from(Reply).where(Reply.run_id == run.id)) or 0
+    given = select(func.count()).select_from(Verdict)
+    given = given.where(Verdict.judging_id == submission.judging_id, Verdict.vote == 0)
+    verdicts = session.scalar(given) or 0
+    criteria = _planned_criteria(session, run)
+    failed = select(func.count()).select_from(Attempt).where(Attempt.run_id == run.id, Attempt.error.is_not(None))
+    return {
+        "unit": "replies",
+        "items_done": replies,
+        "items_planned": len(run.items) * run.repeats,
+        "verdicts_done": verdicts,
+        "verdicts_planned": criteria * run.repeats if submission.judging_id else 0,
+        "errors": session.scalar(failed) or 0,
+        "seconds_left": _seconds_left(session, submission, verdicts, criteria * run.repeats),
+    }
 
 
 def _planned_criteria(session: Session, run: Run) -> int:

@@ -10,7 +10,8 @@ from sqlalchemy import DateTime, Insert, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
-from vivace.store.tables import Base, Event, now
+from vivace.errors import UsageError
+from vivace.store.tables import Base, Event, Run, now
 
 Row = TypeVar("Row", bound=Base)
 
@@ -58,3 +59,26 @@ def add_event(
 ) -> None:
     """One line in a run's log."""
     session.add(Event(run_id=run_id, submission_id=submission_id, worker_id=worker_id, level=level, message=message))
+
+
+def run_ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:
+    """Which of the runs of one identity is meant: the newest, or with `force` one more.
+
+    Args:
+        run_id: the run it must turn out to be, when it was submitted earlier.
+
+    Raises:
+        UsageError: it is not the one that was submitted.
+    """
+    if run_id is not None:
+        submitted = session.get(Run, run_id)
+        if submitted is None or submitted.identity != identity:
+            raise UsageError(
+                "A file that this run reads (data, replies, or card) has changed since it was submitted; "
+                "submit it again."
+            )
+        return submitted.ordinal
+    newest = session.scalar(select(func.max(Run.ordinal)).where(Run.identity == identity))
+    if newest is None:
+        return 0
+    return newest + 1 if force else newest

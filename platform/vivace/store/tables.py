@@ -208,6 +208,8 @@ class Run(Base):
     manifest: Mapped[dict[str, Any]]
     hearing: Mapped[dict[str, Any] | None]
     """How the hearing check came out, with its probes; null where none was made."""
+    measured: Mapped[dict[str, Any] | None]
+    """Of an efficiency run: the device's floor, and for each session of trials what the audits found."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     retracted_at: Mapped[datetime | None]
     retraction_reason: Mapped[str | None] = mapped_column(Text)
@@ -288,8 +290,19 @@ class Arm(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
     name: Mapped[str]
+    """As it is written: the method with its settings, and what was fitted for it."""
     method: Mapped[str]
     settings: Mapped[dict[str, Any]]
+    fitted: Mapped[str | None]
+    """Where that which was fitted lies; null where nothing is."""
+    position: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Its place among the run's arms, from 0."""
+    baseline: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether the run's other arms are compared with this one."""
+    official: Mapped[bool] = mapped_column(default=False, server_default=false())
+    unofficial_reasons: Mapped[list[str] | None]
+    ended_at: Mapped[datetime | None]
+    """When its scores were computed from all of its trials; null while some are missing."""
 
 
 class Trial(Base):
@@ -306,6 +319,7 @@ class Trial(Base):
     total_s: Mapped[float | None]
     output_tokens: Mapped[int | None]
     measurements: Mapped[dict[str, Any]]
+    """`trial`: all that the stopwatch saw; `answer` and `quality`: what it said, and how good it is from 0 to 1."""
     unscored_reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 

@@ -24,6 +24,7 @@ TASKS: dict[str, str] = {
     "chat_prompts": "vivace.tasks.chat_prompts:ChatPrompts",
     "longbench": "vivace.tasks.longbench:LongBench",
     "ruler": "vivace.tasks.ruler:Ruler",
+    "tokens": "vivace.tasks.tokens:Tokens",
 }
 """Name → `module:class`. A new task is one file and one line here."""
 

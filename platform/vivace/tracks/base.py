@@ -28,6 +28,18 @@ class Registered:
     judging_id: str | None
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How a run stands once all that was planned is recorded."""
+
+    message: str
+    """In a clause: `every criterion is scored`."""
+    unscored: int = 0
+    """Criteria or trials without a result."""
+    complete: bool = True
+    """Whether nothing is left that another try could bring."""
+
+
 class Workbench(Protocol):
     """What an item needs while it is executed; the engine provides it."""
 
@@ -39,6 +51,14 @@ class Workbench(Protocol):
     @property
     def cache(self) -> ResponseCache | None:
         """Answers given earlier, where they may be taken."""
+        ...
+
+    def check_stop(self) -> None:
+        """See whether the run goes on.
+
+        Raises:
+            StoppedError: it does not.
+        """
         ...
 
     def call_slot(self) -> AbstractAsyncContextManager[None]:
@@ -157,6 +177,10 @@ class PreparedRun(Protocol):
         """Compute the summary rows from the recorded rows and nothing else."""
         ...
 
+    def ending(self, session: Session, registered: Registered) -> Ending:
+        """How the run stands, once all that was planned is recorded."""
+        ...
+
     async def close(self) -> None:
         """Release connections."""
         ...
@@ -170,8 +194,12 @@ class Track(Protocol):
         """As it is written on the command line."""
         ...
 
-    def prepare(self, spec: RunSpec) -> PreparedRun:
+    def prepare(self, spec: RunSpec, home: Path) -> PreparedRun:
         """Read the data and open model and judge; nothing is written.
+
+        Args:
+            spec: what is asked for.
+            home: the folder of everything local.
 
         Raises:
             UsageError: the spec names something that is not there or is wrong.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vivace.errors import UsageError
+from vivace.optional import require_torch
+from vivace.spec import check_track_name
 from vivace.tracks.base import Track
 
 
@@ -14,7 +15,20 @@ def _audio_multichallenge() -> Track:
     return DialogueTrack()
 
 
-TRACKS: dict[str, Callable[[], Track]] = {"audio-multichallenge": _audio_multichallenge}
+def _efficiency(name: str) -> Callable[[], Track]:
+    def make() -> Track:
+        require_torch()
+        from vivace.tracks.efficiency.track import EfficiencyTrack
+
+        return EfficiencyTrack(name)
+
+    return make
+
+
+TRACKS: dict[str, Callable[[], Track]] = {
+    "audio-multichallenge": _audio_multichallenge,
+    **{name: _efficiency(name) for name in ("speculation", "prefill", "sparsity")},
+}
 """Track name → what makes it. A new track is one package and one line here."""
 
 
@@ -26,13 +40,3 @@ def find_track(name: str) -> Track:
     """
     check_track_name(name)
     return TRACKS[name]()
-
-
-def check_track_name(name: str) -> None:
-    """See that there is a track of that name.
-
-    Raises:
-        UsageError: there is none.
-    """
-    if name not in TRACKS:
-        raise UsageError(f"Unknown track '{name}'; the tracks are {', '.join(sorted(TRACKS))}.")

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity
 from vivace.models.replay import read_replies
+from vivace.spec import read_card
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.records import add_event, insert_new
@@ -22,7 +23,6 @@ from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.registration import Judges, register_run
 from vivace.tracks.dialogue.results import score_judging
-from vivace.tracks.dialogue.track import read_card
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.judges import JudgeCard
 from vivace_rubrics.parsing import storable

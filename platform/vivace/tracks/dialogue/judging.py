@@ -12,7 +12,7 @@ from vivace.errors import UsageError
 from vivace.models.chat import ChatOptions
 from vivace.models.prices import parse_price
 from vivace.models.registry import parse_target
-from vivace.spec import RunSpec
+from vivace.spec import DialogueSpec
 from vivace.tracks.dialogue.registration import Judges
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
 from vivace_rubrics.judges import (
@@ -108,13 +108,13 @@ class OpenJudge:
                 await member.connection.close()
 
 
-def _checks(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
+def _checks(name: str, spec: DialogueSpec, own_prompt: str | None) -> Member:
     if name or spec.judge_prompt or spec.judge_arg or spec.judge_api_base:
         raise UsageError("The judge 'checks' takes no name, prompt, address or arguments; write --judge checks.")
     return Member(ChecksJudge())
 
 
-def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
+def _litellm(name: str, spec: DialogueSpec, own_prompt: str | None) -> Member:
     from vivace.models.litellm import LiteLLMAsker
 
     if not name:
@@ -133,11 +133,11 @@ def _litellm(name: str, spec: RunSpec, own_prompt: str | None) -> Member:
     return Member(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)
 
 
-JUDGES: dict[str, Callable[[str, RunSpec, str | None], Member]] = {"checks": _checks, "litellm": _litellm}
+JUDGES: dict[str, Callable[[str, DialogueSpec, str | None], Member]] = {"checks": _checks, "litellm": _litellm}
 """Judge's name before the colon → what makes it. A new judge is one function and one line here."""
 
 
-def open_judge(spec: RunSpec, own_prompt: str | None) -> OpenJudge:
+def open_judge(spec: DialogueSpec, own_prompt: str | None) -> OpenJudge:
     """The judge that a spec names, or the ensemble where it names several with commas between them.
 
     Args:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.manifest import fingerprint, hardware, manifest
 from vivace.models.base import ModelIdentity
 from vivace.store import tables
-from vivace.store.records import ensure
+from vivace.store.records import ensure, run_ordinal
 from vivace.tracks.base import Registered
 from vivace_rubrics.judges import JudgeCard
 
@@ -72,7 +71,7 @@ def register_run(
     run_identity = fingerprint(
         [TRACK, dataset.fingerprint, items, identity.fingerprint, form, None, repeats, imported]
     )
-    ordinal = _ordinal(session, run_identity, force, run_id)
+    ordinal = run_ordinal(session, run_identity, force, run_id)
     run = ensure(
         session,
         tables.Run,
@@ -131,18 +130,3 @@ def _ensure_judge(session: Session, judge: JudgeCard) -> tables.Judge:
             "parser_version": judge.parser_version,
         },
     )
-
-
-def _ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:
-    if run_id is not None:
-        submitted = session.get(tables.Run, run_id)
-        if submitted is None or submitted.identity != identity:
-            raise UsageError(
-                "A file that this run reads (data, replies, or card) has changed since it was submitted; "
-                "submit it again."
-            )
-        return submitted.ordinal
-    newest = session.scalar(select(func.max(tables.Run.ordinal)).where(tables.Run.identity == identity))
-    if newest is None:
-        return 0
-    return newest + 1 if force else newest

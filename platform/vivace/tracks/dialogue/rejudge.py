@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
-from vivace.spec import RECORDED, RunSpec
+from vivace.spec import RECORDED, DialogueSpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
@@ -160,7 +160,7 @@ class Rejudging(DialogueRun):
         UsageError: the spec also says what is to be generated.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: DialogueSpec) -> None:
         if spec.data != spec.model:
             raise UsageError(f"'{spec.model}' takes its conversations from the store; give it as the data, too.")
         generating = {"items": spec.items, "limit": spec.limit, "card": spec.card, "api-base": spec.api_base}

@@ -24,12 +24,12 @@ from vivace.models.chat import ChatOptions
 from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
 from vivace.models.prices import has_price, parse_price
 from vivace.models.registry import open_system
-from vivace.spec import RunSpec, is_rejudging, read_yaml
+from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import add_event, insert
-from vivace.tracks.base import Import, Registered, Workbench, finish_all
+from vivace.tracks.base import Ending, Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.judging import OpenJudge, open_judge
@@ -38,8 +38,6 @@ from vivace.tracks.dialogue.registration import TRACK, register_run
 from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.votes import decision
-
-CARD_KEYS = ("name", "organisation", "size", "open_weights", "licence", "description")
 
 RETRYABLE = frozenset(reason.value for reason in Unscored if reason not in (Unscored.NO_CHECK, Unscored.NO_MAJORITY))
 """What `--retry-errors` tries again; of votes without a majority, those that were not given."""
@@ -80,8 +78,9 @@ class DialogueTrack:
 
     name = TRACK
 
-    def prepare(self, spec: RunSpec) -> DialogueRun:
+    def prepare(self, spec: RunSpec, home: Path) -> DialogueRun:
         """Read the conversations, and open the system under test and the judge."""
+        assert isinstance(spec, DialogueSpec)
         require_prices(spec)
         if is_rejudging(spec.model):
             from vivace.tracks.dialogue.rejudge import Rejudging
@@ -116,7 +115,7 @@ class DialogueTrack:
         return prepare_import(data, results, model, judge_name, card)
 
 
-def require_prices(spec: RunSpec) -> None:
+def require_prices(spec: DialogueSpec) -> None:
     """See that a cost cap can be kept.
 
     Raises:
@@ -545,6 +544,25 @@ class DialogueRun:
         assert registered.judging_id is not None
         score_judging(session, registered.judging_id)
 
+    def ending(self, session: Session, registered: Registered) -> Ending:
+        """Which criteria have no verdict, and why."""
+        reasons = _counted(
+            session,
+            tables.Verdict.unscored_reason,
+            tables.Verdict.judging_id == registered.judging_id,
+        )
+        failed = _counted(session, tables.Reply.unscored_reason, tables.Reply.run_id == registered.run_id)
+        unscored = sum(reasons.values())
+        if not unscored:
+            return Ending("every criterion is scored")
+        if set(reasons) == {"no_check"}:
+            return Ending(f"{unscored} criteria carry no machine check", unscored)
+        listed = _listed(reasons) + (f"; replies that failed: {_listed(failed)}" if failed else "")
+        message = (
+            f"{unscored} criteria are unscored ({listed}); the same command with --retry-errors tries them again"
+        )
+        return Ending(message, unscored, complete=False)
+
     async def close(self) -> None:
         """Close the connections of system and judge."""
         await self._system.close()
@@ -572,6 +590,16 @@ def _left_open(recorded: dict[int, Verdict], again: frozenset[str]) -> dict[int,
     return {number: verdict for number, verdict in kept.items() if number != DECISION}
 
 
+def _counted(session: Session, reason: Any, where: Any) -> dict[str, int]:
+    """Reason → rows that have it."""
+    query = select(reason, func.count()).where(where, reason.is_not(None)).group_by(reason).order_by(reason)
+    return {str(code): int(count) for code, count in session.execute(query)}
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+
+
 def _seconds_of_audio(prompt: Prompt) -> float | None:
     """Seconds of recordings in a prompt; None where there are none."""
     seconds = [turn.seconds for turn, _ in prompt.turns if turn.audio is not None and turn.seconds is not None]
@@ -581,23 +609,3 @@ def _seconds_of_audio(prompt: Prompt) -> float | None:
 def _code(reason: Unscored | None) -> str | None:
     """The reason as plain text: drivers have their own ideas of enumerations."""
     return reason.value if reason is not None else None
-
-
-def read_card(path: Path) -> dict[str, Any]:
-    """A model's card: a YAML file with any of the keys `CARD_KEYS`.
-
-    Raises:
-        UsageError: it cannot be read, or holds another key.
-    """
-    card = read_yaml(path, "card")
-    if not isinstance(card, dict):
-        raise UsageError(f"The card '{path}' must hold keys and values.")
-    unknown = sorted(set(map(str, card)) - set(CARD_KEYS))
-    if unknown:
-        raise UsageError(f"The card '{path}' has the unknown key '{unknown[0]}'; it takes {', '.join(CARD_KEYS)}.")
-    for key, value in card.items():
-        wanted = {"open_weights": (bool,), "size": (str, int, float)}.get(key, (str,))
-        if value is not None and not isinstance(value, wanted):
-            kind = "true or false" if key == "open_weights" else "text"
-            raise UsageError(f"The card '{path}' must give '{key}' as {kind}, not {value!r}.")
-    return {key: card[key] for key in CARD_KEYS if card.get(key) is not None}

@@ -1,0 +1,104 @@
+"""The efficiency tracks' columns as people read them, from the rows that machines read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vivace.cli.common import Format, percent, print_rows
+
+
+def _figure(row: dict[str, Any], metric: str) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = row["figures"].get(metric)
+    return found
+
+
+def _percent(metric: str) -> Callable[[dict[str, Any]], str]:
+    def text(row: dict[str, Any]) -> str:
+        found = _figure(row, metric)
+        if found is None:
+            return "–"
+        interval = "" if found["low"] is None else f" [{percent(found['low'])}–{percent(found['high'])}]"
+        return percent(found["value"]) + interval
+
+    return text
+
+
+def _ratio(metric: str) -> Callable[[dict[str, Any]], str]:
+    def text(row: dict[str, Any]) -> str:
+        if row["baseline"]:
+            return "1"
+        found = _figure(row, metric)
+        if found is None:
+            return "–"
+        interval = "" if found["low"] is None else f" [{found['low']:.3f}–{found['high']:.3f}]"
+        return f"{found['value']:.3f}" + interval
+
+    return text
+
+
+def _timed(column: Callable[[dict[str, Any]], str]) -> Callable[[dict[str, Any]], str]:
+    """Times of small models say nothing, and are not shown."""
+    return lambda row: "–" if row["synthetic"] else column(row)
+
+
+def _comparable(row: dict[str, Any]) -> str:
+    if row["baseline"]:
+        return "baseline"
+    found, difference = _figure(row, "comparable"), _figure(row, "quality_difference")
+    if found is None or difference is None:
+        return "–"
+    said = "comparable" if found["value"] else "not shown"
+    return (
+        f"{said} ({100 * difference['value']:+.1f} [{100 * difference['low']:+.1f}–{100 * difference['high']:+.1f}])"
+    )
+
+
+def _seconds(metric: str) -> Callable[[dict[str, Any]], str]:
+    def text(row: dict[str, Any]) -> str:
+        found = _figure(row, metric)
+        return "–" if found is None else f"{1000 * found['value']:.3g} ms"
+
+    return text
+
+
+def _marks(row: dict[str, Any]) -> str:
+    marks = [
+        "official" if row["official"] else "",
+        "synthetic" if row["synthetic"] else "",
+        "random weights" if row["adapter"] == "random" else "",
+        *(reason for reason in row["unofficial_reasons"] if ": " in reason and not _is_kind(reason)),
+        f"retracted: {row['retracted']}" if row["retracted"] else "",
+    ]
+    return ", ".join(mark for mark in marks if mark)
+
+
+def _is_kind(reason: str) -> bool:
+    return reason.startswith(("synthetic", "random weights"))
+
+
+ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "": lambda row: "★" if row["frontier"] else "",
+    "arm": lambda row: str(row["arm"]),
+    "model": lambda row: str(row["model"]),
+    "quality %": _percent("quality"),
+    "against the baseline": _comparable,
+    "same tokens %": _percent("agreement"),
+    "bytes ×": _ratio("bytes_ratio"),
+    "FLOPs ×": _ratio("flops_ratio"),
+    "TTFT ×": _timed(_ratio("ttft_ratio")),
+    "tokens/s ×": _timed(_ratio("speed_ratio")),
+    "total": _timed(_seconds("total_s")),
+    "floor": _timed(_seconds("floor_s")),
+    "n": lambda row: str((_figure(row, "quality") or _figure(row, "trials") or {"n": 0})["n"]),
+    "tasks": lambda row: str(row["data"]),
+    "machine": lambda row: str(row["hardware"]),
+    "date": lambda row: str(row["date"])[:10],
+    "notes": _marks,
+}
+"""★ marks the frontier; × is relative to the baseline of the same run."""
+
+
+def print_arms(rows: Sequence[dict[str, Any]], format: Format) -> None:
+    """Print rows of the efficiency board."""
+    print_rows(rows, format, ARM_COLUMNS)

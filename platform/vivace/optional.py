@@ -1,0 +1,22 @@
+"""Packages that not every installation has, and the sentence that asks for them."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from vivace.errors import UsageError
+
+
+def has_torch() -> bool:
+    """Whether what models and methods are made of is installed."""
+    return find_spec("torch") is not None and find_spec("transformers") is not None
+
+
+def require_torch() -> None:
+    """See that what models and methods are made of is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not has_torch():
+        raise UsageError("This needs torch and transformers: install them with `pip install 'vivace[local]'`.")

@@ -1,0 +1,233 @@
+"""What readers ask of the store about the efficiency tracks: every arm with its figures, and the frontier."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+
+from vivace.store.database import Database
+from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A figure with its 95 % interval, where there is one."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class CostAxis:
+    """What quality is held against: the figure's name, its words, and whether more of it is better."""
+
+    metric: str
+    title: str
+    more_is_better: bool = False
+
+
+SYNTHETIC_AXES = {
+    "speculation": CostAxis("bytes_ratio", "bytes moved per token, relative to the baseline"),
+    "prefill": CostAxis("flops_ratio", "FLOPs per token, relative to the baseline"),
+    "sparsity": CostAxis("bytes_ratio", "bytes moved per token, relative to the baseline"),
+}
+"""For small models, whose size says nothing about speed."""
+TIMED_AXES = {
+    "speculation": CostAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
+    "prefill": CostAxis("ttft_ratio", "time to first token, relative to the baseline"),
+    "sparsity": CostAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
+}
+
+
+@dataclass(frozen=True)
+class ArmRow:
+    """One arm of one run, as the leaderboard shows it."""
+
+    track: str
+    model: str
+    adapter: str
+    """`zoo`, `random` or `local`."""
+    arm: str
+    method: str
+    settings: dict[str, Any]
+    fitted: str | None
+    baseline: bool
+    baseline_arm: str
+    """The arm of its run that it is compared with."""
+    axis: CostAxis
+    figures: Mapping[str, Measured]
+    tasks: Mapping[str, Measured]
+    """Quality by task, where there are several."""
+    frontier: bool
+    """Whether no other arm of its group is as good for less, or better for as much."""
+    data: str
+    data_revision: str
+    hardware: str
+    hardware_fingerprint: str
+    hardware_details: dict[str, Any]
+    floor: dict[str, Any] | None
+    """What the floor probe found."""
+    official: bool
+    unofficial_reasons: list[str]
+    retracted: str | None
+    date: datetime
+    run: str
+    organisation: str | None = None
+    group: tuple[str, ...] = field(default=())
+    """Rows that may be held against each other: the same track, model, data and machine."""
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it is a small model of the zoo, that shows how methods order and nothing about speed."""
+        return self.adapter == "zoo"
+
+    def value(self, metric: str) -> float | None:
+        """A figure's value; the baseline is 1 beside itself."""
+        found = self.figures.get(metric)
+        if found is not None:
+            return found.value
+        return 1.0 if self.baseline and metric.endswith("_ratio") else None
+
+    @property
+    def cost(self) -> float | None:
+        """Where it lies on the axis that quality is held against."""
+        return self.value(self.axis.metric)
+
+    def as_json(self) -> dict[str, Any]:
+        """The row with figures nested, times in ISO 8601."""
+        nested = ("figures", "tasks", "date", "axis", "group")
+        flat = {key: value for key, value in vars(self).items() if key not in nested}
+        return {
+            **flat,
+            "synthetic": self.synthetic,
+            "cost_axis": self.axis.metric,
+            "cost": self.cost,
+            "date": self.date.isoformat(),
+            "figures": {name: dict(vars(figure)) for name, figure in self.figures.items()},
+            "tasks": {name: dict(vars(figure)) for name, figure in self.tasks.items()},
+        }
+
+
+def arm_board(
+    database: Database,
+    track: str | None = None,
+    *,
+    run: str | None = None,
+    official_only: bool = False,
+    include_retracted: bool = False,
+) -> list[ArmRow]:
+    """Every arm that has ended, by group; in it the baseline first, then from the cheapest to the dearest.
+
+    Args:
+        track: only this track; None for all.
+        run: only this run.
+        official_only: leave out rows that are not official.
+        include_retracted: show retracted runs too, with the reason; they are on no frontier.
+    """
+    with database.read() as session:
+        query = (
+            select(Arm, Run, Model, Dataset, Hardware)
+            .join(Run, Arm.run_id == Run.id)
+            .join(Model, Run.model_id == Model.id)
+            .join(Dataset, Run.dataset_id == Dataset.id)
+            .join(Hardware, Run.hardware_id == Hardware.id)
+            .where(Arm.ended_at.is_not(None))
+            .order_by(Run.created_at, Arm.position)
+        )
+        if track is not None:
+            query = query.where(Run.track == track)
+        if run is not None:
+            query = query.where(Run.id == run)
+        if official_only:
+            query = query.where(Arm.official)
+        if not include_retracted:
+            query = query.where(Run.retracted_at.is_(None))
+        found = session.execute(query).all()
+        scores: dict[int, list[Score]] = defaultdict(list)
+        for score in session.scalars(select(Score).where(Score.arm_id.in_([row.Arm.id for row in found]))):
+            scores[score.arm_id or 0].append(score)
+    rows = [_row(*each, scores[each.Arm.id]) for each in found]
+    groups: dict[tuple[str, ...], list[ArmRow]] = defaultdict(list)
+    for row in rows:
+        groups[row.group].append(row)
+    return [row for group in groups.values() for row in _ordered(group)]
+
+
+def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware, scores: Sequence[Score]) -> ArmRow:
+    figures = [(score, Measured(score.value, score.low, score.high, score.n)) for score in scores
+               if score.value is not None]  # fmt: skip
+    axes = TIMED_AXES if model.adapter != "zoo" else SYNTHETIC_AXES
+    return ArmRow(
+        track=run.track,
+        model=model.name,
+        adapter=model.adapter,
+        arm=arm.name,
+        method=arm.method,
+        settings=arm.settings,
+        fitted=arm.fitted,
+        baseline=arm.baseline,
+        baseline_arm=str(run.method),
+        axis=axes[run.track],
+        figures={score.metric: figure for score, figure in figures if not score.slice},
+        tasks={score.slice: figure for score, figure in figures if score.slice and score.metric == "quality"},
+        frontier=False,
+        data=dataset.name,
+        data_revision=dataset.revision,
+        hardware=hardware_name(hardware.details),
+        hardware_fingerprint=hardware.fingerprint,
+        hardware_details=hardware.details,
+        floor=(run.measured or {}).get("floor"),
+        official=arm.official,
+        unofficial_reasons=arm.unofficial_reasons or [],
+        retracted=run.retraction_reason,
+        date=arm.ended_at or run.created_at,
+        run=run.id,
+        organisation=model.organisation,
+        group=(run.track, model.fingerprint, dataset.fingerprint, hardware.fingerprint),
+    )
+
+
+def hardware_name(details: Mapping[str, Any]) -> str:
+    """A machine in a few words: the GPU, or the processor with its threads."""
+    device = str(details.get("device", "cpu"))
+    if device != "cpu":
+        return device
+    return f"{details.get('processor') or details.get('machine')}, {details.get('threads')} threads"
+
+
+def _ordered(group: Sequence[ArmRow]) -> list[ArmRow]:
+    best = frontier([row for row in group if row.retracted is None])
+    marked = [replace(row, frontier=row in best) for row in group]
+    return sorted(marked, key=lambda row: (not row.baseline, row.retracted is not None, _dearness(row)))
+
+
+def _dearness(row: ArmRow) -> float:
+    if row.cost is None:
+        return float("inf")
+    return -row.cost if row.axis.more_is_better else row.cost
+
+
+def frontier(rows: Sequence[ArmRow]) -> list[ArmRow]:
+    """The rows that no other one beats: as good for less, or better for as much; from the cheapest on.
+
+    Rows without a quality or a cost are on no frontier. Figures are compared as they are; whether two of them differ
+    is what their intervals say.
+    """
+    placed = [row for row in rows if row.cost is not None and row.value("quality") is not None]
+    chosen: list[ArmRow] = []
+    for row in sorted(placed, key=lambda row: (_dearness(row), -(row.value("quality") or 0.0))):
+        quality, last = row.value("quality") or 0.0, chosen[-1] if chosen else None
+        if (
+            last is None
+            or quality > (best := last.value("quality") or 0.0)
+            or (quality, row.cost) == (best, last.cost)
+        ):
+            chosen.append(row)
+    return chosen

@@ -1,0 +1,73 @@
+"""The arms of an efficiency run: what was asked for, swept over its settings, beside the family's baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vivace.errors import UsageError
+from vivace_methods.arms import Arm
+from vivace_methods.base import MethodError
+from vivace_methods.registry import METHODS, method, parse_arm, parse_arms, setting_types
+
+BASELINES = {"speculation": "autoregressive", "prefill": "full", "sparsity": "dense"}
+"""Family → the method that does nothing but what has to be done, as fast as it can."""
+
+
+def plan_arms(
+    family: str, written: Sequence[str], sweep: Mapping[str, Sequence[Any]], baseline: str | None
+) -> tuple[dict[str, Arm], str]:
+    """All arms by the names under which they are measured, the baseline first, and the baseline's name.
+
+    Args:
+        family: the track.
+        written: arms as a person writes them.
+        sweep: setting → values; every arm that has the setting is measured at each value.
+        baseline: as a person writes it; None is the family's own.
+
+    Raises:
+        UsageError: an unknown method, setting or value, a method of another family, a sweep that no arm has.
+    """
+    try:
+        first = parse_arm(baseline or BASELINES[family])
+        texts = [first.label, *(arm.label for arm in _swept([parse_arm(text) for text in written], sweep))]
+        # Naming the baseline among the arms asks for nothing more; naming it twice asks for it against itself.
+        if texts.count(first.label) > 1:
+            texts = texts[1:]
+            texts.remove(first.label)
+            texts.insert(0, first.label)
+        arms = parse_arms(texts)
+    except MethodError as error:
+        raise UsageError(str(error)) from error
+    for name, arm in arms.items():
+        if arm.method.family != family:
+            others = ", ".join(kind.name for kind in METHODS.values() if kind.family == family)
+            raise UsageError(f"{name} belongs to the track {arm.method.family}; those of {family} are {others}.")
+    return arms, next(iter(arms))
+
+
+def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]:
+    swept = list(arms)
+    for setting, values in sweep.items():
+        having = [arm for arm in swept if setting in setting_types(type(arm.method))]
+        if not having:
+            raise UsageError(f"--sweep {setting}=… changes nothing: no arm has a setting '{setting}'.")
+        swept = [
+            variant
+            for arm in swept
+            for variant in ([_at(arm, setting, value) for value in values] if arm in having else [arm])
+        ]
+    return swept
+
+
+def _at(arm: Arm, setting: str, value: Any) -> Arm:
+    if isinstance(value, str):
+        changed = getattr(parse_arm(f"{arm.method.name}({setting}={value}){_after(arm)}").method, setting)
+    else:
+        changed = value
+    return replace(arm, method=method(arm.method.name, **{**arm.method.settings, setting: changed}))
+
+
+def _after(arm: Arm) -> str:
+    return "" if arm.fitted is None else f":{arm.fitted}"

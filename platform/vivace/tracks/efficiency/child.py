@@ -1,0 +1,254 @@
+"""The process that measures: it loads the model, times the arms, and tells each trial as it ends, as a line of JSON.
+
+A process of its own, so that nothing of the platform's (writes to the database, heartbeats, a watching person) is
+ever on the clock, and so that a model that breaks takes down nothing but itself. It is started with `python -m`,
+reads a `Job` from the first line of its standard input, and ends when that is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vivace.tracks.efficiency.prompts import PlannedTasks
+
+Tell = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be measured, as JSON has it.
+
+    Attributes:
+        folder: with the model's weights; None for a random model.
+        random: a public model whose shapes a random one takes.
+        layers: of a random model; None for all.
+        arms: as they are written, under the names that trials bear.
+        baseline: the name of the arm that the others are compared with.
+        tasks: as they are written.
+        limit: samples of each.
+        repeats: times that every arm answers every prompt.
+        most_tokens: the longest answer; None is each task's own.
+        device: `cpu` or `cuda`.
+        dtype: of the weights.
+        threads: of the processor.
+        seed: of samples and random weights.
+        zoo: where models of the zoo lie that were built on this machine.
+        done: arm, prompt and repetition of trials that are recorded.
+    """
+
+    folder: str | None
+    random: str | None
+    layers: int | None
+    arms: dict[str, str]
+    baseline: str
+    tasks: list[str]
+    limit: int
+    repeats: int
+    most_tokens: int | None
+    device: str
+    dtype: str
+    threads: int
+    seed: int
+    zoo: str
+    done: list[tuple[str, str, int]]
+
+
+def main() -> int:
+    """Measure what standard input asks for; the exit code is 0 whenever the reason was told."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever a library prints must not lie between the lines that are read
+    lock = threading.Lock()
+
+    def tell(message: dict[str, Any]) -> None:
+        with lock:
+            out.write(json.dumps(message) + "\n")
+            out.flush()
+
+    job = Job(**json.loads(sys.stdin.readline()))
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    try:
+        _measure(job, tell)
+    except Exception as error:
+        from vivace.errors import VivaceError
+        from vivace_methods.base import MethodError
+        from vivace_methods.stopwatch import failure_reason
+
+        expected = isinstance(error, MethodError | VivaceError)
+        tell({"kind": "fault", "expected": expected, "message": str(error) if expected else failure_reason(error)})
+        if not expected:
+            raise
+    return 0
+
+
+def _end_with_the_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+def _measure(job: Job, tell: Tell) -> None:
+    import torch
+
+    torch.set_num_threads(job.threads)
+    from transformers.utils import logging
+
+    from vivace.tracks.efficiency.prompts import plan_tasks
+    from vivace.tracks.efficiency.targets import folder_of_fitted
+    from vivace_methods.audits import audit
+    from vivace_methods.floor import probe
+    from vivace_methods.measuring import measure_arms
+    from vivace_methods.registry import parse_arm
+
+    logging.disable_progress_bar()
+    model, tokenizer = _loaded(job)
+    planned = plan_tasks(job.tasks, job.limit, job.seed, job.most_tokens)
+    prompts = [_timed(prompt, model, tokenizer) for prompt in planned.prompts]
+    arms = {name: parse_arm(written) for name, written in job.arms.items()}
+    floor = probe(model.device)
+    tell({"kind": "floor", "floor": {**asdict(floor), "flops_per_s": dict(floor.flops_per_s)}})
+    teller = _Teller(tell, model, tokenizer, arms, floor, planned, prompts)
+    recording = measure_arms(
+        model,
+        arms,
+        prompts,
+        baseline=job.baseline,
+        repetitions=job.repeats,
+        done=frozenset((arm, prompt, repetition) for arm, prompt, repetition in job.done),
+        on_trial=teller.trial,
+        folder_of=folder_of_fitted(Path(job.zoo)),
+    )
+    # The baseline's own method under another name must give its tokens and its time.
+    twins = [name for name, arm in arms.items() if name != job.baseline and arm == arms[job.baseline]]
+    findings = audit(recording, identical=twins, equal_lengths=twins)
+    session = recording.trials[0].session if recording.trials else ""
+    tell({"kind": "audited", "session": session, "findings": [asdict(finding) for finding in findings]})
+
+
+def _loaded(job: Job) -> tuple[Any, Any]:
+    """The model in evaluation mode, and its tokenizer; None for a random model."""
+    import torch
+    from transformers import AutoTokenizer
+
+    from vivace_methods.base import MethodError
+    from vivace_methods.models.loading import available_device, load_model
+    from vivace_methods.models.random import random_model, real_configuration
+
+    dtype = getattr(torch, job.dtype)
+    device = available_device(job.device)
+    if job.random is not None:
+        configuration = real_configuration(job.random, layers=job.layers)
+        return random_model(configuration, dtype=dtype, device=device, seed=job.seed), None
+    assert job.folder is not None
+    folder = Path(job.folder)
+    model = load_model(folder, dtype=dtype, device=job.device)
+    try:
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise MethodError(f"There is no tokenizer in {folder} that transformers can read.") from error
+
+
+def _timed(prompt: Any, model: Any, tokenizer: Any) -> Any:
+    """A planned prompt as token ids, with what ends its answer."""
+    import torch
+
+    from vivace_methods.base import MethodError, Request
+    from vivace_methods.stopwatch import TimedPrompt
+
+    ids = _ids(prompt.sample.prompt, tokenizer)
+    vocabulary, positions = model.config.vocab_size, getattr(model.config, "max_position_embeddings", None)
+    if not ids:
+        raise MethodError(f"The prompt {prompt.name} is empty.")
+    if max(ids) >= vocabulary:
+        raise MethodError(f"The prompt {prompt.name} has the token {max(ids)}, and the model knows {vocabulary}.")
+    if positions is not None and len(ids) + prompt.most_tokens > positions:
+        raise MethodError(
+            f"The prompt {prompt.name} takes {len(ids)} tokens and its answer up to {prompt.most_tokens}, and the "
+            f"model holds {positions}: take a shorter one, or fewer with --most-tokens."
+        )
+    return TimedPrompt(prompt.name, Request(torch.tensor([ids]), prompt.most_tokens, _end_tokens(model, tokenizer)))
+
+
+def _ids(text: str, tokenizer: Any) -> list[int]:
+    from vivace_methods.base import MethodError
+
+    if tokenizer is None:
+        try:
+            return [int(part) for part in text.split()]
+        except ValueError as error:
+            raise MethodError(
+                "A model of random weights has no tokenizer: give it the task tokens, as in tokens(length=512)."
+            ) from error
+    if getattr(tokenizer, "chat_template", None):
+        asked = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text)["input_ids"])
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """What ends an answer; nothing ends a random model's."""
+    if tokenizer is None:
+        return frozenset()
+    ends: set[int] = set()
+    for holder in (model.generation_config, model.config):
+        found = getattr(holder, "eos_token_id", None)
+        ends.update([] if found is None else found if isinstance(found, list) else [found])
+    return frozenset(ends)
+
+
+class _Teller:
+    """Tells trials, each with its answer, how good that is, and what it had to move at the least."""
+
+    def __init__(
+        self, tell: Tell, model: Any, tokenizer: Any, arms: Any, floor: Any, planned: PlannedTasks, prompts: Any
+    ) -> None:
+        self._tell, self._model, self._tokenizer = tell, model, tokenizer
+        self._arms, self._floor = arms, floor
+        self._planned = {prompt.name: prompt for prompt in planned.prompts}
+        self._lengths = {prompt.name: prompt.request.prompt.shape[1] for prompt in prompts}
+
+    def trial(self, trial: Any) -> None:
+        """Tell one, outside of every clock."""
+        message: dict[str, Any] = {"kind": "trial", "trial": trial.as_json()}
+        if trial.failure is None:
+            message |= self._quality(trial) | self._cost(trial)
+        self._tell(message)
+
+    def _quality(self, trial: Any) -> dict[str, Any]:
+        from vivace.tasks.metrics import score
+
+        if self._tokenizer is None:
+            return {}
+        prompt = self._planned[trial.prompt]
+        answer = self._tokenizer.decode(trial.tokens, skip_special_tokens=True)
+        return {"answer": answer, "quality": score(answer, prompt.metric, prompt.sample)}
+
+    def _cost(self, trial: Any) -> dict[str, Any]:
+        from vivace_methods.base import MethodError
+        from vivace_methods.models.cost import prefill_cost
+
+        length, dtype = self._lengths[trial.prompt], self._model.dtype
+        try:
+            method = self._arms[trial.arm].method
+            cost = method.cost(self._model.config, dtype, length, trial.step_tokens, trial.figures)
+        except MethodError:
+            return {}  # an architecture whose costs are not known: there is no floor to show
+        whole = prefill_cost(self._model.config, length, dtype)
+        return {
+            "full_prefill_floor_s": self._floor.floor_seconds(whole.bytes, whole.flops, dtype),
+            "prompt_tokens": length,
+            "bytes": cost.bytes,
+            "flops": cost.flops,
+            "floor_s": self._floor.floor_seconds(cost.bytes, cost.flops, dtype),
+        }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

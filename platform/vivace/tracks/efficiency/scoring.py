@@ -1,0 +1,209 @@
+"""From a run's recorded trials to each arm's figures, and to whether it is official."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from vivace.statistics.intervals import clustered_ratio, wilson
+from vivace.statistics.noninferiority import non_inferiority
+from vivace.store import tables
+from vivace_methods.ratios import Estimate, median_interval, paired_ratio
+from vivace_methods.stopwatch import Recording, Trial
+from vivace_methods.summary import ArmSummary, summarise
+
+FEWEST_PROMPTS = 30
+"""Below so many prompts an interval of quality is too wide for an official row."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of an arm; the interval is None where there is none."""
+
+    metric: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    slice: str = ""
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A trial that ended well, with what the process that measured said of it."""
+
+    trial: Trial
+    quality: float | None
+    bytes: float | None
+    flops: float | None
+    floor_s: float | None
+    full_prefill_floor_s: float | None
+
+    @property
+    def tokens(self) -> int:
+        return len(self.trial.tokens)
+
+
+def score_run(session: Session, run_id: str, margin: float) -> None:
+    """Replace the scores of a run's arms by what its recorded trials say now, and end them."""
+    run = session.get_one(tables.Run, run_id)
+    model = session.get_one(tables.Model, run.model_id)
+    arms = session.scalars(select(tables.Arm).where(tables.Arm.run_id == run_id).order_by(tables.Arm.position)).all()
+    stored = {
+        arm.id: session.scalars(select(tables.Trial).where(tables.Trial.arm_id == arm.id)).all() for arm in arms
+    }
+    trials = [Trial.from_json(row.measurements["trial"]) for rows in stored.values() for row in rows]
+    ordered = sorted(trials, key=lambda trial: (trial.session, trial.place))
+    baseline = next(arm for arm in arms if arm.baseline)
+    summaries = summarise(Recording(baseline.name, tuple(ordered)))
+    told = {arm.id: [_told(row) for row in stored[arm.id] if row.unscored_reason is None] for arm in arms}
+    session.execute(delete(tables.Score).where(tables.Score.arm_id.in_([arm.id for arm in arms])))
+    for arm in arms:
+        failed = sum(row.unscored_reason is not None for row in stored[arm.id])
+        figures = list(_figures(told[arm.id], told[baseline.id], summaries[arm.name], arm.baseline, margin))
+        session.add_all(
+            tables.Score(arm_id=arm.id, unscored=failed, **{**vars(figure), "n": figure.n}) for figure in figures
+        )
+        reasons = _unofficial_reasons(run, model, arm, failed, len(run.items))
+        arm.official, arm.unofficial_reasons, arm.ended_at = not reasons, reasons, tables.now()
+    run.status = "generated"
+
+
+def _told(row: tables.Trial) -> _Told:
+    values = row.measurements
+    told = (values.get(key) for key in ("quality", "bytes", "flops", "floor_s", "full_prefill_floor_s"))
+    return _Told(Trial.from_json(values["trial"]), *told)
+
+
+def _figures(
+    mine: Sequence[_Told], baseline: Sequence[_Told], summary: ArmSummary, is_baseline: bool, margin: float
+) -> Iterator[Figure]:
+    yield Figure("trials", summary.trials, n=summary.trials)
+    if not mine:
+        return
+    yield from _quality(mine, baseline, is_baseline, margin)
+    yield from _times(summary)
+    yield from _costs(mine, baseline)
+    yield from _means(mine)
+
+
+def _quality(mine: Sequence[_Told], baseline: Sequence[_Told], is_baseline: bool, margin: float) -> Iterator[Figure]:
+    own, other = _by_prompt(mine), _by_prompt(baseline)
+    if not own:
+        return
+    yield _share("quality", list(own.values()))
+    tasks = {prompt: prompt.rpartition("/")[0] for prompt in own}
+    if len(set(tasks.values())) > 1:
+        for task in dict.fromkeys(tasks.values()):
+            yield _share("quality", [value for prompt, value in own.items() if tasks[prompt] == task], task)
+    both = [prompt for prompt in own if prompt in other]
+    if is_baseline or not both:
+        return
+    found = non_inferiority([other[prompt] for prompt in both], [own[prompt] for prompt in both], margin)
+    yield Figure("quality_difference", found.value, found.low, found.high, found.n)
+    yield Figure("comparable", float(found.comparable), n=found.n)
+
+
+def _by_prompt(told: Sequence[_Told]) -> dict[str, float]:
+    """Prompt → the mean quality of its answers."""
+    values: dict[str, list[float]] = {}
+    for one in told:
+        if one.quality is not None:
+            values.setdefault(one.trial.prompt, []).append(one.quality)
+    return {prompt: statistics.fmean(each) for prompt, each in values.items()}
+
+
+def _share(metric: str, values: Sequence[float], slice: str = "") -> Figure:
+    whole = all(value in (0.0, 1.0) for value in values)
+    interval = wilson(sum(values), len(values)) if whole else clustered_ratio([(value, 1.0) for value in values])
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    return Figure(metric, statistics.fmean(values), low, high, len(values), slice)
+
+
+def _times(summary: ArmSummary) -> Iterator[Figure]:
+    for metric in ("ttft_s", "tpot_s", "total_s", "tokens_per_s", "decode_tokens_per_s"):
+        yield from _estimate(metric, getattr(summary, metric))
+    if summary.itl_s is not None:
+        for name, value in vars(summary.itl_s).items():
+            yield Figure(f"itl_{name}_s", value, n=summary.trials)
+    for counter, size in summary.peak_bytes.items():
+        yield Figure(f"peak_bytes_{counter}", float(size), n=summary.trials)
+    if summary.energy_j_per_token is not None:
+        yield Figure("energy_j_per_token", summary.energy_j_per_token, n=summary.trials)
+    if (beside := summary.comparison) is not None:
+        for metric, name in (("ttft_s", "ttft"), ("tpot_s", "tpot"), ("total_s", "total"), ("tokens_per_s", "speed")):
+            yield from _estimate(f"{name}_ratio", getattr(beside, metric))
+        if beside.agreement is not None:
+            yield Figure("agreement", beside.agreement.same, n=beside.agreement.n)
+            yield Figure("agreement_before", beside.agreement.before_divergence, n=beside.agreement.n)
+
+
+def _estimate(metric: str, found: Estimate | None) -> Iterator[Figure]:
+    if found is not None:
+        yield Figure(metric, found.value, found.low, found.high, found.n)
+
+
+def _costs(mine: Sequence[_Told], baseline: Sequence[_Told]) -> Iterator[Figure]:
+    """Bytes and FLOPs for each token of an answer, and the time that the device needs for them at the least."""
+    kinds: dict[str, Callable[[_Told], float | None]] = {
+        "bytes": lambda one: one.bytes,
+        "flops": lambda one: one.flops,
+    }
+    others = {(one.trial.prompt, one.trial.repetition): one for one in baseline}
+    pairs = [(one, others[key]) for one in mine if (key := (one.trial.prompt, one.trial.repetition)) in others]
+    for name, of in kinds.items():
+        known = [(value / one.tokens, one.trial.prompt) for one in mine if (value := of(one)) and one.tokens]
+        if not known:
+            return
+        yield from _estimate(f"{name}_per_token", median_interval(*map(list, zip(*known, strict=True))))
+        compared = [
+            (above / one.tokens, below / other.tokens, one.trial.prompt)
+            for one, other in pairs
+            if (above := of(one)) and (below := of(other)) and one.tokens and other.tokens
+        ]
+        if compared:
+            yield from _estimate(f"{name}_ratio", paired_ratio(*map(list, zip(*compared, strict=True))))
+    floors = [one for one in mine if one.floor_s]
+    if floors:
+        times = [float(one.floor_s or 0.0) for one in floors]
+        yield from _estimate("floor_s", median_interval(times, [one.trial.prompt for one in floors]))
+        speeds = [one.tokens / float(one.floor_s or 1.0) for one in floors]
+        yield from _estimate("floor_tokens_per_s", median_interval(speeds, [one.trial.prompt for one in floors]))
+
+    prefills = [(one.full_prefill_floor_s, one.trial.prompt) for one in mine if one.full_prefill_floor_s]
+    if prefills:
+        yield from _estimate("full_prefill_floor_s", median_interval(*map(list, zip(*prefills, strict=True))))
+
+
+def _means(mine: Sequence[_Told]) -> Iterator[Figure]:
+    """What the family shows of a generation, where it is a number: acceptance length, tokens kept, sparsity."""
+    values: dict[str, list[float]] = {}
+    for one in mine:
+        for name, value in one.trial.figures.items():
+            if isinstance(value, int | float) and not isinstance(value, bool):
+                values.setdefault(name, []).append(float(value))
+    for name, each in values.items():
+        yield Figure(f"figure_{name}", statistics.fmean(each), n=len(each))
+
+
+def _unofficial_reasons(
+    run: tables.Run, model: tables.Model, arm: tables.Arm, failed: int, prompts: int
+) -> list[str]:
+    measured: dict[str, Any] = run.measured or {}
+    sessions = measured.get("sessions", [])
+    found = [finding for session in sessions for finding in session["findings"] if finding["arm"] == arm.name]
+    conditions = {
+        "synthetic: a small model of the zoo": model.adapter == "zoo",
+        "random weights: the answers mean nothing": model.adapter == "random",
+        f"{failed} trials have no result": failed > 0,
+        "it was not audited": not sessions,
+        f"fewer than {FEWEST_PROMPTS} prompts": prompts < FEWEST_PROMPTS,
+        "code with uncommitted changes": bool((run.manifest.get("code") or {}).get("dirty")),
+    }
+    reasons = [reason for reason, holds in conditions.items() if holds]
+    return reasons + list(dict.fromkeys(f"{finding['fault']}: {finding['sentence']}" for finding in found))

@@ -1,0 +1,107 @@
+"""Which model a run of an efficiency track measures: of the zoo, random of real shapes, or a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from vivace.errors import UsageError
+from vivace.models.base import ModelIdentity
+from vivace.models.local import Checkpoint, checkpoint_sha256, find_checkpoint
+
+Adapter = Literal["zoo", "random", "local"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A model, named and found, not yet loaded.
+
+    Attributes:
+        adapter: `zoo` (small, trained here: answers mean something, times do not), `random` (of real shapes: times
+            mean something, answers do not) or `local` (a checkpoint: both do).
+        name: as the board shows it.
+        checkpoint: where its weights lie; None for random ones.
+        content: a hash of the weights, or of what they are made from.
+        layers: of a random model; None for all.
+    """
+
+    adapter: Adapter
+    name: str
+    checkpoint: Checkpoint | None
+    content: str | None
+    layers: int | None = None
+
+    def identity(self, parameters: dict[str, Any]) -> ModelIdentity:
+        """What makes it the same model, together with how it is loaded."""
+        name = self.name + (f" ({self.layers} layers)" if self.layers is not None else "")
+        made_of = {"content": self.content, "layers": self.layers}
+        kept = {key: value for key, value in made_of.items() if value is not None}
+        return ModelIdentity(f"{self.adapter}:{self.name}", self.adapter, name, parameters={**parameters, **kept})
+
+
+def find_target(text: str, layers: int | None, zoo: Path) -> Target:
+    """The model that `--model` names.
+
+    Args:
+        text: `zoo:NAME`, `random:HUB-NAME`, `local:FOLDER` or `local:HUB-ID@REVISION`.
+        layers: of a random model.
+        zoo: where models of the zoo lie that were built on this machine.
+
+    Raises:
+        UsageError: there is no such model, or it holds nothing that may be read.
+        UnreachableError: the hub does not answer.
+    """
+    adapter, colon, name = text.partition(":")
+    if layers is not None and adapter != "random":
+        raise UsageError("--layers goes with random: models; others keep their layers.")
+    if colon and name and adapter == "zoo":
+        return _zoo(name, zoo)
+    if colon and name and adapter == "random":
+        return _random(name, layers)
+    if colon and name and adapter == "local":
+        found = find_checkpoint(name)
+        content = checkpoint_sha256(found.folder) if found.folder is not None else found.commit
+        return Target("local", found.name, found, content)
+    raise UsageError(
+        f"'{text}' is no model of the efficiency tracks; --model takes zoo:NAME, random:HUB-NAME, local:FOLDER or "
+        "local:HUB-ID@REVISION."
+    )
+
+
+def _zoo(name: str, zoo: Path) -> Target:
+    from vivace.zoo.registry import plain_name, recipe_class
+    from vivace.zoo.shipped import folder_of
+
+    plain = plain_name(name)
+    if needed := recipe_class(plain).needs:
+        raise UsageError(f"zoo:{plain} is a drafter and answers nothing by itself; take zoo:{needed[0]}.")
+    folder = folder_of(plain, zoo)
+    return Target("zoo", plain, Checkpoint(plain, folder=folder), checkpoint_sha256(folder))
+
+
+def _random(name: str, layers: int | None) -> Target:
+    from vivace_methods.base import MethodError
+    from vivace_methods.models.random import real_configuration
+
+    try:
+        configuration = real_configuration(name, layers=layers)
+    except MethodError as error:
+        raise UsageError(str(error)) from error
+    return Target("random", name, None, None, configuration.num_hidden_layers if layers is not None else None)
+
+
+def folder_of_fitted(zoo: Path) -> Any:
+    """What finds a fitted thing by the name that an arm gives it: a folder, or `zoo:NAME`."""
+
+    def find(name: str) -> Path:
+        from vivace.zoo.registry import PREFIX
+        from vivace.zoo.shipped import folder_of
+
+        if name.startswith(PREFIX):
+            return folder_of(name, zoo)
+        if not Path(name).is_dir():
+            raise UsageError(f"There is no folder '{name}'; an arm is followed by :FOLDER or :zoo:NAME.")
+        return Path(name)
+
+    return find

@@ -1,0 +1,436 @@
+"""The efficiency tracks: every arm answers the same prompts in one process, and each trial is recorded as it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from vivace.errors import UsageError, VivaceError
+from vivace.manifest import fingerprint, hardware, manifest
+from vivace.spec import EfficiencySpec, RunSpec, read_card
+from vivace.store import tables
+from vivace.store.artifacts import Artifacts
+from vivace.store.database import Database
+from vivace.store.records import add_event, ensure, insert, run_ordinal
+from vivace.tracks.base import Ending, Import, Registered, Workbench
+from vivace.tracks.efficiency.arms import plan_arms
+from vivace.tracks.efficiency.child import Job
+from vivace.tracks.efficiency.prompts import PlannedTasks, plan_tasks
+from vivace.tracks.efficiency.scoring import score_run
+from vivace.tracks.efficiency.targets import Target, find_target, folder_of_fitted
+from vivace_methods.arms import Arm
+
+LONGEST_LINE = 2**26
+"""Bytes of what is told of one trial: an answer of many thousand tokens with its times."""
+LOOKS_EVERY_S = 0.5
+"""How often a wish to stop is looked for while the model is loaded and warmed up."""
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is left of a run: one session in one process, for pairs are only formed inside of one."""
+
+    done: tuple[tuple[str, str, int], ...]
+    """Arm, prompt and repetition of trials that stay."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the model runs."""
+
+    device: str
+    dtype: str
+    threads: int
+    details: dict[str, Any]
+    """What makes two machines the same for these times."""
+
+
+class EfficiencyTrack:
+    """One of the families of inference methods, which are measured alike."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def prepare(self, spec: RunSpec, home: Path) -> EfficiencyRun:
+        """Find model, arms and tasks; nothing is loaded."""
+        assert isinstance(spec, EfficiencySpec)
+        zoo = home / "zoo"
+        target = find_target(spec.model, spec.layers, zoo)
+        arms, baseline = plan_arms(self.name, spec.arms, spec.sweep, spec.baseline)
+        for arm in arms.values():
+            if arm.fitted is not None:
+                folder_of_fitted(zoo)(arm.fitted)
+        planned = plan_tasks(spec.tasks, spec.limit, spec.seed, spec.most_tokens)
+        card = read_card(Path(spec.card)) if spec.card else {}
+        return EfficiencyRun(self.name, spec, target, arms, baseline, planned, _machine(spec), card, zoo)
+
+    def prepare_import(
+        self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
+    ) -> Import:
+        """Refuse: times that were taken elsewhere cannot be paired with any of ours."""
+        raise UsageError(f"The track {self.name} takes no results from elsewhere: its times are measured here.")
+
+
+class EfficiencyRun:
+    """Arms against each other on one model."""
+
+    def __init__(
+        self,
+        track: str,
+        spec: EfficiencySpec,
+        target: Target,
+        arms: dict[str, Arm],
+        baseline: str,
+        planned: PlannedTasks,
+        machine: Machine,
+        card: dict[str, Any],
+        zoo: Path,
+    ) -> None:
+        self._track, self._spec, self._target = track, spec, target
+        self._arms, self._baseline, self._planned = arms, baseline, planned
+        self._machine, self._card, self._zoo = machine, card, zoo
+        self._registered: Registered | None = None
+        self._arm_ids: dict[str, int] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """What the run takes, for `--dry-run`."""
+        trials = len(self._arms) * len(self._planned.prompts) * self._spec.repeats
+        most = sum(prompt.most_tokens for prompt in self._planned.prompts) * len(self._arms) * self._spec.repeats
+        return {
+            "model": self._target.name,
+            "arms": ", ".join(self._arms),
+            "baseline": self._baseline,
+            "tasks": self._planned.name,
+            "prompts": len(self._planned.prompts),
+            "repeats": self._spec.repeats,
+            "trials": trials,
+            "most tokens": most,
+            "device": self._machine.device,
+            "dtype": self._machine.dtype,
+        }
+
+    async def preflight(self) -> None:
+        """Nothing has to be asked: the model is loaded by the process that measures."""
+
+    def check(self, database: Database | None) -> None:
+        """Nothing is left to check."""
+
+    def register(
+        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+    ) -> Registered:
+        """Write or find model, tasks, machine, run and arms."""
+        identity = self._target.identity({"dtype": self._machine.dtype})
+        with database.write() as session:
+            model = ensure(
+                session,
+                tables.Model,
+                {"fingerprint": identity.fingerprint},
+                {
+                    "target": identity.target,
+                    "adapter": identity.adapter,
+                    "name": identity.name,
+                    "address": None,
+                    "parameters": identity.parameters,
+                },
+            )
+            for key, value in self._card.items():
+                setattr(model, key, str(value) if key == "size" else value)
+            dataset = ensure(
+                session,
+                tables.Dataset,
+                {"fingerprint": fingerprint(["tasks", self._planned.revision])},
+                {"name": self._planned.name, "revision": self._planned.revision, "has_audio": False},
+            )
+            machine = ensure(
+                session,
+                tables.Hardware,
+                {"fingerprint": fingerprint(self._machine.details)},
+                {"details": self._machine.details},
+            )
+            arms = [[name, arm.label] for name, arm in self._arms.items()]
+            made_of = [self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, arms,
+                       self._baseline, self._spec.repeats, self._spec.margin]  # fmt: skip
+            run_identity = fingerprint(made_of)
+            ordinal = run_ordinal(session, run_identity, force, run_id)
+            run = ensure(
+                session,
+                tables.Run,
+                {"identity": run_identity, "ordinal": ordinal},
+                {
+                    "id": run_identity[:12] + (f"-{ordinal + 1}" if ordinal else ""),
+                    "track": self._track,
+                    "dataset_id": dataset.id,
+                    "model_id": model.id,
+                    "hardware_id": machine.id,
+                    "method": self._baseline,
+                    "input_form": "text",
+                    "repeats": self._spec.repeats,
+                    "items": [prompt.name for prompt in self._planned.prompts],
+                    "limited": True,
+                    "manifest": {**manifest(), "seed": self._spec.seed, "margin": self._spec.margin},
+                },
+            )
+            if run.retracted_at is not None:
+                raise UsageError(
+                    f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use "
+                    "--force for a new run."
+                )
+            self._arm_ids = {
+                name: self._arm_row(session, run.id, place, name, arm).id
+                for place, (name, arm) in enumerate(self._arms.items())
+            }
+            self._registered = Registered(run.id, None)
+        return self._registered
+
+    def _arm_row(self, session: Session, run_id: str, place: int, name: str, arm: Arm) -> tables.Arm:
+        return ensure(
+            session,
+            tables.Arm,
+            {"run_id": run_id, "name": name},
+            {
+                "method": arm.method.name,
+                "settings": arm.method.settings,
+                "fitted": arm.fitted,
+                "position": place,
+                "baseline": name == self._baseline,
+            },
+        )
+
+    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[Measuring]:
+        """One session for all that is missing; empty where nothing is.
+
+        A round of a prompt in which some arm is missing is timed again as a whole, for its trials are only compared
+        with each other.
+        """
+        with database.read() as session:
+            query = (
+                select(tables.Arm.name, tables.Trial.prompt, tables.Trial.repetition)
+                .join(tables.Arm)
+                .where(tables.Arm.run_id == registered.run_id)
+            )
+            if retry_errors:
+                query = query.where(tables.Trial.unscored_reason.is_(None))
+            found = {(name, prompt, repetition) for name, prompt, repetition in session.execute(query)}
+        rounds = [
+            [(name, prompt.name, repetition) for name in self._arms]
+            for repetition in range(self._spec.repeats)
+            for prompt in self._planned.prompts
+        ]
+        whole = [trials for trials in rounds if all(trial in found for trial in trials)]
+        if len(whole) == len(rounds):
+            return []
+        return [Measuring(tuple(trial for trials in whole for trial in trials))]
+
+    def is_scored(self, session: Session, registered: Registered) -> bool:
+        """Whether every arm has its scores."""
+        ended = select(tables.Arm.ended_at).where(tables.Arm.run_id == registered.run_id)
+        return all(moment is not None for moment in session.scalars(ended))
+
+    def reopen(self, session: Session, registered: Registered) -> None:
+        """Take the arms off the board until they are scored again."""
+        for arm in session.scalars(select(tables.Arm).where(tables.Arm.run_id == registered.run_id)):
+            arm.ended_at = None
+
+    async def begin(self, items: Sequence[Measuring], bench: Workbench) -> None:
+        """Nothing comes before the trials."""
+
+    def spent(self, session: Session, registered: Registered) -> float:
+        """Nothing: no call is made."""
+        return 0.0
+
+    async def execute(self, item: Measuring, bench: Workbench) -> None:
+        """Start the process that measures, and record what it tells."""
+        with tempfile.TemporaryFile() as errors:
+            process = await self._started(errors)
+            try:
+                await self._recorded(process, item, bench, errors)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+
+    async def _started(self, errors: IO[bytes]) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "vivace.tracks.efficiency.child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=errors,
+            limit=LONGEST_LINE,
+            # Ctrl-C goes to a whole group of processes, but the first one shall let the trial be finished.
+            start_new_session=True,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(self._machine.threads),
+                "HF_HUB_OFFLINE": "1",
+                "TRANSFORMERS_VERBOSITY": "error",
+                "TOKENIZERS_PARALLELISM": "false",
+            },
+        )
+
+    def _job(self, item: Measuring) -> Job:
+        checkpoint = self._target.checkpoint
+        return Job(
+            folder=None if checkpoint is None else str(checkpoint.fetched().absolute()),
+            random=self._target.name if checkpoint is None else None,
+            layers=self._target.layers,
+            arms={name: arm.label for name, arm in self._arms.items()},
+            baseline=self._baseline,
+            tasks=self._spec.tasks,
+            limit=self._spec.limit,
+            repeats=self._spec.repeats,
+            most_tokens=self._spec.most_tokens,
+            device=self._machine.device,
+            dtype=self._machine.dtype,
+            threads=self._machine.threads,
+            seed=self._spec.seed,
+            zoo=str(self._zoo.absolute()),
+            done=list(item.done),
+        )
+
+    async def _recorded(
+        self, process: asyncio.subprocess.Process, item: Measuring, bench: Workbench, errors: IO[bytes]
+    ) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        job = await asyncio.to_thread(self._job, item)
+        with contextlib.suppress(ConnectionError):  # if it has died, reading says so
+            process.stdin.write(json.dumps(dataclasses.asdict(job)).encode() + b"\n")
+            await process.stdin.drain()
+        missing = len(self._arms) * len(self._planned.prompts) * self._spec.repeats - len(item.done)
+        timing = False
+        while True:
+            line = await self._line(process.stdout, bench, timing)
+            if not line:
+                raise VivaceError(await self._death(process, errors))
+            told: dict[str, Any] = json.loads(line)
+            if told["kind"] == "fault":
+                raise (UsageError if told["expected"] else VivaceError)(_sentence(told["message"]))
+            await bench.write(lambda session, told=told: self._record(session, told))  # type: ignore[misc]
+            if told["kind"] == "audited":
+                return
+            missing -= told["kind"] == "trial"
+            timing = told["kind"] == "trial" and missing > 0
+            bench.check_stop()
+
+    async def _line(self, stream: asyncio.StreamReader, bench: Workbench, timing: bool) -> bytes:
+        """The next line; a wish to stop is heard at once while no trial is under way."""
+        reading = asyncio.ensure_future(stream.readline())
+        try:
+            while True:
+                done, _ = await asyncio.wait({reading}, timeout=LOOKS_EVERY_S)
+                if done:
+                    return reading.result()
+                if not timing:
+                    bench.check_stop()
+        finally:
+            reading.cancel()
+
+    async def _death(self, process: asyncio.subprocess.Process, errors: IO[bytes]) -> str:
+        status = await process.wait()
+        size = errors.seek(0, os.SEEK_END)
+        errors.seek(max(0, size - 4000))
+        lines = [line.strip() for line in errors.read().decode("utf-8", "replace").split("\n") if line.strip()]
+        how = f"was ended by signal {-status}" if status < 0 else f"ended with exit code {status}"
+        words = f" ({lines[-1][:300]})" if lines else ""
+        hint = ", perhaps for want of memory" if status == -9 else ""
+        return (
+            f"The process that measured {how}{hint}{words}; what is recorded stays, and the same command goes on "
+            "where it stopped."
+        )
+
+    def _record(self, session: Session, told: dict[str, Any]) -> None:
+        assert self._registered is not None
+        if told["kind"] == "trial":
+            self._record_trial(session, told)
+            return
+        run = session.get_one(tables.Run, self._registered.run_id)
+        measured = dict(run.measured or {"sessions": []})
+        if told["kind"] == "floor":
+            measured["floor"] = told["floor"]
+        else:
+            found = {"session": told["session"], "findings": told["findings"]}
+            measured["sessions"] = [*measured["sessions"], found]
+            for finding in told["findings"]:
+                message = f"{finding['arm']}: {finding['fault']}: {finding['sentence']}"
+                add_event(session, message, run_id=run.id, level="warning")
+        run.measured = measured
+
+    def _record_trial(self, session: Session, told: dict[str, Any]) -> None:
+        trial = told["trial"]
+        key = {"arm_id": self._arm_ids[trial["arm"]], "prompt": trial["prompt"], "repetition": trial["repetition"]}
+        values = {
+            "ttft_s": trial["emitted_s"][0] if trial["emitted_s"] else None,
+            "total_s": trial["total_s"],
+            "output_tokens": len(trial["tokens"]),
+            "measurements": {name: value for name, value in told.items() if name != "kind"},
+            "unscored_reason": trial["failure"],
+            "created_at": tables.now(),
+        }
+        statement = insert(session, tables.Trial).values(**key, **values)
+        session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))
+
+    def score(self, session: Session, registered: Registered) -> None:
+        """Compute every arm's scores from the recorded trials."""
+        score_run(session, registered.run_id, self._spec.margin)
+
+    def ending(self, session: Session, registered: Registered) -> Ending:
+        """Which trials have no result, and why."""
+        reason = tables.Trial.unscored_reason
+        query = (
+            select(tables.Arm.name, reason, func.count())
+            .join(tables.Arm, tables.Trial.arm_id == tables.Arm.id)
+            .where(tables.Arm.run_id == registered.run_id, reason.is_not(None))
+            .group_by(tables.Arm.name, reason)
+            .order_by(tables.Arm.name)
+        )
+        failed = [(str(name), str(why), int(count)) for name, why, count in session.execute(query)]
+        if not failed:
+            return Ending("every trial is recorded")
+        unscored = sum(count for _, _, count in failed)
+        listed = "; ".join(f"{count} of {name}: {why}" for name, why, count in failed)
+        return Ending(
+            f"{unscored} trials have no result ({listed}); the same command with --retry-errors tries them again",
+            unscored,
+            complete=False,
+        )
+
+    async def close(self) -> None:
+        """Nothing stays open between sessions."""
+
+
+def _sentence(message: str) -> str:
+    return message if message.endswith((".", "!", "?")) else f"{message}."
+
+
+def _machine(spec: EfficiencySpec) -> Machine:
+    """Where the model will run.
+
+    Raises:
+        UsageError: there is no such device, or its kernels do not know the type of number.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if spec.device == "cuda" and not cuda:
+        raise UsageError("There is no CUDA device on this machine: use --device cpu.")
+    device = ("cuda" if cuda else "cpu") if spec.device == "auto" else spec.device
+    dtype = ("bfloat16" if device == "cuda" else "float32") if spec.dtype == "auto" else spec.dtype
+    if device == "cpu" and dtype == "float16":
+        raise UsageError("float16 is not measured on a processor: use --dtype bfloat16 or float32.")
+    # Work of microseconds is only delayed by handing it out, and many times so where the machine has other work.
+    threads = spec.threads or (1 if spec.model.startswith("zoo:") else os.cpu_count()) or 1
+    where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return Machine(device, dtype, threads, {**hardware(), "device": cast(str, where), "threads": threads})

@@ -1,0 +1,81 @@
+"""The arms of a run: what a person writes, swept over settings, beside the family's baseline."""
+
+from __future__ import annotations
+
+import pytest
+
+from vivace.errors import UsageError
+from vivace.spec import EfficiencySpec, parse_spec
+from vivace.tracks.efficiency.arms import plan_arms
+
+DRAFTER = "zoo:moe-drafter"
+
+
+def test_the_baseline_comes_first_and_is_not_asked_for_twice_unless_it_is() -> None:
+    assert plan_arms("sparsity", [], {}, None) == plan_arms("sparsity", ["dense"], {}, None)
+    arms, baseline = plan_arms("sparsity", ["dense", "dense"], {}, None)
+    assert (list(arms), baseline) == (["dense", "dense #2"], "dense")
+    arms, baseline = plan_arms("sparsity", ["dense"], {}, "dense(cache=static)")
+    assert (list(arms), baseline) == (["dense(cache=static)", "dense"], "dense(cache=static)")
+
+
+def test_a_sweep_takes_each_value_of_the_arms_that_have_the_setting() -> None:
+    arms, baseline = plan_arms("speculation", [f"eagle-3:{DRAFTER}"], {"depth": ["2", "5", "7"]}, None)
+    assert baseline == "autoregressive"
+    assert [arm.method.settings.get("depth") for arm in arms.values()] == [None, 2, 5, 7]
+    assert all(arm.fitted == DRAFTER for name, arm in arms.items() if name != baseline)
+    assert plan_arms("speculation", [f"eagle-3:{DRAFTER}"], {"depth": [2, 5, 7]}, None)[0] == arms
+
+
+@pytest.mark.parametrize(
+    ("family", "written", "sweep", "baseline", "said"),
+    [
+        ("sparsity", ["full"], {}, None, "belongs to the track prefill; those of sparsity are dense"),
+        ("prefill", [], {"budget": ["8"]}, None, "no arm has a setting 'budget'"),
+        ("speculation", [f"eagle-3:{DRAFTER}"], {"depth": ["many"]}, None, "must be an integer"),
+        ("speculation", [f"eagle-3:{DRAFTER}"], {"depth": [0]}, None, "must be at least 1"),
+        ("speculation", ["eagle-3"], {}, None, "needs a drafter"),
+        ("prefill", [], {}, "fastest", "There is no method 'fastest'"),
+    ],
+)
+def test_what_cannot_be_measured_is_named(
+    family: str, written: list[str], sweep: dict[str, list[object]], baseline: str | None, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        plan_arms(family, written, sweep, baseline)
+
+
+def spec(**values: object) -> EfficiencySpec:
+    """A spec of the track speculation."""
+    found = parse_spec({"track": "speculation", "model": "zoo:moe", "tasks": "sums", **values})
+    assert isinstance(found, EfficiencySpec)
+    return found
+
+
+def test_lists_may_stand_on_one_line_with_commas_inside_of_brackets() -> None:
+    found = spec(
+        arms="autoregressive(cache=static,compile=none), eagle-3(depth=2):zoo:moe-drafter",
+        tasks=["sums(operation=addition),code", "stories(sentences=4,people=2)"],
+        sweep=["depth=2,5", "depth=7"],
+    )
+    assert found.arms == ["autoregressive(cache=static,compile=none)", "eagle-3(depth=2):zoo:moe-drafter"]
+    assert found.tasks == ["sums(operation=addition)", "code", "stories(sentences=4,people=2)"]
+    assert found.sweep == {"depth": ["2", "5", "7"]}
+    assert parse_spec(found.as_json()) == found
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"judge": "checks"}, "Unknown key 'judge'"),
+        ({"tasks": []}, "'tasks'"),
+        ({"sweep": ["depth"]}, "is not written as setting=value,value"),
+        ({"sweep": "depth=2"}, "'sweep'"),
+        ({"margin": 0}, "'margin'"),
+        ({"device": "tpu"}, "'device'"),
+        ({"limit": 0}, "'limit'"),
+    ],
+)
+def test_a_spec_names_its_first_fault(values: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        spec(**values)

@@ -1,0 +1,188 @@
+"""From recorded trials to the board: figures with known values, the frontier, and what makes a row unofficial."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vivace.settings import Settings
+from vivace.store import tables
+from vivace.store.database import Database
+from vivace.store.efficiency import ArmRow, Measured, arm_board, frontier
+from vivace.store.migrate import open_for_writing
+from vivace.tracks.efficiency.scoring import score_run
+from vivace_methods.stopwatch import Trial
+
+PROMPTS = [f"sums/{number}" for number in range(20)]
+REPEATS = 2
+
+
+def recorded(
+    arm: tables.Arm, prompt: int, repetition: int, *, seconds: float, quality: float, moved: float, place: int
+) -> tables.Trial:
+    """A trial of ten tokens, the first of them after a tenth of its time."""
+    emitted = tuple(seconds * (place + 1) / 10 for place in range(10))
+    trial = Trial(
+        arm.name, PROMPTS[prompt], repetition, place, "one session", tokens=tuple(range(10)), emitted_s=emitted,
+        step_tokens=(1,) * 10, total_s=seconds, most_tokens=10, figures={"kept": 0.5, "name": "x", "parts": [1, 2]},
+    )  # fmt: skip
+    values = {
+        "trial": trial.as_json(),
+        "quality": quality,
+        "bytes": moved,
+        "flops": 2 * moved,
+        "floor_s": moved / 1e6,
+    }
+    return tables.Trial(
+        arm_id=arm.id, prompt=PROMPTS[prompt], repetition=repetition, total_s=seconds, ttft_s=seconds / 10,
+        output_tokens=10, measurements=values,
+    )  # fmt: skip
+
+
+def run_of(database: Database, adapter: str = "zoo", **run: Any) -> str:
+    """A run of a baseline and an arm that takes half the time and the bytes, and fails at every fifth prompt."""
+    with database.write() as session:
+        model = tables.Model(fingerprint="m", target="zoo:moe", adapter=adapter, name="moe", parameters={})
+        dataset = tables.Dataset(fingerprint="d", name="sums", revision="r", has_audio=False)
+        machine = tables.Hardware(fingerprint="h", details={"device": "cpu", "processor": "Some CPU", "threads": 2})
+        session.add_all([model, dataset, machine])
+        session.flush()
+        values = {"measured": {"floor": {"read_bytes_per_s": 1e6}, "sessions": [{"session": "s", "findings": []}]}}
+        session.add(
+            tables.Run(
+                **{
+                    "id": "r1",
+                    "identity": "r1",
+                    "ordinal": 0,
+                    "track": "sparsity",
+                    "dataset_id": dataset.id,
+                    "model_id": model.id,
+                    "hardware_id": machine.id,
+                    "method": "dense",
+                    "input_form": "text",
+                    "repeats": REPEATS,
+                    "items": PROMPTS,
+                    "limited": True,
+                    "manifest": {},
+                    **values,
+                    **run,
+                }
+            )
+        )
+        session.flush()
+        arms = [
+            tables.Arm(
+                run_id="r1", name=name, method=name, settings={}, position=place, baseline=not place,
+            )
+            for place, name in enumerate(("dense", "sparse"))
+        ]  # fmt: skip
+        session.add_all(arms)
+        session.flush()
+        place = 0
+        for repetition in range(REPEATS):
+            for prompt in range(len(PROMPTS)):
+                noise = 1 + 0.5 * math.sin(prompt)
+                for arm, share in zip(arms, (1.0, 0.5), strict=True):
+                    right = float(arm.baseline or prompt % 5 > 0)
+                    session.add(
+                        recorded(arm, prompt, repetition, seconds=share * noise, quality=right, moved=1000 * share,
+                                 place=place)
+                    )  # fmt: skip
+                    place += 1
+    return "r1"
+
+
+@pytest.fixture
+def database(database_url: str, tmp_path: Path) -> Database:
+    """An empty database, on both kinds."""
+    return open_for_writing(Settings(home=tmp_path / "home", database=database_url))
+
+
+def scored(database: Database, **changes: Any) -> list[ArmRow]:
+    """The board of such a run."""
+    run = run_of(database, **changes)
+    with database.write() as session:
+        score_run(session, run, margin=0.05)
+    return arm_board(database, "sparsity")
+
+
+def test_figures_are_what_the_trials_say(database: Database) -> None:
+    dense, sparse = scored(database)
+    assert (dense.arm, dense.baseline, sparse.arm, sparse.baseline) == ("dense", True, "sparse", False)
+    assert dense.figures["quality"] == Measured(1.0, pytest.approx(0.8389, abs=1e-3), 1.0, 20)
+    assert sparse.figures["quality"].value == 0.8
+    assert sparse.figures["quality_difference"].value == pytest.approx(-0.2)
+    assert sparse.figures["comparable"].value == 0
+    for metric, ratio in {"total_ratio": 0.5, "ttft_ratio": 0.5, "speed_ratio": 2, "bytes_ratio": 0.5}.items():
+        found = sparse.figures[metric]
+        assert found.value == pytest.approx(ratio) == found.low == found.high, metric
+    assert sparse.figures["bytes_per_token"].value == 50 and dense.figures["flops_per_token"].value == 200
+    assert sparse.figures["floor_s"].value == pytest.approx(5e-4)
+    assert sparse.figures["floor_tokens_per_s"].value == pytest.approx(10 / 5e-4)
+    assert sparse.figures["agreement"].value == 1.0
+    assert sparse.figures["figure_kept"].value == 0.5
+    assert {name for name in sparse.figures if name.startswith("figure_")} == {"figure_kept"}
+    assert (dense.cost, sparse.cost) == (1.0, pytest.approx(0.5))
+    assert dense.frontier and sparse.frontier, "one is better, the other cheaper"
+    assert dense.unofficial_reasons == ["synthetic: a small model of the zoo", "fewer than 30 prompts"]
+    assert dense.hardware == "Some CPU, 2 threads"
+
+
+def test_times_count_where_the_model_is_real_and_what_the_audits_found_stands_beside_them(database: Database) -> None:
+    finding = {"arm": "sparse", "fault": "caches prompts", "sentence": "It keeps something."}
+    measured = {"sessions": [{"session": "s", "findings": [finding]}]}
+    dense, sparse = scored(database, adapter="local", items=PROMPTS * 2, measured=measured)
+    assert sparse.axis.metric == "speed_ratio" and sparse.cost == pytest.approx(2)
+    assert dense.official and not sparse.official
+    assert sparse.unofficial_reasons == ["caches prompts: It keeps something."]
+
+
+def test_scoring_again_replaces_and_failed_trials_are_counted(database: Database) -> None:
+    scored(database)
+    with database.write() as session:
+        row = session.query(tables.Trial).filter_by(prompt=PROMPTS[1], repetition=1).all()[1]
+        failed = Trial(
+            **{**vars(Trial.from_json(row.measurements["trial"])), "failure": "out of memory", "tokens": ()}
+        )
+        row.measurements, row.unscored_reason = {"trial": failed.as_json()}, "out of memory"
+        score_run(session, "r1", margin=0.05)
+    sparse = arm_board(database)[1]
+    assert sparse.figures["trials"].n == 39
+    assert "1 trials have no result" in sparse.unofficial_reasons
+    assert sparse.figures["bytes_ratio"].value == pytest.approx(0.5)
+
+
+def row(cost: float | None, quality: float | None) -> ArmRow:
+    """A row of the sparsity board, of bytes moved."""
+    figures = {
+        name: Measured(value, None, None, 1)
+        for name, value in (("bytes_ratio", cost), ("quality", quality))
+        if value is not None
+    }
+    from datetime import UTC, datetime
+
+    from vivace.store.efficiency import SYNTHETIC_AXES
+
+    return ArmRow(
+        track="sparsity", model="m", adapter="zoo", arm=f"{cost} {quality}", method="x", settings={}, fitted=None,
+        baseline=False, baseline_arm="dense", axis=SYNTHETIC_AXES["sparsity"], figures=figures, tasks={},
+        frontier=False, data="d", data_revision="r", hardware="h", hardware_fingerprint="h", hardware_details={},
+        floor=None, official=False, unofficial_reasons=[], retracted=None, date=datetime.now(UTC), run="r",
+    )  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.1, 0.5, 0.9, 1.0]), st.sampled_from([0.0, 0.3, 0.6, 1.0])), max_size=12))
+def test_the_frontier_holds_exactly_what_nothing_beats(points: list[tuple[float, float]]) -> None:
+    rows = [row(*point) for point in points]
+    chosen = [(found.cost, found.value("quality")) for found in frontier([*rows, row(None, 1.0), row(0.1, None)])]
+    unbeaten = [
+        (cost, quality)
+        for cost, quality in points
+        if not any((c <= cost and q > quality) or (c < cost and q >= quality) for c, q in points)
+    ]
+    assert sorted(chosen) == sorted(unbeaten)

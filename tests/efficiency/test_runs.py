@@ -1,0 +1,167 @@
+"""Whole runs of the efficiency tracks through the program, on a model of the zoo."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from engine.lab import opened, wait_until
+from support.program import board, start_vivace, vivace
+from vivace.store.tables import Arm, Run, Trial
+
+ARM = "eagle-3(depth=2):zoo:moe-drafter"
+RUN = ("run", "speculation", "--model", "zoo:moe", "--arms", ARM, "--tasks", "sums,code")
+
+
+def trials(url: str) -> list[tuple[str, str, int, str]]:
+    """Arm, prompt, repetition and session of all that is recorded."""
+    with opened(url) as database, database.read() as session:
+        query = select(Arm.name, Trial.prompt, Trial.repetition, Trial.measurements).join(Arm)
+        return [(*row[:3], row[3]["trial"]["session"]) for row in session.execute(query)]
+
+
+def count(url: str) -> int:
+    """How many trials are recorded; 0 where there is no database yet."""
+    try:
+        return len(trials(url))
+    except Exception:
+        return 0
+
+
+def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
+    where = ("--home", tmp_path / "home")
+    options = (*RUN, "--limit", 3, "--repeats", 2, *where)
+    done = vivace(*options, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    baseline, arm = json.loads(done.stdout)
+    assert (baseline["arm"], baseline["baseline"], arm["arm"]) == ("autoregressive", True, ARM)
+    assert arm["settings"] == {"depth": 2} and arm["fitted"] == "zoo:moe-drafter"
+    for row in (baseline, arm):
+        assert row["synthetic"] and not row["official"]
+        assert row["figures"]["quality"]["value"] == 1.0 and row["figures"]["quality"]["n"] == 6
+        assert row["figures"]["trials"]["n"] == 12
+        assert row["figures"]["floor_s"]["value"] < row["figures"]["total_s"]["value"]
+        assert set(row["tasks"]) == {"sums", "code"}
+        assert row["floor"]["read_bytes_per_s"] > 1e8
+        assert row["hardware_details"]["threads"] == 1
+    assert arm["figures"]["agreement"]["value"] == 1.0
+    assert 2 < arm["figures"]["figure_tau"]["value"] <= 3
+    assert arm["figures"]["flops_ratio"]["value"] > 1, "drafts that are thrown away were computed"
+    assert arm["cost_axis"] == "bytes_ratio"
+
+    again = vivace(*options, "--format", "json")
+    assert json.loads(again.stdout) == json.loads(done.stdout)
+    shown = vivace("leaderboard", "speculation", *where)
+    assert "★" in shown.stdout and ARM in shown.stdout and "synthetic" in shown.stdout
+    assert [row["arm"] for row in board("speculation", *where)] == ["autoregressive", ARM]
+    assert board("sparsity", *where) == []
+    status = json.loads(vivace("status", "--format", "json", *where).stdout)
+    assert [(row["unit"], row["items_done"], row["items_planned"]) for row in status] == [("trials", 24, 24)]
+
+    run = baseline["run"]
+    assert vivace("retract", run, "--reason", "a trial of it", *where).returncode == 0
+    assert board("speculation", *where) == []
+    assert {row["retracted"] for row in board("speculation", "--retracted", *where)} == {"a trial of it"}
+    refused = vivace(*options)
+    assert refused.returncode == 2 and "was retracted" in refused.stderr
+
+
+def test_what_was_timed_before_a_kill_stays_and_rounds_are_never_mixed(database_url: str, tmp_path: Path) -> None:
+    options = (*RUN, "--limit", 8, "--repeats", 2, "--home", tmp_path / "home", "--database", database_url)
+    planned = 2 * 16 * 2
+    killed = start_vivace(*options)
+    wait_until(lambda: count(database_url) >= 7, "some trials", 120)
+    killed.kill()
+    killed.communicate()
+    before = trials(database_url)
+    assert 7 <= len(before) < planned
+
+    stopped = start_vivace(*options)
+    wait_until(lambda: count(database_url) >= len(before) + 5, "some more", 120)
+    stopped.send_signal(signal.SIGINT)
+    _, talk = stopped.communicate(timeout=120)
+    if stopped.returncode == 130:  # else it was through before it heard
+        assert "the same command goes on" in talk
+        done = vivace(*options)
+        assert done.returncode == 0, done.stderr
+    after = trials(database_url)
+    assert len(after) == len({row[:3] for row in after}) == planned
+    rounds: dict[tuple[str, int], list[str]] = {}
+    for _, prompt, repetition, session in after:
+        rounds.setdefault((prompt, repetition), []).append(session)
+    assert all(len(sessions) == 2 and len(set(sessions)) == 1 for sessions in rounds.values())
+    kept = Counter(row[3] for row in after)
+    assert kept[before[0][3]] >= len(before) - 1, "only the round that was cut is timed again"
+    with opened(database_url) as database, database.read() as session:
+        run = session.scalars(select(Run)).one()
+        assert run.status == "generated" and run.measured is not None and run.measured["sessions"]
+
+
+def test_nothing_is_left_running_when_the_program_is_killed(tmp_path: Path) -> None:
+    import psutil
+
+    url = f"sqlite:///{tmp_path / 'home' / 'vivace.db'}"
+    killed = start_vivace(*RUN, "--limit", 20, "--home", tmp_path / "home")
+    wait_until(lambda: count(url) >= 1, "a trial", 120)
+    children = psutil.Process(killed.pid).children(recursive=True)
+    assert children, "trials are timed in a process of their own"
+    killed.kill()
+    killed.communicate()
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
+
+
+def test_a_suite_runs_one_spec_after_the_other_and_a_worker_takes_one(tmp_path: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(
+        "limit: 1\nrepeats: 1\nmodel: zoo:dense\ntasks: [sums]\n"
+        "runs:\n  - {track: sparsity, arms: [dense(cache=static)]}\n"
+        "  - {track: prefill, arms: [full(attention=eager)]}\n"
+    )
+    where = ("--home", tmp_path / "home")
+    plan = vivace("run", "--config", suite, "--dry-run", "--format", "json", *where)
+    assert [row["trials"] for row in json.loads(plan.stdout)] == [2, 2], plan.stderr
+    assert not (tmp_path / "home").exists()
+    assert vivace("submit", suite, *where).returncode == 0
+    worker = vivace("worker", "--until-empty", *where)
+    assert worker.returncode == 0, worker.stderr
+    rows = board(*where)
+    assert [(row["track"], row["arm"]) for row in rows] == [
+        ("sparsity", "dense"),
+        ("sparsity", "dense(cache=static)"),
+        ("prefill", "full"),
+        ("prefill", "full(attention=eager)"),
+    ]
+    assert all(row["figures"]["agreement"]["value"] == 1.0 for row in rows if not row["baseline"])
+
+
+def test_an_arm_that_cannot_be_applied_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    options = ("run", "speculation", "--model", "zoo:dense", "--arms", "eagle-3:zoo:moe-drafter", "--tasks", "sums")
+    done = vivace(*options, "--limit", 1, "--home", tmp_path / "home")
+    assert done.returncode == 2
+    assert "it belongs to another model" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_random_models_of_real_shapes_are_timed_on_token_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: tuple[Any, ...] = (
+        "run", "prefill", "--model", "random:allenai/OLMoE-1B-7B-0125", "--layers", 1, "--tasks",
+        "tokens(length=16)", "--limit", 2, "--repeats", 1, "--most-tokens", 2, "--dtype", "bfloat16",
+        "--arms", "full(attention=eager)", "--home", tmp_path / "home",
+    )  # fmt: skip
+    began = time.monotonic()
+    done = vivace(*options, "--format", "json")
+    assert done.returncode == 0, f"{done.stderr} after {time.monotonic() - began:.0f} s"
+    baseline, arm = json.loads(done.stdout)
+    assert baseline["model"] == "allenai/OLMoE-1B-7B-0125 (1 layers)" and baseline["adapter"] == "random"
+    assert "quality" not in arm["figures"] and not arm["frontier"]
+    assert arm["cost_axis"] == "ttft_ratio" and arm["figures"]["ttft_ratio"]["value"] > 0
+    assert "random weights: the answers mean nothing" in arm["unofficial_reasons"]
+    words = vivace(*options[:7], "sums", *options[8:])
+    assert words.returncode == 2 and "give it the task tokens" in words.stderr
