@@ -1,13 +1,16 @@
-"""`vivace tasks`: what a model can be asked in the efficiency tracks, and samples of it."""
+"""`vivace tasks`: what a model can be asked in the efficiency tracks, samples of it, and how well it knows a text."""
 
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, print_rows
+from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, settings_of
+from vivace.cli.models import Precision
+from vivace.optional import require_torch
 
 app = typer.Typer(help="Tasks of the efficiency tracks: questions with known answers.", no_args_is_help=True)
 
@@ -54,3 +57,93 @@ def show(
         "references": lambda row: "\n".join(row["references"]) or "–",
     }
     print_rows(rows, format, columns)
+
+
+@app.command()
+def perplexity(
+    text: Annotated[str, typer.Argument(help="A .txt, .jsonl, .json or .parquet file, a folder of such, or "
+                                             "HUB-ID@REVISION/FOLDER; rows have a column text.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, local:FOLDER or local:HUB-ID@REVISION.")],
+    length: Annotated[int, typer.Option("--length", min=2, help="Of a window, in tokens.")] = 2048,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Windows, the first of the text.",
+                                              show_default="all")] = None,
+    split: Annotated[str, typer.Option("--split", help="Files of a folder that begin with another are left out.")]
+    = "test",
+    dtype: Annotated[Precision, typer.Option("--dtype", help="Of the weights.")] = Precision.FLOAT32,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+) -> None:  # fmt: skip
+    """How well a model predicts a text (WikiText, C4, one's own), cut into windows of a fixed length."""
+    from vivace.errors import UsageError
+    from vivace.tasks.perplexity import perplexity as perplexity_of
+    from vivace.tasks.perplexity import read_text, windows
+
+    require_torch()
+    content = read_text(text, split)
+    loaded, tokenizer = _loaded(_folder_of(model, settings_of(home, None).home / "zoo"), dtype, device)
+    holds = getattr(loaded.config, "max_position_embeddings", None) or length
+    if length > holds:
+        raise UsageError(f"The model {model} holds {holds} tokens: take windows of at most that with --length.")
+    cut = windows(content, tokenizer, length)[:limit]
+    found = perplexity_of(loaded, cut)
+    low, high = found.interval or (None, None)
+    row = {
+        "model": model, "text": text, "perplexity": found.value, "low": low, "high": high, "windows": len(cut),
+        "tokens": sum(found.tokens),
+    }  # fmt: skip
+    columns = {
+        "model": lambda row: row["model"],
+        "text": lambda row: row["text"],
+        "perplexity": lambda row: f"{row['perplexity']:.4g}",
+        "interval": lambda row: "–" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}",
+        "windows": lambda row: f"{row['windows']:,}",
+        "tokens": lambda row: f"{row['tokens']:,}",
+    }
+    print_rows([row], format, columns)
+
+
+def _folder_of(model: str, built: Path) -> Path:
+    """Where the weights of a model lie that is asked for on the command line.
+
+    Raises:
+        UsageError: there is no such model, or it is a drafter.
+        UnreachableError: the hub does not answer.
+    """
+    from vivace.errors import UsageError
+    from vivace.models.local import find_checkpoint
+    from vivace.zoo.registry import recipe_class
+    from vivace.zoo.shipped import folder_of
+
+    adapter, _, name = model.partition(":")
+    if adapter == "zoo" and name:
+        if needed := recipe_class(name).needs:
+            raise UsageError(f"{model} is a drafter and predicts nothing by itself; take zoo:{needed[0]}.")
+        return folder_of(name, built)
+    if adapter == "local" and name:
+        return find_checkpoint(name).fetched()
+    raise UsageError(
+        f"'{model}' is no model with a tokenizer: --model takes zoo:NAME, local:FOLDER or local:HUB-ID@REVISION."
+    )
+
+
+def _loaded(folder: Path, dtype: Precision, device: str) -> tuple[Any, Any]:
+    """A model and its tokenizer.
+
+    Raises:
+        UsageError: the folder lacks either, or there is no such device.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from vivace.errors import UsageError
+    from vivace_methods.base import MethodError
+    from vivace_methods.models.loading import load_model
+
+    try:
+        model = load_model(folder, dtype=getattr(torch, dtype.value), device=device)
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except MethodError as error:
+        raise UsageError(str(error)) from error
+    except (OSError, ValueError, KeyError) as error:
+        raise UsageError(f"There is no tokenizer in {folder} that transformers can read.") from error

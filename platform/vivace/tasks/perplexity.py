@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PARAGRAPH = "\n\n"
 """What stands between the rows of a dataset, as is usual for WikiText's perplexity."""
+_LEVEL_Z = 1.959963984540054
 _POSITIONS = 256
 """Of which the predictions are held in double precision at once: a vocabulary may have 100,000 words and more."""
 
@@ -40,11 +41,29 @@ class Perplexity:
     @property
     def value(self) -> float:
         """The exponential of the mean over all predicted tokens; infinite where one was thought impossible."""
-        mean = math.fsum(self.nats) / sum(self.tokens)
-        try:
-            return math.exp(mean)
-        except OverflowError:
-            return math.inf
+        return _exponential(math.fsum(self.nats) / sum(self.tokens))
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the value over windows; None of fewer than two.
+
+        The mean is a ratio of sums, linearised by window (Cochran 1977, section 6.3): tokens of one window are not
+        independent.
+        """
+        count, total = len(self.tokens), sum(self.tokens)
+        if count < 2:
+            return None
+        mean = math.fsum(self.nats) / total
+        squares = math.fsum((nats - mean * tokens) ** 2 for nats, tokens in zip(self.nats, self.tokens, strict=True))
+        half = _LEVEL_Z * math.sqrt(count / (count - 1) * squares) / total
+        return _exponential(mean - half), _exponential(mean + half)
+
+
+def _exponential(nats: float) -> float:
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def read_text(path: str, split: str = "test") -> str:
