@@ -135,11 +135,13 @@ def _loaded(folder: Path, dtype: Precision, device: str) -> tuple[Any, Any]:
     """
     import torch
     from transformers import AutoTokenizer
+    from transformers.utils import logging
 
     from vivace.errors import UsageError
     from vivace_methods.base import MethodError
     from vivace_methods.models.loading import load_model
 
+    logging.disable_progress_bar()  # its bar for reading weights is no talk of ours
     try:
         model = load_model(folder, dtype=getattr(torch, dtype.value), device=device)
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
