@@ -11,6 +11,9 @@ from vivace_app import figures
 
 NOTES = ("official", "unofficial", "synthetic", "random weights", "retracted")
 
+TIMES = ("TTFT ×", "Tokens/s ×", "Tokens/s", "Floor, tokens/s")
+"""Columns that need a model of real size."""
+
 
 def machines(rows: Sequence[ArmRow]) -> dict[str, str]:
     """Fingerprint → words, of every machine that rows were measured on; those of one name are told apart."""
@@ -28,8 +31,8 @@ def groups(rows: Sequence[ArmRow]) -> dict[tuple[str, ...], list[ArmRow]]:
 
 
 def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
-    """One line for each arm, with the texts that people read."""
-    return pd.DataFrame(
+    """One line for each arm, with the texts that people read; without the times of small models: they say nothing."""
+    frame = pd.DataFrame(
         {
             "Frontier": ["★" if row.frontier else "" for row in rows],
             "Arm": [row.arm for row in rows],
@@ -39,15 +42,16 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
             "Same tokens": [_rate(row.figures.get("agreement")) for row in rows],
             "Bytes ×": [_ratio(row, "bytes_ratio") for row in rows],
             "FLOPs ×": [_ratio(row, "flops_ratio") for row in rows],
-            "TTFT ×": [figures.ABSENT if row.synthetic else _ratio(row, "ttft_ratio") for row in rows],
-            "Tokens/s ×": [figures.ABSENT if row.synthetic else _ratio(row, "speed_ratio") for row in rows],
-            "Tokens/s": [None if row.synthetic else row.value("tokens_per_s") for row in rows],
-            "Floor, tokens/s": [None if row.synthetic else row.value("floor_tokens_per_s") for row in rows],
+            "TTFT ×": [_ratio(row, "ttft_ratio") for row in rows],
+            "Tokens/s ×": [_ratio(row, "speed_ratio") for row in rows],
+            "Tokens/s": [row.value("tokens_per_s") for row in rows],
+            "Floor, tokens/s": [row.value("floor_tokens_per_s") for row in rows],
             "Trials": [int(row.value("trials") or 0) for row in rows],
             "Notes": [_notes(row) for row in rows],
             "Date": [row.date.date() for row in rows],
         }
     )
+    return frame.drop(columns=list(TIMES)) if all(row.synthetic for row in rows) else frame
 
 
 def points(rows: Sequence[ArmRow]) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.measured import PROMPTS, run_of
 from vivace.settings import Settings
 from vivace.store import tables
 from vivace.store.database import Database
@@ -17,84 +17,6 @@ from vivace.store.efficiency import ArmRow, Measured, arm_board, frontier
 from vivace.store.migrate import open_for_writing
 from vivace.tracks.efficiency.scoring import score_run
 from vivace_methods.stopwatch import Trial
-
-PROMPTS = [f"sums/{number}" for number in range(20)]
-REPEATS = 2
-
-
-def recorded(
-    arm: tables.Arm, prompt: int, repetition: int, *, seconds: float, quality: float, moved: float, place: int
-) -> tables.Trial:
-    """A trial of ten tokens, the first of them after a tenth of its time."""
-    emitted = tuple(seconds * (place + 1) / 10 for place in range(10))
-    trial = Trial(
-        arm.name, PROMPTS[prompt], repetition, place, "one session", tokens=tuple(range(10)), emitted_s=emitted,
-        step_tokens=(1,) * 10, total_s=seconds, most_tokens=10, figures={"kept": 0.5, "name": "x", "parts": [1, 2]},
-    )  # fmt: skip
-    values = {
-        "trial": trial.as_json(),
-        "quality": quality,
-        "bytes": moved,
-        "flops": 2 * moved,
-        "floor_s": moved / 1e6,
-    }
-    return tables.Trial(
-        arm_id=arm.id, prompt=PROMPTS[prompt], repetition=repetition, total_s=seconds, ttft_s=seconds / 10,
-        output_tokens=10, measurements=values,
-    )  # fmt: skip
-
-
-def run_of(database: Database, adapter: str = "zoo", **run: Any) -> str:
-    """A run of a baseline and an arm that takes half the time and the bytes, and fails at every fifth prompt."""
-    with database.write() as session:
-        model = tables.Model(fingerprint="m", target="zoo:moe", adapter=adapter, name="moe", parameters={})
-        dataset = tables.Dataset(fingerprint="d", name="sums", revision="r", has_audio=False)
-        machine = tables.Hardware(fingerprint="h", details={"device": "cpu", "processor": "Some CPU", "threads": 2})
-        session.add_all([model, dataset, machine])
-        session.flush()
-        values = {"measured": {"floor": {"read_bytes_per_s": 1e6}, "sessions": [{"session": "s", "findings": []}]}}
-        session.add(
-            tables.Run(
-                **{
-                    "id": "r1",
-                    "identity": "r1",
-                    "ordinal": 0,
-                    "track": "sparsity",
-                    "dataset_id": dataset.id,
-                    "model_id": model.id,
-                    "hardware_id": machine.id,
-                    "method": "dense",
-                    "input_form": "text",
-                    "repeats": REPEATS,
-                    "items": PROMPTS,
-                    "limited": True,
-                    "manifest": {},
-                    **values,
-                    **run,
-                }
-            )
-        )
-        session.flush()
-        arms = [
-            tables.Arm(
-                run_id="r1", name=name, method=name, settings={}, position=place, baseline=not place,
-            )
-            for place, name in enumerate(("dense", "sparse"))
-        ]  # fmt: skip
-        session.add_all(arms)
-        session.flush()
-        place = 0
-        for repetition in range(REPEATS):
-            for prompt in range(len(PROMPTS)):
-                noise = 1 + 0.5 * math.sin(prompt)
-                for arm, share in zip(arms, (1.0, 0.5), strict=True):
-                    right = float(arm.baseline or prompt % 5 > 0)
-                    session.add(
-                        recorded(arm, prompt, repetition, seconds=share * noise, quality=right, moved=1000 * share,
-                                 place=place)
-                    )  # fmt: skip
-                    place += 1
-    return "r1"
 
 
 @pytest.fixture

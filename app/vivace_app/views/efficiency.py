@@ -76,7 +76,7 @@ def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
 def _show_group(rows: Sequence[ArmRow]) -> None:
     first = rows[0]
     st.markdown(
-        f"#### {figures.literal(first.model)} on {figures.literal(first.data)}",
+        f"#### {figures.literal(f'{first.adapter}:{first.model}')} on {figures.literal(first.data)}",
         help=f"Data at revision {figures.literal(first.data_revision[:12])}; run {figures.literal(first.run)}.",
     )
     if first.synthetic:

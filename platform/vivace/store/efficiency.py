@@ -199,7 +199,8 @@ def hardware_name(details: Mapping[str, Any]) -> str:
     device = str(details.get("device", "cpu"))
     if device != "cpu":
         return device
-    return f"{details.get('processor') or details.get('machine')}, {details.get('threads')} threads"
+    threads = details.get("threads")
+    return f"{details.get('processor') or details.get('machine')}, {threads} thread{'' if threads == 1 else 's'}"
 
 
 def _ordered(group: Sequence[ArmRow]) -> list[ArmRow]:

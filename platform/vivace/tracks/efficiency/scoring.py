@@ -88,7 +88,7 @@ def _figures(
         return
     yield from _quality(mine, baseline, is_baseline, margin)
     yield from _times(summary)
-    yield from _costs(mine, baseline)
+    yield from _costs(mine, [] if is_baseline else baseline)
     yield from _means(mine)
 
 
@@ -149,7 +149,12 @@ def _estimate(metric: str, found: Estimate | None) -> Iterator[Figure]:
 
 
 def _costs(mine: Sequence[_Told], baseline: Sequence[_Told]) -> Iterator[Figure]:
-    """Bytes and FLOPs for each token of an answer, and the time that the device needs for them at the least."""
+    """Bytes and FLOPs for each token of an answer, and the time that the device needs for them at the least.
+
+    Args:
+        mine: the arm's trials.
+        baseline: those that they are compared with; none for the baseline itself.
+    """
     kinds: dict[str, Callable[[_Told], float | None]] = {
         "bytes": lambda one: one.bytes,
         "flops": lambda one: one.flops,

@@ -1,0 +1,96 @@
+"""The page of the efficiency tracks, on a real database with a run whose figures are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from support.measured import run_of
+from vivace.settings import Settings
+from vivace.store.database import Database
+from vivace.store.efficiency import arm_board
+from vivace.store.migrate import open_for_writing
+from vivace.store.tables import Run, now
+from vivace.tracks.efficiency.scoring import score_run
+from vivace_app import arms, charts
+
+
+def _page() -> None:
+    from vivace_app.views import efficiency
+
+    efficiency.show()
+
+
+def page(**parameters: str) -> AppTest:
+    """The page after its first run, with these query parameters."""
+    app = AppTest.from_function(_page, default_timeout=60)
+    app.query_params.update(parameters)
+    app.run()
+    assert not app.exception
+    return app
+
+
+def measured(home: Path, **changes: Any) -> Database:
+    """A database with one scored run."""
+    database = open_for_writing(Settings(home=home, database=None))
+    run = run_of(database, **changes)
+    with database.write() as session:
+        score_run(session, run, margin=0.05)
+    return database
+
+
+def test_nothing_measured_says_how_to_begin(home: Path) -> None:
+    open_for_writing(Settings(home=home, database=None)).close()
+    assert page().code[0].value == "vivace demo"
+
+
+def test_small_models_are_shown_without_their_times_and_called_synthetic(home: Path) -> None:
+    measured(home)
+    app = page()
+    table = app.dataframe[0].value
+    assert list(table["Arm"]) == ["dense", "sparse"] and list(table["Frontier"]) == ["★", "★"]
+    assert list(table["Bytes ×"]) == ["1", "0.500 [0.500–0.500]"]
+    assert list(table["Comparable"]) == ["baseline", "not shown"]
+    assert not set(arms.TIMES) & set(table.columns)
+    assert "Synthetic" in app.info[0].value
+    told = "\n".join(str(element.value) for element in [*app.text, *app.caption, *app.markdown])
+    assert "Unofficial: synthetic: a small model of the zoo" in told
+    assert "zoo:moe" in told
+
+
+def test_real_models_have_times_and_the_floor_is_marked(home: Path) -> None:
+    database = measured(home, adapter="local")
+    app = page()
+    table = app.dataframe[0].value
+    assert table["Tokens/s"].notna().all() and list(table["Tokens/s ×"]) == ["1", "2.000 [2.000–2.000]"]
+    assert any("Floor probe: reads 1.0 GB/s" in caption.value for caption in app.caption)
+    rows = arm_board(database)
+    limit = arms.floor(rows)
+    assert limit is not None and limit > 100, "a floor of 1 ms beside trials of a second"
+    drawn = charts.frontier(arms.points(rows), "x", more_is_better=True, floor=limit).to_dict()
+    marks = [layer["mark"] for layer in drawn["layer"]]
+    assert marks[0]["interpolate"] == "step-before" and marks[-1]["strokeDash"]
+    assert len(charts.frontier(arms.points(rows), "x", more_is_better=True, floor=None).to_dict()["layer"]) == 4
+
+
+def test_retracted_runs_are_hidden_until_asked_for_and_bad_links_are_named(home: Path) -> None:
+    database = measured(home)
+    with database.write() as session:
+        run = session.get_one(Run, "r1")
+        run.retracted_at, run.retraction_reason = now(), "another weight file"
+    assert "No results match" in page().info[0].value
+    app = page(retracted="1", track="nonsense")
+    assert any("Retracted: another weight file." in text.value for text in app.text)
+    assert "nonsense" in app.warning[0].value
+    assert not any(app.dataframe[0].value["Frontier"])
+
+
+@pytest.mark.parametrize("more_is_better", [True, False])
+def test_the_frontier_is_drawn_through_the_arms_on_it(home: Path, more_is_better: bool) -> None:
+    rows = arm_board(measured(home))
+    drawn = charts.frontier(arms.points(rows), "x", more_is_better=more_is_better, floor=None).to_dict()
+    name = drawn["layer"][0]["data"]["name"]
+    assert {(point["cost"], point["quality"]) for point in drawn["datasets"][name]} == {(1.0, 1.0), (0.5, 0.8)}
