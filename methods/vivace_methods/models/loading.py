@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from vivace_methods.base import MethodError
@@ -29,12 +30,19 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
             )
         raise MethodError(f"There are no weights in {folder}: no file ends in .safetensors.")
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    except (ValueError, OSError, RuntimeError) as error:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0][:300]
         raise MethodError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+    # Where weights are missing transformers makes some up, and says so in a log only.
+    if missing := sorted(found["missing_keys"]):
+        raise MethodError(
+            f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, {missing[0]} among them: it is "
+            "no whole checkpoint of such a model."
+        )
     return model.to(target).eval()
 
 
