@@ -40,8 +40,8 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
     # Where weights are missing transformers makes some up, and says so in a log only.
     if missing := sorted(found["missing_keys"]):
         raise MethodError(
-            f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, {missing[0]} among them: it is "
-            "no whole checkpoint of such a model."
+            f"{folder} lacks {len(missing)} of the weights of a {type(model).__name__}, {missing[0]} among them: it "
+            "is no whole checkpoint of such a model."
         )
     return model.to(target).eval()
 
