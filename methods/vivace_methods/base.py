@@ -61,6 +61,21 @@ class Generator(ABC):
         Nothing of one request may be kept for the next: a prompt seen before takes as long as a new one.
         """
 
+    def logits(self, request: Request, answer: Sequence[int]) -> torch.Tensor | None:
+        """What is thought at each token of a given answer, with prompt and answer read as `generate` would read them.
+
+        It is asked for on no clock, for perplexity and for the divergence from the baseline.
+
+        Args:
+            request: the prompt.
+            answer: token ids, at least one.
+
+        Returns:
+            Logits from which each token of the answer would have been chosen, shape (tokens, vocabulary); None where
+            the method does not tell. A method that gives the model's own tokens need not.
+        """
+        return None
+
 
 @dataclass(frozen=True)
 class Method(ABC):

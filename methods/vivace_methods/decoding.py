@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from typing import Any, Literal
@@ -52,6 +52,18 @@ class GreedyGenerator(Generator):
             self._generate(request, emit)
         return Trace({})
 
+    def logits(self, request: Request, answer: Sequence[int]) -> torch.Tensor:
+        """The logits of each token of a given answer: the prompt in one pass, then a token a pass."""
+        with torch.inference_mode():
+            cache = self._new_cache(request.prompt.shape[1] + len(answer))
+            # Copies: what a CUDA graph gives is overwritten by its next step.
+            found = [last_logits(self._model, request.prompt, cache).clone()]
+            with self._decoding():
+                for token in answer[:-1]:
+                    one = torch.tensor([[token]], device=request.prompt.device)
+                    found.append(last_logits(self._step, one, cache).clone())
+        return torch.cat(found)
+
     def _generate(self, request: Request, emit: Emit) -> None:
         cache = self._new_cache(request.prompt.shape[1] + request.most_tokens)
         token = likeliest(self._model, request.prompt, cache)
@@ -77,8 +89,13 @@ def likeliest(forward: Any, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
     Returns:
         One id, shape (1, 1).
     """
-    logits = forward(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
-    return logits[:, -1:].argmax(-1)
+    return last_logits(forward, tokens, cache).argmax(-1, keepdim=True)
+
+
+def last_logits(forward: Any, tokens: torch.Tensor, cache: Any) -> torch.Tensor:
+    """The logits after some more tokens, shape (1, vocabulary); the arguments are those of `likeliest`."""
+    logits: torch.Tensor = forward(tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    return logits[:, -1]
 
 
 class HeldCache:

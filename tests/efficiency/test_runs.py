@@ -139,7 +139,11 @@ def test_a_suite_runs_one_spec_after_the_other_and_a_worker_takes_one(tmp_path: 
         ("prefill", "full"),
         ("prefill", "full(attention=eager)"),
     ]
-    assert all(row["figures"]["agreement"]["value"] == 1.0 for row in rows if not row["baseline"])
+    for row in rows:
+        assert row["figures"]["perplexity"]["value"] == pytest.approx(1.0, abs=0.05), "it knows its sums by heart"
+        if not row["baseline"]:
+            assert row["figures"]["agreement"]["value"] == 1.0
+            assert row["figures"]["kl_per_token"]["value"] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_an_arm_that_cannot_be_applied_ends_the_run_with_a_sentence(tmp_path: Path) -> None:

@@ -30,6 +30,9 @@ def recorded(
         "flops": 2 * moved,
         "floor_s": moved / 1e6,
     }
+    if not repetition:
+        values |= {"nats": 5.0 / (1 + prompt % 2), "nats_tokens": 10}
+        values |= {} if arm.baseline else {"kl": 0.5, "kl_tokens": 10}
     return tables.Trial(
         arm_id=arm.id, prompt=PROMPTS[prompt], repetition=repetition, total_s=seconds, ttft_s=seconds / 10,
         output_tokens=10, measurements=values,

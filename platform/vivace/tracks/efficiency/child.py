@@ -11,15 +11,18 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vivace.tracks.efficiency.prompts import PlannedTasks
+    from vivace.tracks.efficiency.prompts import PlannedPrompt, PlannedTasks
 
 Tell = Callable[[dict[str, Any]], None]
+
+PREDICTED = 32
+"""Prompts along whose answers predictions are compared."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,6 @@ def _measure(job: Job, tell: Tell) -> None:
     from transformers.utils import logging
 
     from vivace.tracks.efficiency.prompts import plan_tasks
-    from vivace.tracks.efficiency.targets import folder_of_fitted
     from vivace_methods.audits import audit
     from vivace_methods.floor import probe
     from vivace_methods.measuring import measure_arms
@@ -122,13 +124,80 @@ def _measure(job: Job, tell: Tell) -> None:
         repetitions=job.repeats,
         done=frozenset((arm, prompt, repetition) for arm, prompt, repetition in job.done),
         on_trial=teller.trial,
-        folder_of=folder_of_fitted(Path(job.zoo)),
+        folder_of=_folder_of(job),
     )
+    _tell_predictions(job, tell, model, tokenizer, arms, planned, prompts, recording)
     # The baseline's own method under another name must give its tokens and its time.
     twins = [name for name, arm in arms.items() if name != job.baseline and arm == arms[job.baseline]]
     findings = audit(recording, identical=twins, equal_lengths=twins)
     session = recording.trials[0].session if recording.trials else ""
     tell({"kind": "audited", "session": session, "findings": [asdict(finding) for finding in findings]})
+
+
+def _tell_predictions(
+    job: Job, tell: Tell, model: Any, tokenizer: Any, arms: Any, planned: PlannedTasks, prompts: Any, recording: Any
+) -> None:
+    """How far each arm's predictions lie from the baseline's along its answers, and how well they fit the references.
+
+    On no clock, after all trials, and for the first prompts alone: each costs as much as two generations.
+    """
+    from vivace_methods.measuring import applied
+
+    answers = {trial.prompt: trial.tokens for trial in recording.of(job.baseline)}
+    with applied(model, arms, _folder_of(job)) as (generators, _):
+        for prompt, timed in list(zip(planned.prompts, prompts, strict=True))[:PREDICTED]:
+            told = _Predictions(timed.request, generators, job.baseline)
+            answer = answers.get(prompt.name, ())
+            reference = _reference_ids(prompt, tokenizer)
+            for name in generators:
+                found = {**told.divergence(name, answer), **told.nats(name, reference)}
+                if found:
+                    tell({"kind": "predictions", "arm": name, "prompt": prompt.name, **found})
+
+
+class _Predictions:
+    """What arms think along given answers to one prompt."""
+
+    def __init__(self, request: Any, generators: Any, baseline: str) -> None:
+        self._generators, self._baseline = generators, baseline
+        self._request = request
+        self._expected: Any = None
+
+    def divergence(self, arm: str, answer: Sequence[int]) -> dict[str, Any]:
+        """The sum of the divergences from the baseline, in nats, along the baseline's answer."""
+        from vivace.tasks.perplexity import divergence
+
+        if not answer or arm == self._baseline:
+            return {}
+        if self._expected is None:
+            self._expected = self._generators[self._baseline].logits(self._request, answer)
+        found = self._generators[arm].logits(self._request, answer)
+        if found is None or self._expected is None:
+            return {}
+        return {"kl": float(divergence(self._expected, found).sum()), "kl_tokens": len(answer)}
+
+    def nats(self, arm: str, reference: Sequence[int]) -> dict[str, Any]:
+        """The sum of the negative logarithms of the probabilities of a reference's tokens."""
+        found = self._generators[arm].logits(self._request, reference) if reference else None
+        if found is None:
+            return {}
+        chosen = found.double().log_softmax(-1)[range(len(reference)), list(reference)]
+        return {"nats": -float(chosen.sum()), "nats_tokens": len(reference)}
+
+
+def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
+    """The first reference as tokens that follow the prompt's; empty where there is none, or they do not."""
+    if tokenizer is None or not prompt.sample.references:
+        return []
+    asked = _ids(prompt.sample.prompt, tokenizer)
+    whole = _ids(prompt.sample.prompt, tokenizer, prompt.sample.references[0])
+    return whole[len(asked) :] if whole[: len(asked)] == asked else []
+
+
+def _folder_of(job: Job) -> Any:
+    from vivace.tracks.efficiency.targets import folder_of_fitted
+
+    return folder_of_fitted(Path(job.zoo))
 
 
 def _loaded(job: Job) -> tuple[Any, Any]:
@@ -172,10 +241,14 @@ def _timed(prompt: Any, model: Any, tokenizer: Any) -> Any:
             f"The prompt {prompt.name} takes {len(ids)} tokens and its answer up to {prompt.most_tokens}, and the "
             f"model holds {positions}: take a shorter one, or fewer with --most-tokens."
         )
-    return TimedPrompt(prompt.name, Request(torch.tensor([ids]), prompt.most_tokens, _end_tokens(model, tokenizer)))
+    return TimedPrompt(
+        prompt.name,
+        Request(torch.tensor([ids], device=model.device), prompt.most_tokens, _end_tokens(model, tokenizer)),
+    )
 
 
-def _ids(text: str, tokenizer: Any) -> list[int]:
+def _ids(text: str, tokenizer: Any, answer: str = "") -> list[int]:
+    """Token ids of what is asked, in the tokenizer's chat template where it has one, and of an answer after it."""
     from vivace_methods.base import MethodError
 
     if tokenizer is None:
@@ -188,8 +261,8 @@ def _ids(text: str, tokenizer: Any) -> list[int]:
     if getattr(tokenizer, "chat_template", None):
         asked = [{"role": "user", "content": text}]
         text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(text)["input_ids"])
+        return list(tokenizer(text + answer, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text + answer)["input_ids"])
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

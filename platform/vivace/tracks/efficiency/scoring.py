@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from vivace.statistics.intervals import clustered_ratio, wilson
+from vivace.statistics.intervals import LEVEL_Z, clustered_ratio, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
 from vivace_methods.ratios import Estimate, median_interval, paired_ratio
@@ -43,6 +44,10 @@ class _Told:
     flops: float | None
     floor_s: float | None
     full_prefill_floor_s: float | None
+    kl: float | None
+    kl_tokens: int | None
+    nats: float | None
+    nats_tokens: int | None
 
     @property
     def tokens(self) -> int:
@@ -76,8 +81,8 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
 
 def _told(row: tables.Trial) -> _Told:
     values = row.measurements
-    told = (values.get(key) for key in ("quality", "bytes", "flops", "floor_s", "full_prefill_floor_s"))
-    return _Told(Trial.from_json(values["trial"]), *told)
+    known = [field.name for field in fields(_Told) if field.name != "trial"]
+    return _Told(Trial.from_json(values["trial"]), **{name: values.get(name) for name in known})
 
 
 def _figures(
@@ -88,6 +93,7 @@ def _figures(
         return
     yield from _quality(mine, baseline, is_baseline, margin)
     yield from _times(summary)
+    yield from _predictions(mine)
     yield from _costs(mine, [] if is_baseline else baseline)
     yield from _means(mine)
 
@@ -123,6 +129,36 @@ def _share(metric: str, values: Sequence[float], slice: str = "") -> Figure:
     interval = wilson(sum(values), len(values)) if whole else clustered_ratio([(value, 1.0) for value in values])
     low, high = (None, None) if interval is None else (interval.low, interval.high)
     return Figure(metric, statistics.fmean(values), low, high, len(values), slice)
+
+
+def _predictions(mine: Sequence[_Told]) -> Iterator[Figure]:
+    """Divergence from the baseline for each token of its answers, and perplexity of the references."""
+    apart = [(one.kl, float(one.kl_tokens or 0)) for one in mine if one.kl is not None]
+    if apart:
+        yield _per_token("kl_per_token", apart)
+    fitting = [(one.nats, float(one.nats_tokens or 0)) for one in mine if one.nats is not None]
+    if fitting:
+        mean = _per_token("perplexity", fitting)
+        low, high = (None if end is None else _exponential(end) for end in (mean.low, mean.high))
+        yield Figure("perplexity", _exponential(mean.value), low, high, mean.n)
+
+
+def _exponential(nats: float) -> float:
+    return math.exp(min(nats, 700.0))
+
+
+def _per_token(metric: str, parts: Sequence[tuple[float, float]]) -> Figure:
+    """Σ nats / Σ tokens over prompts, with the interval of the ratio estimator (Cochran 1977, section 6.3).
+
+    Neither can be below 0, and so neither is the interval.
+    """
+    n, total = len(parts), sum(tokens for _, tokens in parts)
+    value = math.fsum(nats for nats, _ in parts) / total
+    if n < 2:
+        return Figure(metric, value, n=n)
+    squares = math.fsum((nats - value * tokens) ** 2 for nats, tokens in parts)
+    half = LEVEL_Z * math.sqrt(n / (n - 1) * squares) / total
+    return Figure(metric, value, max(0.0, value - half), value + half, n)
 
 
 def _times(summary: ArmSummary) -> Iterator[Figure]:

@@ -356,6 +356,12 @@ class EfficiencyRun:
         if told["kind"] == "trial":
             self._record_trial(session, told)
             return
+        if told["kind"] == "predictions":
+            key = {"arm_id": self._arm_ids[told["arm"]], "prompt": told["prompt"], "repetition": 0}
+            trial = session.scalars(select(tables.Trial).filter_by(**key)).one()
+            found = {name: value for name, value in told.items() if name not in ("kind", "arm", "prompt")}
+            trial.measurements = {**trial.measurements, **found}
+            return
         run = session.get_one(tables.Run, self._registered.run_id)
         measured = dict(run.measured or {"sessions": []})
         if told["kind"] == "floor":
