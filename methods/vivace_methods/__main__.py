@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from vivace_methods.base import MethodError, Request
+from vivace_methods.memory import peak_bytes
 from vivace_methods.models.loading import available_device, load_model
 from vivace_methods.models.random import (
     REAL_SHAPES,
@@ -22,7 +23,7 @@ from vivace_methods.models.random import (
     real_configuration,
     tiny_configuration,
 )
-from vivace_methods.registry import METHODS, described, method_class, parse_method, setting_types
+from vivace_methods.registry import METHODS, described, method_class, parse_arm, setting_types
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -57,7 +58,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_generate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--method", required=True, metavar="NAME", help="with settings: 'full(attention=eager)'")
+    parser.add_argument(
+        "--method",
+        required=True,
+        metavar="NAME",
+        help="'full(attention=eager)', 'eagle-3(depth=3):FOLDER'",
+    )
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, metavar="FOLDER", help="config.json and safetensors")
     model.add_argument("--random", metavar="KIND", help=f"a tiny random model: {', '.join(TINY_SHAPES)}")
@@ -66,14 +72,18 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
-    parser.add_argument("--prompt-tokens", type=_ids, required=True, metavar="1,2,3")
+    parser.add_argument("--threads", type=int, help="of the processor")
+    parser.add_argument(
+        "--prompt-tokens", type=_ids, required=True, metavar="1,2,3", help="- reads them from standard input"
+    )
     parser.add_argument("--end-tokens", type=_ids, default=[], metavar="2", help="ids that end the answer")
     parser.add_argument("--most-tokens", type=int, required=True, metavar="N")
 
 
 def _ids(text: str) -> list[int]:
+    written = sys.stdin.readline() if text == "-" else text  # a long prompt is no argument that a system takes
     try:
-        return [int(part) for part in text.split(",")]
+        return [int(part) for part in written.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is no list of token ids like 1,2,3") from None
 
@@ -97,11 +107,13 @@ def _documentation(kind: type) -> str:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    chosen = parse_method(options.method)
+    chosen = parse_arm(options.method)
     if options.most_tokens < 1:
         raise MethodError("--most-tokens must be at least 1.")
     if options.layers is not None and options.like is None:
         raise MethodError("--layers goes with --like; other models keep their layers.")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     device = available_device(options.device)
     model = _model(options, device)
     _require_known(options.prompt_tokens, model.config.vocab_size)
@@ -110,7 +122,8 @@ def _generate(options: argparse.Namespace) -> None:
     with chosen.apply(model) as generator:
         request = Request(prompt, options.most_tokens, frozenset(options.end_tokens))
         trace = generator.generate(request, tokens.extend)
-    print(json.dumps({"method": chosen.label, "tokens": tokens, "figures": trace.figures}))
+    answer = {"method": chosen.label, "tokens": tokens, "figures": trace.figures, "peak_bytes": peak_bytes()}
+    print(json.dumps(answer))
 
 
 def _model(options: argparse.Namespace, device: torch.device) -> Any:

@@ -209,6 +209,8 @@ class EfficiencySpec(RunSpec):
     """Of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere."""
     threads: int | None = Field(default=None, ge=1)
     """Of the processor; None is one for each core, and one alone for the small models of the zoo."""
+    memory: bool | None = None
+    """Whether each arm's peak memory is taken, on a processor in a process of its own; None is: but for the zoo."""
     seed: int = Field(default=1, ge=0)
     """Chooses samples, and the weights of a random model."""
     margin: float = Field(default=0.05, gt=0, lt=1)

@@ -133,6 +133,23 @@ def tiny_configuration(architecture: str) -> Any:
     return AutoConfig.for_model(**TINY_SHAPES[architecture])
 
 
+def random_configuration(name: str, *, layers: int | None = None) -> Any:
+    """The configuration of a public model, or that of a tiny one by its architecture.
+
+    Args:
+        name: one of `REAL_SHAPES` or of `TINY_SHAPES`.
+        layers: fewer layers than a public model has; None for all.
+
+    Raises:
+        MethodError: neither, or layers that it has not.
+    """
+    if name not in TINY_SHAPES:
+        return real_configuration(name, layers=layers)
+    if layers is not None:
+        raise MethodError(f"'{name}' is a tiny model already, and keeps its layers.")
+    return tiny_configuration(name)
+
+
 def random_model(
     configuration: Any, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu", seed: int = 0
 ) -> Any:

@@ -164,6 +164,10 @@ def run(
     threads: Annotated[
         int | None, typer.Option("--threads", help="The same: of the processor.", show_default="one a core; zoo: one")
     ] = None,
+    memory: Annotated[
+        bool | None,
+        typer.Option("--memory/--no-memory", help="The same: take peak memory.", show_default="but for the zoo"),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", help="The same: of samples and random weights.", show_default="1")
     ] = None,
@@ -226,6 +230,7 @@ def run(
         "device": device,
         "dtype": dtype,
         "threads": threads,
+        "memory": memory,
         "seed": seed,
         "margin": margin,
     }

@@ -31,7 +31,7 @@ class Job:
 
     Attributes:
         folder: with the model's weights; None for a random model.
-        random: a public model whose shapes a random one takes.
+        random: whose shapes a random model takes: a public model, or an architecture for a tiny one.
         layers: of a random model; None for all.
         arms: as they are written, under the names that trials bear.
         baseline: the name of the arm that the others are compared with.
@@ -114,7 +114,16 @@ def _measure(job: Job, tell: Tell) -> None:
     prompts = [_timed(prompt, model, tokenizer) for prompt in planned.prompts]
     arms = {name: parse_arm(written) for name, written in job.arms.items()}
     floor = probe(model.device)
-    tell({"kind": "floor", "floor": {**asdict(floor), "flops_per_s": dict(floor.flops_per_s)}})
+    tell(
+        {
+            "kind": "floor",
+            "floor": {**asdict(floor), "flops_per_s": dict(floor.flops_per_s)},
+            "kernels": _kernels(model),
+        }
+    )
+    longest = max(prompts, key=lambda prompt: prompt.request.prompt.shape[1] + prompt.request.most_tokens).request
+    asked = {"prompt": longest.prompt[0].tolist(), "most_tokens": longest.most_tokens}
+    tell({"kind": "longest", **asked, "end_tokens": sorted(longest.end_tokens)})
     teller = _Teller(tell, model, tokenizer, arms, floor, planned, prompts)
     recording = measure_arms(
         model,
@@ -194,6 +203,15 @@ def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
     return whole[len(asked) :] if whole[: len(asked)] == asked else []
 
 
+def _kernels(model: Any) -> dict[str, Any]:
+    """Which kernels of transformers the model has before any arm chooses others."""
+    kernels = {
+        "attention": model.config._attn_implementation,
+        "experts": getattr(model.config, "_experts_implementation", None),
+    }
+    return {name: kernel for name, kernel in kernels.items() if kernel is not None}
+
+
 def _folder_of(job: Job) -> Any:
     from vivace.tracks.efficiency.targets import folder_of_fitted
 
@@ -207,12 +225,12 @@ def _loaded(job: Job) -> tuple[Any, Any]:
 
     from vivace_methods.base import MethodError
     from vivace_methods.models.loading import available_device, load_model
-    from vivace_methods.models.random import random_model, real_configuration
+    from vivace_methods.models.random import random_configuration, random_model
 
     dtype = getattr(torch, job.dtype)
     device = available_device(job.device)
     if job.random is not None:
-        configuration = real_configuration(job.random, layers=job.layers)
+        configuration = random_configuration(job.random, layers=job.layers)
         return random_model(configuration, dtype=dtype, device=device, seed=job.seed), None
     assert job.folder is not None
     folder = Path(job.folder)

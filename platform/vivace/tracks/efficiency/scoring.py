@@ -71,6 +71,8 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
     for arm in arms:
         failed = sum(row.unscored_reason is not None for row in stored[arm.id])
         figures = list(_figures(told[arm.id], told[baseline.id], summaries[arm.name], arm.baseline, margin))
+        if (peak := (run.measured or {}).get("memory", {}).get(arm.name)) is not None:
+            figures.append(Figure("peak_bytes_process", float(peak), n=1))
         session.add_all(
             tables.Score(arm_id=arm.id, unscored=failed, **{**vars(figure), "n": figure.n}) for figure in figures
         )

@@ -44,7 +44,8 @@ def find_target(text: str, layers: int | None, zoo: Path) -> Target:
     """The model that `--model` names.
 
     Args:
-        text: `zoo:NAME`, `random:HUB-NAME`, `local:FOLDER` or `local:HUB-ID@REVISION`.
+        text: `zoo:NAME`, `random:HUB-NAME` (`random:llama` for a tiny one), `local:FOLDER` or
+            `local:HUB-ID@REVISION`.
         layers: of a random model.
         zoo: where models of the zoo lie that were built on this machine.
 
@@ -82,10 +83,10 @@ def _zoo(name: str, zoo: Path) -> Target:
 
 def _random(name: str, layers: int | None) -> Target:
     from vivace_methods.base import MethodError
-    from vivace_methods.models.random import real_configuration
+    from vivace_methods.models.random import random_configuration
 
     try:
-        configuration = real_configuration(name, layers=layers)
+        configuration = random_configuration(name, layers=layers)
     except MethodError as error:
         raise UsageError(str(error)) from error
     return Target("random", name, None, None, configuration.num_hidden_layers if layers is not None else None)

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -31,6 +31,8 @@ from vivace.tracks.efficiency.prompts import PlannedTasks, plan_tasks
 from vivace.tracks.efficiency.scoring import score_run
 from vivace.tracks.efficiency.targets import Target, find_target, folder_of_fitted
 from vivace_methods.arms import Arm
+from vivace_methods.memory import generate_command
+from vivace_methods.models.random import TINY_SHAPES
 
 LONGEST_LINE = 2**26
 """Bytes of what is told of one trial: an answer of many thousand tokens with its times."""
@@ -252,20 +254,57 @@ class EfficiencyRun:
 
     async def execute(self, item: Measuring, bench: Workbench) -> None:
         """Start the process that measures, and record what it tells."""
+        command = [sys.executable, "-m", "vivace.tracks.efficiency.child"]
+        async with self._started(command) as (process, errors):
+            longest = await self._recorded(process, item, bench, errors)
+        wanted = self._target.adapter != "zoo" if self._spec.memory is None else self._spec.memory
+        if wanted and self._machine.device == "cpu" and longest is not None:
+            for name, arm in self._arms.items():
+                await self._take_memory(name, arm, longest, bench)
+
+    async def _take_memory(self, name: str, arm: Arm, longest: dict[str, Any], bench: Workbench) -> None:
+        """The peak memory of one arm at the longest prompt, in a process of its own."""
+        checkpoint = self._target.checkpoint
+        if checkpoint is not None:
+            model = ["--model", str(checkpoint.fetched().absolute())]
+        else:
+            layers = [] if self._target.layers is None else ["--layers", str(self._target.layers)]
+            kind = "--random" if self._target.name in TINY_SHAPES else "--like"
+            model = [kind, self._target.name, *layers]
+        written = arm.method.label
+        if arm.fitted is not None:
+            written += f":{folder_of_fitted(self._zoo)(arm.fitted).absolute()}"
+        command = generate_command(
+            written, model, most_tokens=longest["most_tokens"], end_tokens=longest["end_tokens"],
+            dtype=self._machine.dtype, threads=self._machine.threads, seed=self._spec.seed,
+        )  # fmt: skip
+        async with self._started(command) as (process, errors):
+            assert process.stdin is not None and process.stdout is not None
+            with contextlib.suppress(ConnectionError):
+                process.stdin.write(",".join(map(str, longest["prompt"])).encode() + b"\n")
+                await process.stdin.drain()
+            line = await self._line(process.stdout, bench, timing=False)
+            if not line:
+                bench.say(f"The peak memory of {name} is not known: {await self._death(process, errors)}")
+                return
+        peak = json.loads(line)["peak_bytes"]
+        await bench.write(lambda session: self._record(session, {"kind": "memory", "arm": name, "peak_bytes": peak}))
+
+    @contextlib.asynccontextmanager
+    async def _started(self, command: list[str]) -> AsyncIterator[tuple[asyncio.subprocess.Process, IO[bytes]]]:
+        """A process with a pipe to and from it and a file for its errors; it ends with the context."""
         with tempfile.TemporaryFile() as errors:
-            process = await self._started(errors)
+            process = await self._process(command, errors)
             try:
-                await self._recorded(process, item, bench, errors)
+                yield process, errors
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
                 await process.wait()
 
-    async def _started(self, errors: IO[bytes]) -> asyncio.subprocess.Process:
+    async def _process(self, command: list[str], errors: IO[bytes]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "vivace.tracks.efficiency.child",
+            *command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
@@ -303,7 +342,9 @@ class EfficiencyRun:
 
     async def _recorded(
         self, process: asyncio.subprocess.Process, item: Measuring, bench: Workbench, errors: IO[bytes]
-    ) -> None:
+    ) -> dict[str, Any] | None:
+        """Record all that the process tells until it has audited; what the longest prompt is."""
+        longest: dict[str, Any] | None = None
         assert process.stdin is not None and process.stdout is not None
         job = await asyncio.to_thread(self._job, item)
         with contextlib.suppress(ConnectionError):  # if it has died, reading says so
@@ -318,9 +359,12 @@ class EfficiencyRun:
             told: dict[str, Any] = json.loads(line)
             if told["kind"] == "fault":
                 raise (UsageError if told["expected"] else VivaceError)(_sentence(told["message"]))
+            if told["kind"] == "longest":
+                longest = told
+                continue
             await bench.write(lambda session, told=told: self._record(session, told))  # type: ignore[misc]
             if told["kind"] == "audited":
-                return
+                return longest
             missing -= told["kind"] == "trial"
             timing = told["kind"] == "trial" and missing > 0
             bench.check_stop()
@@ -365,7 +409,9 @@ class EfficiencyRun:
         run = session.get_one(tables.Run, self._registered.run_id)
         measured = dict(run.measured or {"sessions": []})
         if told["kind"] == "floor":
-            measured["floor"] = told["floor"]
+            measured["floor"], measured["kernels"] = told["floor"], told["kernels"]
+        elif told["kind"] == "memory":
+            measured["memory"] = {**measured.get("memory", {}), told["arm"]: told["peak_bytes"]}
         else:
             found = {"session": told["session"], "findings": told["findings"]}
             measured["sessions"] = [*measured["sessions"], found]
