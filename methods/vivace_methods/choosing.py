@@ -1,0 +1,106 @@
+"""Which of a family's baselines is the fastest on this model and machine: what a method has to beat is never slow."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from vivace_methods import implementations
+from vivace_methods.base import Family, Generator, Method, MethodError, Request
+from vivace_methods.prefill.full import FullPrefill
+from vivace_methods.sharing import shared_copy
+from vivace_methods.sparsity.dense import Dense
+from vivace_methods.speculation.autoregressive import Autoregressive
+from vivace_methods.stopwatch import Clock, DeviceClock, out_of_memory
+
+ROUNDS = 5
+"""How often each candidate is timed, in turns."""
+FASTER = 0.97
+"""Of the usual one's time; who takes more is not faster beyond what a machine's unrest can be."""
+MOST_TOKENS = 16
+"""Of the answers that are timed: enough for a step's cost to show."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The baseline that was taken.
+
+    Attributes:
+        method: with its settings.
+        sentence: which it is, and how much faster than the others.
+    """
+
+    method: Method
+    sentence: str
+
+
+def candidates(family: Family, model: Any) -> list[Method]:
+    """The baselines of a family that this model and device may run, the usual one first."""
+    cuda, experts = model.device.type == "cuda", implementations.has_experts(model)
+    if family == "prefill":
+        return [FullPrefill(), FullPrefill("flash_attention_2")] if cuda else [FullPrefill(), FullPrefill("eager")]
+    if family == "sparsity":
+        graphs = [Dense("static", "reduce-overhead")] if cuda else []
+        return [Dense(), *graphs, Dense("static")]
+    graphs_of = [Autoregressive("static", "reduce-overhead")] if cuda and not experts else []
+    kernels = [Autoregressive(experts_implementation="batched_mm")] if experts and not cuda else []
+    return [Autoregressive(), *graphs_of, Autoregressive("static"), *kernels]
+
+
+def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clock | None = None) -> Choice:
+    """Time a family's baselines against each other for a moment, and take the fastest.
+
+    The usual one stays unless another is faster for certain. One that cannot run here is left out.
+
+    Args:
+        family: of the methods.
+        model: a causal language model of transformers, in evaluation mode, with nothing applied.
+        request: a prompt that is typical of what is to come.
+        clock: the device's own if None.
+
+    Raises:
+        MethodError: not even the usual one runs.
+    """
+    usual, *others = candidates(family, model)
+    short = Request(request.prompt, min(request.most_tokens, MOST_TOKENS), request.end_tokens)
+    timer = clock or DeviceClock(model.device)
+    with ExitStack() as contexts:
+        running: list[tuple[Method, Generator]] = [(usual, contexts.enter_context(usual.apply(shared_copy(model))))]
+        _timed(running[0][1], short, timer)
+        for method in others:
+            try:
+                generator = contexts.enter_context(method.apply(shared_copy(model)))
+                _timed(generator, short, timer)
+            except Exception as error:
+                if not isinstance(error, MethodError) and not out_of_memory(error):
+                    raise
+                continue
+            running.append((method, generator))
+        rounds = [[_timed(generator, short, timer) for _, generator in running] for _ in range(ROUNDS)]
+    shares = [statistics.median(times[place] / times[0] for times in rounds) for place in range(len(running))]
+    best = min(range(len(running)), key=lambda place: shares[place])
+    if shares[best] > FASTER:
+        best = 0
+    return Choice(running[best][0], _sentence([method for method, _ in running], shares, best))
+
+
+def _timed(generator: Generator, request: Request, clock: Clock) -> float:
+    start = clock.now()
+    generator.generate(request, _ignore)
+    return clock.now() - start
+
+
+def _ignore(tokens: Sequence[int]) -> None:
+    """What was said does not matter."""
+
+
+def _sentence(methods: Sequence[Method], shares: Sequence[float], best: int) -> str:
+    others = [
+        f"{method.label} takes {share / shares[best]:.2f} of its time"
+        for place, (method, share) in enumerate(zip(methods, shares, strict=True))
+        if place != best
+    ]
+    return f"The baseline is {methods[best].label}" + (f"; {', '.join(others)}." if others else ".")
