@@ -159,7 +159,9 @@ def test_a_checkpoint_is_timed_and_each_arm_takes_its_memory_alone(tmp_path: Pat
     options = ("--model", f"local:{folder_of('moe')}", "--arms", ARM, "--tasks", "code", "--limit", 1, "--repeats", 1)
     done = vivace("run", "speculation", *options, *where, "--format", "json", "--threads", 1)
     assert done.returncode == 0, done.stderr
+    assert "The baseline is autoregressive" in done.stderr
     rows = json.loads(done.stdout)
+    assert [row["method"] for row in rows] == ["autoregressive", "eagle-3"] and rows[0]["baseline"]
     for row in rows:
         assert row["adapter"] == "local" and row["cost_axis"] == "speed_ratio"
         assert 1e8 < row["figures"]["peak_bytes_process"]["value"] < 4e9

@@ -17,26 +17,26 @@ BASELINES = {"speculation": "autoregressive", "prefill": "full", "sparsity": "de
 
 def plan_arms(
     family: str, written: Sequence[str], sweep: Mapping[str, Sequence[Any]], baseline: str | None
-) -> tuple[dict[str, Arm], str]:
-    """All arms by the names under which they are measured, the baseline first, and the baseline's name.
+) -> dict[str, Arm]:
+    """All arms by the names under which they are measured, the baseline first where one is named.
 
     Args:
         family: the track.
         written: arms as a person writes them.
         sweep: setting → values; every arm that has the setting is measured at each value.
-        baseline: as a person writes it; None is the family's own.
+        baseline: as a person writes it; None leaves it to be found.
 
     Raises:
         UsageError: an unknown method, setting or value, a method of another family, a sweep that no arm has.
     """
     try:
-        first = parse_arm(baseline or BASELINES[family])
-        texts = [first.label, *(arm.label for arm in _swept([parse_arm(text) for text in written], sweep))]
-        # Naming the baseline among the arms asks for nothing more; naming it twice asks for it against itself.
-        if texts.count(first.label) > 1:
-            texts = texts[1:]
-            texts.remove(first.label)
-            texts.insert(0, first.label)
+        texts = [arm.label for arm in _swept([parse_arm(text) for text in written], sweep)]
+        if baseline is not None:
+            first = parse_arm(baseline).label
+            # Naming the baseline among the arms asks for nothing more; naming it twice asks for it against itself.
+            if first in texts:
+                texts.remove(first)
+            texts.insert(0, first)
         arms = parse_arms(texts)
     except MethodError as error:
         raise UsageError(str(error)) from error
@@ -44,7 +44,7 @@ def plan_arms(
         if arm.method.family != family:
             others = ", ".join(kind.name for kind in METHODS.values() if kind.family == family)
             raise UsageError(f"{name} belongs to the track {arm.method.family}; those of {family} are {others}.")
-    return arms, next(iter(arms))
+    return arms
 
 
 def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from vivace.tracks.efficiency.prompts import PlannedPrompt, PlannedTasks
@@ -33,8 +33,9 @@ class Job:
         folder: with the model's weights; None for a random model.
         random: whose shapes a random model takes: a public model, or an architecture for a tiny one.
         layers: of a random model; None for all.
+        family: of the methods, which is the track's name.
         arms: as they are written, under the names that trials bear.
-        baseline: the name of the arm that the others are compared with.
+        baseline: the name of the arm that the others are compared with; None for the fastest that is found.
         tasks: as they are written.
         limit: samples of each.
         repeats: times that every arm answers every prompt.
@@ -50,8 +51,9 @@ class Job:
     folder: str | None
     random: str | None
     layers: int | None
+    family: str
     arms: dict[str, str]
-    baseline: str
+    baseline: str | None
     tasks: list[str]
     limit: int
     repeats: int
@@ -103,7 +105,10 @@ def _measure(job: Job, tell: Tell) -> None:
     from transformers.utils import logging
 
     from vivace.tracks.efficiency.prompts import plan_tasks
+    from vivace_methods.arms import Arm
     from vivace_methods.audits import audit
+    from vivace_methods.base import Family
+    from vivace_methods.choosing import fastest_baseline
     from vivace_methods.floor import probe
     from vivace_methods.measuring import measure_arms
     from vivace_methods.registry import parse_arm
@@ -113,6 +118,13 @@ def _measure(job: Job, tell: Tell) -> None:
     planned = plan_tasks(job.tasks, job.limit, job.seed, job.most_tokens)
     prompts = [_timed(prompt, model, tokenizer) for prompt in planned.prompts]
     arms = {name: parse_arm(written) for name, written in job.arms.items()}
+    baseline = job.baseline
+    if baseline is None:
+        typical = sorted(prompts, key=lambda prompt: prompt.request.prompt.shape[1])[len(prompts) // 2]
+        choice = fastest_baseline(cast(Family, job.family), model, typical.request)
+        baseline = choice.method.label
+        arms = {baseline: Arm(choice.method), **arms}
+        tell({"kind": "baseline", "arm": baseline, "sentence": choice.sentence})
     floor = probe(model.device)
     tell(
         {
@@ -129,7 +141,7 @@ def _measure(job: Job, tell: Tell) -> None:
         model,
         arms,
         prompts,
-        baseline=job.baseline,
+        baseline=baseline,
         repetitions=job.repeats,
         done=frozenset((arm, prompt, repetition) for arm, prompt, repetition in job.done),
         on_trial=teller.trial,
@@ -137,7 +149,7 @@ def _measure(job: Job, tell: Tell) -> None:
     )
     _tell_predictions(job, tell, model, tokenizer, arms, planned, prompts, recording)
     # The baseline's own method under another name must give its tokens and its time.
-    twins = [name for name, arm in arms.items() if name != job.baseline and arm == arms[job.baseline]]
+    twins = [name for name, arm in arms.items() if name != baseline and arm == arms[baseline]]
     findings = audit(recording, identical=twins, equal_lengths=twins)
     session = recording.trials[0].session if recording.trials else ""
     tell({"kind": "audited", "session": session, "findings": [asdict(finding) for finding in findings]})
@@ -152,10 +164,10 @@ def _tell_predictions(
     """
     from vivace_methods.measuring import applied
 
-    answers = {trial.prompt: trial.tokens for trial in recording.of(job.baseline)}
+    answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
     with applied(model, arms, _folder_of(job)) as (generators, _):
         for prompt, timed in list(zip(planned.prompts, prompts, strict=True))[:PREDICTED]:
-            told = _Predictions(timed.request, generators, job.baseline)
+            told = _Predictions(timed.request, generators, recording.baseline)
             answer = answers.get(prompt.name, ())
             reference = _reference_ids(prompt, tokenizer)
             for name in generators:

@@ -25,7 +25,7 @@ from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import add_event, ensure, insert, run_ordinal
 from vivace.tracks.base import Ending, Import, Registered, Workbench
-from vivace.tracks.efficiency.arms import plan_arms
+from vivace.tracks.efficiency.arms import BASELINES, plan_arms
 from vivace.tracks.efficiency.child import Job
 from vivace.tracks.efficiency.prompts import PlannedTasks, plan_tasks
 from vivace.tracks.efficiency.scoring import score_run
@@ -33,6 +33,7 @@ from vivace.tracks.efficiency.targets import Target, find_target, folder_of_fitt
 from vivace_methods.arms import Arm
 from vivace_methods.memory import generate_command
 from vivace_methods.models.random import TINY_SHAPES
+from vivace_methods.registry import parse_arm
 
 LONGEST_LINE = 2**26
 """Bytes of what is told of one trial: an answer of many thousand tokens with its times."""
@@ -70,13 +71,16 @@ class EfficiencyTrack:
         assert isinstance(spec, EfficiencySpec)
         zoo = home / "zoo"
         target = find_target(spec.model, spec.layers, zoo)
-        arms, baseline = plan_arms(self.name, spec.arms, spec.sweep, spec.baseline)
+        # How long a small model takes says nothing, nor which baseline is the fastest on it.
+        baseline = BASELINES[self.name] if spec.baseline is None and target.adapter == "zoo" else spec.baseline
+        arms = plan_arms(self.name, spec.arms, spec.sweep, baseline)
         for arm in arms.values():
             if arm.fitted is not None:
                 folder_of_fitted(zoo)(arm.fitted)
         planned = plan_tasks(spec.tasks, spec.limit, spec.seed, spec.most_tokens)
         card = read_card(Path(spec.card)) if spec.card else {}
-        return EfficiencyRun(self.name, spec, target, arms, baseline, planned, _machine(spec), card, zoo)
+        named = None if baseline is None else next(iter(arms))
+        return EfficiencyRun(self.name, spec, target, arms, named, planned, _machine(spec), card, zoo)
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
@@ -94,7 +98,7 @@ class EfficiencyRun:
         spec: EfficiencySpec,
         target: Target,
         arms: dict[str, Arm],
-        baseline: str,
+        baseline: str | None,
         planned: PlannedTasks,
         machine: Machine,
         card: dict[str, Any],
@@ -103,17 +107,19 @@ class EfficiencyRun:
         self._track, self._spec, self._target = track, spec, target
         self._arms, self._baseline, self._planned = arms, baseline, planned
         self._machine, self._card, self._zoo = machine, card, zoo
+        self._asked = [[[name, arm.label] for name, arm in arms.items()], baseline]
         self._registered: Registered | None = None
         self._arm_ids: dict[str, int] = {}
 
     def describe(self) -> dict[str, Any]:
         """What the run takes, for `--dry-run`."""
-        trials = len(self._arms) * len(self._planned.prompts) * self._spec.repeats
-        most = sum(prompt.most_tokens for prompt in self._planned.prompts) * len(self._arms) * self._spec.repeats
+        arms = len(self._arms) + (self._baseline is None)
+        trials = arms * len(self._planned.prompts) * self._spec.repeats
+        most = sum(prompt.most_tokens for prompt in self._planned.prompts) * arms * self._spec.repeats
         return {
             "model": self._target.name,
             "arms": ", ".join(self._arms),
-            "baseline": self._baseline,
+            "baseline": self._baseline or "the fastest",
             "tasks": self._planned.name,
             "prompts": len(self._planned.prompts),
             "repeats": self._spec.repeats,
@@ -161,9 +167,8 @@ class EfficiencyRun:
                 {"fingerprint": fingerprint(self._machine.details)},
                 {"details": self._machine.details},
             )
-            arms = [[name, arm.label] for name, arm in self._arms.items()]
-            made_of = [self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, arms,
-                       self._baseline, self._spec.repeats, self._spec.margin]  # fmt: skip
+            made_of = [self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, self._asked,
+                       self._spec.repeats, self._spec.margin]  # fmt: skip
             run_identity = fingerprint(made_of)
             ordinal = run_ordinal(session, run_identity, force, run_id)
             run = ensure(
@@ -189,12 +194,23 @@ class EfficiencyRun:
                     f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use "
                     "--force for a new run."
                 )
+            first = int(self._baseline is None)
             self._arm_ids = {
                 name: self._arm_row(session, run.id, place, name, arm).id
-                for place, (name, arm) in enumerate(self._arms.items())
+                for place, (name, arm) in enumerate(self._arms.items(), first)
             }
             self._registered = Registered(run.id, None)
+            if self._baseline is None:
+                found = session.scalars(select(tables.Arm).filter_by(run_id=run.id, baseline=True)).one_or_none()
+                if found is not None:
+                    self._adopt(found.name, found.id)
         return self._registered
+
+    def _adopt(self, name: str, row_id: int) -> None:
+        """Take an arm for the baseline: one that was found to be the fastest, now or before an interruption."""
+        self._baseline = name
+        self._arms = {name: parse_arm(name), **self._arms}
+        self._arm_ids[name] = row_id
 
     def _arm_row(self, session: Session, run_id: str, place: int, name: str, arm: Arm) -> tables.Arm:
         return ensure(
@@ -216,6 +232,8 @@ class EfficiencyRun:
         A round of a prompt in which some arm is missing is timed again as a whole, for its trials are only compared
         with each other.
         """
+        if self._baseline is None:
+            return [Measuring(())]
         with database.read() as session:
             query = (
                 select(tables.Arm.name, tables.Trial.prompt, tables.Trial.repetition)
@@ -326,6 +344,7 @@ class EfficiencyRun:
             folder=None if checkpoint is None else str(checkpoint.fetched().absolute()),
             random=self._target.name if checkpoint is None else None,
             layers=self._target.layers,
+            family=self._track,
             arms={name: arm.label for name, arm in self._arms.items()},
             baseline=self._baseline,
             tasks=self._spec.tasks,
@@ -350,8 +369,7 @@ class EfficiencyRun:
         with contextlib.suppress(ConnectionError):  # if it has died, reading says so
             process.stdin.write(json.dumps(dataclasses.asdict(job)).encode() + b"\n")
             await process.stdin.drain()
-        missing = len(self._arms) * len(self._planned.prompts) * self._spec.repeats - len(item.done)
-        timing = False
+        recorded, timing = len(item.done), False
         while True:
             line = await self._line(process.stdout, bench, timing)
             if not line:
@@ -365,8 +383,11 @@ class EfficiencyRun:
             await bench.write(lambda session, told=told: self._record(session, told))  # type: ignore[misc]
             if told["kind"] == "audited":
                 return longest
-            missing -= told["kind"] == "trial"
-            timing = told["kind"] == "trial" and missing > 0
+            if told["kind"] == "baseline":
+                bench.say(told["sentence"])
+            recorded += told["kind"] == "trial"
+            planned = len(self._arms) * len(self._planned.prompts) * self._spec.repeats
+            timing = told["kind"] == "trial" and recorded < planned
             bench.check_stop()
 
     async def _line(self, stream: asyncio.StreamReader, bench: Workbench, timing: bool) -> bytes:
@@ -407,6 +428,13 @@ class EfficiencyRun:
             trial.measurements = {**trial.measurements, **found}
             return
         run = session.get_one(tables.Run, self._registered.run_id)
+        if told["kind"] == "baseline":
+            run.method = told["arm"]
+            row = self._arm_row(session, run.id, 0, told["arm"], parse_arm(told["arm"]))
+            row.baseline, row.position = True, 0  # it may have been asked for as an arm
+            self._adopt(row.name, row.id)
+            add_event(session, told["sentence"], run_id=run.id)
+            return
         measured = dict(run.measured or {"sessions": []})
         if told["kind"] == "floor":
             measured["floor"], measured["kernels"] = told["floor"], told["kernels"]
