@@ -35,7 +35,7 @@ BROWSER_FLAGS = [
 
 
 def main() -> None:
-    """Write board.png and conversation.png."""
+    """Write board.png, conversation.png and efficiency.png."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".vivace"), help="the folder with the results")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("images"), help="where pictures go")
@@ -57,6 +57,9 @@ def main() -> None:
         settle(page)
         second_system(page)
         picture(page, arguments.out / "conversation.png")
+        page.goto(f"{address}/efficiency")
+        settle(page)
+        picture(page, arguments.out / "efficiency.png")
         browser.close()
 
 
