@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -101,13 +102,10 @@ class ProcessWatch:
     def _stretch(self) -> float:
         times, own, start = processor_times(), _process_time(), _perf_counter()
         device = self._device_busy() if self._cuda else _sleep(WATCH_S)
-        passed, own = _perf_counter() - start, _process_time() - own
-        others = sum(
-            seconds - times.get(each, 0.0)
-            for each, seconds in processor_times().items()
-            if each.startswith("process")
-        )
-        return max((own + others) / passed, (device or 0.0) / passed)
+        after, passed = processor_times(), _perf_counter() - start
+        own, this = _process_time() - own, f"thread {threading.get_native_id()}"
+        others = sum(seconds - times.get(each, 0.0) for each, seconds in after.items() if each != this)
+        return max(own / passed, others / passed, (device or 0.0) / passed)
 
     def _device_busy(self) -> float:
         """Seconds for which the device kept a synchronisation waiting: nothing should be on it any more."""
@@ -133,24 +131,36 @@ class ProcessWatch:
 
 
 def processor_times() -> dict[str, float]:
-    """Seconds that each thread of this process, and each process below it, has computed; empty where not told."""
+    """Seconds that each thread of this process, and each process below it, has computed; empty where not told.
+
+    Seconds in which one waited for a processor count as well: on a busy machine, work is no less for having to wait.
+    """
     own = os.getpid()
     times = {f"thread {task}": seconds for task, seconds in _tasks(own).items()}
     waiting = _children(own)
     while waiting:
         child = waiting.pop()
-        times[f"process {child}"] = sum(_tasks(child).values())
+        if not _has_ended(child):
+            times[f"process {child}"] = sum(_tasks(child).values())
         waiting += _children(child)
     return times
 
 
 def _tasks(process: int) -> dict[int, float]:
-    return _read_each(process, lambda task: int((task / "schedstat").read_text().split()[0]) / 1e9)
+    return _read_each(process, lambda task: sum(map(int, (task / "schedstat").read_text().split()[:2])) / 1e9)
 
 
 def _children(process: int) -> list[int]:
     found = _read_each(process, lambda task: [int(child) for child in (task / "children").read_text().split()])
     return [child for children in found.values() for child in children]
+
+
+def _has_ended(process: int) -> bool:
+    """Whether a process is a mere entry that waits for its parent to ask how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def _read_each(process: int, read: Callable[[Path], Value]) -> dict[int, Value]:

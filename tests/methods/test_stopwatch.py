@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +15,10 @@ import torch
 
 from vivace_methods.audits import audit, total_ratio
 from vivace_methods.base import Emit, Generator, Request, Trace
+from vivace_methods.measuring import applied
+from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.ratios import median_interval, paired_ratio
+from vivace_methods.registry import parse_arms
 from vivace_methods.stopwatch import DeviceClock, Recording, Stopwatch, TimedPrompt
 from vivace_methods.watching import ProcessWatch
 
@@ -117,7 +122,57 @@ def test_times_of_a_trial_are_what_the_clock_saw() -> None:
     assert trial.tokens_per_s == pytest.approx(5.0) and trial.tokens == (0, 1, 2, 3)
 
 
+class Stepping(Generator):
+    """Steps of several tokens each, which are handed over at once, one by one, or only when all are known."""
+
+    def __init__(self, clock: SimulatedClock, tokens: int, how: str = "at once") -> None:
+        self._clock, self._tokens, self._how = clock, tokens, how
+
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        self._clock.work(request.prompt.shape[1] / 100)
+        held: list[int] = []
+        for start in range(0, request.most_tokens, self._tokens):
+            self._clock.work(0.1)
+            step = list(range(start, min(start + self._tokens, request.most_tokens)))
+            if self._how == "at once":
+                emit(step)
+            else:
+                held += step
+            if self._how == "one by one" or start + self._tokens >= request.most_tokens:
+                for token in held:
+                    emit([token])
+                held = []
+        return Trace({})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "how", "accused"),
+    [(1, "at once", False), (8, "at once", False), (1, "in the end", True), (2, "one by one", True)],
+)
+@pytest.mark.parametrize("length", [10, 5000])
+def test_tokens_that_are_held_back_are_seen_and_large_steps_and_long_prompts_are_not(
+    tokens: int, how: str, accused: bool, length: int
+) -> None:
+    clock = SimulatedClock(0)
+    arms = {"baseline": Stepping(clock, 1), "arm": Stepping(clock, tokens, how)}
+    asked = [TimedPrompt(f"p{number}", Request(torch.full((1, length), number), 24)) for number in range(5)]
+    recording = Stopwatch(arms, "baseline", clock).run(asked, 2, asked[:1], audited=0)
+    found = [finding.arm for finding in audit(recording) if finding.fault == "hands tokens over in bunches"]
+    assert found == (["arm"] if accused else [])
+
+
 # Real time, real threads
+
+
+def test_a_method_against_itself_is_one_in_twenty_real_runs() -> None:
+    model = random_model(tiny_configuration("llama"))
+    asked = [TimedPrompt(f"p{number}", Request(torch.arange(10 + 5 * number)[None], STEPS)) for number in range(6)]
+    ratios = []
+    with applied(model, parse_arms(["autoregressive", "autoregressive"])) as (generators, _):
+        for _ in range(20):
+            stopwatch = Stopwatch(generators, "autoregressive", DeviceClock(model.device))
+            ratios.append(total_ratio(stopwatch.run(asked, 4, asked[:1], audited=0), "autoregressive #2"))
+    assert sum(ratio is not None and ratio.contains_one for ratio in ratios) >= 17
 
 
 class Busy(Generator):
@@ -188,10 +243,27 @@ class WorksOn(Busy):
             sum(range(2000))
 
 
-class ReportsTimes(Busy):
+class WorksOnElsewhere(Busy):
+    """The same in a process of its own."""
+
     def generate(self, request: Request, emit: Emit) -> Trace:
+        trace = super().generate(request, emit)
+        script = "import time\nuntil = time.monotonic() + 0.1\nwhile time.monotonic() < until: sum(range(2000))"
+        subprocess.Popen([sys.executable, "-S", "-c", script])
+        return trace
+
+
+class Reports(Busy):
+    """Tells a time of its own, under whatever name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._name = name
+
+    def generate(self, request: Request, emit: Emit) -> Trace:
+        start = time.perf_counter()
         super().generate(request, emit)
-        return Trace({"kept_tokens": 12, "ttft_s": 0.001})
+        return Trace({"kept_tokens": 12, self._name: time.perf_counter() - start})
 
 
 def recorded(arm: Generator, repetitions: int = 5) -> Recording:
@@ -217,17 +289,19 @@ def one_thread() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("cheat", "fault"),
+    ("cheat", "repetitions", "fault"),
     [
-        (CachesPrompts, "caches prompts"),
-        (lambda: PrefetchesDuringWarmUp(4), "prefetches during warm-up"),
-        (ReturnsFewer, "returns fewer tokens"),
-        (WorksOn, "works after the clock has stopped"),
-        (ReportsTimes, "reports its own times"),
+        (CachesPrompts, 5, "caches prompts"),
+        (lambda: PrefetchesDuringWarmUp(4), 5, "prefetches during warm-up"),
+        (ReturnsFewer, 2, "returns fewer tokens"),
+        (WorksOn, 2, "works after the clock has stopped"),
+        (WorksOnElsewhere, 2, "works after the clock has stopped"),
+        (lambda: Reports("ttft_s"), 2, "reports its own times"),
+        (lambda: Reports("kept"), 2, "reports its own times"),
     ],
 )
-def test_a_cheat_is_caught_by_name(cheat: Callable[[], Generator], fault: str) -> None:
-    assert fault in faults(recorded(cheat()))
+def test_a_cheat_is_caught_by_name(cheat: Callable[[], Generator], repetitions: int, fault: str) -> None:
+    assert faults(recorded(cheat(), repetitions)) == {fault}
 
 
 def test_an_honest_arm_is_not_accused() -> None:
