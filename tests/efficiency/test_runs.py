@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from sqlalchemy import select
 
@@ -65,6 +66,16 @@ def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
     assert [(row["unit"], row["items_done"], row["items_planned"]) for row in status] == [("trials", 24, 24)]
 
     run = baseline["run"]
+    exported = [json.loads(line) for line in vivace("export", run, *where).stdout.splitlines()]
+    assert Counter(row["arm"] for row in exported) == {"autoregressive": 12, ARM: 12}
+    assert all(row["quality"] == 1.0 and len(row["tokens"]) == row["output_tokens"] for row in exported)
+    file = tmp_path / "trials.parquet"
+    assert vivace("export", run, "--format", "parquet", "--output", file, *where).returncode == 0
+    table = pyarrow.parquet.read_table(file).to_pylist()
+    assert [json.loads(row["tokens"]) for row in table] == [row["tokens"] for row in exported]
+    csv = vivace("export", run, "--format", "csv", *where).stdout.splitlines()
+    assert len(csv) >= 25 and csv[0].startswith("run,arm,prompt,repetition")
+
     assert vivace("retract", run, "--reason", "a trial of it", *where).returncode == 0
     assert board("speculation", *where) == []
     assert {row["retracted"] for row in board("speculation", "--retracted", *where)} == {"a trial of it"}

@@ -1,4 +1,4 @@
-"""`vivace export`: every criterion of a judging with its verdict, for other tools."""
+"""`vivace export`: every criterion of a judging with its verdict, or every trial of arms, for other tools."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ PARQUET_TYPES = {
     "ttft_s": "double", "total_s": "double",
 }  # fmt: skip
 """The columns of a Parquet file: the same whatever the rows hold, so that files of several runs go together."""
+TRIAL_TYPES = {
+    "run": "string", "arm": "string", "prompt": "string", "repetition": "int32", "session": "string",
+    "place": "int32", "ttft_s": "double", "total_s": "double", "output_tokens": "int32", "quality": "double",
+    "bytes": "double", "flops": "double", "floor_s": "double", "answer": "string", "tokens": "string",
+    "emitted_s": "string", "step_tokens": "string", "figures": "string", "unscored_reason": "string",
+}  # fmt: skip
+"""The same, of the efficiency tracks; lists and figures are JSON."""
 
 
 def export(
@@ -42,9 +49,11 @@ def export(
 ) -> None:
     """Write one row per reply and criterion, with its verdict.
 
-    Conversation, axis, repeat, sentence, vote, verdict, reason, reply, times. Vote 0 is the verdict that counts.
+    Conversation, axis, repeat, sentence, vote, verdict, reason, reply, times. Vote 0 is the verdict that counts. Of a
+    run of the efficiency tracks: one row per trial, with tokens, times and quality.
     """
     from vivace.errors import UsageError
+    from vivace.store.efficiency import trial_rows
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import item_rows, judgings_of
 
@@ -52,14 +61,15 @@ def export(
         raise UsageError("Parquet is no text; name a file with --output.")
     opened = open_for_reading(settings_of(home, database))
     found = [] if opened is None else judgings_of(opened, judging)
-    if opened is None or not found:
+    trials = [] if opened is None or found else trial_rows(opened, judging)
+    if opened is None or not (found or trials):
         raise UsageError(f"There is no judging or run '{judging}'; `vivace leaderboard --format json` shows the ids.")
-    rows = [row for one in found for row in item_rows(opened, one)]
+    rows = trials or [row for one in found for row in item_rows(opened, one)]
     if output is None:
         typer.echo(_text(rows, format), nl=False)
         return
     if format is ExportFormat.PARQUET:
-        _write_parquet(rows, output)
+        _write_parquet(rows, output, TRIAL_TYPES if trials else PARQUET_TYPES)
     else:
         write_text(output, _text(rows, format))
     say(f"{len(rows)} rows written to {output}")
@@ -67,21 +77,26 @@ def export(
 
 def _text(rows: list[dict[str, Any]], format: ExportFormat) -> str:
     if format is ExportFormat.CSV:
-        return csv_text(rows)
+        return csv_text([{name: _plain(value) for name, value in row.items()} for row in rows])
     if format is ExportFormat.JSON:
         return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def _write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+def _plain(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+
+
+def _write_parquet(rows: list[dict[str, Any]], path: Path, types: dict[str, str]) -> None:
     import pyarrow
     import pyarrow.parquet
 
     from vivace.errors import UsageError
 
-    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in PARQUET_TYPES.items()])
+    schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in types.items()])
+    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
     try:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(plain, schema=schema), path)
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split())
         raise UsageError(f"'{path}' cannot be written ({reason}).") from error

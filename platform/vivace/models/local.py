@@ -16,14 +16,15 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from vivace.errors import UnreachableError, UsageError
+from vivace.hub import commit_of, snapshot
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
 from vivace.models.calls import CallRecord, record_call
 from vivace.models.chat import ChatOptions
@@ -38,7 +39,6 @@ GRACE_S = 15.0
 DYING_S = 5.0
 MOST_DEATHS = 3
 """Deaths in a row, without a reply between them, after which the model is given up."""
-HUB_TIMEOUT_S = 20.0
 
 WORKER = [sys.executable, "-P", "-m", "vivace.models.local_worker"]
 """The program that holds the model; -P keeps folders of the working directory from being taken for packages."""
@@ -130,14 +130,8 @@ class Checkpoint:
         """
         if self.folder is not None:
             return self.folder
-        import huggingface_hub
-
-        with _hub_errors(self.name, self.commit):
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    self.name, revision=self.commit, allow_patterns=list(FILES), ignore_patterns=list(DOUBLES)
-                )
-            )
+        assert self.commit is not None
+        folder = snapshot("model", self.name, self.commit, wanted=FILES, unwanted=DOUBLES)
         check_folder(folder, self.name)
         return folder
 
@@ -160,42 +154,7 @@ def find_checkpoint(text: str) -> Checkpoint:
             "local:HUB-ID@REVISION."
         )
     name, revision = hub.groups()
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return Checkpoint(name, commit=revision)
-    import huggingface_hub
-
-    with _hub_errors(name, revision):
-        found = huggingface_hub.HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT_S)
-    return Checkpoint(name, commit=str(found.sha))
-
-
-@contextmanager
-def _hub_errors(name: str, revision: str | None) -> Iterator[None]:
-    """What the hub's client raises, as sentences."""
-    import httpx
-    from huggingface_hub import errors
-
-    try:
-        yield
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise UsageError(
-            f"There is no folder '{name}', and the hub has no model '{name}' at revision '{revision or 'main'}'; "
-            "check the name, the revision, and that you may read it."
-        ) from error
-    except (
-        httpx.TransportError, ConnectionError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError,
-    ) as error:  # fmt: skip
-        raise UnreachableError(
-            f"There is no folder '{name}', and the model hub does not answer ({_short(error)}); try again, name a "
-            f"commit fetched before (local:{name}@COMMIT), or give a folder."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        raise UnreachableError(f"The hub does not give the model '{name}' ({_short(error)}).") from error
-
-
-def _short(error: Exception) -> str:
-    """The first words of a library's message, on one line."""
-    return " ".join(str(error).split())[:200].rstrip(".")
+    return Checkpoint(name, commit=commit_of("model", name, revision))
 
 
 def check_folder(folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from vivace.store.database import Database
-from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score
+from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
 
 
 @dataclass(frozen=True)
@@ -232,3 +232,39 @@ def frontier(rows: Sequence[ArmRow]) -> list[ArmRow]:
         ):
             chosen.append(row)
     return chosen
+
+
+def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
+    """Every trial of a run's arms with all that was seen of it; empty where the run has none.
+
+    Args:
+        run: its id.
+    """
+    with database.read() as session:
+        query = (
+            select(Arm.name, Trial)
+            .join(Arm, Trial.arm_id == Arm.id)
+            .where(Arm.run_id == run)
+            .order_by(Arm.position, Trial.repetition, Trial.id)
+        )
+        found = session.execute(query).all()
+    return [
+        {
+            "run": run,
+            "arm": arm,
+            "prompt": trial.prompt,
+            "repetition": trial.repetition,
+            "session": trial.measurements["trial"]["session"],
+            "place": trial.measurements["trial"]["place"],
+            "ttft_s": trial.ttft_s,
+            "total_s": trial.total_s,
+            "output_tokens": trial.output_tokens,
+            **{name: trial.measurements.get(name) for name in ("quality", "bytes", "flops", "floor_s", "answer")},
+            "tokens": trial.measurements["trial"]["tokens"],
+            "emitted_s": trial.measurements["trial"]["emitted_s"],
+            "step_tokens": trial.measurements["trial"]["step_tokens"],
+            "figures": trial.measurements["trial"]["figures"],
+            "unscored_reason": trial.unscored_reason,
+        }
+        for arm, trial in found
+    ]

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from vivace.errors import UnreachableError, UsageError
+from vivace.errors import UsageError
+from vivace.hub import commit_of, short, snapshot
 from vivace.models.replay import read_json_lines
 from vivace.tracks.dialogue.conversations import (
     AUDIO_COLUMNS,
@@ -29,9 +28,6 @@ Reader = Callable[[Table], tuple[Conversation, ...]]
 
 PINNED_REVISIONS = {"ScaleAI/audiomc": "90ea11040fd05f41cf433b90f97ada45d847c500"}
 """The revision taken of a known dataset where none is named."""
-
-HUB_TIMEOUT_S = 10.0
-"""How long the hub may be silent; its client would wait for ever."""
 
 
 def open_conversations(data: str, read: Reader = read_conversations) -> ConversationSet:
@@ -93,14 +89,9 @@ def _local_prompt(folder: Path) -> str | None:
             try:
                 text = file.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"The file '{file}' beside the data cannot be read ({_short(error)}).") from error
+                raise UsageError(f"The file '{file}' beside the data cannot be read ({short(error)}).") from error
             return text.strip() if file == prompt else prompt_from_card(text)
     return None
-
-
-def _short(error: Exception) -> str:
-    """The first words of a library's message, on one line."""
-    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 class JsonLinesTable:
@@ -142,9 +133,7 @@ class ParquetTable:
                         read = {key.lower(): value for key, value in row.items()}
                         yield {**read, SPEAKER_COLUMN: speakers.get(read["id"])} if speakers else read
             except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-                raise UsageError(
-                    f"The parquet file '{file}' is damaged ({_short(error)}); fetch it again."
-                ) from error
+                raise UsageError(f"The parquet file '{file}' is damaged ({short(error)}); fetch it again.") from error
 
     def _open(self, file: Path) -> tuple[Any, dict[str, str]]:
         """A file, and its columns: lower case → as they are written in it."""
@@ -158,7 +147,7 @@ class ParquetTable:
             return opened, {name.lower(): name for name in opened.schema_arrow.names}
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UsageError(
-                f"The file '{file}' is not a whole parquet file ({_short(error)}); fetch it again, or give another "
+                f"The file '{file}' is not a whole parquet file ({short(error)}); fetch it again, or give another "
                 "with --data."
             ) from error
 
@@ -201,39 +190,17 @@ class HubTable:
 
 def _from_hub(name: str, revision: str | None, read: Reader) -> ConversationSet:
     import datasets
-    import huggingface_hub
     from datasets.exceptions import DatasetGenerationError
-    from huggingface_hub import errors
-    from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    session = huggingface_hub.get_session()
-    session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], _limit_silence]}
     if not sys.stderr.isatty():
-        disable_progress_bars()
         datasets.disable_progress_bars()
+    commit = commit_of("dataset", name, revision)
+    folder = str(snapshot("dataset", name, commit))
     try:
-        commit = revision if revision and re.fullmatch(r"[0-9a-f]{40}", revision) else _commit(name, revision)
-        folder = huggingface_hub.snapshot_download(name, repo_type="dataset", revision=commit)
         table = HubTable(name, folder)
         conversations = read(table)
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
-        raise UsageError(
-            f"The hub has no dataset '{name}' at revision '{revision or 'main'}'; check the name, the "
-            "revision, and that you may read it."
-        ) from error
-    except (
-        httpx.TransportError, ConnectionError, errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError,
-    ) as error:  # fmt: skip
-        raise UnreachableError(
-            f"The dataset hub does not answer, and no copy of '{name}' lies in its cache under this revision "
-            f"({_short(error)}); try again, name a commit fetched before ({name}@COMMIT), or give a local file."
-        ) from error
-    except errors.HfHubHTTPError as error:
-        if error.response.status_code >= 500:
-            raise UnreachableError(f"The dataset hub is out of order ({_short(error)}); try again later.") from error
-        raise UsageError(f"The hub refuses the dataset '{name}' ({_short(error)}).") from error
     except (DatasetGenerationError, ValueError, OSError) as error:
-        raise UsageError(f"The dataset '{name}' cannot be read ({_short(error)}).") from error
+        raise UsageError(f"The dataset '{name}' cannot be read ({short(error)}).") from error
     return ConversationSet(
         name=name,
         revision=commit,
@@ -242,14 +209,3 @@ def _from_hub(name: str, revision: str | None, read: Reader) -> ConversationSet:
         judge_prompt=_local_prompt(Path(folder)),
         table=table,
     )
-
-
-def _limit_silence(request: httpx.Request) -> None:
-    request.extensions["timeout"] = httpx.Timeout(HUB_TIMEOUT_S).as_dict()
-
-
-def _commit(name: str, revision: str | None) -> str:
-    """The commit that a branch or tag of a dataset stands at."""
-    import huggingface_hub
-
-    return str(huggingface_hub.HfApi().dataset_info(name, revision=revision).sha)
