@@ -72,7 +72,7 @@ def test_commands_shown_run(page: Path, tmp_path: Path, request: pytest.FixtureR
             env=environment(**changes),
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=540,
             check=False,
         )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -83,9 +83,10 @@ def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
     assert refused.returncode == 2 and "was retracted" in refused.stderr
 
 
-def test_what_was_timed_before_a_kill_stays_and_rounds_are_never_mixed(database_url: str, tmp_path: Path) -> None:
-    options = (*RUN, "--limit", 8, "--repeats", 2, "--home", tmp_path / "home", "--database", database_url)
-    planned = 2 * 16 * 2
+def test_what_was_timed_before_a_kill_stays_and_rounds_are_never_mixed(postgres_url: str, tmp_path: Path) -> None:
+    database_url = postgres_url  # the other tests are on SQLite
+    options = (*RUN, "--limit", 6, "--repeats", 2, "--home", tmp_path / "home", "--database", database_url)
+    planned = 2 * 12 * 2
     killed = start_vivace(*options)
     wait_until(lambda: count(database_url) >= 7, "some trials", 120)
     killed.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any
 
 import pytest
@@ -19,8 +19,9 @@ from vivace.zoo.shipped import folder_of
 
 @pytest.fixture(scope="module")
 def scores() -> list[Score]:
-    """Of the dense model."""
-    return list(score("dense", folder_of("dense"), {}))
+    """Of the dense model, but for what is dropped most at random: answers that never end take longest."""
+    return list(takewhile(lambda each: each.rule != "random inputs" or (each.level or 0) < 0.2,
+                          score("dense", folder_of("dense"), {})))  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[Score]
     for values in (list(magnitude.values()), list(random.values())):
         assert all(later <= earlier + 0.1 for earlier, later in pairwise(values))
         assert sum(0.1 < value < 0.95 for value in values) >= 1
-    assert magnitude[0.2] >= random[0.2] + 0.3 and magnitude[0.5] >= random[0.5]
+    assert magnitude[0.2] >= random[0.1] + 0.3 and magnitude[0.5] >= random[0.1] + 0.1
     assert magnitude[0.2] >= magnitude[0.6] + 0.2
 
 
