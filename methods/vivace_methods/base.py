@@ -150,6 +150,24 @@ class Method(ABC):
 
         return greedy_cost(configuration, prompt, sum(step_tokens), dtype)
 
+    def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
+        """About how many bytes an answer takes, beside the model's weights and what was fitted.
+
+        A method that keeps more, or less, than plain greedy decoding says here how much.
+
+        Args:
+            configuration: of the model.
+            dtype: of weights and cache.
+            prompt: tokens of the prompt.
+            answer: tokens of the answer.
+
+        Raises:
+            MethodError: an architecture whose shapes are not known.
+        """
+        from vivace_methods.models.cost import greedy_memory  # it knows this module's errors
+
+        return greedy_memory(configuration, prompt, answer, dtype)
+
     @abstractmethod
     def apply(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Generator]:
         """Apply the method to a model while the context lasts, and then restore the model exactly.

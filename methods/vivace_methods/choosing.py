@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from vivace_methods import implementations
+from vivace_methods.arms import Arm
 from vivace_methods.base import Family, Generator, Method, MethodError, Request
+from vivace_methods.capacity import require_fitting
 from vivace_methods.prefill.full import FullPrefill
 from vivace_methods.sharing import shared_copy
 from vivace_methods.sparsity.dense import Dense
 from vivace_methods.speculation.autoregressive import Autoregressive
-from vivace_methods.stopwatch import Clock, DeviceClock, out_of_memory
+from vivace_methods.stopwatch import Clock, DeviceClock, TimedPrompt, out_of_memory
 
 ROUNDS = 5
 """How often each candidate is timed, in turns."""
@@ -72,6 +74,7 @@ def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clo
         _timed(running[0][1], short, timer)
         for method in others:
             try:
+                require_fitting(model, {method.label: Arm(method)}, [TimedPrompt("typical", short)])
                 generator = contexts.enter_context(method.apply(shared_copy(model)))
                 _timed(generator, short, timer)
             except Exception as error:

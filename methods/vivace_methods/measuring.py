@@ -10,6 +10,7 @@ from typing import Any
 
 from vivace_methods.arms import Arm, FolderOf
 from vivace_methods.base import Generator, MethodError
+from vivace_methods.capacity import require_fitting
 from vivace_methods.sharing import shared_copy
 from vivace_methods.stopwatch import (
     AUDITED,
@@ -70,9 +71,11 @@ def measure_arms(
 
     Raises:
         MethodError: no prompts, fewer than one repetition, names that are not known or not different, an arm that
-            does not fit the model or lacks something. Nothing has been timed then.
+            does not fit the model, lacks something, or would not fit into a processor's memory. Nothing has been
+            timed then.
     """
     _require_sensible(arms, prompts, baseline, repetitions)
+    require_fitting(model, arms, prompts, folder_of)
     timed = [_on_device(prompt, model.device) for prompt in prompts]
     warm = usual_warm_up(timed) if warm_up is None else [_on_device(prompt, model.device) for prompt in warm_up]
     watch = ProcessWatch(model.device, nobody=baseline)

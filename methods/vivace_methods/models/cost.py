@@ -52,6 +52,7 @@ class Shapes:
         router: weights of the router; 0 where it is dense.
         key_values: numbers that one position keeps in one layer's cache.
         query: width of all queries of one layer.
+        heads: of the queries.
     """
 
     layers: int
@@ -65,6 +66,7 @@ class Shapes:
     router: int
     key_values: int
     query: int
+    heads: int
 
     @classmethod
     def of(cls, configuration: Any) -> Shapes:
@@ -98,6 +100,7 @@ class Shapes:
             router=hidden * configuration.num_experts if mixture else 0,
             key_values=2 * keys,
             query=query,
+            heads=heads,
         )
 
     def weights(self, experts: float, embeddings: int) -> float:
@@ -188,6 +191,38 @@ def greedy_cost(configuration: Any, prompt: int, answer: int, dtype: torch.dtype
     """
     decoded = (decode_cost(configuration, prompt + place, dtype) for place in range(answer - 1))
     return sum(decoded, prefill_cost(configuration, prompt, dtype))
+
+
+def greedy_memory(
+    configuration: Any,
+    prompt: int,
+    answer: int,
+    dtype: torch.dtype,
+    *,
+    whole_attention: bool = False,
+    copied_experts: bool = False,
+) -> int:
+    """About how many bytes a generation takes beside the weights: the cache, and what a layer keeps of a prompt.
+
+    Args:
+        prompt: tokens of the prompt.
+        answer: tokens of the answer.
+        dtype: of weights and cache.
+        whole_attention: whether every token's attention to every other is written out, as `eager` does.
+        copied_experts: whether each token copies the weights of its experts, as `batched_mm` does.
+    """
+    shapes, size = Shapes.of(configuration), dtype.itemsize
+    cache = shapes.layers * shapes.key_values * (prompt + answer)
+    inner = shapes.expert // shapes.hidden  # three times the width of an expert, or of a dense layer
+    if shapes.experts > 1:
+        inner += 2 * shapes.hidden  # tokens are sorted by their experts, and their results are put back
+    layer = prompt * (2 * shapes.hidden + max(shapes.query + shapes.key_values, shapes.active * inner))
+    kept: int = size * (cache + layer + shapes.vocabulary)
+    if whole_attention:  # scores, a softmax in 32 bits, and the same again in the type of the weights
+        kept += shapes.heads * prompt**2 * (2 * size + 4)
+    if copied_experts:
+        kept += size * prompt * shapes.active * shapes.expert
+    return kept
 
 
 def _dense_layers(configuration: Any) -> list[int]:

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 
 from vivace_methods.base import MethodError
+from vivace_methods.capacity import require_free, stored_bytes
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -18,7 +19,8 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
     """A model from a folder with `config.json` and weights as safetensors, in evaluation mode.
 
     Raises:
-        MethodError: the folder holds no such model, or there is no such device.
+        MethodError: the folder holds no such model, or one that does not fit into the processor's memory; there is no
+            such device.
     """
     target = available_device(device)
     if not (folder / "config.json").is_file():
@@ -29,6 +31,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
                 f"The weights in {folder} are pickled, which can run foreign code: convert them to safetensors."
             )
         raise MethodError(f"There are no weights in {folder}: no file ends in .safetensors.")
+    require_free(stored_bytes(folder, dtype), target, f"The model in {folder}", "take one of numbers of fewer bits")
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from vivace_methods.base import MethodError
+from vivace_methods.capacity import require_free
 
 REAL_SHAPES: Mapping[str, Mapping[str, Any]] = {
     "meta-llama/Llama-3.1-8B": {
@@ -160,10 +161,15 @@ def random_model(
     Args:
         configuration: as the functions above make it.
         seed: the same seed gives the same weights on the same kind of device.
+
+    Raises:
+        MethodError: it does not fit into the processor's memory.
     """
     target = torch.device(device)
     with torch.device("meta"):  # or torch would give each weight a random value first, and transformers another one
         model = AutoModelForCausalLM.from_config(configuration, dtype=dtype)
+    needed = dtype.itemsize * sum(weights.numel() for weights in model.parameters())
+    require_free(needed, target, "The model", "take fewer layers, or numbers of fewer bits")
     model.to_empty(device=target)
     with torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from vivace_methods.base import Family, Generator, Method
 from vivace_methods.decoding import greedy_decoding
+from vivace_methods.models.cost import greedy_memory
 
 
 @dataclass(frozen=True)
@@ -30,3 +33,7 @@ class FullPrefill(Method):
     def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
         """Read whole prompts while the context lasts."""
         return greedy_decoding(model, attention=self.attention)
+
+    def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
+        """With `eager`, the whole matrix of one layer's attention besides."""
+        return greedy_memory(configuration, prompt, answer, dtype, whole_attention=self.attention == "eager")

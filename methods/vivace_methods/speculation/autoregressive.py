@@ -6,8 +6,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
+
 from vivace_methods.base import Family, Generator, Method
 from vivace_methods.decoding import CacheKind, Compile, ExpertsImplementation, greedy_decoding
+from vivace_methods.models.cost import greedy_memory
 
 
 @dataclass(frozen=True)
@@ -36,3 +39,8 @@ class Autoregressive(Method):
         return greedy_decoding(
             model, cache=self.cache, compile=self.compile, experts_implementation=self.experts_implementation
         )
+
+    def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
+        """With `batched_mm`, the weights of each prompt token's experts besides."""
+        copied = self.experts_implementation == "batched_mm"
+        return greedy_memory(configuration, prompt, answer, dtype, copied_experts=copied)
