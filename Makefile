@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 
-.PHONY: demo serve test lint screenshots zoo zoo-twice clean
+.PHONY: demo serve test test-versions lint screenshots zoo zoo-twice clean
 
 demo: .venv/base.stamp  ## three recorded systems, small sweeps of inference methods, and the boards
 	$(BIN)/vivace demo
@@ -14,6 +14,9 @@ test: .venv/dev.stamp  ## all tests
 	scripts/test-tools
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/engine
 	$(BIN)/python -m pytest tests/engine  # these start crowds of processes of their own, and stop some
+
+test-versions: .venv/base.stamp  ## the methods' tests with the oldest and newest transformers and triton, each pair alone
+	scripts/test-versions
 
 lint: .venv/dev.stamp  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -1,0 +1,109 @@
+"""The methods run where nothing is installed but torch, transformers, triton and what those bring."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = ("torch", "transformers", "triton", "numpy", "safetensors", "tokenizers")
+
+BARE = '''
+import importlib.machinery, sys
+
+class Bare:
+    """Finds what is installed on a bare machine; for the rest, says that it is not there, as the system would."""
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name.partition(".")[0] in INSTALLED or name.startswith("_sysconfigdata"):
+            return importlib.machinery.PathFinder.find_spec(name, path, target)
+
+    @staticmethod
+    def find_distributions(*arguments, **named):
+        return importlib.machinery.PathFinder.find_distributions(*arguments, **named)
+
+INSTALLED = {installed!r} | sys.stdlib_module_names
+sys.meta_path = [Bare if finder is importlib.machinery.PathFinder else finder for finder in sys.meta_path]
+'''
+
+COMMANDS = """
+import contextlib, io, json, runpy, sys
+
+printed = []
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["vivace_methods", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        try:
+            runpy.run_module("vivace_methods", run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            printed.append([end.code, out.getvalue()])
+print(json.dumps(printed))
+"""
+
+
+def brought() -> set[str]:
+    """The packages that a bare machine has, by the names under which they are imported."""
+    waiting, distributions = list(INSTALLED), set()
+    while waiting:
+        name = re.sub(r"[-_.]+", "-", waiting.pop()).lower()
+        if name in distributions:
+            continue
+        try:
+            required = importlib.metadata.requires(name) or []
+        except importlib.metadata.PackageNotFoundError:
+            continue  # for other systems
+        distributions.add(name)
+        waiting += [re.split(r"[^\w.-]", each)[0] for each in required if "extra ==" not in each]
+    return {
+        module
+        for module, owners in importlib.metadata.packages_distributions().items()
+        if any(re.sub(r"[-_.]+", "-", owner).lower() in distributions for owner in owners)
+    }
+
+
+def on_a_bare_machine(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script where nothing else can be imported."""
+    installed = brought() | {"vivace_methods", "vivace_kernels", "sitecustomize"}
+    (folder / "sitecustomize.py").write_text(BARE.replace("{installed!r}", repr(installed)))
+    paths = [folder, ROOT / "methods", ROOT / "kernels"]
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_methods_are_listed_and_one_generates(tmp_path: Path) -> None:
+    commands = [
+        ["--help"],
+        ["list"],
+        ["show", "eagle-3"],
+        [
+            *("generate", "--random", "olmoe", "--method", "autoregressive"),
+            *("--prompt-tokens", "5,9,2", "--most-tokens", "4"),
+        ],
+    ]
+    done = on_a_bare_machine(tmp_path, COMMANDS, json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    codes, (shown, listed, one, answer) = zip(*json.loads(done.stdout.splitlines()[-1]), strict=True)
+    assert codes == (0, 0, 0, 0), done.stderr
+    for name in ("autoregressive", "full", "dense", "eagle-3"):
+        assert name in shown and name in listed
+    assert "2503.01840" in one
+    assert len(json.loads(answer)["tokens"]) == 4
+
+
+def test_the_machine_is_bare(tmp_path: Path) -> None:
+    """Else the test above would show nothing."""
+    tried = "import importlib.util as u, sys; print([name for name in sys.argv[1:] if u.find_spec(name)])"
+    done = on_a_bare_machine(tmp_path, tried, "pytest", "sqlalchemy", "pandas", "scipy", "vivace", "torch", "numpy")
+    assert done.stdout.strip() == "['torch', 'numpy']", done.stderr
