@@ -16,7 +16,7 @@ from vivace_methods.prefill.full import FullPrefill
 from vivace_methods.sharing import shared_copy
 from vivace_methods.sparsity.dense import Dense
 from vivace_methods.speculation.autoregressive import Autoregressive
-from vivace_methods.stopwatch import Clock, DeviceClock, TimedPrompt, out_of_memory
+from vivace_methods.stopwatch import Clock, DeviceClock, TimedPrompt, failure_reason
 
 ROUNDS = 5
 """How often each candidate is timed, in turns."""
@@ -47,7 +47,7 @@ def candidates(family: Family, model: Any) -> list[Method]:
     if family == "sparsity":
         graphs = [Dense("static", "reduce-overhead")] if cuda else []
         return [Dense(), *graphs, Dense("static")]
-    graphs_of = [Autoregressive("static", "reduce-overhead")] if cuda and not experts else []
+    graphs_of = [Autoregressive("static", "reduce-overhead")] if cuda else []
     kernels = [Autoregressive(experts_implementation="batched_mm")] if experts and not cuda else []
     return [Autoregressive(), *graphs_of, Autoregressive("static"), *kernels]
 
@@ -55,7 +55,8 @@ def candidates(family: Family, model: Any) -> list[Method]:
 def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clock | None = None) -> Choice:
     """Time a family's baselines against each other for a moment, and take the fastest.
 
-    The usual one stays unless another is faster for certain. One that cannot run here is left out.
+    The usual one stays unless another is faster for certain. One that cannot run here, for whatever reason (its
+    package is missing, a compiler fails, memory is short), is left out, and the sentence says why.
 
     Args:
         family: of the methods.
@@ -70,6 +71,7 @@ def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clo
     short = Request(request.prompt, min(request.most_tokens, MOST_TOKENS), request.end_tokens)
     timer = clock or DeviceClock(model.device)
     with ExitStack() as contexts:
+        left_out: list[str] = []
         running: list[tuple[Method, Generator]] = [(usual, contexts.enter_context(usual.apply(shared_copy(model))))]
         _timed(running[0][1], short, timer)
         for method in others:
@@ -78,16 +80,16 @@ def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clo
                 generator = contexts.enter_context(method.apply(shared_copy(model)))
                 _timed(generator, short, timer)
             except Exception as error:
-                if not isinstance(error, MethodError) and not out_of_memory(error):
-                    raise
-                continue
-            running.append((method, generator))
+                reason = str(error) if isinstance(error, MethodError) else failure_reason(error)
+                left_out.append(f"{method.label} is left out ({reason.rstrip('.')})")
+            else:
+                running.append((method, generator))
         rounds = [[_timed(generator, short, timer) for _, generator in running] for _ in range(ROUNDS)]
     shares = [statistics.median(times[place] / times[0] for times in rounds) for place in range(len(running))]
     best = min(range(len(running)), key=lambda place: shares[place])
     if shares[best] > FASTER:
         best = 0
-    return Choice(running[best][0], _sentence([method for method, _ in running], shares, best))
+    return Choice(running[best][0], _sentence([method for method, _ in running], shares, best, left_out))
 
 
 def _timed(generator: Generator, request: Request, clock: Clock) -> float:
@@ -100,10 +102,10 @@ def _ignore(tokens: Sequence[int]) -> None:
     """What was said does not matter."""
 
 
-def _sentence(methods: Sequence[Method], shares: Sequence[float], best: int) -> str:
+def _sentence(methods: Sequence[Method], shares: Sequence[float], best: int, left_out: Sequence[str]) -> str:
     others = [
         f"{method.label} takes {share / shares[best]:.2f} of its time"
         for place, (method, share) in enumerate(zip(methods, shares, strict=True))
         if place != best
     ]
-    return f"The baseline is {methods[best].label}" + (f"; {', '.join(others)}." if others else ".")
+    return "; ".join([f"The baseline is {methods[best].label}", *filter(None, [", ".join(others)]), *left_out]) + "."

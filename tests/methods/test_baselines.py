@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from vivace_methods.base import MethodError, Request
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model
-from vivace_methods.models.random import TINY_SHAPES, random_model, tiny_configuration
+from vivace_methods.models.random import TINY_SHAPES, random_model, real_configuration, tiny_configuration
 from vivace_methods.registry import METHODS, parse_method
 
 CPU = torch.device("cpu")
@@ -110,6 +110,17 @@ def test_apply_restores_the_model_also_when_the_body_raises(kind: str, name: str
         raise RuntimeError("body")
     assert state() == before
     assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [("meta-llama/Llama-3.1-8B", 8.030), ("allenai/OLMoE-1B-7B-0125", 6.919), ("Qwen/Qwen3-30B-A3B", 30.532)],
+)
+def test_real_shapes_have_as_many_weights_as_the_models(name: str, billions: float) -> None:
+    """As their pages on the hub give them."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(real_configuration(name))
+    assert sum(weights.numel() for weights in model.parameters()) == pytest.approx(billions * 1e9, abs=5e5)
 
 
 @pytest.mark.parametrize("text", ["nothing", "full(attention=3)", "full(speed=9)", "full(", "dense(cache=warm)"])

@@ -75,6 +75,21 @@ def test_the_usual_one_gives_way_to_a_faster_one_alone(
     assert choice.method.label == taken
     assert choice.sentence.startswith(f"The baseline is {taken}")
     assert ("takes" in choice.sentence) is (seconds["static"] is not None)
+    assert ("dense(cache=static) is left out (not here)" in choice.sentence) is (seconds["static"] is None)
+
+
+def test_a_candidate_that_breaks_is_left_out_whatever_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler's own error, on a machine that lacks what it needs, must not end a run."""
+    applied = Dense.apply
+
+    def apply(self: Dense, model: Any, fitted: Any = None) -> Any:
+        if self.cache == "static":
+            raise RuntimeError("no compiler\nat all")
+        return applied(self, model, fitted)
+
+    monkeypatch.setattr(Dense, "apply", apply)
+    choice = fastest_baseline("sparsity", random_model(tiny_configuration("llama")), REQUEST)
+    assert choice.sentence == ("The baseline is dense; dense(cache=static) is left out (RuntimeError: no compiler).")
 
 
 def test_where_nothing_runs_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

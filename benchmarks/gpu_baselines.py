@@ -1,0 +1,250 @@
+"""The baselines on a GPU, on random models of real shapes: decoding and prefill, each beside its floor."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from baselines import PlainForward, TransformersGenerate
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+
+from vivace_methods.arms import Arm
+from vivace_methods.audits import audit
+from vivace_methods.base import Method, MethodError, Request
+from vivace_methods.choosing import candidates
+from vivace_methods.floor import Floor, probe
+from vivace_methods.measuring import measure_arms
+from vivace_methods.models.cost import Cost, decode_cost, prefill_cost
+from vivace_methods.models.loading import available_device
+from vivace_methods.models.random import REAL_SHAPES, random_configuration, random_model
+from vivace_methods.ratios import Estimate
+from vivace_methods.sharing import shared_copy
+from vivace_methods.stopwatch import Recording, TimedPrompt, failure_reason, out_of_memory
+from vivace_methods.summary import summarise
+
+LIMITS = {"time_s": 1.05, "ttft_s": 1.05}
+"""Of the fastest baseline beside transformers: as fast, for some pairs tell no less than a few percent."""
+TINY = ("llama", "olmoe", "qwen3_moe")
+DTYPE = torch.bfloat16
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        prompt: tokens of the prompts that are answered.
+        decoded: tokens of their answers.
+        read: tokens of the prompts that are only read.
+        prompts: different ones of each length.
+        repetitions: of each prompt.
+    """
+
+    prompt: int
+    decoded: int
+    read: Sequence[int]
+    prompts: int
+    repetitions: int
+
+
+FULL = Size(prompt=512, decoded=128, read=(512, 2048, 4096), prompts=5, repetitions=4)
+QUICK = Size(prompt=32, decoded=8, read=(64,), prompts=5, repetitions=1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one comparison asks of a model.
+
+    Attributes:
+        name: as the table shows it.
+        prompt: tokens of each prompt.
+        answer: tokens of each answer.
+    """
+
+    name: str
+    prompt: int
+    answer: int
+
+
+class Bench:
+    """A device that was probed, and what was measured on it so far."""
+
+    def __init__(self, device: torch.device, size: Size, floor: Floor) -> None:
+        self._device, self._size, self._floor = device, size, floor
+        self.rows: list[Row] = []
+        self.notes: list[str] = []
+        self.trials: list[dict[str, Any]] = []
+
+    def model(self, name: str, layers: int | None) -> None:
+        """Measure one model; one that does not fit is left out, with a note."""
+        configuration = random_configuration(name, layers=layers)
+        configuration.bos_token_id = configuration.eos_token_id = configuration.pad_token_id = None  # none ends early
+        try:
+            model = random_model(configuration, dtype=DTYPE, device=self._device)
+        except Exception as error:
+            if not isinstance(error, MethodError) and not out_of_memory(error):
+                raise
+            self._note(f"{name} is left out: {failure_reason(error)}")
+        else:
+            self._decoding(name, model)
+            self._reading(name, model)
+            del model
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _decoding(self, name: str, model: Any) -> None:
+        case = Case(f"{name}, {self._size.decoded} tokens", self._size.prompt, self._size.decoded)
+        arms = {"generate": Arm(TransformersGenerate()), **self._running("speculation", model)}
+        recording = self._recorded(case, model, arms)
+        passes = [decode_cost(model.config, case.prompt + done, DTYPE) for done in range(case.answer - 1)]
+        whole = self._seconds(prefill_cost(model.config, case.prompt, DTYPE), *passes)
+        self._beside(case, recording, "time_s", whole)
+        self._above_floor(case, recording, "tpot_s", self._seconds(*passes) / len(passes))
+
+    def _reading(self, name: str, model: Any) -> None:
+        for length in self._size.read:
+            case = Case(f"{name}, prompt of {length}", length, 1)
+            arms = {"forward": Arm(PlainForward()), **self._running("prefill", model)}
+            recording = self._recorded(case, model, arms)
+            least = self._seconds(prefill_cost(model.config, length, DTYPE))
+            self._beside(case, recording, "ttft_s", least)
+            self._above_floor(case, recording, "ttft_s", least)
+
+    def _running(self, family: Any, model: Any) -> dict[str, Arm]:
+        """The family's baselines that this machine can run."""
+        arms = {}
+        for method in candidates(family, model):
+            if self._applies(method, model):
+                arms[method.label] = Arm(method)
+        return arms
+
+    def _applies(self, method: Method, model: Any) -> bool:
+        try:
+            with method.apply(shared_copy(model)):
+                return True
+        except MethodError as error:
+            self._note(f"{method.label} is left out: {error}")
+            return False
+
+    def _recorded(self, case: Case, model: Any, arms: Mapping[str, Arm]) -> Recording:
+        drawn = torch.Generator().manual_seed(0)
+        prompts = [
+            TimedPrompt(
+                f"p{number}",
+                Request(torch.randint(model.config.vocab_size, (1, case.prompt), generator=drawn), case.answer),
+            )
+            for number in range(self._size.prompts)
+        ]
+        print(f"{case.name}: {', '.join(arms)}", file=sys.stderr)
+        recording = measure_arms(
+            model, arms, prompts, baseline=next(iter(arms)), repetitions=self._size.repetitions, audited=0
+        )
+        for arm in recording.arms:
+            for reason in recording.failures(arm):
+                self._note(f"{case.name}: {arm} failed ({reason})")
+        for finding in audit(recording, equal_lengths=list(arms)):
+            self._note(f"{case.name}: {finding.arm} {finding.fault} ({finding.sentence})")
+        figures = {arm: each.as_json() for arm, each in summarise(recording).items()}
+        self.trials.append({"case": case.name, "figures": figures})
+        return recording
+
+    def _beside(self, case: Case, recording: Recording, metric: str, least: float) -> None:
+        """Every arm beside transformers; the fastest is the headline."""
+        figures = summarise(recording)
+        beside = _figure(figures[recording.baseline], metric)
+        found = {
+            arm: ratio
+            for arm, each in figures.items()
+            if each.comparison is not None and (ratio := _figure(each.comparison, metric)) is not None
+        }
+        fastest = min(found, key=lambda arm: found[arm].value, default=None)
+        for arm, ratio in found.items():
+            assert beside is not None
+            self.rows.append(
+                estimated(
+                    case.name, arm, recording.baseline, metric, ratio, floor=least / beside.value,
+                    headline=arm == fastest,
+                )
+            )  # fmt: skip
+
+    def _above_floor(self, case: Case, recording: Recording, metric: str, least: float) -> None:
+        """Every arm's time over that of the floor."""
+        for arm, each in summarise(recording).items():
+            taken = _figure(each, metric)
+            if taken is None or taken.low is None or taken.high is None:
+                continue
+            times = replace(taken, value=taken.value / least, low=taken.low / least, high=taken.high / least)
+            self.rows.append(estimated(case.name, arm, "floor", metric, times, floor=1.0))
+
+    def _seconds(self, *costs: Cost) -> float:
+        return sum(self._floor.floor_seconds(cost.bytes, cost.flops, DTYPE) for cost in costs)
+
+    def _note(self, text: str) -> None:
+        print(text, file=sys.stderr)
+        self.notes.append(text)
+
+
+def _figure(figures: Any, metric: str) -> Estimate | None:
+    found: Estimate | None = getattr(figures, "total_s" if metric == "time_s" else metric)
+    return found
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Everything."""
+    device = available_device(options.device)
+    if device.type == "cpu" and not options.quick and options.layers is None:
+        raise BenchmarkError(
+            "Whole models are for a GPU: take --quick for tiny ones on a processor, or --layers for a few layers."
+        )
+    if options.quick and options.layers is not None:
+        raise BenchmarkError("--layers is for models of real shapes, and --quick takes tiny ones: leave one out.")
+    size = QUICK if options.quick else FULL
+    print("probing the device", file=sys.stderr)
+    floor = probe(device, dtypes=[DTYPE], tries=2 if options.quick else 8)
+    bench = Bench(device, size, floor)
+    for name in TINY if options.quick else options.model or REAL_SHAPES:
+        bench.model(name, options.layers)
+    details = running(
+        device={
+            "name": floor.device.name,
+            "kind": floor.device.kind,
+            "cuda": torch.version.cuda,
+            "threads": floor.device.threads,
+        },
+        floor={
+            "read_bytes_per_s": floor.read_bytes_per_s,
+            "flops_per_s": dict(floor.flops_per_s),
+            "launch_s": floor.launch_s,
+        },
+        work={**vars(size), "layers": options.layers, "dtype": "bfloat16"},
+        notes=bench.notes,
+        figures=bench.trials,
+    )
+    return conclude(Report("gpu_baselines", details, bench.rows, LIMITS), options)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = arguments(__doc__ or "", "tiny models, whose times mean nothing, on whatever device")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--layers", type=int, help="fewer layers than the models have")
+    parser.add_argument("--model", action="append", metavar="NAME", help=f"one of {', '.join(REAL_SHAPES)}")
+    options = parser.parse_args(given)
+    try:
+        return benchmark(options)
+    except (BenchmarkError, MethodError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
