@@ -51,8 +51,8 @@ class Size:
     repetitions: int
 
 
-FULL = Size(layers=4, read=512, decoded=32, prompts=10, repetitions=3)
-QUICK = Size(layers=1, read=128, decoded=12, prompts=8, repetitions=1)
+FULL = Size(layers=2, read=512, decoded=32, prompts=8, repetitions=3)
+QUICK = Size(layers=1, read=128, decoded=8, prompts=6, repetitions=1)
 PROMPT = 64
 
 
