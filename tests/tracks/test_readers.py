@@ -152,14 +152,14 @@ def test_data_without_audio_are_marked_as_transcript_input_everywhere(
     from vivace.cli.board_table import BOARD_COLUMNS
     from vivace.cli.execution import run_here
     from vivace.settings import Settings
-    from vivace.spec import RunSpec
+    from vivace.spec import DialogueSpec
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import board
 
     data = write_jsonl(tmp_path / "texts.jsonl", conversation_rows(2, audio=False))
     replies = write_jsonl(tmp_path / "r.jsonl", [{"id": "conversation0000", "response": "yes"}])
     settings = Settings(home=tmp_path / "home")
-    spec = RunSpec(track="audio-multichallenge", data=str(data), model=f"replay:{replies}", judge="checks")
+    spec = DialogueSpec(track="audio-multichallenge", data=str(data), model=f"replay:{replies}", judge="checks")
     run_here(spec, settings, retry_errors=False, force=False)
     database = open_for_reading(settings)
     assert database is not None
