@@ -14,6 +14,7 @@ RECIPES: dict[str, str] = {
     "moe": "vivace.zoo.moe:MixtureOfExperts",
     "moe-drafter": "vivace.zoo.moe_drafter:MixtureOfExpertsDrafter",
     "dense": "vivace.zoo.dense:DenseLlama",
+    "retrieval": "vivace.zoo.retrieval:RetrievalLlama",
 }
 """Name → `module:class`, targets before their drafters. A new model is one file, its weights and one line here."""
 

@@ -21,6 +21,7 @@ SCORERS: dict[str, str] = {
     "moe": "vivace.zoo.moe_scoring:score_moe",
     "moe-drafter": "vivace.zoo.moe_scoring:score_drafter",
     "dense": "vivace.zoo.dense_scoring:score_dense",
+    "retrieval": "vivace.zoo.retrieval_scoring:score_retrieval",
 }
 """Name → `module:function`, which takes the folders of a model and of those that it needs, and yields its scores."""
 
