@@ -198,10 +198,7 @@ def benchmark(options: argparse.Namespace) -> int:
     trials = []
     for like in REAL_SHAPES:
         print(f"making {size.layers} of the layers of {like}", file=sys.stderr)
-        model = random_model(real_configuration(like, layers=size.layers), dtype=DTYPE)
-        model.generation_config.eos_token_id = (
-            None  # or it would be told to end answers that random weights end at will
-        )
+        model = few_layers(like, size)
         for part in (decoding, reading):
             found, recording = part(like.partition("/")[2], model, size, floor)
             rows += found
