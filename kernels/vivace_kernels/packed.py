@@ -9,6 +9,8 @@ import torch
 
 ALIGNED = 16
 """Numbers to a multiple of which a row is padded, so that every row begins at a multiple of 32 bytes."""
+MOST_TOKENS = 2
+"""That sparse kernels take at once: what several tokens keep is soon nearly everything."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class PackedLinear:
     first_rank: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Packed:
     """Linear layers of one input, each as what it does exactly for large inputs and by low rank for all.
 
@@ -164,3 +166,28 @@ def reference(x: torch.Tensor, packed: Packed) -> torch.Tensor:
         parts.append(large @ rows[: packed.inputs] + low @ rows[packed.inputs :])
     joint = torch.cat(parts, dim=1)
     return joint if packed.bias is None else joint + packed.bias.double()
+
+
+def masked_product(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None = None) -> torch.Tensor:
+    """The joint output by multiplying everything, with zeros for what is not kept: no less work than dense.
+
+    Args:
+        x: shape (tokens, inputs), any number of tokens, of the pack's type and on its device.
+        packed: the layers.
+        counts: int32, shape (layers,), to which the number of kept channels of all tokens is added; or None.
+
+    Returns:
+        Shape (tokens, outputs), of the pack's type.
+    """
+    kept = packed.kept(x)
+    if counts is not None:
+        counts += kept.sum((1, 2), dtype=counts.dtype)
+    parts = []
+    for linear, its_kept in zip(packed.linears, kept, strict=True):
+        rows = packed.rows_of(linear)[:, : linear.outputs]
+        part = torch.where(its_kept, x, 0) @ rows[: packed.inputs]
+        if linear.rank:
+            part += (x @ packed.down_of(linear).T) @ rows[packed.inputs :]
+        parts.append(part)
+    joint = torch.cat(parts, dim=1)
+    return joint if packed.bias is None else joint + packed.bias
