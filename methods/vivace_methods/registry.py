@@ -10,11 +10,31 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from vivace_methods.arms import Arm
 from vivace_methods.base import Method, MethodError
 from vivace_methods.prefill.full import FullPrefill
+from vivace_methods.sparsity.cats import Cats
 from vivace_methods.sparsity.dense import Dense
+from vivace_methods.sparsity.low_rank import LowRank
+from vivace_methods.sparsity.r_sparse import RSparse
+from vivace_methods.sparsity.random_channels import RandomChannels
+from vivace_methods.sparsity.teal import Teal
+from vivace_methods.sparsity.wina import Wina
 from vivace_methods.speculation.autoregressive import Autoregressive
 from vivace_methods.speculation.eagle3 import Eagle3
 
-METHODS: dict[str, type[Method]] = {kind.name: kind for kind in (Autoregressive, Eagle3, FullPrefill, Dense)}
+METHODS: dict[str, type[Method]] = {
+    kind.name: kind
+    for kind in (
+        Autoregressive,
+        Eagle3,
+        FullPrefill,
+        Dense,
+        RSparse,
+        Teal,
+        Wina,
+        LowRank,
+        Cats,
+        RandomChannels,
+    )
+}
 
 
 def method_class(name: str) -> type[Method]:

@@ -1,0 +1,161 @@
+"""Fitting one linear layer on the inputs that it meets: its threshold, its low-rank part, and the error left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+
+from vivace_kernels.packed import Factors
+from vivace_methods.base import MethodError
+from vivace_methods.sparsity.budget import Budget
+from vivace_methods.sparsity.limits import ALWAYS, channel_limits, channel_scale, residual
+from vivace_methods.sparsity.recipe import Criterion, ModuleRecipe
+
+FactorFit = Literal["dropped", "svd"]
+"""What a low-rank part is fitted to: the inputs that are dropped, or the weights alone."""
+RIDGE = 1e-3
+"""Weight of the plain weights beside the dropped inputs' outputs: directions never met so far count a bit."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One layer, fitted.
+
+    Attributes:
+        recipe: what is done to it.
+        factors: of its low-rank part; None without one.
+    """
+
+    recipe: ModuleRecipe
+    factors: Factors | None
+
+
+class LayerFit:
+    """One linear layer with inputs that it met, of which one part is fitted on and the other measures the error.
+
+    Args:
+        name: of the layer.
+        weight: shape (outputs, inputs).
+        texts: what it read of each text, shape (tokens, inputs). Every other text measures the error, for tokens of
+            one text are too much alike; of a single text, its second half.
+
+    Raises:
+        MethodError: an input is no finite number.
+    """
+
+    def __init__(self, name: str, weight: torch.Tensor, texts: Sequence[torch.Tensor]) -> None:
+        if not all(bool(torch.isfinite(text).all()) for text in texts):
+            raise MethodError(
+                f"On the calibration text, {name} reads numbers that are not finite: thresholds would mean nothing. "
+                "Load the model as bfloat16 or float32, or calibrate on other text."
+            )
+        self.name, self.weight = name, weight.detach()
+        self._fit, self._check = (part.float() for part in halves(texts))
+
+    def fit(
+        self, budget: Budget, criterion: Criterion, factor_fit: FactorFit, sparsity: float, ratio: float
+    ) -> Fitted:
+        """Fit it to a budget.
+
+        Args:
+            budget: channels and rank.
+            criterion: by what channels are judged.
+            factor_fit: what the low-rank part is fitted to.
+            sparsity: as the recipe will say.
+            ratio: likewise.
+        """
+        factors = self._factors(budget, criterion, factor_fit)
+        recipe = ModuleRecipe(sparsity, ratio, budget.rank, criterion, self._threshold(budget, criterion, factors))
+        error = self.output_error(recipe, factors)
+        return Fitted(ModuleRecipe(sparsity, ratio, budget.rank, criterion, recipe.threshold, error), factors)
+
+    def output_error(self, recipe: ModuleRecipe, factors: Factors | None) -> float:
+        """The mean square of what the output loses, over that of the output, on tokens that nothing was fitted on."""
+        dropped = self._dropped(self._check, channel_limits(self.name, recipe, self.weight, factors))
+        lost = dropped @ residual(self.weight, factors).T
+        return float(lost.square().sum() / self._exact.square().sum().clamp_min(1e-30))
+
+    @cached_property
+    def _exact(self) -> torch.Tensor:
+        return self._check @ self.weight.float().T
+
+    @staticmethod
+    def _dropped(inputs: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
+        return torch.where(inputs.abs() <= limits, inputs, 0.0)
+
+    def _threshold(self, budget: Budget, criterion: Criterion, factors: Factors | None) -> float:
+        if criterion == "random":
+            return 1 - budget.kept
+        if criterion == "none":
+            return 0.0
+        scores = self._fit.abs() * channel_scale(criterion, self.weight, factors)
+        return threshold_of(scores, budget.kept)
+
+    def _factors(self, budget: Budget, criterion: Criterion, factor_fit: FactorFit) -> Factors | None:
+        if budget.rank == 0:
+            return None
+        if factor_fit == "svd":
+            return self._truncated(budget.rank)
+        # What is dropped depends on the factors by the norms of W - W_r; those of W are where that begins.
+        found: Factors | None = None
+        for _ in range(2):
+            threshold = self._threshold(budget, criterion, found)
+            recipe = ModuleRecipe(0.0, 0.0, budget.rank, criterion, threshold)
+            limits = channel_limits(self.name, recipe, self.weight, found)
+            found = fitted_factors(self.weight, self._dropped(self._fit, limits), budget.rank)
+        return found
+
+    def _truncated(self, rank: int) -> Factors:
+        left, values, right = self._svd
+        return Factors(left[:, :rank] * values[:rank], right[:rank])
+
+    @cached_property
+    def _svd(self) -> Any:
+        left, values, right = torch.linalg.svd(self.weight.double(), full_matrices=False)
+        return left.float(), values.float(), right.float()
+
+
+def halves(texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What is fitted on, and what measures the error: every other text, or the two halves of a single one."""
+    if len(texts) == 1:
+        half = len(texts[0]) // 2
+        return texts[0][:half], texts[0][half:]
+    return torch.cat(list(texts[::2])), torch.cat(list(texts[1::2]))
+
+
+def threshold_of(scores: torch.Tensor, kept: float) -> float:
+    """The score above which a share of all scores lies.
+
+    Args:
+        scores: not negative.
+        kept: the share, in [0, 1].
+    """
+    dropped = round(scores.numel() * (1 - kept))
+    if dropped == 0:
+        return ALWAYS
+    return float(scores.flatten().kthvalue(dropped).values)
+
+
+def fitted_factors(weight: torch.Tensor, dropped: torch.Tensor, rank: int) -> Factors:
+    """The low-rank part that gives the outputs of dropped inputs best, in the mean square.
+
+    Of all matrices of that rank, U Uᵀ W is the best, with U the main directions of those outputs.
+
+    Args:
+        weight: shape (outputs, inputs).
+        dropped: inputs in which what is kept is zero, shape (tokens, inputs).
+        rank: at most the smaller side of the weights.
+    """
+    whole = weight.double()
+    outputs = dropped.double() @ whole.T
+    spread = outputs.T @ outputs / max(1, dropped.shape[0])
+    plain = whole @ whole.T
+    plain *= RIDGE * spread.trace() / plain.trace().clamp_min(1e-30)
+    if not spread.trace():  # nothing was dropped
+        plain = whole @ whole.T
+    directions = torch.linalg.eigh(spread + plain).eigenvectors.flip(1)[:, :rank]
+    return Factors(directions.float(), (directions.T @ whole).float())

@@ -1,0 +1,124 @@
+"""R-Sparse: large inputs go through exact columns of weights, all the rest through a low-rank part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from vivace_methods.base import MethodError
+from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order
+from vivace_methods.sparsity.budget import budget
+from vivace_methods.sparsity.evolution import Evolution, Trait
+from vivace_methods.sparsity.fitting import FactorFit, Fitted, LayerFit
+from vivace_methods.sparsity.journal import Journal
+from vivace_methods.sparsity.linears import Group
+from vivace_methods.sparsity.recipe import Criterion
+
+Search = Literal["output-error", "evolutionary"]
+
+RATIOS = (1.0, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3)
+"""That a search tries for each layer."""
+UNIFORM = 0.95
+"""The paper's ratio where all layers have the same."""
+
+
+@dataclass(frozen=True)
+class RSparse(ActivationSparsity):
+    """Large inputs are multiplied exactly, and what is left of the input goes through truncated weights.
+
+    Source: Zhang et al., arXiv 2504.19449: W s(x) + W_r (x - s(x)), sections 3.3 and 3.4. Computed as
+    (W - W_r) s(x) + W_r x, which is the same. What one token reads of a layer, exact columns and factors together, is
+    (1 - sparsity) of its weights.
+
+    Attributes:
+        ratio: share of what is read that goes to exact columns, the same in all layers (the paper's uniform one is
+            0.95; 1 is TEAL). None searches one for each layer.
+        search: where ratio is None: `output-error` takes for each layer what loses least of its output on
+            calibration tokens that nothing was fitted on; `evolutionary` is the paper's Algorithm 1, which looks for
+            the lowest perplexity of the whole model.
+        criterion: by what inputs are judged large: `magnitude`, as the paper writes; `column-norm`, that times the
+            norm of the column of W - W_r; `released` is as the released code has it, the norm where there is a
+            low-rank part and the magnitude where there is none. A search under `released` tries both for each layer.
+        factors: `svd` truncates the weights, as in the paper; `dropped` fits the low-rank part to what is dropped.
+        sequential: whether each layer is calibrated on what the sparse layers before it give, or all on dense ones.
+            An evolutionary search calibrates on dense ones.
+    """
+
+    name: ClassVar[str] = "r-sparse"
+    paper: ClassVar[str] = "R-Sparse: Rank-Aware Activation Sparsity for Efficient LLM Inference, arXiv 2504.19449"
+
+    ratio: float | None = None
+    search: Search = "output-error"
+    criterion: Literal["released", "magnitude", "column-norm"] = "released"
+    factors: FactorFit = "dropped"
+    sequential: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ratio is not None and not 0 <= self.ratio <= 1:
+            raise MethodError(f"The setting ratio of {self.name} must be from 0 to 1, and {self.ratio} is not.")
+
+    def fit_layers(
+        self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
+    ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
+        """A ratio, a threshold and two factors for each layer."""
+        if self.ratio is None and self.search == "evolutionary":
+            evolution = Evolution(self._trait, RATIOS, UNIFORM)
+            return evolution.run(model, groups, texts, journal=journal, on_step=about.on_step)
+        log: list[dict[str, Any]] = []
+
+        def choose(layer: LayerFit) -> Fitted:
+            if self.ratio is not None:
+                return self._trait(layer, self.ratio)
+            return self._best(layer, journal, log)
+
+        fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=about.on_step)
+        return fitted, log
+
+    @property
+    def _trait(self) -> Trait:
+        def fit(layer: LayerFit, ratio: float) -> Fitted:
+            return self._fit(layer, ratio, next(self._criteria(ratio, searched=False)))
+
+        return fit
+
+    def _fit(self, layer: LayerFit, ratio: float, criterion: Criterion) -> Fitted:
+        outputs, inputs = layer.weight.shape
+        its = budget(inputs, outputs, self.sparsity, ratio)
+        return layer.fit(its, criterion, self.factors, self.sparsity, ratio)
+
+    def _criteria(self, ratio: float, searched: bool) -> Iterator[Criterion]:
+        if self.criterion != "released":
+            yield self.criterion
+        elif searched:
+            yield from ("magnitude", "column-norm")
+        else:
+            yield "magnitude" if ratio == 1 else "column-norm"
+
+    def _best(self, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
+        """What loses least of a layer's output; of equals the one with more exact columns."""
+        tried = [(ratio, criterion) for ratio in RATIOS for criterion in self._criteria(ratio, searched=True)]
+        errors = {}
+        made: dict[tuple[float, Criterion], Fitted] = {}
+        for ratio, criterion in tried:
+
+            def measure(ratio: float = ratio, criterion: Criterion = criterion) -> float:
+                made[ratio, criterion] = self._fit(layer, ratio, criterion)
+                error = made[ratio, criterion].recipe.output_error
+                assert error is not None
+                return error
+
+            errors[ratio, criterion] = journal.get(f"{layer.name} {ratio} {criterion}", measure)
+            log.append(
+                {
+                    "layer": layer.name,
+                    "ratio": ratio,
+                    "criterion": criterion,
+                    "output_error": errors[ratio, criterion],
+                }
+            )
+        best = min(tried, key=lambda each: errors[each])
+        return made[best] if best in made else self._fit(layer, *best)
