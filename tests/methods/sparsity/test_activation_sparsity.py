@@ -112,7 +112,7 @@ def test_the_model_is_what_it_was(model: Any, texts: list[torch.Tensor], name: s
 
     def same(one: Any, other: Any) -> bool:
         if isinstance(one, tuple):
-            return one[:3] == other[:3] and torch.equal(one[3], other[3])
+            return bool(one[:3] == other[:3]) and torch.equal(one[3], other[3])
         return bool(one == other)
 
     made = method(name)
@@ -212,7 +212,7 @@ def test_layers_can_be_chosen_by_name(model: Any, texts: list[torch.Tensor]) -> 
     mlp = sum(m.weight.numel() for g in layers for n, m in zip(g.names, g.modules, strict=True) if "mlp" in n)
     every = sum(m.weight.numel() for g in layers for m in g.modules)
     assert figures["sparsity"] == pytest.approx(0.5 * mlp / every, abs=0.1), "over all seven layers"
-    with pytest.raises(MethodError, match="no linear layers .* in whose name 'nothing' is found"):
+    with pytest.raises(MethodError, match=r"no linear layers .* in whose name 'nothing' is found"):
         method("teal(only=nothing)").fit(model, texts)
     with pytest.raises(MethodError, match="no regular expression"):
         find_groups(model, "(")
@@ -251,7 +251,7 @@ def test_what_it_does_not_apply_to_is_refused_and_untouched(texts: list[torch.Te
     quantised.config.quantization_config = {"quant_method": "bitsandbytes"}
     other = random_model(tiny_configuration("llama"))
 
-    class Adapted(torch.nn.Linear):
+    class Adapted(torch.nn.Linear):  # type: ignore[misc]
         """As an adapter's layers are."""
 
     other.model.layers[0].mlp.up_proj = Adapted(64, 128)
