@@ -36,9 +36,9 @@ def behave(call: Call) -> Answer:
 
 def lay_out(folder: Path, page: Path) -> None:
     """The files a page speaks of: those it prints, replies, and verdicts."""
-    for block in blocks(page, "yaml"):
-        name = re.match(r"# (\S+\.yaml)\n", block)
-        assert name, f"a YAML block of {page.name} does not say which file it is"
+    for block in [*blocks(page, "yaml"), *blocks(page, "python")]:
+        name = re.match(r"# (\S+\.(?:yaml|py))\n", block)
+        assert name, f"a block of YAML or Python in {page.name} does not say which file it is"
         (folder / name.group(1)).write_text(block)
     shutil.copy(SYSTEMS[0].replies, folder / "replies.jsonl")
     rubrics = pyarrow.parquet.read_table(DATA, columns=["id", "rubric"]).to_pylist()
@@ -91,3 +91,12 @@ def test_every_verb_is_in_the_docs() -> None:
     text = (ROOT / "docs" / "command-line.md").read_text()
     for verb in VERBS:
         assert f"`{verb}`" in text, f"docs/command-line.md does not mention `{verb}`"
+
+
+def test_every_method_is_in_the_docs() -> None:
+    pytest.importorskip("torch")
+    from vivace_methods.registry import METHODS
+
+    text = (ROOT / "docs" / "methods.md").read_text()
+    for name, kind in METHODS.items():
+        assert f"| `{name}` | {kind.family} |" in text, f"docs/methods.md does not list {name}"
