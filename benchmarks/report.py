@@ -91,13 +91,19 @@ class Report:
         benchmark: its name.
         manifest: what was running, and on what; see `running`.
         rows: the comparisons.
-        limits: metric → the highest ratio that its headline rows may show.
+        limits: metric → the highest ratio that its headline rows may show; for one case alone, (case, metric) → it.
     """
 
     benchmark: str
     manifest: dict[str, Any]
     rows: Sequence[Row]
-    limits: Mapping[str, float]
+    limits: Mapping[str | tuple[str, str], float]
+
+    def limit(self, row: Row) -> float | None:
+        """The highest ratio that a row may show; None where none is set."""
+        if not row.headline:
+            return None
+        return self.limits.get((row.case, row.metric), self.limits.get(row.metric))
 
     @property
     def missed(self) -> list[Row]:
@@ -106,7 +112,8 @@ class Report:
 
     def _holds(self, row: Row) -> bool:
         # Written so that a ratio that is no number misses its limit.
-        return not row.headline or row.metric not in self.limits or row.ratio <= self.limits[row.metric]
+        limit = self.limit(row)
+        return limit is None or row.ratio <= limit
 
     def as_json(self) -> dict[str, Any]:
         """The form in which results are kept."""
@@ -130,7 +137,7 @@ class Report:
         )
 
     def _line(self, row: Row) -> tuple[str, ...]:
-        limit = self.limits.get(row.metric) if row.headline else None
+        limit = self.limit(row)
         return (
             row.case,
             f"{row.arm} / {row.baseline}",
@@ -170,7 +177,8 @@ def conclude(report: Report, options: argparse.Namespace) -> int:
         options.json.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     for row in report.missed:
         print(
-            f"The limit on {row.metric} is missed: {row.ratio:.3f}, and {report.limits[row.metric]:.2f} is allowed.",
+            f"The limit on {row.metric} of {row.case} is missed: {row.ratio:.3f}, and {report.limit(row):.2f} is "
+            "allowed.",
             file=sys.stderr,
         )
     return 1 if options.check and report.missed else 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,10 @@ from vivace_methods.sparsity.linears import Group
 LEAST_TOKENS = 16
 SKIPPED = 1
 """First tokens of each text: no decoded token is one, and many models give theirs activations like no other's."""
+
+
+BATCH = 8192
+"""Tokens that are read in one pass, padding among them."""
 
 
 class _ReachedError(Exception):
@@ -34,23 +38,44 @@ def inputs_of(model: Any, group: Group, texts: Sequence[torch.Tensor]) -> list[t
         MethodError: the model does not come to the group.
     """
     seen: list[torch.Tensor] = []
+    batch: Sequence[torch.Tensor] = []
 
     def keep(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.append(inputs[0][:, SKIPPED:].reshape(-1, inputs[0].shape[-1]))
+        seen.extend(read[SKIPPED : text.shape[1]] for read, text in zip(inputs[0], batch, strict=True))
         raise _ReachedError
 
     hook = group.modules[0].register_forward_pre_hook(keep)
     try:
         with torch.inference_mode():
-            for text in texts:
+            for batch in batches(texts):
                 try:
-                    model(text.to(model.device), use_cache=False)
+                    model(padded(batch).to(model.device), use_cache=False)
                 except _ReachedError:
                     continue
                 raise MethodError(f"The model never runs {group.names[0]}: leave it out with the setting only.")
     finally:
         hook.remove()
     return seen
+
+
+def batches(texts: Sequence[torch.Tensor]) -> Iterator[Sequence[torch.Tensor]]:
+    """Texts that are read together, in their order."""
+    batch: list[torch.Tensor] = []
+    for text in texts:
+        longest = max(each.shape[1] for each in (*batch, text))
+        if batch and longest * (len(batch) + 1) > BATCH:
+            yield batch
+            batch = []
+        batch.append(text)
+    yield batch
+
+
+def padded(texts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Texts as rows, shape (texts, longest), with any token behind the shorter ones: none looks ahead."""
+    rows = torch.zeros(len(texts), max(text.shape[1] for text in texts), dtype=torch.int64)
+    for row, text in zip(rows, texts, strict=True):
+        row[: text.shape[1]] = text[0]
+    return rows
 
 
 def require_texts(texts: Sequence[torch.Tensor]) -> int:

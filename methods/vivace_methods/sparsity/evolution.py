@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vivace_methods.sparsity.applying import SparseGroup, packed_group
-from vivace_methods.sparsity.calibration import inputs_of
+from vivace_methods.sparsity.calibration import batches, inputs_of, padded
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
@@ -151,11 +151,14 @@ class _Fits:
             for group in self._groups:
                 nobody = torch.zeros(len(group.names), dtype=torch.int32, device=self._model.device)
                 applied.enter_context(SparseGroup(group, packed_group(group, fitted), nobody, prompt=1.0).applied())
-            found = [_perplexity(self._model, text) for text in texts]
+            found = [each for batch in batches(texts) for each in _perplexities(self._model, batch)]
         return sum(found) / len(found)
 
 
-def _perplexity(model: Any, text: torch.Tensor) -> float:
-    ids = text.to(model.device)
-    logits = model(ids, use_cache=False).logits[0, :-1].float()
-    return math.exp(min(float(torch.nn.functional.cross_entropy(logits, ids[0, 1:])), 700.0))
+def _perplexities(model: Any, texts: Sequence[torch.Tensor]) -> Iterator[float]:
+    ids = padded(texts).to(model.device)
+    every = model(ids, use_cache=False).logits
+    for text, row, logits in zip(texts, ids, every, strict=True):
+        length = text.shape[1]
+        nats = torch.nn.functional.cross_entropy(logits[: length - 1].float(), row[1:length])
+        yield math.exp(min(float(nats), 700.0))

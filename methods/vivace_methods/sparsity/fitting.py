@@ -17,6 +17,9 @@ from vivace_methods.sparsity.recipe import Criterion, ModuleRecipe
 
 FactorFit = Literal["dropped", "svd"]
 """What a low-rank part is fitted to: the inputs that are dropped, or the weights alone."""
+LARGE = 1024
+"""Rows or columns from which on decompositions are made by random projection, where the rank is small."""
+OVERSAMPLED, ITERATIONS = 16, 4
 RIDGE = 1e-3
 """Weight of the plain weights beside the dropped inputs' outputs: directions never met so far count a bit."""
 
@@ -110,13 +113,30 @@ class LayerFit:
         return found
 
     def _truncated(self, rank: int) -> Factors:
-        left, values, right = self._svd
+        if _is_far_below(rank, self.weight):
+            left, values, right = _leading(self.weight.float(), rank)
+        else:
+            left, values, right = self._svd
         return Factors(left[:, :rank] * values[:rank], right[:rank])
 
     @cached_property
     def _svd(self) -> Any:
         left, values, right = torch.linalg.svd(self.weight.double(), full_matrices=False)
         return left.float(), values.float(), right.float()
+
+
+def _is_far_below(rank: int, matrix: torch.Tensor) -> bool:
+    """Whether a few leading directions of a large matrix are wanted, for which a whole decomposition is a waste."""
+    smaller: int = min(matrix.shape)
+    return smaller >= LARGE and 4 * rank < smaller
+
+
+def _leading(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The leading part of a singular value decomposition by random projection, the same each time."""
+    with torch.random.fork_rng(devices=[matrix.device] if matrix.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        left, values, right = torch.svd_lowrank(matrix, q=rank + OVERSAMPLED, niter=ITERATIONS)
+    return left, values, right.T
 
 
 def halves(texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,6 +170,8 @@ def fitted_factors(weight: torch.Tensor, dropped: torch.Tensor, rank: int) -> Fa
         dropped: inputs in which what is kept is zero, shape (tokens, inputs).
         rank: at most the smaller side of the weights.
     """
+    if _is_far_below(rank, weight):
+        return _leading_factors(weight.float(), dropped.float(), rank)
     whole = weight.double()
     outputs = dropped.double() @ whole.T
     spread = outputs.T @ outputs / max(1, dropped.shape[0])
@@ -159,3 +181,12 @@ def fitted_factors(weight: torch.Tensor, dropped: torch.Tensor, rank: int) -> Fa
         plain = whole @ whole.T
     directions = torch.linalg.eigh(spread + plain).eigenvectors.flip(1)[:, :rank]
     return Factors(directions.float(), (directions.T @ whole).float())
+
+
+def _leading_factors(weight: torch.Tensor, dropped: torch.Tensor, rank: int) -> Factors:
+    """The same, with the directions found by random projection."""
+    outputs = dropped @ weight.T / max(1, dropped.shape[0]) ** 0.5
+    share = float(outputs.square().sum() / weight.square().sum().clamp_min(1e-30)) or 1.0
+    _, _, directions = _leading(torch.cat((outputs, weight.T * (RIDGE * share) ** 0.5)), rank)
+    up = directions[:rank].T
+    return Factors(up, up.T @ weight)

@@ -1,0 +1,273 @@
+"""Sparse products on this processor: R-Sparse at half the weights beside torch's dense ones, and a whole decode."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from transformers import LlamaConfig
+
+from vivace_kernels.packed import Factors, Packed, pack
+from vivace_kernels.sparse_gemv_cpu import CpuPath, native_reason, sparse_gemv_cpu
+from vivace_methods.base import Generator, Request
+from vivace_methods.choosing import fastest_baseline
+from vivace_methods.models.random import random_model
+from vivace_methods.ratios import paired_ratio
+from vivace_methods.registry import parse_method
+from vivace_methods.sharing import shared_copy
+from vivace_methods.sparsity.budget import Budget, budget
+
+SHAPES = ((4096, 11008), (11008, 4096), (4096, 4096))
+DTYPES = (torch.float32, torch.bfloat16)
+SPARSITY, RATIO = 0.5, 0.95
+ROTATED = 400e6
+"""Bytes of weights that are gone through before any is met again: more than caches hold."""
+LIMITS: Mapping[str | tuple[str, str], float] = {
+    "time_s": 1 / 1.25,
+    ("gemv-50, geometric mean", "time_s"): 1 / 1.5,
+    ("decode-bfloat16-50", "tpot_s"): 1 / 1.25,
+    ("decode-float32-50", "tpot_s"): 1 / 1.15,
+}
+METHODS = {"r-sparse": f"r-sparse(ratio={RATIO},factors=svd,sequential=false)", "teal": "teal(sequential=false)"}
+"""In both, half of the weights are not read. How a low-rank part was fitted makes no difference to its time."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        pairs: of each product.
+        layers: of the model that decodes.
+        hidden: its width.
+        intermediate: that of its MLPs.
+        vocabulary: its tokens.
+        rounds: in which each arm answers once.
+        decoded: tokens of an answer.
+        calibrated: tokens that thresholds are taken from.
+    """
+
+    pairs: int = 25
+    layers: int = 8
+    hidden: int = 2048
+    intermediate: int = 5632
+    vocabulary: int = 32_000
+    rounds: int = 8
+    decoded: int = 24
+    calibrated: int = 256
+
+
+FULL = Size(pairs=60, rounds=20)
+QUICK = Size(pairs=20, rounds=6, decoded=10, calibrated=64)
+
+Product = Callable[[torch.Tensor], torch.Tensor]
+
+
+def products(inputs: int, outputs: int, dtype: torch.dtype, copies: int) -> dict[str, list[Product]]:
+    """Each way to multiply, on as many different weights.
+
+    Args:
+        inputs: features of the input.
+        outputs: features of the output.
+        dtype: of weights and input.
+        copies: different weights.
+
+    Returns:
+        Name of the arm → a product with each of the weights.
+    """
+    drawn = torch.Generator().manual_seed(0)
+    its, exact = budget(inputs, outputs, SPARSITY, RATIO), budget(inputs, outputs, SPARSITY, 1.0)
+    made: dict[str, list[Product]] = {"dense": [], "r-sparse": [], "teal": [], "embedding-bag": [], "own dense": []}
+    for _ in range(copies):
+        weight = torch.randn(outputs, inputs, generator=drawn).to(dtype)
+        factors = Factors(
+            torch.randn(outputs, its.rank, generator=drawn), torch.randn(its.rank, inputs, generator=drawn)
+        )
+        sparse = _packed(weight, factors, its)
+        plain = _packed(weight, None, exact)
+        whole = _packed(weight, None, Budget(inputs, outputs, inputs, 0))
+        made["dense"].append(_dense(weight))
+        made["r-sparse"].append(_sparse(sparse, None))
+        made["teal"].append(_sparse(plain, None))
+        made["embedding-bag"].append(_sparse(sparse, "embedding-bag"))
+        made["own dense"].append(_sparse(whole, None))
+    if native_reason(dtype) is not None:
+        del made["own dense"], made["embedding-bag"]  # there is only one path, which r-sparse takes
+    return made
+
+
+def _packed(weight: torch.Tensor, factors: Factors | None, its: Budget) -> Packed:
+    """A layer that keeps so many channels of an input of normal numbers, and always one more or less of them."""
+    limit = math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - its.kept, dtype=torch.float64)))
+    limits = torch.full((1, its.inputs), limit if its.kept < 1 else -1.0)
+    return pack([weight], [factors], limits, [None])
+
+
+def _dense(weight: torch.Tensor) -> Product:
+    return lambda x: torch.nn.functional.linear(x, weight)
+
+
+def _sparse(packed: Packed, path: CpuPath | None) -> Product:
+    return lambda x: sparse_gemv_cpu(x, packed, path=path)
+
+
+def gemv_rows(shapes: Sequence[tuple[int, int]], size: Size, rotated: float = ROTATED) -> list[Row]:
+    """The products of all shapes and types, each beside torch's dense one, and their mean."""
+    rows, trials = [], []
+    for inputs, outputs in shapes:
+        for dtype in DTYPES:
+            copies = max(2, math.ceil(rotated / (inputs * outputs * dtype.itemsize)))
+            arms = products(inputs, outputs, dtype, copies)
+            times = _timed(arms, inputs, dtype, size.pairs)
+            case = f"gemv-{inputs}x{outputs}-{_name(dtype)}-50"
+            floors = {
+                "r-sparse": budget(inputs, outputs, SPARSITY, RATIO).density,
+                "embedding-bag": budget(inputs, outputs, SPARSITY, RATIO).density,
+                "teal": 1 - SPARSITY,
+                "own dense": 1.0,
+            }
+            for arm in floors.keys() & arms.keys():
+                ratio = paired_ratio(times[arm], times["dense"], list(range(size.pairs)))
+                rows.append(
+                    estimated(case, arm, "dense", "time_s", ratio, floor=floors[arm], headline=arm == "r-sparse")
+                )
+            trials.append([a / b for a, b in zip(times["r-sparse"], times["dense"], strict=True)])
+    rows.sort(key=lambda row: (not row.headline, row.case, row.arm))
+    means = [statistics.geometric_mean(pairs) for pairs in zip(*trials, strict=True)]
+    mean = paired_ratio(means, [1.0] * len(means), list(range(len(means))))
+    floor = statistics.geometric_mean(row.floor for row in rows if row.headline and row.floor is not None)
+    joint = estimated("gemv-50, geometric mean", "r-sparse", "dense", "time_s", mean, floor=floor, headline=True)
+    return [*(row for row in rows if row.headline), joint, *(row for row in rows if not row.headline)]
+
+
+def _timed(
+    arms: Mapping[str, Sequence[Product]], inputs: int, dtype: torch.dtype, pairs: int
+) -> dict[str, list[float]]:
+    """Times of all arms, in turns that begin with another arm each; each product meets weights that are long gone."""
+    drawn = torch.Generator().manual_seed(1)
+    names = list(arms)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    with torch.inference_mode():
+        for turn in range(-2, pairs):  # the first two are warm-up, in which paths are chosen
+            x = torch.randn(1, inputs, generator=drawn).to(dtype)
+            for place in range(len(names)):
+                name = names[(turn + place) % len(names)]
+                product = arms[name][turn % len(arms[name])]
+                start = time.perf_counter()
+                product(x)
+                taken = time.perf_counter() - start
+                if turn >= 0:
+                    times[name].append(taken)
+    return times
+
+
+def decode_rows(size: Size) -> list[Row]:
+    """A random Llama's decoding with half of its blocks' weights, beside the fastest dense one."""
+    configuration = LlamaConfig(
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.hidden // 64,
+        num_key_value_heads=size.hidden // 64,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    half = random_model(configuration, dtype=torch.bfloat16)
+    drawn = torch.Generator().manual_seed(2)
+    text = torch.randint(size.vocabulary, (1, size.calibrated), generator=drawn)
+    prompts = torch.randint(size.vocabulary, (size.rounds + 1, 1, 32), generator=drawn)
+    methods = {arm: parse_method(written) for arm, written in METHODS.items()}
+    recipes = {arm: method.fit(half, [text]) for arm, method in methods.items()}
+    rows = []
+    for dtype in (torch.bfloat16, torch.float32):
+        model = half.to(dtype)
+        baseline = fastest_baseline("sparsity", model, Request(prompts[0], size.decoded))
+        print(baseline.sentence, file=sys.stderr)
+        generators: dict[str, Generator] = {"dense": _applied(baseline.method, model, None)}
+        for arm, method in methods.items():
+            generators[arm] = _applied(method, model, recipes[arm])
+        times, read = _decoded(generators, prompts, size)
+        linears = sum(int(weight.numel()) for name, weight in model.named_parameters() if ".layers." in name)
+        rest = size.vocabulary * size.hidden
+        for arm in methods:
+            ratio = paired_ratio(times[arm], times["dense"], list(range(size.rounds)))
+            floor = (linears * read[arm] + rest) / (linears + rest)
+            case = f"decode-{_name(dtype)}-50"
+            rows.append(estimated(case, arm, "dense", "tpot_s", ratio, floor=floor, headline=arm == "r-sparse"))
+        del model, generators
+    return rows
+
+
+def _applied(method: Any, model: Any, recipe: Any) -> Generator:
+    """Applied for good: the process ends with the benchmark."""
+    generator: Generator = method.apply(shared_copy(model), recipe).__enter__()
+    return generator
+
+
+def _decoded(
+    generators: Mapping[str, Generator], prompts: torch.Tensor, size: Size
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Each round's time for one decoded token after the first, by arm, and the share of weights that a token read."""
+    times: dict[str, list[float]] = {name: [] for name in generators}
+    read: dict[str, list[float]] = {name: [] for name in generators}
+    names = list(generators)
+    for turn, prompt in enumerate(prompts):
+        for place in range(len(names)):
+            name = names[(turn + place) % len(names)]
+            moments: list[float] = []
+
+            def emit(tokens: Sequence[int], moments: list[float] = moments) -> None:
+                moments.append(time.perf_counter())
+
+            trace = generators[name].generate(Request(prompt, size.decoded), emit)
+            if turn:  # the first one is warm-up
+                times[name].append((moments[-1] - moments[0]) / (len(moments) - 1))
+                read[name].append(1 - trace.figures.get("sparsity", 0.0))
+    return times, {name: statistics.mean(each) for name, each in read.items()}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Everything."""
+    size = QUICK if options.quick else FULL
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    for dtype in DTYPES:
+        if (reason := native_reason(dtype)) is not None:
+            print(f"{reason} {_name(dtype)} goes without the compiled path.", file=sys.stderr)
+    print("multiplying", file=sys.stderr)
+    rows = gemv_rows(SHAPES, size)
+    print("decoding", file=sys.stderr)
+    rows += decode_rows(size)
+    work = {**vars(size), "threads": torch.get_num_threads(), "sparsity": SPARSITY, "ratio": RATIO, "arms": METHODS}
+    return conclude(Report("sparsity", running(work=work), rows, LIMITS), options)
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = arguments(__doc__ or "", "fewer pairs and shorter answers")
+    parser.add_argument("--threads", type=int, help="of the processor; all cores otherwise")
+    try:
+        return benchmark(parser.parse_args())
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""A search by what the whole model loses: layer by layer, the fit under which its predictions move least."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from vivace_methods.sparsity.applying import SparseGroup, packed_group
+from vivace_methods.sparsity.calibration import batches, padded
+from vivace_methods.sparsity.fitting import Fitted
+from vivace_methods.sparsity.journal import Journal
+from vivace_methods.sparsity.linears import Group
+
+Choice = Callable[[], Fitted]
+"""Fits a layer in one of the ways that it may be done."""
+
+
+class Descent:
+    """Predictions of a model with sparse layers, held against those of the dense one.
+
+    Args:
+        model: with nothing applied.
+        groups: its layers.
+        texts: token ids, each of shape (1, length), that nothing is fitted on; every token is sparse.
+    """
+
+    def __init__(self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> None:
+        self._model, self._groups = model, groups
+        self._batches = [_rows(batch, model.device) for batch in batches(texts)]
+        self._dense = [model(rows, use_cache=False).logits.float().log_softmax(-1) for rows, _ in self._batches]
+
+    def divergence(self, fitted: Mapping[str, Fitted]) -> float:
+        """The mean Kullback-Leibler divergence of a token's prediction from the dense model's, in nats."""
+        with ExitStack() as applied:
+            for group in self._groups:
+                nobody = torch.zeros(len(group.names), dtype=torch.int32, device=self._model.device)
+                applied.enter_context(SparseGroup(group, packed_group(group, fitted), nobody, prompt=1.0).applied())
+            lost, tokens = 0.0, 0
+            for (rows, real), dense in zip(self._batches, self._dense, strict=True):
+                found = self._model(rows, use_cache=False).logits.float().log_softmax(-1)
+                each = (dense.exp() * (dense - found)).sum(-1)
+                lost, tokens = lost + float(each[real].sum()), tokens + int(real.sum())
+        return lost / tokens
+
+    def run(
+        self,
+        start: Mapping[str, Fitted],
+        choices: Callable[[str], Mapping[str, Choice]],
+        *,
+        journal: Journal,
+        on_step: Callable[[int, int], None],
+    ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
+        """Go through the layers once, and take for each what moves the predictions least, all others as they are.
+
+        Args:
+            start: name of each layer → what it is before.
+            choices: the other ways in which a layer may be fitted, by their names.
+            journal: keeps each divergence.
+            on_step: told of the choices that were measured and of all.
+
+        Returns:
+            Name of each layer → what was taken, and what was tried, in order.
+        """
+        best = dict(start)
+        state = {name: _name(each) for name, each in best.items()}
+
+        def measure(changed: Mapping[str, Fitted]) -> float:
+            return self.divergence(changed)
+
+        least = journal.get(_key(state), lambda: measure(best))
+        log: list[dict[str, Any]] = [{"divergence": least}]
+        ways = {name: choices(name) for name in best}
+        steps, done = sum(map(len, ways.values())), 0
+        for name in best:
+            for way, fit in ways[name].items():
+                made: list[Fitted] = []
+
+                def changed(fit: Choice = fit, made: list[Fitted] = made, name: str = name) -> float:
+                    made.append(fit())
+                    return measure({**best, name: made[0]})
+
+                found = journal.get(_key({**state, name: way}), changed)
+                log.append({"layer": name, "choice": way, "divergence": found})
+                if found < least:
+                    least, best[name], state[name] = found, made[0] if made else fit(), way
+                done += 1
+                on_step(done, steps)
+        return best, log
+
+
+def _rows(texts: Sequence[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Texts as rows, and which of their places are no padding."""
+    rows = padded(texts)
+    lengths = torch.tensor([text.shape[1] for text in texts])
+    return rows.to(device), (torch.arange(rows.shape[1]) < lengths.unsqueeze(1)).to(device)
+
+
+def _name(fitted: Fitted) -> str:
+    return f"{fitted.recipe.ratio} {fitted.recipe.criterion}"
+
+
+def _key(state: Mapping[str, str]) -> str:
+    return hashlib.sha256(repr(sorted(state.items())).encode()).hexdigest()
