@@ -1,0 +1,61 @@
+"""The GPU kernels, compiled for two generations of GPUs without one: what they need, and that nothing spills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from support.packs import random_pack
+from support.triton_processes import Assembled, Call, assembled
+
+pytest.importorskip("triton")
+from vivace_kernels.sparse_gemv import sparse_gemv
+from vivace_kernels.teal_gemv import teal_gemv, teal_pack
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+CAPABILITIES = (80, 90)
+REGISTERS_FOR_FOUR_PROGRAMS = 128
+"""Of 4 programs of 128 threads on a processor of 65,536 registers."""
+
+
+def assert_sound(each: Assembled, record_property: Callable[[str, object], None], built_for: str) -> None:
+    """Nothing spills, and products are of the numbers as they are: no matrix unit, which would round float32."""
+    record_property("measured", f"{built_for}: {each.sentence}")
+    assert each.spilled == 0
+    assert not any(word in each.instructions for word in ("tf32", "mma.sync", "wgmma"))
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_sparse_product_compiles_without_spilling(
+    compiling: Call,
+    dtype: torch.dtype,
+    tokens: int,
+    capability: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    packed = random_pack(64, (256, 48), (16, 0), dtype, biased=(True, True))
+    counts = torch.zeros(2, dtype=torch.int32)
+    kernels = compiling(
+        assembled, capability, sparse_gemv, torch.ones(tokens, 64, dtype=dtype), packed, counts=counts
+    )
+    assert [each.name for each in kernels] == ["_prepare", "_multiply"]
+    for each in kernels:
+        assert_sound(each, record_property, f"sparse product, {dtype}, {tokens} token(s), sm_{capability}")
+    multiply = kernels[1]
+    assert multiply.registers <= REGISTERS_FOR_FOUR_PROGRAMS
+    weights = [line for line in multiply.instructions.splitlines() if "ld.global" in line and "evict_first" in line]
+    assert weights and all(".v4.b32" in line for line in weights)  # 16 bytes for each thread
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_rival_compiles_without_spilling(
+    compiling: Call, dtype: torch.dtype, capability: int, record_property: Callable[[str, object], None]
+) -> None:
+    linears = teal_pack([torch.ones(256, 64, dtype=dtype), torch.ones(48, 64, dtype=dtype)], [0.1, 0.2])
+    (kernel,) = compiling(assembled, capability, teal_gemv, torch.ones(1, 64, dtype=dtype), linears)
+    assert_sound(kernel, record_property, f"TEAL's, {dtype}, sm_{capability}")

@@ -1,0 +1,138 @@
+"""The GPU's sparse product beside its float64 reference, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from support.packs import random_pack, unit_in_the_last_place
+from support.triton_processes import Call
+from vivace_kernels.packed import Packed, reference
+
+pytest.importorskip("triton")
+from vivace_kernels.sparse_gemv import BLOCK, SEGMENT, sparse_gemv
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def assert_right(found: torch.Tensor, x: torch.Tensor, packed: Packed) -> None:
+    """One rounding away from the reference, and with what is not finite where it has that."""
+    exact = reference(x, packed)
+    assert found.dtype == x.dtype and found.shape == exact.shape
+    torch.testing.assert_close(found.double(), exact, rtol=unit_in_the_last_place(x.dtype), atol=3e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_several_layers_of_odd_shapes_are_right_and_counted(
+    interpreted: Call, dtype: torch.dtype, tokens: int
+) -> None:
+    """More than a segment of channels, more than a tile of outputs, a rank, none, and a bias on some."""
+    inputs = SEGMENT + 91
+    packed = random_pack(inputs, (301, 33, 64), (5, 0, 19), dtype, biased=(True, False, True))
+    x = torch.randn(tokens, inputs, generator=torch.Generator().manual_seed(1)).to(dtype)
+    counts = torch.tensor([7, 0, 1], dtype=torch.int32)
+    kept = packed.kept(x).sum((1, 2))
+    assert ((kept > 0.2 * x.numel()) & (kept < 0.8 * x.numel())).all()
+    found = interpreted(sparse_gemv, x, packed, counts=counts)
+    assert_right(found, x, packed)
+    assert counts.tolist() == (kept + torch.tensor([7, 0, 1])).tolist()
+
+
+def test_two_calls_give_the_same_bits(interpreted: Call) -> None:
+    packed = random_pack(200, (70,), (5,), torch.float32)
+    x = torch.randn(2, 200, generator=torch.Generator().manual_seed(7))
+    assert torch.equal(interpreted(sparse_gemv, x, packed), interpreted(sparse_gemv, x, packed))
+
+
+def test_channels_of_many_segments_are_all_found(interpreted: Call) -> None:
+    """So many that what earlier segments keep is counted in more than one round; some segments keep nothing."""
+    inputs = BLOCK + 2 * SEGMENT + 3
+    packed = random_pack(inputs, (24,), (2,), torch.float32)
+    packed.limits[0, SEGMENT // 2 : 3 * SEGMENT] = math.inf
+    x = torch.randn(2, inputs, generator=torch.Generator().manual_seed(2))
+    assert_right(interpreted(sparse_gemv, x, packed), x, packed)
+
+
+def test_enough_outputs_to_cut_no_list(interpreted: Call) -> None:
+    packed = random_pack(48, (1030, 20), (3, 4), torch.float32, biased=(True, True))
+    x = torch.randn(2, 48, generator=torch.Generator().manual_seed(3))
+    assert_right(interpreted(sparse_gemv, x, packed), x, packed)
+
+
+@pytest.mark.parametrize("limit", [math.inf, -1.0], ids=["nothing is kept", "all is kept"])
+@pytest.mark.parametrize("ranks", [(0, 0), (40, 24)], ids=["no rank", "full rank"])
+def test_extremes_of_what_is_kept_and_of_rank(interpreted: Call, limit: float, ranks: Sequence[int]) -> None:
+    packed = random_pack(40, (48, 24), ranks, torch.bfloat16, biased=(True, False))
+    packed.limits.fill_(limit)
+    x = torch.randn(2, 40, generator=torch.Generator().manual_seed(4)).bfloat16()
+    counts = torch.zeros(2, dtype=torch.int32)
+    assert_right(interpreted(sparse_gemv, x, packed, counts=counts), x, packed)
+    assert counts.tolist() == [0 if limit > 0 else 80] * 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("ranks", [(0, 0), (3, 0)], ids=["no rank", "a rank"])
+def test_what_is_not_finite_comes_out_of_its_token_and_of_no_other(
+    interpreted: Call, value: float, ranks: Sequence[int]
+) -> None:
+    """Also through a weight of zero, and where the other token does not keep the channel."""
+    packed = random_pack(70, (20, 17), ranks, torch.float32)
+    packed.rows_of(packed.linears[1])[9, :5] = 0.0
+    packed.limits[:, 9] = 0.5
+    x = torch.randn(2, 70, generator=torch.Generator().manual_seed(5))
+    x[0, 9], x[1, 9] = value, 0.25
+    found = interpreted(sparse_gemv, x, packed)
+    assert_right(found, x, packed)
+    assert not found[0].isfinite().any() and found[1].isfinite().all()
+
+
+def test_a_value_on_its_limit_is_not_kept(interpreted: Call) -> None:
+    packed = random_pack(16, (4,), (0,), torch.float32)
+    limit = torch.tensor(0.7)
+    packed.limits.fill_(limit)
+    x = limit.repeat(1, 16)
+    x[0, 3] *= -1
+    counts = torch.zeros(1, dtype=torch.int32)
+    assert not interpreted(sparse_gemv, x, packed, counts=counts).any() and counts.item() == 0
+    x[0, 5] = torch.nextafter(limit, torch.tensor(1.0))
+    found = interpreted(sparse_gemv, x, packed, counts=counts)
+    assert found.all() and counts.item() == 1
+    assert_right(found, x, packed)
+
+
+def test_an_input_that_lies_apart_is_read_right(interpreted: Call) -> None:
+    packed = random_pack(30, (16,), (2,), torch.float32)
+    x = torch.randn(30, 2, generator=torch.Generator().manual_seed(6)).T
+    assert not x.is_contiguous()
+    assert_right(interpreted(sparse_gemv, x, packed), x, packed)
+
+
+@pytest.mark.parametrize(
+    ("x", "counts", "said"),
+    [
+        (torch.ones(2, 7), None, r"has shape \(2, 7\)"),
+        (torch.ones(8), None, r"has shape \(8,\)"),
+        (torch.ones(1, 8, dtype=torch.bfloat16), None, "type torch.bfloat16"),
+        (torch.ones(1, 8, device="meta"), None, "device meta"),
+        (torch.ones(3, 8), None, "3 were given"),
+        (torch.ones(0, 8), None, "0 were given"),
+        (torch.ones(1, 8), torch.zeros(2, dtype=torch.int32), r"must be contiguous, of shape \(1,\)"),
+        (torch.ones(1, 8), torch.zeros(1, dtype=torch.int64), "type torch.int64"),
+        (torch.ones(1, 8), None, "run on a CUDA device"),
+    ],
+)
+def test_what_does_not_fit_is_one_sentence(x: torch.Tensor, counts: torch.Tensor | None, said: str) -> None:
+    packed = random_pack(8, (4,), (0,), torch.float32)
+    with pytest.raises(ValueError, match=said) as refused:
+        sparse_gemv(x, packed, counts=counts)
+    assert str(refused.value).endswith(".") and "\n" not in str(refused.value)
+
+
+def test_a_type_that_the_kernel_does_not_know_is_refused() -> None:
+    packed = random_pack(8, (4,), (0,), torch.float64)
+    with pytest.raises(ValueError, match="knows bfloat16"):
+        sparse_gemv(torch.ones(1, 8, dtype=torch.float64), packed)
