@@ -31,7 +31,7 @@ class Descent:
     def __init__(self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> None:
         self._model, self._groups = model, groups
         self._batches = [_rows(batch, model.device) for batch in batches(texts)]
-        self._dense = [model(rows, use_cache=False).logits.float().log_softmax(-1) for rows, _ in self._batches]
+        self._dense = [self._predictions(rows) for rows, _ in self._batches]
 
     def divergence(self, fitted: Mapping[str, Fitted]) -> float:
         """The mean Kullback-Leibler divergence of a token's prediction from the dense model's, in nats."""
@@ -41,10 +41,15 @@ class Descent:
                 applied.enter_context(SparseGroup(group, packed_group(group, fitted), nobody, prompt=1.0).applied())
             lost, tokens = 0.0, 0
             for (rows, real), dense in zip(self._batches, self._dense, strict=True):
-                found = self._model(rows, use_cache=False).logits.float().log_softmax(-1)
+                found = self._predictions(rows)
                 each = (dense.exp() * (dense - found)).sum(-1)
                 lost, tokens = lost + float(each[real].sum()), tokens + int(real.sum())
         return lost / tokens
+
+    def _predictions(self, rows: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            logits: torch.Tensor = self._model(rows, use_cache=False).logits
+            return logits.float().log_softmax(-1)
 
     def run(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,16 +12,19 @@ import torch
 from vivace_methods.base import MethodError
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order
 from vivace_methods.sparsity.budget import budget
+from vivace_methods.sparsity.descent import Choice, Descent
 from vivace_methods.sparsity.evolution import Evolution, Trait
 from vivace_methods.sparsity.fitting import FactorFit, Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
 from vivace_methods.sparsity.recipe import Criterion
 
-Search = Literal["output-error", "evolutionary"]
+Search = Literal["divergence", "output-error", "evolutionary"]
 
 RATIOS = (1.0, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3)
 """That a search tries for each layer."""
+FEW_RATIOS = (0.95, 0.8)
+"""That a search tries whose every trial is a pass of the whole model."""
 UNIFORM = 0.95
 """The paper's ratio where all layers have the same."""
 
@@ -36,9 +40,10 @@ class RSparse(ActivationSparsity):
     Attributes:
         ratio: share of what is read that goes to exact columns, the same in all layers (the paper's uniform one is
             0.95; 1 is TEAL). None searches one for each layer.
-        search: where ratio is None: `output-error` takes for each layer what loses least of its output on
-            calibration tokens that nothing was fitted on; `evolutionary` is the paper's Algorithm 1, which looks for
-            the lowest perplexity of the whole model.
+        search: where ratio is None: `divergence` begins at ratio 1 and takes for each layer what moves the whole
+            model's predictions least, on calibration text that nothing was fitted on; `output-error` takes what loses
+            least of the layer's own output there; `evolutionary` is the paper's Algorithm 1, which looks for the
+            lowest perplexity of the whole model.
         criterion: by what inputs are judged large: `magnitude`, as the paper writes; `column-norm`, that times the
             norm of the column of W - W_r; `released` is as the released code has it, the norm where there is a
             low-rank part and the magnitude where there is none. A search under `released` tries both for each layer.
@@ -51,7 +56,7 @@ class RSparse(ActivationSparsity):
     paper: ClassVar[str] = "R-Sparse: Rank-Aware Activation Sparsity for Efficient LLM Inference, arXiv 2504.19449"
 
     ratio: float | None = None
-    search: Search = "output-error"
+    search: Search = "divergence"
     criterion: Literal["released", "magnitude", "column-norm"] = "released"
     factors: FactorFit = "dropped"
     sequential: bool = True
@@ -68,6 +73,8 @@ class RSparse(ActivationSparsity):
         if self.ratio is None and self.search == "evolutionary":
             evolution = Evolution(self._trait, RATIOS, UNIFORM)
             return evolution.run(model, groups, texts, journal=journal, on_step=about.on_step)
+        if self.ratio is None and self.search == "divergence":
+            return self._descend(model, groups, texts, about, journal)
         log: list[dict[str, Any]] = []
 
         def choose(layer: LayerFit) -> Fitted:
@@ -98,6 +105,32 @@ class RSparse(ActivationSparsity):
         else:
             yield "magnitude" if ratio == 1 else "column-norm"
 
+    def _descend(
+        self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
+    ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
+        """From the better rule without low-rank parts, layer by layer to what moves predictions less."""
+        descent = Descent(model, groups, list(texts[1::2]) or texts)
+        starts = []
+        for criterion in self._criteria(1.0, searched=True):
+            layers: dict[str, LayerFit] = {}
+
+            def choose(layer: LayerFit, criterion: Criterion = criterion, layers: Any = layers) -> Fitted:
+                layers[layer.name] = layer
+                return self._fit(layer, 1.0, criterion)
+
+            begun = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=_nobody)
+            moved = journal.get(f"all {criterion}", lambda begun=begun: descent.divergence(begun))  # type: ignore[misc]
+            starts.append((moved, begun, layers))
+        _, begun, layers = min(starts, key=lambda start: start[0])
+
+        def choices(name: str) -> dict[str, Choice]:
+            ways = [(1.0, criterion) for criterion in self._criteria(1.0, searched=True)]
+            ways = [way for way in ways if way[1] != begun[name].recipe.criterion]
+            ways += [(ratio, next(self._criteria(ratio, searched=False))) for ratio in FEW_RATIOS]
+            return {f"{ratio} {rule}": partial(self._fit, layers[name], ratio, rule) for ratio, rule in ways}
+
+        return descent.run(begun, choices, journal=journal, on_step=about.on_step)
+
     def _best(self, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
         """What loses least of a layer's output; of equals the one with more exact columns."""
         tried = [(ratio, criterion) for ratio in RATIOS for criterion in self._criteria(ratio, searched=True)]
@@ -122,3 +155,7 @@ class RSparse(ActivationSparsity):
             )
         best = min(tried, key=lambda each: errors[each])
         return made[best] if best in made else self._fit(layer, *best)
+
+
+def _nobody(done: int, steps: int) -> None:
+    """These steps are a beginning that is not counted."""

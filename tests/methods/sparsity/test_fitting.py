@@ -18,10 +18,13 @@ from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import About, ActivationSparsity
 from vivace_methods.sparsity.budget import Budget, budget
+from vivace_methods.sparsity.calibration import inputs_of
+from vivace_methods.sparsity.descent import Descent
 from vivace_methods.sparsity.evolution import Evolution
-from vivace_methods.sparsity.fitting import LayerFit, fitted_factors, threshold_of
+from vivace_methods.sparsity.fitting import Fitted, LayerFit, fitted_factors, threshold_of
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.limits import residual
+from vivace_methods.sparsity.linears import find_groups
 from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, load_recipe
 
 RELEASED = Path(__file__).parents[4] / "shared" / "data" / "rsparse" / "llama3_8b_ratios_50.txt"
@@ -160,7 +163,7 @@ def test_full_rank_leaves_nothing() -> None:
 
 
 def test_a_search_never_takes_what_loses_more_of_the_output(model: Any, texts: list[torch.Tensor]) -> None:
-    searched = method("r-sparse(sequential=false)").fit(model, texts)
+    searched = method("r-sparse(search=output-error,sequential=false)").fit(model, texts)
     for name in ("teal(sequential=false)", "wina(sequential=false)", "r-sparse(ratio=0.9,sequential=false)"):
         other = method(name).fit(model, texts)
         for layer, its in searched.modules.items():
@@ -264,3 +267,44 @@ def test_what_a_journal_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(MethodError, match="cannot be written"):
         Journal(tmp_path / "file" / "journal.jsonl", {})
+
+
+def test_a_descent_moves_predictions_less_than_where_it_began(model: Any, texts: list[torch.Tensor]) -> None:
+    made = method("r-sparse(sparsity=0.7)").fit(model, texts)
+    begun, tried = made.log[0]["divergence"], made.log[1:]
+    assert len(tried) == len(made.modules) * 3
+    taken = [each for number, each in enumerate(tried) if each["divergence"] < min(
+        [begun, *(other["divergence"] for other in tried[:number])]
+    )]  # fmt: skip
+    assert taken, "something is better than the same rule everywhere"
+    kept = {each["layer"]: each["choice"] for each in taken}
+    for layer, its in made.modules.items():
+        if layer in kept:
+            assert kept[layer] == f"{its.ratio} {its.criterion}"
+    fitted = {name: Fitted(its, made.factors.get(name)) for name, its in made.modules.items()}
+    reached = Descent(model, find_groups(model), texts[1::2]).divergence(fitted)
+    assert reached == pytest.approx(taken[-1]["divergence"], rel=1e-4)
+    assert reached < begun
+
+
+def test_a_divergence_counts_no_padding(model: Any, texts: list[torch.Tensor]) -> None:
+    made = method("teal(sparsity=0.7)").fit(model, texts)
+    fitted = {name: Fitted(its, None) for name, its in made.modules.items()}
+    groups = find_groups(model)
+    short, long = texts[0][:, :9], texts[1]
+
+    def alone(text: torch.Tensor) -> float:
+        return Descent(model, groups, [text]).divergence(fitted) * int(text.shape[1])
+
+    both = Descent(model, groups, [short, long]).divergence(fitted) * (9 + 24)
+    assert both == pytest.approx(alone(short) + alone(long), rel=1e-3)
+
+
+def test_inputs_of_texts_that_are_read_together_are_their_own(model: Any, texts: list[torch.Tensor]) -> None:
+    mixed = [texts[0][:, :5], texts[1], texts[2][:, :11]]
+    group = find_groups(model)[5]
+    together = inputs_of(model, group, mixed)
+    assert [len(each) for each in together] == [4, 23, 10]
+    for text, found in zip(mixed, together, strict=True):
+        (alone,) = inputs_of(model, group, [text])
+        assert torch.allclose(found, alone, atol=1e-5)

@@ -1,0 +1,277 @@
+"""What sparsity costs in quality: R-Sparse and its rivals on the zoo's dense model, at equal weights read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from transformers import AutoTokenizer
+
+from vivace.tasks.base import Sample
+from vivace.tasks.code import Code
+from vivace.tasks.generated import GeneratedTask
+from vivace.tasks.json_records import JsonRecords
+from vivace.tasks.perplexity import divergence
+from vivace.tasks.sums import Sums
+from vivace.tracks.efficiency.calibration import Calibration
+from vivace.zoo.shipped import folder_of
+from vivace_methods.base import Generator, MethodError, Request
+from vivace_methods.models.loading import load_model
+from vivace_methods.ratios import Estimate
+from vivace_methods.registry import parse_method
+from vivace_methods.sharing import shared_copy
+
+TASKS: tuple[GeneratedTask, ...] = (Sums("addition"), Sums("subtraction"), Code(), JsonRecords())
+LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)
+ARMS = {
+    "r-sparse, searched": "r-sparse",
+    "r-sparse, uniform": "r-sparse(ratio=0.95)",
+    "teal": "teal",
+    "wina": "wina",
+    "low-rank": "low-rank",
+    "cats": "cats",
+    "random-channels": "random-channels",
+}
+ABLATION = {
+    "by output error": "r-sparse(search=output-error)",
+    "plain factors": "r-sparse(factors=svd)",
+    "magnitude only": "r-sparse(criterion=magnitude)",
+    "column norms only": "r-sparse(criterion=column-norm)",
+    "uniform 0.98": "r-sparse(ratio=0.98)",
+    "uniform 0.8": "r-sparse(ratio=0.8)",
+    "uniform, plain factors": "r-sparse(ratio=0.95,factors=svd)",
+    "calibrated at once": "r-sparse(sequential=false)",
+}
+BASELINE = "teal"
+SEED = 1
+MOST_TOKENS = 96
+LIMITS: Mapping[str | tuple[str, str], float] = {
+    "kl": 1.0,
+    (f"zoo:dense at {LEVELS[-1]:.0%}", "kl"): 1.0 - 1e-9,
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured.
+
+    Attributes:
+        asked: prompts, from all tasks alike.
+        calibrated: tokens that is fitted on.
+        levels: of sparsity.
+        arms: by their names.
+        ablation: further arms at the highest level.
+    """
+
+    asked: int = 96
+    calibrated: int = 8192
+    levels: tuple[float, ...] = LEVELS
+    arms: Mapping[str, str] = field(default_factory=lambda: ARMS)
+    ablation: Mapping[str, str] = field(default_factory=dict)
+
+
+FULL = Size(asked=200, ablation=ABLATION)
+QUICK = Size(
+    asked=32,
+    calibrated=1500,
+    levels=LEVELS[-1:],
+    arms={name: ARMS[name] for name in ("r-sparse, searched", "teal", "wina")},
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """One arm at one level.
+
+    Attributes:
+        kl: of each prompt, the divergence from the dense model's predictions along its own answer, in nats a token.
+        nats: of each prompt, the negative log probability of the reference, a token.
+        right: of each prompt, 1 where the whole answer is right.
+        sparsity: the share of weights that decoded tokens did not read.
+    """
+
+    kl: Sequence[float]
+    nats: Sequence[float]
+    right: Sequence[float]
+    sparsity: float
+
+
+class Asking:
+    """Prompts with the dense model's answers and predictions.
+
+    Args:
+        model: the dense model.
+        tokenizer: its tokenizer.
+        count: prompts.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, count: int) -> None:
+        self._tokenizer = tokenizer
+        self.samples: list[Sample] = [
+            sample for task in TASKS for sample in task.samples(max(1, count // len(TASKS)), SEED)
+        ]
+        self._ends = frozenset({tokenizer.eos_token_id})
+        self._requests = [self._request(sample.prompt) for sample in self.samples]
+        self._references = [self._answer(sample) for sample in self.samples]
+        with parse_method("dense").apply(shared_copy(model)) as dense:
+            self._answers = [self._generated(dense, request)[0] for request in self._requests]
+            self._expected = [_told(dense, request, answer) for request, answer in self._each_answer()]
+
+    def found(self, generator: Generator) -> Found:
+        """What an arm makes of all prompts."""
+        kl, nats, right, read = [], [], [], []
+        for (request, answer), expected in zip(self._each_answer(), self._expected, strict=True):
+            kl.append(float(divergence(expected, _told(generator, request, answer)).mean()))
+        for request, reference in zip(self._requests, self._references, strict=True):
+            told = _told(generator, request, reference).double().log_softmax(-1)
+            nats.append(-float(told[range(len(reference)), reference].mean()))
+            said, figures = self._generated(generator, request)
+            right.append(float(said == reference))
+            read.append((figures["weights_read"], figures["weights_dense"]))
+        dense = sum(each for _, each in read)
+        return Found(kl, nats, right, 1 - sum(each for each, _ in read) / dense)
+
+    def _each_answer(self) -> list[tuple[Request, list[int]]]:
+        return list(zip(self._requests, self._answers, strict=True))
+
+    def _request(self, prompt: str) -> Request:
+        return Request(torch.tensor([self._tokenizer(prompt)["input_ids"]]), MOST_TOKENS, self._ends)
+
+    def _answer(self, sample: Sample) -> list[int]:
+        ids = self._tokenizer(sample.references[0], add_special_tokens=False)["input_ids"]
+        return [*ids, self._tokenizer.eos_token_id]
+
+    def _generated(self, generator: Generator, request: Request) -> tuple[list[int], dict[str, Any]]:
+        tokens: list[int] = []
+        return tokens, generator.generate(request, tokens.extend).figures
+
+
+def _told(generator: Generator, request: Request, answer: Sequence[int]) -> torch.Tensor:
+    logits = generator.logits(request, answer)
+    assert logits is not None
+    return logits
+
+
+def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
+    """Every arm at every level, and sentences on those that cannot be."""
+    folder = folder_of("dense")
+    model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
+    asking = Asking(model, tokenizer, size.asked)
+    texts = Calibration("", None, TASKS).texts(model, tokenizer, size.calibrated)
+    levels: dict[float, dict[str, Found]] = {}
+    left_out = []
+    for level in size.levels:
+        levels[level] = {}
+        more = size.ablation if level == max(size.levels) else {}
+        for name, written in {**size.arms, **more}.items():
+            print(f"{name} at {level:.0%}", file=sys.stderr)
+            method: Any = parse_method(_at(written, level))
+            try:
+                recipe = method.fit(model, texts)
+            except MethodError as error:
+                left_out.append(f"{name} at {level:.0%}: {error}")
+                continue
+            with method.apply(shared_copy(model), recipe) as generator:
+                levels[level][name] = asking.found(generator)
+    return levels, left_out
+
+
+def _at(written: str, level: float) -> str:
+    name, bracket, rest = written.partition("(")
+    return f"{name}(sparsity={level}{',' + rest if bracket else ')'}"
+
+
+def rows_of(levels: Mapping[float, Mapping[str, Found]]) -> list[Row]:
+    """Every arm beside the baseline: divergence, and the rest for whoever reads on."""
+    rows = []
+    for level, arms in levels.items():
+        beside = arms[BASELINE]
+        for name, its in arms.items():
+            if name == BASELINE:
+                continue
+            case, headline = f"zoo:dense at {level:.0%}", name == "r-sparse, searched"
+            ratio = mean_ratio(its.kl, beside.kl)
+            rows.append(estimated(case, name, BASELINE, "kl", ratio, headline=headline))
+    return sorted(rows, key=lambda row: not row.headline)
+
+
+def mean_ratio(mine: Sequence[float], other: Sequence[float]) -> Estimate:
+    """The ratio of two means over the same prompts, with a bootstrap interval that draws whole prompts.
+
+    Not the median of ratios: most prompts lose nothing, and what matters are those that lose much.
+    """
+    pairs = torch.tensor([mine, other], dtype=torch.float64)
+    drawn = torch.Generator().manual_seed(0)
+    means = pairs[:, torch.randint(len(mine), (4000, len(mine)), generator=drawn)].mean(2)
+    low, high = (means[0] / means[1]).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Estimate(sum(mine) / sum(other), low, high, len(mine))
+
+
+def table_of(levels: Mapping[float, Mapping[str, Found]]) -> list[dict[str, Any]]:
+    """A line for each arm at each level, with 95 % intervals over prompts."""
+    lines = []
+    for level, arms in levels.items():
+        for name, its in arms.items():
+            pairs = {"kl": its.kl, "right": its.right}
+            lines.append(
+                {
+                    "sparsity": level,
+                    "arm": name,
+                    "not read": its.sparsity,
+                    "perplexity": math.exp(sum(its.nats) / len(its.nats)),
+                    **{key: _mean(values) for key, values in pairs.items()},
+                    "n": len(its.kl),
+                }
+            )
+    return lines
+
+
+def _mean(values: Sequence[float]) -> dict[str, float]:
+    drawn = torch.Generator().manual_seed(0)
+    numbers = torch.tensor(values, dtype=torch.float64)
+    means = numbers[torch.randint(len(values), (2000, len(values)), generator=drawn)].mean(1)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {"value": float(numbers.mean()), "low": low, "high": high}
+
+
+def benchmark(options: argparse.Namespace) -> int:
+    """Everything."""
+    size = QUICK if options.quick else FULL
+    torch.set_num_threads(1)
+    levels, left_out = measured(size)
+    lines = table_of(levels)
+    for line in lines:
+        kl, right = line["kl"], line["right"]
+        print(
+            f"{line['sparsity']:.0%}  {line['arm']:24}  not read {line['not read']:.3f}  "
+            f"KL {kl['value']:.5f} [{kl['low']:.5f}, {kl['high']:.5f}]  perplexity {line['perplexity']:.4f}  "
+            f"right {right['value']:.3f} [{right['low']:.3f}, {right['high']:.3f}]"
+        )
+    for sentence in left_out:
+        print(sentence)
+    work = {**vars(size), "tasks": [task.name for task in TASKS], "seed": SEED}
+    details = running(work=work, table=lines, left_out=left_out, label="synthetic")
+    return conclude(Report("sparsity_quality", details, rows_of(levels), LIMITS), options)
+
+
+def main() -> int:
+    """Run the benchmark."""
+    parser = arguments(__doc__ or "", "the highest level alone, and few prompts")
+    try:
+        return benchmark(parser.parse_args())
+    except BenchmarkError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
