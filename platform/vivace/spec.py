@@ -28,7 +28,7 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def _listed(value: Any) -> Any:
+def split_list(value: Any) -> Any:
     """What stands on one line as a list: cut at the commas outside of brackets."""
     if isinstance(value, str):
         value = [value]
@@ -187,14 +187,17 @@ class EfficiencySpec(RunSpec):
     Arms, tasks and items are lists; on one line they are separated by commas outside of brackets.
     """
 
-    arms: Annotated[list[str], BeforeValidator(_listed)] = []
+    arms: Annotated[list[str], BeforeValidator(split_list)] = []
     """Methods with their settings, `name(setting=value):FITTED`; the family's baseline is always one of them."""
-    tasks: Annotated[list[str], BeforeValidator(_listed), Field(min_length=1)]
+    tasks: Annotated[list[str], BeforeValidator(split_list), Field(min_length=1)]
     """Tasks with their settings, `name(setting=value)`."""
     sweep: Annotated[dict[str, list[Any]], BeforeValidator(_swept)] = {}
     """Settings with the values that each arm that has them is measured at."""
     baseline: str | None = Field(default=None, min_length=1)
     """The arm that the others are compared with; None is the fastest plain one that this machine has."""
+    calibration: str | None = Field(default=None, min_length=1)
+    """What arms are fitted on that need a recipe and name none: a text file, or generated tasks; None is what the
+    run's own generated tasks never ask."""
     layers: int | None = Field(default=None, ge=1)
     """Of a random model; None is as many as the real one has."""
     limit: int = Field(default=20, ge=1)
@@ -222,6 +225,8 @@ class EfficiencySpec(RunSpec):
         if adapter == "local" and Path(name).exists():
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
         changes["arms"] = [_absolute_fitted(arm) for arm in self.arms]
+        if self.calibration is not None and Path(self.calibration).is_file():
+            changes["calibration"] = str(Path(self.calibration).absolute())
         changes["tasks"] = [_PATH.sub(_absolute_path, task) for task in self.tasks]
         return changes
 

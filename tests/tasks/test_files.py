@@ -117,6 +117,7 @@ def test_the_wording_of_every_longbench_dataset_holds_its_columns(tmp_path: Path
     subsets = str(named.value).partition("there are ")[2].rstrip(".").split(", ")
     assert len(subsets) == 16
     whole = {"gov_report", "multi_news", "passage_count", "lcc"}
+    plain = {"trec", "triviaqa", "samsum", "lcc", "repobench-p"}
     for subset in subsets:
         row = {
             "input": "«asked»",
@@ -130,6 +131,7 @@ def test_the_wording_of_every_longbench_dataset_holds_its_columns(tmp_path: Path
         )
         assert "«read»" in sample.prompt and ("«asked»" in sample.prompt) is (subset not in whole)
         assert "{" not in sample.prompt
+        assert sample.plain is (subset in plain) and sample.cuttable
 
 
 def test_another_dataset_than_the_one_that_is_named_is_refused(tmp_path: Path) -> None:

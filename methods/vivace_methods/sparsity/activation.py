@@ -18,7 +18,7 @@ from vivace_methods.base import Family, Generator, Method, MethodError
 from vivace_methods.decoding import require_causal
 from vivace_methods.models.cost import Cost, Shapes, greedy_memory
 from vivace_methods.sparsity.applying import LayerReads, SparseGenerator, SparseGroup, applied_groups, packed_group
-from vivace_methods.sparsity.calibration import inputs_of, require_texts
+from vivace_methods.sparsity.calibration import DECODED, inputs_of, require_texts
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group, find_groups
@@ -95,14 +95,13 @@ class ActivationSparsity(Method):
             MethodError: a model that this does not apply to, too little text, or activations that are not finite.
         """
         require_causal(model)
-        tokens = require_texts(calibration)
+        texts = sorted(calibration, key=lambda text: int(text.shape[1]))  # those of one length are read together
+        tokens = require_texts(texts)
         groups = self.groups(model)
         weights = fingerprint(groups)
-        journal = Journal(
-            about.journal, {"method": self.fitted_label, "weights": weights, "text": _hash(calibration)}
-        )
+        journal = Journal(about.journal, {"method": self.fitted_label, "weights": weights, "text": _hash(texts)})
         with torch.inference_mode():
-            fitted, log = self.fit_layers(model, groups, calibration, about, journal)
+            fitted, log = self.fit_layers(model, groups, texts, about, journal)
         return Recipe(
             method=self.fitted_label,
             model=about.model or _name(model),
@@ -231,7 +230,7 @@ def fit_in_order(
                 fitted[name] = choose(LayerFit(name, module.weight, inputs))
             if sequential:
                 nobody = torch.zeros(len(group.names), dtype=torch.int32, device=model.device)
-                sparse = SparseGroup(group, packed_group(group, fitted), nobody, prompt=1.0)
+                sparse = SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED)
                 applied.enter_context(sparse.applied())
             on_step(number + 1, len(groups))
     return fitted

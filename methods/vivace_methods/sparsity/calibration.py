@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -11,12 +12,13 @@ from vivace_methods.base import MethodError
 from vivace_methods.sparsity.linears import Group
 
 LEAST_TOKENS = 16
-SKIPPED = 1
-"""First tokens of each text: no decoded token is one, and many models give theirs activations like no other's."""
-
-
+READ = 0.5
+"""Share of each text, its first part, that is read densely, as a prompt is. The rest stands for what is decoded:
+it is what layers are fitted on and measured by. What is fitted on wholly sparse text suits it, and not an answer to a
+dense prompt."""
+DECODED = 1 - READ
 BATCH = 8192
-"""Tokens that are read in one pass, padding among them."""
+"""Tokens that are read in one pass."""
 
 
 class _ReachedError(Exception):
@@ -32,16 +34,15 @@ def inputs_of(model: Any, group: Group, texts: Sequence[torch.Tensor]) -> list[t
         texts: token ids, each of shape (1, length).
 
     Returns:
-        Of each text, shape (tokens, inputs), in the model's type.
+        Of the second part of each text, shape (tokens, inputs), in the model's type.
 
     Raises:
         MethodError: the model does not come to the group.
     """
     seen: list[torch.Tensor] = []
-    batch: Sequence[torch.Tensor] = []
 
     def keep(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.extend(read[SKIPPED : text.shape[1]] for read, text in zip(inputs[0], batch, strict=True))
+        seen.extend(read[int(READ * len(read)) :] for read in inputs[0])
         raise _ReachedError
 
     hook = group.modules[0].register_forward_pre_hook(keep)
@@ -49,7 +50,7 @@ def inputs_of(model: Any, group: Group, texts: Sequence[torch.Tensor]) -> list[t
         with torch.inference_mode():
             for batch in batches(texts):
                 try:
-                    model(padded(batch).to(model.device), use_cache=False)
+                    model(batch.to(model.device), use_cache=False)
                 except _ReachedError:
                     continue
                 raise MethodError(f"The model never runs {group.names[0]}: leave it out with the setting only.")
@@ -58,24 +59,11 @@ def inputs_of(model: Any, group: Group, texts: Sequence[torch.Tensor]) -> list[t
     return seen
 
 
-def batches(texts: Sequence[torch.Tensor]) -> Iterator[Sequence[torch.Tensor]]:
-    """Texts that are read together, in their order."""
-    batch: list[torch.Tensor] = []
-    for text in texts:
-        longest = max(each.shape[1] for each in (*batch, text))
-        if batch and longest * (len(batch) + 1) > BATCH:
-            yield batch
-            batch = []
-        batch.append(text)
-    yield batch
-
-
-def padded(texts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Texts as rows, shape (texts, longest), with any token behind the shorter ones: none looks ahead."""
-    rows = torch.zeros(len(texts), max(text.shape[1] for text in texts), dtype=torch.int64)
-    for row, text in zip(rows, texts, strict=True):
-        row[: text.shape[1]] = text[0]
-    return rows
+def batches(texts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Texts of one length that stand together, as rows, shape (texts, length)."""
+    for length, alike in groupby(texts, key=lambda text: int(text.shape[1])):
+        rows, most = torch.cat(list(alike)), max(1, BATCH // length)
+        yield from rows.split(most)
 
 
 def require_texts(texts: Sequence[torch.Tensor]) -> int:
@@ -84,7 +72,7 @@ def require_texts(texts: Sequence[torch.Tensor]) -> int:
     Raises:
         MethodError: too few for thresholds to mean anything.
     """
-    tokens: int = sum(max(text.shape[1] - SKIPPED, 0) for text in texts)
+    tokens: int = sum(text.shape[1] for text in texts)
     if tokens < LEAST_TOKENS:
         raise MethodError(
             f"The calibration text has {tokens} tokens, and at least {LEAST_TOKENS} are needed; thousands are good."

@@ -16,7 +16,7 @@ from vivace_kernels.sparse_product import sparse_product
 from vivace_methods.base import MethodError
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fitted_of
 from vivace_methods.sparsity.applying import LayerReads, packed_group
-from vivace_methods.sparsity.calibration import inputs_of
+from vivace_methods.sparsity.calibration import DECODED, inputs_of
 from vivace_methods.sparsity.fitting import Fitted, halves, threshold_of
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group, find_groups
@@ -59,7 +59,7 @@ class Cats(ActivationSparsity):
                 fitted |= {mlp.up_name: its, mlp.down_name: its}
                 if self.sequential:
                     nobody = torch.zeros(2, dtype=torch.int32, device=model.device)
-                    sparse = _SparseMlp(mlp, its.recipe.threshold, nobody, prompt=1.0, packed=None)
+                    sparse = _SparseMlp(mlp, its.recipe.threshold, nobody, prompt=DECODED, packed=None)
                     applied.enter_context(sparse.applied())
                 about.on_step(number + 1, len(mlps))
         return fitted, []

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vivace_methods.sparsity.applying import SparseGroup, packed_group
-from vivace_methods.sparsity.calibration import batches, padded
+from vivace_methods.sparsity.calibration import DECODED, READ, batches
 from vivace_methods.sparsity.fitting import Fitted
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
@@ -25,30 +25,31 @@ class Descent:
     Args:
         model: with nothing applied.
         groups: its layers.
-        texts: token ids, each of shape (1, length), that nothing is fitted on; every token is sparse.
+        texts: token ids, each of shape (1, length), that nothing is fitted on. Their second parts are sparse, and are
+            what counts.
     """
 
     def __init__(self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> None:
         self._model, self._groups = model, groups
-        self._batches = [_rows(batch, model.device) for batch in batches(texts)]
-        self._dense = [self._predictions(rows) for rows, _ in self._batches]
+        self._batches = [rows.to(model.device) for rows in batches(texts)]
+        self._dense = [self._predictions(rows) for rows in self._batches]
 
     def divergence(self, fitted: Mapping[str, Fitted]) -> float:
         """The mean Kullback-Leibler divergence of a token's prediction from the dense model's, in nats."""
+        lost, tokens = 0.0, 0
         with ExitStack() as applied:
             for group in self._groups:
                 nobody = torch.zeros(len(group.names), dtype=torch.int32, device=self._model.device)
-                applied.enter_context(SparseGroup(group, packed_group(group, fitted), nobody, prompt=1.0).applied())
-            lost, tokens = 0.0, 0
-            for (rows, real), dense in zip(self._batches, self._dense, strict=True):
-                found = self._predictions(rows)
-                each = (dense.exp() * (dense - found)).sum(-1)
-                lost, tokens = lost + float(each[real].sum()), tokens + int(real.sum())
+                sparse = SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED)
+                applied.enter_context(sparse.applied())
+            for rows, dense in zip(self._batches, self._dense, strict=True):
+                each = (dense.exp() * (dense - self._predictions(rows))).sum(-1)
+                lost, tokens = lost + float(each.sum()), tokens + each.numel()
         return lost / tokens
 
     def _predictions(self, rows: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            logits: torch.Tensor = self._model(rows, use_cache=False).logits
+            logits: torch.Tensor = self._model(rows, use_cache=False).logits[:, int(READ * rows.shape[1]) :]
             return logits.float().log_softmax(-1)
 
     def run(
@@ -95,13 +96,6 @@ class Descent:
                 done += 1
                 on_step(done, steps)
         return best, log
-
-
-def _rows(texts: Sequence[torch.Tensor], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Texts as rows, and which of their places are no padding."""
-    rows = padded(texts)
-    lengths = torch.tensor([text.shape[1] for text in texts])
-    return rows.to(device), (torch.arange(rows.shape[1]) < lengths.unsqueeze(1)).to(device)
 
 
 def _name(fitted: Fitted) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vivace_methods.sparsity.applying import SparseGroup, packed_group
-from vivace_methods.sparsity.calibration import batches, inputs_of, padded
+from vivace_methods.sparsity.calibration import DECODED, READ, batches, inputs_of
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
@@ -145,20 +145,21 @@ class _Fits:
         return self._fitted[name, ratio]
 
     def perplexity(self, ratios: dict[str, float], texts: Sequence[torch.Tensor]) -> float:
-        """The mean over texts of their perplexity, with every token sparse."""
+        """The mean over texts of the perplexity of their second part, which is sparse."""
         fitted = {name: self.fitted(name, ratio) for name, ratio in ratios.items()}
         with ExitStack() as applied:
             for group in self._groups:
                 nobody = torch.zeros(len(group.names), dtype=torch.int32, device=self._model.device)
-                applied.enter_context(SparseGroup(group, packed_group(group, fitted), nobody, prompt=1.0).applied())
+                applied.enter_context(
+                    SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED).applied()
+                )
             found = [each for batch in batches(texts) for each in _perplexities(self._model, batch)]
         return sum(found) / len(found)
 
 
-def _perplexities(model: Any, texts: Sequence[torch.Tensor]) -> Iterator[float]:
-    ids = padded(texts).to(model.device)
-    every = model(ids, use_cache=False).logits
-    for text, row, logits in zip(texts, ids, every, strict=True):
-        length = text.shape[1]
-        nats = torch.nn.functional.cross_entropy(logits[: length - 1].float(), row[1:length])
-        yield math.exp(min(float(nats), 700.0))
+def _perplexities(model: Any, rows: torch.Tensor) -> Iterator[float]:
+    ids = rows.to(model.device)
+    first = int(READ * ids.shape[1])
+    every = model(ids, use_cache=False).logits[:, first:-1].float()
+    for row, logits in zip(ids, every, strict=True):
+        yield math.exp(min(float(torch.nn.functional.cross_entropy(logits, row[first + 1 :])), 700.0))

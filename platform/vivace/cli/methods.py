@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, print_rows
+from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
 from vivace.optional import require_torch
 
 if TYPE_CHECKING:
@@ -62,6 +63,73 @@ def show(
     typer.echo(f"Needs: {', '.join(row['needs']) or 'nothing but a model'}")
     for each in row["settings"]:
         typer.echo(f"Setting {each['name']}={each['default']}: {each['type']}")
+
+
+@app.command()
+def fit(
+    arm: Annotated[str, typer.Argument(help="A method with its settings, as in 'r-sparse(sparsity=0.4)'.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, local:FOLDER, local:ID@REVISION or random:NAME.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The recipe's folder; an interrupted search goes on "
+                                         "there.")],
+    calibration: Annotated[str, typer.Option("--calibration", help="A UTF-8 text file, or generated tasks.")],
+    tokens: Annotated[int, typer.Option("--tokens", min=1, help="Of the calibration.")] = 8192,
+    layers: Annotated[int | None, typer.Option("--layers", help="Fewer layers of a random: model.")] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the processor.",
+                                                show_default="one a core; zoo: one")] = None,
+    home: HomeOption = None,
+) -> None:  # fmt: skip
+    """Fit a method to a model, and write the recipe that its arms take: 'METHOD(SETTINGS):FOLDER'."""
+    from vivace.cli.steps import steps_of
+    from vivace.errors import UsageError
+
+    require_torch()
+    from vivace.tracks.efficiency.calibration import find_calibration
+    from vivace.tracks.efficiency.recipes import fit_recipe
+    from vivace.tracks.efficiency.targets import find_target, loaded
+    from vivace_methods.base import MethodError
+    from vivace_methods.registry import parse_method
+
+    try:
+        method = parse_method(arm)
+        if "recipe" not in method.needs:
+            raise UsageError(f"{method.name} needs no recipe: there is nothing to fit.")
+        if dtype not in ("float32", "bfloat16", "float16"):
+            raise UsageError(f"--dtype takes float32, bfloat16 or float16, and not '{dtype}'.")
+        target = find_target(model, layers, settings_of(home, None).home / "zoo")
+        found = find_calibration(calibration, [])
+        _use_threads(threads or (1 if target.adapter == "zoo" else None))
+        folder = None if target.checkpoint is None else target.checkpoint.fetched()
+        made, tokenizer = loaded(folder, target.name, target.layers, dtype=dtype, device=device, seed=1)
+        texts = found.texts(made, tokenizer, tokens)
+        revision = None if target.checkpoint is None else target.checkpoint.commit
+        with steps_of(method.label, None) as tell:
+            recipe = fit_recipe(
+                method,  # type: ignore[arg-type]  # those that need a recipe are of this kind
+                made,
+                texts,
+                output,
+                model_name=target.name,
+                revision=revision,
+                calibration=found.name,
+                on_step=lambda done, steps: tell(done, "", steps),
+            )
+    except MethodError as error:
+        raise UsageError(str(error)) from error
+    errors = [module.output_error for module in recipe.modules.values() if module.output_error is not None]
+    say(
+        f"{len(recipe.modules)} layers fitted on {recipe.tokens:,} tokens ({recipe.calibration}); on text held back, "
+        f"their outputs lose {sum(errors) / len(errors):.2%} of their squares on average"
+    )
+    typer.echo(f"{method.label}:{output}")
+
+
+def _use_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def _described(kind: type[Method]) -> dict[str, Any]:

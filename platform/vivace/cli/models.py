@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.steps import steps_of
 from vivace.optional import require_torch
 
-if TYPE_CHECKING:
-    from vivace.zoo.base import OnStep
-
 app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
-
-SAY_EVERY_S = 10.0
 
 LIST_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda row: row["name"],
@@ -81,11 +75,11 @@ def build(
     built = settings_of(home, None).home / "zoo"
     given: dict[str, Path] = {}
     for name in chosen:
-        with _steps(name, steps or recipe_class(name).steps) as on_step:
+        with steps_of(name, steps or recipe_class(name).steps) as tell:
             given[name] = build_one(
                 name,
                 built,
-                on_step,
+                lambda step, loss, tell=tell: tell(step, f"loss {loss:.3f}"),  # type: ignore[misc]
                 steps=steps,
                 seed=seed,
                 given=given,
@@ -162,33 +156,6 @@ def _require_torch() -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # its bars for files of megabytes only disturb those that matter
-
-
-@contextmanager
-def _steps(name: str, steps: int) -> Iterator[OnStep]:
-    """Talk about a training: a bar with the time left on a terminal, a line now and then elsewhere."""
-    import sys
-
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task(name, total=steps)
-            yield lambda step, loss: bar.update(task, completed=step, description=f"{name}, loss {loss:.3f}")
-        return
-    began = said = time.monotonic()
-
-    def tell(step: int, loss: float) -> None:
-        nonlocal said
-        now = time.monotonic()
-        if now - said >= SAY_EVERY_S or step == steps:
-            said = now
-            left = (now - began) / step * (steps - step)
-            say(f"{name}: {step:,} of {steps:,} steps, loss {loss:.3f}, about {left:.0f} s left")
-
-    yield tell
 
 
 def _score_text(score: dict[str, Any]) -> str:

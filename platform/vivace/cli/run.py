@@ -150,6 +150,14 @@ def run(
             show_default="the fastest plain one",
         ),
     ] = None,
+    calibration: Annotated[
+        str | None,
+        typer.Option(
+            "--calibration",
+            help="The same: a text file, or generated tasks, to fit arms on that name no recipe.",
+            show_default="the run's own generated tasks",
+        ),
+    ] = None,
     layers: Annotated[int | None, typer.Option("--layers", help="The same: fewer layers of a random: model.")] = None,
     most_tokens: Annotated[
         int | None, typer.Option("--most-tokens", help="The same: the longest answer.", show_default="the task's own")
@@ -225,6 +233,7 @@ def run(
         "tasks": tasks,
         "sweep": sweep,
         "baseline": baseline,
+        "calibration": calibration,
         "layers": layers,
         "most-tokens": most_tokens,
         "device": device,

@@ -26,6 +26,9 @@ class Sample:
         evidence: the parts of the prompt that hold what the answer needs; empty where that is not known.
         choices: of a multiple-choice question, in their order; empty elsewhere.
         slice: what kind of sample it is inside its task (`subtraction`, `two hops`); empty where all are of one kind.
+        plain: whether it is a text to be gone on with, which is put as it stands also to models that have a chat
+            template.
+        cuttable: whether its middle may be left out for a model that does not hold all of it.
     """
 
     id: str
@@ -34,6 +37,8 @@ class Sample:
     evidence: tuple[Span, ...] = ()
     choices: tuple[str, ...] = ()
     slice: str = ""
+    plain: bool = False
+    cuttable: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ class _Subset:
         metric: of `vivace.tasks.metrics`.
         most_tokens: the longest answer, as LongBench's own limit.
         wording: the prompt, with `{context}` and `{input}` for the row's columns.
+        plain: whether it is put without a chat template, as LongBench does with examples and code to be gone on with.
     """
 
     metric: str
     most_tokens: int
     wording: str
+    plain: bool = False
 
 
 _PASSAGES = (
@@ -77,18 +79,21 @@ _SUBSETS = {
         "classification",
         64,
         "Each of these questions has its type below it. Name the type of the last one.\n\n{context}\n{input}",
+        plain=True,
     ),
     "triviaqa": _Subset(
         "first_line_f1",
         32,
         "Each of these passages is followed by a question and its short answer. Answer the last question in the same "
         "way.\n\n{context}\n\n{input}",
+        plain=True,
     ),
     "samsum": _Subset(
         "first_line_rouge_l",
         128,
         "Each of these dialogues is followed by its summary. Summarise the last one in the same way.\n\n"
         "{context}\n\n{input}",
+        plain=True,
     ),
     "passage_count": _Subset(
         "numbers_share",
@@ -102,8 +107,10 @@ _SUBSETS = {
         "One of these paragraphs is summarised at the end. Which one?\n\n{context}\n\nThe summary:\n\n{input}\n\n"
         'Name the paragraph that it summarises by its number, in the form "Paragraph 1".\nAnswer:',
     ),
-    "lcc": _Subset("code_line", 64, "Write the next line of this program.\n\n{context}Next line:\n"),
-    "repobench-p": _Subset("code_line", 64, "Write the next line of this program.\n\n{context}{input}Next line:\n"),
+    "lcc": _Subset("code_line", 64, "Write the next line of this program.\n\n{context}Next line:\n", plain=True),
+    "repobench-p": _Subset(
+        "code_line", 64, "Write the next line of this program.\n\n{context}{input}Next line:\n", plain=True
+    ),
 }
 """The sixteen datasets in English; those in Chinese need a division into words, which is not here."""
 _LENGTHS = ((4000, "under 4k words"), (8000, "4k to 8k words"))
@@ -115,9 +122,10 @@ class LongBench(FileTask):
     """A long context with a question, scored as LongBench scores the dataset that it is from.
 
     Reads the lines of `THUDM/LongBench` (input, context, answers, length, dataset, all_classes), one dataset at a
-    time: the file or folder of that name inside a folder. Prompts are in Vivace's words, and put whole: LongBench
-    leaves out the middle of those that a model cannot hold. ROUGE-L and the similarity of code differ from
-    LongBench's in decimals (see the metrics), so that its published scores are near and not equal.
+    time: the file or folder of that name inside a folder. As LongBench does, trec, triviaqa, samsum, lcc and
+    repobench-p are put without a chat template, and of a prompt that the model does not hold the middle is left out.
+    Prompts are in Vivace's words, and ROUGE-L and the similarity of code differ from LongBench's in decimals (see
+    the metrics), so that its published scores are near and not equal.
 
     Attributes:
         path: as of any task that reads files.
@@ -130,7 +138,7 @@ class LongBench(FileTask):
     name: ClassVar[str] = "longbench"
     metric: ClassVar[str] = "token_f1"
     most_tokens: ClassVar[int] = 512
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     subset: str = ""
 
@@ -153,9 +161,17 @@ class LongBench(FileTask):
         if found != self.subset:
             raise ColumnError(f"has '{found}' and not '{self.subset}' in 'dataset'")
         columns = {column: text_of(row, column) for column in ("context", "input")}
-        prompt = _SUBSETS[self.subset].wording.format(**columns)
+        asked = _SUBSETS[self.subset]
         classes = texts_of(row, "all_classes") if self.metric == "classification" else ()
-        return Sample("", prompt, texts_of(row, "answers"), choices=classes, slice=_group(row))
+        return Sample(
+            id="",
+            prompt=asked.wording.format(**columns),
+            references=texts_of(row, "answers"),
+            choices=classes,
+            slice=_group(row),
+            plain=asked.plain,
+            cuttable=True,
+        )
 
 
 def _group(row: Row) -> str:

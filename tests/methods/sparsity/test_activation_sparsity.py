@@ -285,7 +285,7 @@ def test_tied_embeddings_are_none_of_its_business(texts: list[torch.Tensor]) -> 
 
 
 def test_calibration_that_means_nothing_is_refused(model: Any, texts: list[torch.Tensor]) -> None:
-    with pytest.raises(MethodError, match="has 3 tokens, and at least 16"):
+    with pytest.raises(MethodError, match="has 4 tokens, and at least 16"):
         method("teal").fit(model, [texts[0][:, :4]])
     broken = random_model(tiny_configuration("llama"))
     with torch.no_grad():

@@ -226,7 +226,7 @@ def test_a_recipe_is_read_as_it_was_written(model: Any, texts: list[torch.Tensor
     made.save(tmp_path / "recipe")
     read = load_recipe(tmp_path / "recipe")
     assert (read.method, read.model, read.revision) == ("r-sparse(ratio=0.9)", "someone/model", "c" * 40)
-    assert (read.calibration, read.tokens, read.weights) == ("random tokens", 6 * 23, made.weights)
+    assert (read.calibration, read.tokens, read.weights) == ("random tokens", 6 * 24, made.weights)
     assert read.modules == made.modules
     assert all(torch.equal(read.factors[name].up, factors.up) for name, factors in made.factors.items())
     text = (tmp_path / "recipe" / RECIPE_FILE).read_text()
@@ -287,24 +287,24 @@ def test_a_descent_moves_predictions_less_than_where_it_began(model: Any, texts:
     assert reached < begun
 
 
-def test_a_divergence_counts_no_padding(model: Any, texts: list[torch.Tensor]) -> None:
+def test_a_divergence_is_the_mean_over_second_parts(model: Any, texts: list[torch.Tensor]) -> None:
     made = method("teal(sparsity=0.7)").fit(model, texts)
     fitted = {name: Fitted(its, None) for name, its in made.modules.items()}
     groups = find_groups(model)
-    short, long = texts[0][:, :9], texts[1]
+    short, long = texts[0][:, :10], texts[1]
 
     def alone(text: torch.Tensor) -> float:
-        return Descent(model, groups, [text]).divergence(fitted) * int(text.shape[1])
+        return Descent(model, groups, [text]).divergence(fitted) * (int(text.shape[1]) // 2)
 
-    both = Descent(model, groups, [short, long]).divergence(fitted) * (9 + 24)
+    both = Descent(model, groups, [short, long]).divergence(fitted) * (5 + 12)
     assert both == pytest.approx(alone(short) + alone(long), rel=1e-3)
 
 
 def test_inputs_of_texts_that_are_read_together_are_their_own(model: Any, texts: list[torch.Tensor]) -> None:
-    mixed = [texts[0][:, :5], texts[1], texts[2][:, :11]]
+    mixed = [texts[0][:, :5], texts[1][:, :5], texts[2]]
     group = find_groups(model)[5]
     together = inputs_of(model, group, mixed)
-    assert [len(each) for each in together] == [4, 23, 10]
+    assert [len(each) for each in together] == [3, 3, 12], "second parts"
     for text, found in zip(mixed, together, strict=True):
         (alone,) = inputs_of(model, group, [text])
         assert torch.allclose(found, alone, atol=1e-5)

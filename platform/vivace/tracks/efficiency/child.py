@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 Tell = Callable[[dict[str, Any]], None]
 
+FITTING_TOLD_EVERY_S = 10.0
 PREDICTED = 32
 """Prompts along whose answers predictions are compared."""
 
@@ -45,6 +47,9 @@ class Job:
         threads: of the processor.
         seed: of samples and random weights.
         zoo: where models of the zoo lie that were built on this machine.
+        name: of the model, as recipes say it.
+        calibration: what arms are fitted on that name no recipe; None is the run's own generated tasks.
+        recipes: where recipes are kept.
         done: arm, prompt and repetition of trials that are recorded.
     """
 
@@ -63,6 +68,9 @@ class Job:
     threads: int
     seed: int
     zoo: str
+    name: str
+    calibration: str | None
+    recipes: str
     done: list[tuple[str, str, int]]
 
 
@@ -104,6 +112,7 @@ def _measure(job: Job, tell: Tell) -> None:
     torch.set_num_threads(job.threads)
     from transformers.utils import logging
 
+    from vivace.tracks.efficiency.asking import timed_prompt
     from vivace.tracks.efficiency.prompts import plan_tasks
     from vivace_methods.arms import Arm
     from vivace_methods.audits import audit
@@ -116,8 +125,15 @@ def _measure(job: Job, tell: Tell) -> None:
     logging.disable_progress_bar()
     model, tokenizer = _loaded(job)
     planned = plan_tasks(job.tasks, job.limit, job.seed, job.most_tokens)
-    prompts = [_timed(prompt, model, tokenizer) for prompt in planned.prompts]
-    arms = {name: parse_arm(written) for name, written in job.arms.items()}
+    timed = [timed_prompt(prompt, model, tokenizer) for prompt in planned.prompts]
+    prompts = [prompt for prompt, _ in timed]
+    if cut := [tokens for _, tokens in timed if tokens]:
+        sentence = (
+            f"{len(cut)} of {len(timed)} prompts are longer than the model holds; up to {max(cut):,} tokens were "
+            "left out of their middle."
+        )
+        tell({"kind": "said", "sentence": sentence})
+    arms = _fitted(job, tell, model, tokenizer, {name: parse_arm(written) for name, written in job.arms.items()})
     baseline = job.baseline
     if baseline is None:
         typical = sorted(prompts, key=lambda prompt: prompt.request.prompt.shape[1])[len(prompts) // 2]
@@ -210,9 +226,37 @@ def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
     """The first reference as tokens that follow the prompt's; empty where there is none, or they do not."""
     if tokenizer is None or not prompt.sample.references:
         return []
-    asked = _ids(prompt.sample.prompt, tokenizer)
-    whole = _ids(prompt.sample.prompt, tokenizer, prompt.sample.references[0])
+    from vivace.tracks.efficiency.asking import token_ids
+
+    plain = prompt.sample.plain
+    asked = token_ids(prompt.sample.prompt, tokenizer, plain=plain)
+    whole = token_ids(prompt.sample.prompt, tokenizer, prompt.sample.references[0], plain=plain)
     return whole[len(asked) :] if whole[: len(asked)] == asked else []
+
+
+def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, Any]) -> dict[str, Any]:
+    """The arms with their recipes, fitted where there is none; each recipe is told."""
+    from vivace.tracks.efficiency.calibration import TOKENS, find_calibration
+    from vivace.tracks.efficiency.recipes import fit_missing, recipe_details
+
+    def calibration() -> tuple[str, list[Any]]:
+        found = find_calibration(job.calibration, job.tasks)
+        return found.name, found.texts(model, tokenizer, TOKENS)
+
+    told = time.monotonic()
+
+    def on_step(arm: str, done: int, steps: int) -> None:
+        nonlocal told
+        if done == steps or time.monotonic() - told > FITTING_TOLD_EVERY_S:
+            told = time.monotonic()
+            tell({"kind": "fitting", "arm": arm, "done": done, "steps": steps})
+
+    fitted = fit_missing(arms, model, job.name, calibration, Path(job.recipes), on_step)
+    for name, arm in fitted.items():
+        if "recipe" in arm.method.needs:
+            folder = _folder_of(job)(arm.fitted)
+            tell({"kind": "recipe", "arm": name, "folder": str(folder), "recipe": recipe_details(folder)})
+    return fitted
 
 
 def _kernels(model: Any) -> dict[str, Any]:
@@ -232,78 +276,10 @@ def _folder_of(job: Job) -> Any:
 
 def _loaded(job: Job) -> tuple[Any, Any]:
     """The model in evaluation mode, and its tokenizer; None for a random model."""
-    import torch
-    from transformers import AutoTokenizer
+    from vivace.tracks.efficiency.targets import loaded
 
-    from vivace_methods.base import MethodError
-    from vivace_methods.models.loading import available_device, load_model
-    from vivace_methods.models.random import random_configuration, random_model
-
-    dtype = getattr(torch, job.dtype)
-    device = available_device(job.device)
-    if job.random is not None:
-        configuration = random_configuration(job.random, layers=job.layers)
-        return random_model(configuration, dtype=dtype, device=device, seed=job.seed), None
-    assert job.folder is not None
-    folder = Path(job.folder)
-    model = load_model(folder, dtype=dtype, device=job.device)
-    try:
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise MethodError(f"There is no tokenizer in {folder} that transformers can read.") from error
-
-
-def _timed(prompt: Any, model: Any, tokenizer: Any) -> Any:
-    """A planned prompt as token ids, with what ends its answer."""
-    import torch
-
-    from vivace_methods.base import MethodError, Request
-    from vivace_methods.stopwatch import TimedPrompt
-
-    ids = _ids(prompt.sample.prompt, tokenizer)
-    vocabulary, positions = model.config.vocab_size, getattr(model.config, "max_position_embeddings", None)
-    if not ids:
-        raise MethodError(f"The prompt {prompt.name} is empty.")
-    if max(ids) >= vocabulary:
-        raise MethodError(f"The prompt {prompt.name} has the token {max(ids)}, and the model knows {vocabulary}.")
-    if positions is not None and len(ids) + prompt.most_tokens > positions:
-        raise MethodError(
-            f"The prompt {prompt.name} takes {len(ids)} tokens and its answer up to {prompt.most_tokens}, and the "
-            f"model holds {positions}: take a shorter one, or fewer with --most-tokens."
-        )
-    return TimedPrompt(
-        prompt.name,
-        Request(torch.tensor([ids], device=model.device), prompt.most_tokens, _end_tokens(model, tokenizer)),
-    )
-
-
-def _ids(text: str, tokenizer: Any, answer: str = "") -> list[int]:
-    """Token ids of what is asked, in the tokenizer's chat template where it has one, and of an answer after it."""
-    from vivace_methods.base import MethodError
-
-    if tokenizer is None:
-        try:
-            return [int(part) for part in text.split()]
-        except ValueError as error:
-            raise MethodError(
-                "A model of random weights has no tokenizer: give it the task tokens, as in tokens(length=512)."
-            ) from error
-    if getattr(tokenizer, "chat_template", None):
-        asked = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        return list(tokenizer(text + answer, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(text + answer)["input_ids"])
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What ends an answer; nothing ends a random model's."""
-    if tokenizer is None:
-        return frozenset()
-    ends: set[int] = set()
-    for holder in (model.generation_config, model.config):
-        found = getattr(holder, "eos_token_id", None)
-        ends.update([] if found is None else found if isinstance(found, list) else [found])
-    return frozenset(ends)
+    folder = None if job.folder is None else Path(job.folder)
+    return loaded(folder, job.random, job.layers, dtype=job.dtype, device=job.device, seed=job.seed)
 
 
 class _Teller:

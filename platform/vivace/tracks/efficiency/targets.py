@@ -106,3 +106,38 @@ def folder_of_fitted(zoo: Path) -> Any:
         return Path(name)
 
     return find
+
+
+def loaded(
+    folder: Path | None, random: str | None, layers: int | None, *, dtype: str, device: str, seed: int
+) -> tuple[Any, Any]:
+    """A model in evaluation mode, and its tokenizer; None for a random model.
+
+    Args:
+        folder: with its weights; None for a random one.
+        random: whose shapes a random one takes.
+        layers: of a random one; None for all.
+        dtype: of the weights.
+        device: `cpu` or `cuda`.
+        seed: of random weights.
+
+    Raises:
+        MethodError: there is no such device, the weights or the tokenizer cannot be read, or memory is short.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from vivace_methods.base import MethodError
+    from vivace_methods.models.loading import available_device, load_model
+    from vivace_methods.models.random import random_configuration, random_model
+
+    numbers = getattr(torch, dtype)
+    if folder is None:
+        assert random is not None
+        configuration = random_configuration(random, layers=layers)
+        return random_model(configuration, dtype=numbers, device=available_device(device), seed=seed), None
+    model = load_model(folder, dtype=numbers, device=device)
+    try:
+        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise MethodError(f"There is no tokenizer in {folder} that transformers can read.") from error

@@ -26,8 +26,10 @@ from vivace.store.database import Database
 from vivace.store.records import add_event, ensure, insert, run_ordinal
 from vivace.tracks.base import Ending, Import, Registered, Workbench
 from vivace.tracks.efficiency.arms import BASELINES, plan_arms
+from vivace.tracks.efficiency.calibration import find_calibration
 from vivace.tracks.efficiency.child import Job
 from vivace.tracks.efficiency.prompts import PlannedTasks, plan_tasks
+from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.scoring import score_run
 from vivace.tracks.efficiency.targets import Target, find_target, folder_of_fitted
 from vivace_methods.arms import Arm
@@ -77,10 +79,12 @@ class EfficiencyTrack:
         for arm in arms.values():
             if arm.fitted is not None:
                 folder_of_fitted(zoo)(arm.fitted)
+        if any(map(needs_recipe, arms.values())):
+            find_calibration(spec.calibration, spec.tasks)
         planned = plan_tasks(spec.tasks, spec.limit, spec.seed, spec.most_tokens)
         card = read_card(Path(spec.card)) if spec.card else {}
         named = None if baseline is None else next(iter(arms))
-        return EfficiencyRun(self.name, spec, target, arms, named, planned, _machine(spec), card, zoo)
+        return EfficiencyRun(self.name, spec, target, arms, named, planned, _machine(spec), card, home)
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
@@ -102,11 +106,13 @@ class EfficiencyRun:
         planned: PlannedTasks,
         machine: Machine,
         card: dict[str, Any],
-        zoo: Path,
+        home: Path,
     ) -> None:
         self._track, self._spec, self._target = track, spec, target
         self._arms, self._baseline, self._planned = arms, baseline, planned
-        self._machine, self._card, self._zoo = machine, card, zoo
+        self._machine, self._card = machine, card
+        self._zoo, self._recipes = home / "zoo", home / "recipes"
+        self._found: dict[str, Path] = {}
         self._asked = [[[name, arm.label] for name, arm in arms.items()], baseline]
         self._registered: Registered | None = None
         self._arm_ids: dict[str, int] = {}
@@ -169,6 +175,8 @@ class EfficiencyRun:
             )
             made_of = [self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, self._asked,
                        self._spec.repeats, self._spec.margin]  # fmt: skip
+            if self._spec.calibration is not None:
+                made_of.append(self._spec.calibration)
             run_identity = fingerprint(made_of)
             ordinal = run_ordinal(session, run_identity, force, run_id)
             run = ensure(
@@ -290,7 +298,9 @@ class EfficiencyRun:
             kind = "--random" if self._target.name in TINY_SHAPES else "--like"
             model = [kind, self._target.name, *layers]
         written = arm.method.label
-        if arm.fitted is not None:
+        if name in self._found:
+            written += f":{self._found[name]}"
+        elif arm.fitted is not None:
             written += f":{folder_of_fitted(self._zoo)(arm.fitted).absolute()}"
         command = generate_command(
             written, model, most_tokens=longest["most_tokens"], end_tokens=longest["end_tokens"],
@@ -356,6 +366,9 @@ class EfficiencyRun:
             threads=self._machine.threads,
             seed=self._spec.seed,
             zoo=str(self._zoo.absolute()),
+            name=self._target.name,
+            calibration=self._spec.calibration,
+            recipes=str(self._recipes.absolute()),
             done=list(item.done),
         )
 
@@ -380,10 +393,16 @@ class EfficiencyRun:
             if told["kind"] == "longest":
                 longest = told
                 continue
+            if told["kind"] == "fitting":
+                bench.say(f"fitting {told['arm']}: {told['done']} of {told['steps']} steps")
+                bench.check_stop()
+                continue
+            if told["kind"] == "recipe":
+                self._found[told["arm"]] = Path(told["folder"])
             await bench.write(lambda session, told=told: self._record(session, told))  # type: ignore[misc]
             if told["kind"] == "audited":
                 return longest
-            if told["kind"] == "baseline":
+            if told["kind"] in ("baseline", "said"):
                 bench.say(told["sentence"])
             recorded += told["kind"] == "trial"
             planned = len(self._arms) * len(self._planned.prompts) * self._spec.repeats
@@ -421,6 +440,9 @@ class EfficiencyRun:
         if told["kind"] == "trial":
             self._record_trial(session, told)
             return
+        if told["kind"] == "said":
+            add_event(session, told["sentence"], run_id=self._registered.run_id)
+            return
         if told["kind"] == "predictions":
             key = {"arm_id": self._arm_ids[told["arm"]], "prompt": told["prompt"], "repetition": 0}
             trial = session.scalars(select(tables.Trial).filter_by(**key)).one()
@@ -438,6 +460,8 @@ class EfficiencyRun:
         measured = dict(run.measured or {"sessions": []})
         if told["kind"] == "floor":
             measured["floor"], measured["kernels"] = told["floor"], told["kernels"]
+        elif told["kind"] == "recipe":
+            measured["recipes"] = {**measured.get("recipes", {}), told["arm"]: told["recipe"]}
         elif told["kind"] == "memory":
             measured["memory"] = {**measured.get("memory", {}), told["arm"]: told["peak_bytes"]}
         else:

@@ -1,0 +1,84 @@
+"""What a model is asked, as token ids: in its chat template or plainly, and cut in the middle where it may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from vivace.tracks.efficiency.prompts import PlannedPrompt
+from vivace_methods.base import MethodError, Request
+from vivace_methods.stopwatch import TimedPrompt
+
+
+def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[TimedPrompt, int]:
+    """A planned prompt for a model, with what ends its answer.
+
+    Args:
+        prompt: as it was planned.
+        model: a causal language model of transformers.
+        tokenizer: the model's; None for a random model.
+
+    Returns:
+        The prompt, and how many tokens are left out of its middle because the model does not hold them: as many as
+        must be, of prompts whose sample lets them be cut. The first and the last half of what it holds stay, and with
+        them the chat template.
+
+    Raises:
+        MethodError: a prompt that is empty, too long for the model and not to be cut, or of tokens that the model
+            does not know.
+    """
+    ids = token_ids(prompt.sample.prompt, tokenizer, plain=prompt.sample.plain)
+    if not ids:
+        raise MethodError(f"The prompt {prompt.name} is empty.")
+    vocabulary, positions = model.config.vocab_size, getattr(model.config, "max_position_embeddings", None)
+    if max(ids) >= vocabulary:
+        raise MethodError(f"The prompt {prompt.name} has the token {max(ids)}, and the model knows {vocabulary}.")
+    kept = ids
+    if positions is not None and len(ids) > (room := positions - prompt.most_tokens):
+        if not prompt.sample.cuttable or room < 2:
+            raise MethodError(
+                f"The prompt {prompt.name} takes {len(ids)} tokens and its answer up to {prompt.most_tokens}, and "
+                f"the model holds {positions}: take a shorter one, or fewer with --most-tokens."
+            )
+        kept = ids[: room - room // 2] + ids[-(room // 2) :]
+    asked = Request(torch.tensor([kept], device=model.device), prompt.most_tokens, _end_tokens(model, tokenizer))
+    return TimedPrompt(prompt.name, asked), len(ids) - len(kept)
+
+
+def token_ids(text: str, tokenizer: Any, answer: str = "", *, plain: bool = False) -> list[int]:
+    """Token ids of what is asked, and of an answer after it.
+
+    Args:
+        text: what is asked.
+        tokenizer: whose chat template it is put in where there is one; None for a random model, for which the text is
+            ids with blanks between.
+        answer: follows the text.
+        plain: whether the text is put as it stands, whatever the template.
+
+    Raises:
+        MethodError: other text than ids for a random model.
+    """
+    if tokenizer is None:
+        try:
+            return [int(part) for part in text.split()]
+        except ValueError as error:
+            raise MethodError(
+                "A model of random weights has no tokenizer: give it the task tokens, as in tokens(length=512)."
+            ) from error
+    if getattr(tokenizer, "chat_template", None) and not plain:
+        asked = [{"role": "user", "content": text}]
+        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        return list(tokenizer(text + answer, add_special_tokens=False)["input_ids"])
+    return list(tokenizer(text + answer)["input_ids"])
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    """What ends an answer; nothing ends a random model's."""
+    if tokenizer is None:
+        return frozenset()
+    ends: set[int] = set()
+    for holder in (model.generation_config, model.config):
+        found = getattr(holder, "eos_token_id", None)
+        ends.update([] if found is None else found if isinstance(found, list) else [found])
+    return frozenset(ends)
