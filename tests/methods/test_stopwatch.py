@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -302,6 +303,34 @@ def one_thread() -> Any:
 )
 def test_a_cheat_is_caught_by_name(cheat: Callable[[], Generator], repetitions: int, fault: str) -> None:
     assert faults(recorded(cheat(), repetitions)) == {fault}
+
+
+@pytest.mark.parametrize(
+    ("figure", "found"),
+    [
+        (lambda prompt, asked: 1.0 + asked * (1e-5 if prompt in (2, 5) else 1e-2), {"reports its own times"}),
+        (lambda prompt, asked: 0.5 + 1e-6 * asked, set()),
+        (lambda prompt, asked: 0.1 * prompt, set()),
+    ],
+    ids=["times, two of which are alike", "rounding", "counts"],
+)
+def test_a_figure_of_any_name_is_a_time_if_it_changes_for_the_same_answer(
+    figure: Callable[[int, int], float], found: set[str]
+) -> None:
+    class Telling(Simulated):
+        def __init__(self, clock: SimulatedClock) -> None:
+            super().__init__(clock)
+            self._asked: Counter[int] = Counter()
+
+        def generate(self, request: Request, emit: Emit) -> Trace:
+            super().generate(request, emit)
+            prompt = int(request.prompt[0, 0])
+            self._asked[prompt] += 1
+            return Trace({"kept": figure(prompt, self._asked[prompt])})
+
+    clock = SimulatedClock(0)
+    arms = {"baseline": Simulated(clock), "arm": Telling(clock)}
+    assert faults(Stopwatch(arms, "baseline", clock).run(prompts(8), 2, prompts(1, 100))) == found
 
 
 def test_an_honest_arm_is_not_accused() -> None:
