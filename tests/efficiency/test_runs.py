@@ -201,3 +201,26 @@ def test_random_models_are_timed_on_token_ids(tmp_path: Path) -> None:
     assert large.returncode == 0 and "OLMoE-1B-7B-0125" in large.stdout
     words = vivace(*options[:7], "sums", *options[8:])
     assert words.returncode == 2 and "give it the task tokens" in words.stderr
+
+
+def test_a_longbench_prompt_that_the_model_does_not_hold_is_cut_and_that_is_said(tmp_path: Path) -> None:
+    rows = [
+        {"dataset": "trec", "input": "type :", "context": " ".join(map(str, range(length))), "answers": ["loop"],
+         "all_classes": ["loop", "sum"], "_id": f"{length}"}
+        for length in (9, 400)
+    ]  # fmt: skip
+    (tmp_path / "trec.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    where = ("--home", tmp_path / "home")
+    options: tuple[Any, ...] = (
+        "run", "prefill", "--model", "zoo:moe", "--tasks", f"longbench(path={tmp_path / 'trec.jsonl'},subset=trec)",
+        "--repeats", 1, *where,
+    )  # fmt: skip
+    done = vivace(*options, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 prompts are longer than the model holds" in done.stderr
+    (row,) = json.loads(done.stdout)
+    with opened(f"sqlite:///{tmp_path / 'home' / 'vivace.db'}") as database, database.read() as session:
+        told = session.execute(select(Trial.prompt, Trial.measurements)).all()
+    lengths = {prompt.rpartition("/")[2]: measurements["prompt_tokens"] for prompt, measurements in told}
+    assert lengths["400"] == 256 - 64 and lengths["9"] < 100
+    assert "left out of their middle" in vivace("logs", row["run"], *where).stdout
