@@ -42,10 +42,12 @@ def test_several_layers_of_odd_shapes_are_right_and_counted(
     assert counts.tolist() == (kept + torch.tensor([7, 0, 1])).tolist()
 
 
-def test_two_calls_give_the_same_bits(interpreted: Call) -> None:
-    packed = random_pack(200, (70,), (5,), torch.float32)
-    x = torch.randn(2, 200, generator=torch.Generator().manual_seed(7))
-    assert torch.equal(interpreted(sparse_gemv, x, packed), interpreted(sparse_gemv, x, packed))
+def test_whole_segments_are_right_and_give_the_same_bits_twice(interpreted: Call) -> None:
+    packed = random_pack(2 * SEGMENT, (64,), (5,), torch.float32)
+    x = torch.randn(2, 2 * SEGMENT, generator=torch.Generator().manual_seed(7))
+    found = interpreted(sparse_gemv, x, packed)
+    assert_right(found, x, packed)
+    assert torch.equal(found, interpreted(sparse_gemv, x, packed))
 
 
 def test_channels_of_many_segments_are_all_found(interpreted: Call) -> None:
@@ -88,6 +90,16 @@ def test_what_is_not_finite_comes_out_of_its_token_and_of_no_other(
     found = interpreted(sparse_gemv, x, packed)
     assert_right(found, x, packed)
     assert not found[0].isfinite().any() and found[1].isfinite().all()
+
+
+def test_infinity_within_its_limit_is_left_out_beside_what_is_no_number(interpreted: Call) -> None:
+    packed = random_pack(20, (8,), (0,), torch.float32)
+    packed.limits[:, 3] = math.inf
+    x = torch.randn(2, 20, generator=torch.Generator().manual_seed(8))
+    x[0, 3], x[1, 3] = math.nan, math.inf
+    found = interpreted(sparse_gemv, x, packed)
+    assert_right(found, x, packed)
+    assert found[0].isnan().all() and found[1].isfinite().all()
 
 
 def test_a_value_on_its_limit_is_not_kept(interpreted: Call) -> None:

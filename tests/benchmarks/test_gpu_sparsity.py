@@ -1,0 +1,83 @@
+"""The sparse products' benchmark, on tiny shapes in Triton's interpreter: what it measures, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from support.triton_processes import other_process
+
+pytest.importorskip("triton")
+import gpu_sparsity
+from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
+from report import BenchmarkError
+
+
+def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    with other_process(TRITON_INTERPRET="1") as call:
+        assert call(main, ["--quick", "--device", "cpu", "--json", str(file)]) == 0
+    found = json.loads(file.read_text())
+    arms = ["cublas", "teal", "r-sparse(ratio=1)", "r-sparse"]
+    for group in TINY:
+        rows = [row for row in found["rows"] if row["case"] == group.case]
+        beside = {(row["arm"], row["baseline"]) for row in rows}
+        assert beside == {
+            *((arm, "floor") for arm in arms),
+            *((arm, "cublas") for arm in arms[1:]),
+            *((arm, "teal") for arm in arms[2:]),
+        }
+        assert [row["arm"] for row in rows if row["headline"]] == ["r-sparse"]
+        assert all(row["floor"] == 1.0 and row["ratio"] > 1.0 for row in rows if row["baseline"] == "floor")
+        dense = sum(group.outputs) * group.inputs * 2
+        figures = {each["arm"]: each for each in found["manifest"]["figures"] if each["case"] == group.case}
+        assert figures["cublas"]["bytes"] == dense
+        for arm in arms[1:]:  # all at equal bytes, but for magnitudes that tie in bfloat16 and the rounding of ranks
+            assert 0.8 * SPARSITY * dense <= figures[arm]["bytes"] <= 1.05 * SPARSITY * dense
+        for arm in arms:
+            assert len(figures[arm]["seconds"]) == 5 and figures[arm]["share_of_bandwidth"] < 1
+    notes = found["manifest"]["notes"]
+    assert "inductor is left out: it is tuned for a GPU." in notes
+    assert sum(note.startswith("teal's fastest tile") for note in notes) == len(TINY)
+
+
+def test_an_arm_that_computes_something_else_is_no_result() -> None:
+    bench = Bench(torch.device("cpu"), torch.bfloat16, gpu_sparsity.QUICK, None)  # type: ignore[arg-type]
+    for wrong in (torch.tensor([[1.0, 2.5]]), torch.tensor([[1.0, float("nan")]])):
+        arm = GroupArm([lambda wrong=wrong: wrong], torch.tensor([[1.0, 2.0]]).double(), 1.0)  # type: ignore[misc]
+        with pytest.raises(BenchmarkError, match="mine computes something else on o 2x2"):
+            bench._require_right(Group("o", 2, (2,)), "mine", arm)
+
+
+def test_so_many_channels_lie_above_the_limit_on_average() -> None:
+    inputs = [torch.tensor([[1.0, -2.0, 3.0, 4.0]]), torch.tensor([[0.5, 0.2, -9.0, 0.1]])]
+    assert kept_limit(inputs, 2) == 1.0
+    assert kept_limit(inputs, 3) == pytest.approx(0.2)
+
+
+def test_the_shapes_are_those_of_the_models() -> None:
+    """Weights of a layer: of 6.48 and 6.98 thousand millions, in 32 layers."""
+    weights = {group.name: group.inputs * sum(group.outputs) for group in GROUPS}
+    for model, total in (("Llama-2-7B", 6_476_005_376), ("Llama-3-8B", 6_979_321_856)):
+        mine = [count for name, count in weights.items() if name.startswith((model, "both"))]
+        assert len(mine) == 4 and 32 * sum(mine) == total
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [(["--device", "cpu"], "This is for a CUDA device"), (["--device", "cpu", "--quick"], "Set TRITON_INTERPRET=1")],
+)
+def test_what_cannot_be_measured_is_one_sentence(
+    given: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(given) == 1
+    assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--device", "cuda"]) == 1
+    assert "no CUDA device" in capsys.readouterr().err
