@@ -137,7 +137,7 @@ class ActivationSparsity(Method):
     def _decoding(self, model: Any, recipe: Recipe) -> Iterator[Generator]:
         with self.applied(model, recipe) as (counts, reads):
             new_cache = partial(_new_cache, model.config)
-            untouched = _weights_of_blocks(model) - sum(layer.dense for layer in reads)
+            untouched = weights_of_blocks(model) - sum(layer.dense for layer in reads)
             yield SparseGenerator(model, new_cache, counts, reads, untouched)
 
     @contextmanager
@@ -166,12 +166,20 @@ class ActivationSparsity(Method):
         with applied_groups(sparse):
             yield counts, reads
 
-    def _require(self, recipe: Recipe, model: Any) -> None:
+    def require_settings_of(self, recipe: Recipe) -> None:
+        """Refuse a recipe that was fitted with other settings.
+
+        Raises:
+            MethodError: it was.
+        """
         if recipe.method != self.fitted_label:
             raise MethodError(
                 f"The recipe was fitted as {recipe.method}, and the arm is {self.fitted_label}: write the recipe's "
                 "settings before :FOLDER, or fit another."
             )
+
+    def _require(self, recipe: Recipe, model: Any) -> None:
+        self.require_settings_of(recipe)
         recipe.require_made_for(self.groups(model), getattr(model.config, "_commit_hash", None))
 
     def cost(
@@ -236,7 +244,7 @@ def fit_in_order(
     return fitted
 
 
-def _weights_of_blocks(model: Any) -> int:
+def weights_of_blocks(model: Any) -> int:
     """Of the seven linear layers of all blocks, whether a method applies to them or not."""
     return sum(int(module.weight.numel()) for group in find_groups(model) for module in group.modules)
 

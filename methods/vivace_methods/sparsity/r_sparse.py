@@ -58,7 +58,7 @@ class RSparse(ActivationSparsity):
     ratio: float | None = None
     search: Search = "divergence"
     criterion: Literal["released", "magnitude", "column-norm"] = "released"
-    factors: FactorFit = "dropped"
+    factors: FactorFit = "svd"
     sequential: bool = True
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class RSparse(ActivationSparsity):
                 return self._fit(layer, 1.0, criterion)
 
             begun = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=_nobody)
-            moved = journal.get(f"all {criterion}", lambda begun=begun: descent.divergence(begun))  # type: ignore[misc]
+            moved = journal.get(f"all {criterion}", lambda begun=begun: float(descent.divergence(begun).mean()))  # type: ignore[misc]
             starts.append((moved, begun, layers))
         _, begun, layers = min(starts, key=lambda start: start[0])
 
