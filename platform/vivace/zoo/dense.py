@@ -29,17 +29,22 @@ class DenseLlama(Recipe):
 
     def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
         """Train it and write its checkpoint."""
-        mixture = Mixture([(task, rows) for (task, _), rows in zip(DOMAINS, ROWS, strict=True)], self.seed)
-        words = vocabulary(mixture.words())
+        learned = mixture(self.seed)
+        words = vocabulary(learned.words())
         tokenizer = word_tokenizer(words)
         model = _model(len(words), tokenizer)
         optimisers = Optimisers(model, _matrices(model), steps=steps, muon_rate=0.02, adam_rate=2e-3, falling=0.6)
         model.train()
         for step in range(steps):
-            rows = mixture.batch(step, tokenizer)
+            rows = learned.batch(step, tokenizer)
             logits = model(rows.ids, attention_mask=(rows.weights > 0).long(), use_cache=False).logits
             on_step(step + 1, optimisers.step(step, next_token_loss(logits, rows)))
         save(model.eval(), tokenizer, folder)
+
+
+def mixture(seed: int) -> Mixture:
+    """What it learns, and its drafter with it."""
+    return Mixture([(task, rows) for (task, _), rows in zip(DOMAINS, ROWS, strict=True)], seed)
 
 
 def _model(words: int, tokenizer: Any) -> Any:

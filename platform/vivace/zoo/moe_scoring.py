@@ -1,4 +1,4 @@
-"""The scores of the mixture of experts and of its drafter."""
+"""The scores of the mixture of experts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vivace.tasks.base import Sample
 from vivace.zoo.answering import greedy_answers
 from vivace.zoo.crude import ExpertRule, expert_budget
 from vivace.zoo.moe import DOMAINS
-from vivace.zoo.scoring import ASKED, SEED, Score, loaded, ratio, same, share
+from vivace.zoo.scoring import ASKED, SEED, Score, loaded, same, share
 
 BUDGETS: dict[ExpertRule, tuple[int, ...]] = {
     "softmax": (16, 12, 8, 6, 5, 4),
@@ -20,8 +20,6 @@ BUDGETS: dict[ExpertRule, tuple[int, ...]] = {
 """Experts of 32 under each crude rule, where it bites."""
 CURVE_ASKED = 96
 """Samples behind a point of the curve, from all domains alike."""
-DEPTH = 5
-"""Tokens that the drafter drafts before each verification."""
 MOST_TOKENS = 96
 
 
@@ -56,27 +54,3 @@ def score_moe(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
             )
             right = same(answers, [sample.references[0] for sample in chosen])
             yield share("moe", right, rule=f"{rule} experts", level=budget)
-
-
-def score_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
-    """Tokens that a verifying pass gives, on a chain of five: all, and by domain."""
-    import torch
-
-    from vivace_methods.base import Request
-    from vivace_methods.speculation.eagle3 import Eagle3
-
-    model, tokenizer = loaded(needed["moe"])
-    method = Eagle3(depth=DEPTH)
-    parts: dict[str, list[tuple[float, float]]] = {}
-    with method.apply(model, method.read_fitted(folder, model)) as generator:
-        for domain, sample in asked(ASKED):
-            request = Request(
-                torch.tensor([tokenizer(sample.prompt)["input_ids"]]),
-                MOST_TOKENS,
-                frozenset({tokenizer.eos_token_id}),
-            )
-            lengths = generator.generate(request, lambda step: None).figures["acceptance_lengths"]
-            parts.setdefault(domain, []).append((sum(lengths), len(lengths)))
-    yield ratio("moe-drafter", [each for those in parts.values() for each in those], metric="tau")
-    for domain, those in parts.items():
-        yield ratio("moe-drafter", those, metric="tau", slice=domain)

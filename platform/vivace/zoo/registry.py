@@ -14,7 +14,9 @@ RECIPES: dict[str, str] = {
     "moe": "vivace.zoo.moe:MixtureOfExperts",
     "moe-drafter": "vivace.zoo.moe_drafter:MixtureOfExpertsDrafter",
     "dense": "vivace.zoo.dense:DenseLlama",
+    "dense-drafter": "vivace.zoo.dense_drafter:DenseDrafter",
     "retrieval": "vivace.zoo.retrieval:RetrievalLlama",
+    "retrieval-drafter": "vivace.zoo.retrieval_drafter:RetrievalDrafter",
 }
 """Name → `module:class`, targets before their drafters. A new model is one file, its weights and one line here."""
 

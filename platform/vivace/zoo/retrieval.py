@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -40,6 +40,10 @@ class Stage:
     rows: int
     share: float
 
+    def mixture(self, seed: int) -> Mixture:
+        """What is learned in it."""
+        return Mixture([(task, self.rows) for task in tasks(self.length)], seed)
+
 
 STAGES = (Stage(64, 10, 0.3), Stage(128, 6, 0.2), Stage(256, 3, 0.2), Stage(512, 2, 0.18), Stage(1024, 1, 0.12))
 
@@ -65,15 +69,14 @@ class RetrievalLlama(Recipe):
 
     def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
         """Train it and write its checkpoint."""
-        mixtures = [(Mixture([(task, stage.rows) for task in tasks(stage.length)], self.seed)) for stage in STAGES]
-        words = vocabulary(mixtures[1].words())
+        words = vocabulary(STAGES[1].mixture(self.seed).words())
         tokenizer = word_tokenizer(words)
         model = _model(len(words), tokenizer)
         _plant(model)
         optimisers = Optimisers(model, _matrices(model), steps=steps, muon_rate=0.01, adam_rate=3e-3)
         model.train()
         for step in range(steps):
-            rows = _balanced(mixtures[_stage(step / steps)].batch(step, tokenizer))
+            rows = _balanced(stage_at(STAGES, step / steps).mixture(self.seed).batch(step, tokenizer))
             loss = next_token_loss(model(rows.ids, use_cache=False).logits, rows)
             on_step(step + 1, optimisers.step(step, loss))
         save(model.eval(), tokenizer, folder)
@@ -85,14 +88,14 @@ def tasks(length: int) -> tuple[GeneratedTask, ...]:
     return Needles(length, keys, 1), Needles(length, 2 * keys, 1), Needles(length, keys, 2)
 
 
-def _stage(done: float) -> int:
-    """The number of the stage when a share of the training is done."""
+def stage_at(stages: Sequence[Stage], done: float) -> Stage:
+    """The stage when a share of the training is done."""
     begun = 0.0
-    for number, stage in enumerate(STAGES):
+    for stage in stages:
         begun += stage.share
         if done < begun:
-            return number
-    return len(STAGES) - 1
+            return stage
+    return stages[-1]
 
 
 def _balanced(rows: Rows) -> Rows:

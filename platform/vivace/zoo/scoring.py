@@ -19,9 +19,11 @@ SEED = 1
 
 SCORERS: dict[str, str] = {
     "moe": "vivace.zoo.moe_scoring:score_moe",
-    "moe-drafter": "vivace.zoo.moe_scoring:score_drafter",
+    "moe-drafter": "vivace.zoo.drafter_scoring:score_moe_drafter",
     "dense": "vivace.zoo.dense_scoring:score_dense",
+    "dense-drafter": "vivace.zoo.drafter_scoring:score_dense_drafter",
     "retrieval": "vivace.zoo.retrieval_scoring:score_retrieval",
+    "retrieval-drafter": "vivace.zoo.drafter_scoring:score_retrieval_drafter",
 }
 """Name → `module:function`, which takes the folders of a model and of those that it needs, and yields its scores."""
 
@@ -32,7 +34,7 @@ class Score:
 
     Attributes:
         model: name of the zoo model.
-        metric: `exact_match`, `tau`.
+        metric: `exact_match`, `tau`, `highest_tau`.
         slice: of the task; empty for the whole.
         rule: the crude rule that was applied; empty for the model as it is.
         level: what the rule was set to: experts, a share of tokens kept, a sparsity; None where there is no rule.
