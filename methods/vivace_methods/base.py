@@ -90,7 +90,7 @@ class Method(ABC):
     paper: ClassVar[str]
     """Title and arXiv number, or where else it comes from."""
     needs: ClassVar[tuple[str, ...]] = ()
-    """What it cannot do without: `drafter`, `experts`, `calibration`, `cuda`."""
+    """What it cannot do without: a `drafter`, or a `recipe` fitted to the model."""
 
     @property
     def settings(self) -> dict[str, Any]:
