@@ -39,14 +39,13 @@ ARMS = {
     "random-channels": "random-channels",
 }
 ABLATION = {
-    "by output error": "r-sparse(search=output-error)",
-    "plain factors": "r-sparse(factors=svd)",
-    "magnitude only": "r-sparse(criterion=magnitude)",
-    "column norms only": "r-sparse(criterion=column-norm)",
-    "uniform 0.98": "r-sparse(ratio=0.98)",
-    "uniform 0.8": "r-sparse(ratio=0.8)",
-    "uniform, plain factors": "r-sparse(ratio=0.95,factors=svd)",
-    "calibrated at once": "r-sparse(sequential=false)",
+    "searched, dropped factors": "r-sparse(factors=dropped)",
+    "searched by output error": "r-sparse(search=output-error)",
+    "uniform, dropped factors": "r-sparse(ratio=0.95,factors=dropped)",
+    "uniform, magnitude": "r-sparse(ratio=0.95,criterion=magnitude)",
+    "uniform, calibrated at once": "r-sparse(ratio=0.95,sequential=false)",
+    "uniform at 0.98": "r-sparse(ratio=0.98)",
+    "uniform at 0.8": "r-sparse(ratio=0.8)",
 }
 BASELINE = "teal"
 SEED = 1
@@ -76,7 +75,7 @@ class Size:
     ablation: Mapping[str, str] = field(default_factory=dict)
 
 
-FULL = Size(asked=200, ablation=ABLATION)
+FULL = Size(ablation=ABLATION)
 QUICK = Size(
     asked=32,
     calibrated=1500,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -73,6 +74,19 @@ def points(rows: Sequence[ArmRow]) -> pd.DataFrame:
             "frontier": [row.frontier for row in placed],
         }
     )
+
+
+def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What an arm does to each layer, as a table."""
+    columns = {
+        "Layer": "layer",
+        "Kept": "kept",
+        "Ratio": "ratio",
+        "Rank": "rank",
+        "Criterion": "criterion",
+        "Output error": "output_error",
+    }
+    return pd.DataFrame([{title: layer.get(name) for title, name in columns.items()} for layer in found])
 
 
 def floor(rows: Sequence[ArmRow]) -> float | None:

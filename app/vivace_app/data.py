@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -138,3 +139,13 @@ def audio(sha256: str) -> bytes | str:
         return Artifacts(settings().artifacts).get(sha256)
     except (VivaceError, OSError) as error:
         return str(error)
+
+
+def layers(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
+    """What an arm does to each layer of the model; empty for an arm without a recipe."""
+    return _layers(database, database.url, queries.data_version(database), run, arm)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _layers(_database: Database, url: str, version: str, run: str, arm: str) -> list[dict[str, Any]]:
+    return efficiency.layer_rows(_database, run, arm)

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
 from support.measured import run_of
 from vivace.settings import Settings
 from vivace.store.database import Database
-from vivace.store.efficiency import arm_board
+from vivace.store.efficiency import arm_board, layer_rows
 from vivace.store.migrate import open_for_writing
-from vivace.store.tables import Run, now
+from vivace.store.tables import Arm, Run, Trial, now
 from vivace.tracks.efficiency.scoring import score_run
 from vivace_app import arms, charts
 
@@ -94,3 +95,36 @@ def test_the_frontier_is_drawn_through_the_arms_on_it(home: Path, more_is_better
     drawn = charts.frontier(arms.points(rows), "x", more_is_better=more_is_better, floor=None).to_dict()
     name = drawn["layer"][0]["data"]["name"]
     assert {(point["cost"], point["quality"]) for point in drawn["datasets"][name]} == {(1.0, 1.0), (0.5, 0.8)}
+
+
+def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:
+    module = {
+        "sparsity": 0.5,
+        "ratio": 0.9,
+        "rank": 3,
+        "criterion": "magnitude",
+        "threshold": 0.1,
+        "output_error": 0.04,
+    }
+    recipe = {
+        "calibration": "text",
+        "tokens": 9,
+        "model": "m",
+        "modules": {"up": module, "down": {**module, "rank": 0}},
+    }
+    database = measured(home, measured={"sessions": [], "recipes": {"sparse": recipe}})
+    with database.write() as session:
+        first, second = session.scalars(select(Trial).join(Arm).where(Arm.name == "sparse").limit(2)).all()
+        for trial, kept, tokens in ((first, {"up": 0.2, "down": 0.5}, 3), (second, {"up": 0.6, "down": 0.5}, 1)):
+            figures = {"kept": kept, "token_sparsity": [0.5] * tokens}
+            trial.measurements = {**trial.measurements, "trial": {**trial.measurements["trial"], "figures": figures}}
+        for trial in session.scalars(select(Trial).where(Trial.id.not_in([first.id, second.id]))):
+            trial.measurements = {**trial.measurements, "trial": {**trial.measurements["trial"], "figures": {}}}
+    up, down = layer_rows(database, "r1", "sparse")
+    assert up["layer"] == "up" and up["kept"] == pytest.approx((3 * 0.2 + 0.6) / 4), "by token, not by trial"
+    assert (down["kept"], down["rank"], down["output_error"]) == (0.5, 0, 0.04)
+    assert layer_rows(database, "r1", "dense") == layer_rows(database, "nothing", "sparse") == []
+    app = page()
+    shown = app.dataframe[1].value
+    assert list(shown["Layer"]) == ["up", "down"] and list(shown["Rank"]) == [3, 0]
+    assert app.selectbox(key=next(each.key for each in app.selectbox if each.label == "Arm")).options == ["sparse"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from vivace.store.database import Database
 from vivace.store.efficiency import ArmRow
 from vivace_app import arms, charts, data, figures, notices
 from vivace_app.address import Address, select, toggle
@@ -49,6 +50,7 @@ def show() -> None:
         st.info("No results match these filters.", icon=":material/filter_alt_off:")
     for group in arms.groups(rows).values():
         _show_group(group)
+        _show_layers(database, group)
 
 
 def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
@@ -107,6 +109,35 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         alt=f"Arms on {first.model}",
     )
     _show_details(rows)
+
+
+def _show_layers(database: Database, rows: Sequence[ArmRow]) -> None:
+    """What an arm that was fitted does to each layer of the model."""
+    every = {(row.run, row.arm): data.layers(database, row.run, row.arm) for row in rows if not row.baseline}
+    found = {name: layers for name, layers in every.items() if layers}
+    if not found:
+        return
+    with st.expander("Layer by layer", icon=":material/stacks:"):
+        chosen = st.selectbox(
+            "Arm",
+            list(found),
+            format_func=lambda name: name[1],
+            key=f"layers-{'-'.join(part[:8] for part in rows[0].group)}",
+        )
+        st.dataframe(
+            arms.layers(found[chosen]),
+            hide_index=True,
+            placeholder=figures.ABSENT,
+            column_config={
+                "Kept": st.column_config.NumberColumn(
+                    format="percent", help="Mean share of the layer's channels that a decoded token kept."
+                ),
+                "Output error": st.column_config.NumberColumn(
+                    format="percent", help="Of the layer's output, in squares, on text that nothing was fitted on."
+                ),
+            },
+            alt=f"Layers under {chosen[1]}",
+        )
 
 
 def _show_details(rows: Sequence[ArmRow]) -> None:

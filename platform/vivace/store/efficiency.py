@@ -268,3 +268,38 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
         }
         for arm, trial in found
     ]
+
+
+def layer_rows(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
+    """What an arm's recipe says of each layer of the model, beside what its trials kept of it.
+
+    Args:
+        run: its id.
+        arm: its name.
+
+    Returns:
+        Layer by layer: `layer`, `kept` (the mean share of its channels over decoded tokens; None where nothing was
+        decoded), `sparsity`, `ratio`, `rank`, `criterion`, `threshold`, `output_error`. Empty for an arm without a
+        recipe.
+    """
+    with database.read() as session:
+        measured = session.scalars(select(Run.measured).where(Run.id == run)).one_or_none() or {}
+        recipe = measured.get("recipes", {}).get(arm)
+        if recipe is None:
+            return []
+        trials = (
+            select(Trial.measurements)
+            .join(Arm, Trial.arm_id == Arm.id)
+            .where(Arm.run_id == run, Arm.name == arm, Trial.unscored_reason.is_(None))
+        )
+        figures = [each["trial"]["figures"] for each in session.scalars(trials)]
+    kept = [(each["kept"], len(each["token_sparsity"])) for each in figures if each.get("kept")]
+    tokens = sum(count for _, count in kept)
+    return [
+        {
+            "layer": layer,
+            "kept": sum(shares[layer] * count for shares, count in kept) / tokens if tokens else None,
+            **module,
+        }
+        for layer, module in recipe["modules"].items()
+    ]
