@@ -8,8 +8,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
@@ -192,10 +192,11 @@ def decode_rows(size: Size) -> list[Row]:
         model = half.to(dtype)
         baseline = fastest_baseline("sparsity", model, Request(prompts[0], size.decoded))
         print(baseline.sentence, file=sys.stderr)
-        generators: dict[str, Generator] = {"dense": _applied(baseline.method, model, None)}
-        for arm, method in methods.items():
-            generators[arm] = _applied(method, model, recipes[arm])
-        times, read = _decoded(generators, prompts, size)
+        with ExitStack() as applied:
+            generators = {"dense": applied.enter_context(baseline.method.apply(shared_copy(model)))}
+            for arm, method in methods.items():
+                generators[arm] = applied.enter_context(method.apply(shared_copy(model), recipes[arm]))
+            times, read = _decoded(generators, prompts, size)
         linears = sum(int(weight.numel()) for name, weight in model.named_parameters() if ".layers." in name)
         rest = size.vocabulary * size.hidden
         for arm in methods:
@@ -203,14 +204,7 @@ def decode_rows(size: Size) -> list[Row]:
             floor = (linears * read[arm] + rest) / (linears + rest)
             case = f"decode-{_name(dtype)}-50"
             rows.append(estimated(case, arm, "dense", "tpot_s", ratio, floor=floor, headline=arm == "r-sparse"))
-        del model, generators
     return rows
-
-
-def _applied(method: Any, model: Any, recipe: Any) -> Generator:
-    """Applied for good: the process ends with the benchmark."""
-    generator: Generator = method.apply(shared_copy(model), recipe).__enter__()
-    return generator
 
 
 def _decoded(
