@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
 from vivace_methods.base import MethodError, Request
 from vivace_methods.memory import peak_bytes
@@ -23,8 +24,11 @@ from vivace_methods.models.random import (
     real_configuration,
     tiny_configuration,
 )
-from vivace_methods.registry import METHODS, described, method_class, parse_arm, setting_types
+from vivace_methods.registry import METHODS, described, method_class, parse_arm, parse_method, setting_types
+from vivace_methods.sparsity.activation import About, ActivationSparsity
 
+WINDOW = 512
+"""Tokens of one calibration text."""
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -54,6 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     generate = verbs.add_parser("generate", help="answer one prompt, and print the result as JSON")
     _add_generate(generate)
     generate.set_defaults(run=_generate)
+    fit = verbs.add_parser("fit", help="fit a method that needs a recipe to a model, and write the recipe")
+    _add_fit(fit)
+    fit.set_defaults(run=_fit)
     return parser
 
 
@@ -64,6 +71,29 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="'full(attention=eager)', 'eagle-3(depth=3):FOLDER'",
     )
+    _add_model(parser)
+    parser.add_argument(
+        "--prompt-tokens", type=_ids, required=True, metavar="1,2,3", help="- reads them from standard input"
+    )
+    parser.add_argument("--end-tokens", type=_ids, default=[], metavar="2", help="ids that end the answer")
+    parser.add_argument("--most-tokens", type=int, required=True, metavar="N")
+
+
+def _add_fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--method", required=True, metavar="NAME", help="'r-sparse(sparsity=0.4)'")
+    _add_model(parser)
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="UTF-8 text; for a random model, ids with blanks between",
+    )
+    parser.add_argument("--tokens", type=int, default=8192, metavar="N", help="of the calibration")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="for the recipe")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
     model = parser.add_mutually_exclusive_group(required=True)
     model.add_argument("--model", type=Path, metavar="FOLDER", help="config.json and safetensors")
     model.add_argument("--random", metavar="KIND", help=f"a tiny random model: {', '.join(TINY_SHAPES)}")
@@ -73,11 +103,6 @@ def _add_generate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--threads", type=int, help="of the processor")
-    parser.add_argument(
-        "--prompt-tokens", type=_ids, required=True, metavar="1,2,3", help="- reads them from standard input"
-    )
-    parser.add_argument("--end-tokens", type=_ids, default=[], metavar="2", help="ids that end the answer")
-    parser.add_argument("--most-tokens", type=int, required=True, metavar="N")
 
 
 def _ids(text: str) -> list[int]:
@@ -110,14 +135,9 @@ def _generate(options: argparse.Namespace) -> None:
     chosen = parse_arm(options.method)
     if options.most_tokens < 1:
         raise MethodError("--most-tokens must be at least 1.")
-    if options.layers is not None and options.like is None:
-        raise MethodError("--layers goes with --like; other models keep their layers.")
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    device = available_device(options.device)
-    model = _model(options, device)
+    model = _model(options)
     _require_known(options.prompt_tokens, model.config.vocab_size)
-    prompt = torch.tensor([options.prompt_tokens], device=device)
+    prompt = torch.tensor([options.prompt_tokens], device=model.device)
     tokens: list[int] = []
     with chosen.apply(model) as generator:
         request = Request(prompt, options.most_tokens, frozenset(options.end_tokens))
@@ -126,8 +146,48 @@ def _generate(options: argparse.Namespace) -> None:
     print(json.dumps(answer))
 
 
-def _model(options: argparse.Namespace, device: torch.device) -> Any:
-    dtype = getattr(torch, options.dtype)
+def _fit(options: argparse.Namespace) -> None:
+    method = parse_method(options.method)
+    if not isinstance(method, ActivationSparsity):
+        raise MethodError(f"{method.name} needs no recipe: there is nothing to fit.")
+    model = _model(options)
+    ids = _calibration(options)
+    _require_known(ids, model.config.vocab_size)
+    texts = [torch.tensor([ids[first : first + WINDOW]]) for first in range(0, len(ids) - 1, WINDOW)]
+    journal = options.output / "search.jsonl"
+    recipe = method.fit(model, texts, About(calibration=options.calibration.name, on_step=_say, journal=journal))
+    recipe.save(options.output)
+    journal.unlink(missing_ok=True)
+    print(f"{method.label}:{options.output}")
+
+
+def _calibration(options: argparse.Namespace) -> list[int]:
+    try:
+        text = options.calibration.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise MethodError(f"The calibration text {options.calibration} cannot be read as UTF-8: {error}.") from error
+    if options.model is None:
+        try:
+            return [int(part) for part in text.split()][: options.tokens]
+        except ValueError as error:
+            raise MethodError("A random model has no tokenizer: calibrate it on ids with blanks between.") from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(options.model, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise MethodError(f"There is no tokenizer in {options.model} that transformers can read.") from error
+    return list(tokenizer(text)["input_ids"][: options.tokens])
+
+
+def _say(done: int, steps: int) -> None:
+    print(f"\r{done} of {steps} steps", end="\n" if done == steps else "", file=sys.stderr, flush=True)
+
+
+def _model(options: argparse.Namespace) -> Any:
+    if options.layers is not None and options.like is None:
+        raise MethodError("--layers goes with --like; other models keep their layers.")
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device, dtype = available_device(options.device), getattr(torch, options.dtype)
     if options.model is not None:
         return load_model(options.model, dtype=dtype, device=options.device)
     if options.random is not None:

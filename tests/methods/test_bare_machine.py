@@ -82,7 +82,9 @@ def on_a_bare_machine(folder: Path, script: str, *arguments: str) -> subprocess.
     )
 
 
-def test_methods_are_listed_and_one_generates(tmp_path: Path) -> None:
+def test_methods_are_listed_and_some_generate(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text(" ".join(str(place * place % 199) for place in range(60)))
+    sparse = ("--random", "llama", "--method")
     commands = [
         ["--help"],
         ["list"],
@@ -91,15 +93,20 @@ def test_methods_are_listed_and_one_generates(tmp_path: Path) -> None:
             *("generate", "--random", "olmoe", "--method", "autoregressive"),
             *("--prompt-tokens", "5,9,2", "--most-tokens", "4"),
         ],
+        ["fit", *sparse, "teal(sparsity=0.4)", "--calibration", "ids.txt", "--output", "recipe"],
+        ["generate", *sparse, "teal(sparsity=0.4):recipe", "--prompt-tokens", "5,9,2", "--most-tokens", "4"],
     ]
     done = on_a_bare_machine(tmp_path, COMMANDS, json.dumps(commands))
     assert done.returncode == 0, done.stderr
-    codes, (shown, listed, one, answer) = zip(*json.loads(done.stdout.splitlines()[-1]), strict=True)
-    assert codes == (0, 0, 0, 0), done.stderr
-    for name in ("autoregressive", "full", "dense", "eagle-3"):
+    codes, printed = zip(*json.loads(done.stdout.splitlines()[-1]), strict=True)
+    shown, listed, one, answer, fitted, sparse_answer = printed
+    assert codes == (0,) * 6, done.stderr
+    for name in ("autoregressive", "full", "dense", "eagle-3", "r-sparse"):
         assert name in shown and name in listed
     assert "2503.01840" in one
     assert len(json.loads(answer)["tokens"]) == 4
+    assert fitted.strip() == "teal(sparsity=0.4):recipe"
+    assert json.loads(sparse_answer)["figures"]["weights_read"] > 0
 
 
 def test_the_machine_is_bare(tmp_path: Path) -> None:
