@@ -271,7 +271,7 @@ def test_what_a_journal_cannot_be_written_to_is_said(tmp_path: Path) -> None:
 
 def test_a_descent_takes_what_moves_predictions_less(model: Any, texts: list[torch.Tensor]) -> None:
     drawn = torch.Generator().manual_seed(8)
-    many = [torch.randint(199, (1, 24), generator=drawn) for _ in range(24)]
+    many = [torch.randint(199, (1, 24), generator=drawn) for _ in range(32)]
     made = method("r-sparse(sparsity=0.8,criterion=column-norm)").fit(model, many)
     begun = method("wina(sparsity=0.8)").fit(model, many)
     assert len(made.log) == len(made.modules) * 2
@@ -298,8 +298,8 @@ def test_a_divergence_is_each_texts_own(model: Any, texts: list[torch.Tensor]) -
     def alone(text: torch.Tensor) -> float:
         return float(Descent(model, groups, [text]).divergence(fitted))
 
-    both = Descent(model, groups, [short, long]).divergence(fitted).tolist()
-    assert both == pytest.approx([alone(short), alone(long)], rel=1e-3)
+    four = Descent(model, groups, [short, long, long, short]).divergence(fitted).tolist()
+    assert four == pytest.approx([alone(each) for each in (short, short, long, long)], rel=1e-3), "part by part"
 
 
 def test_inputs_of_texts_that_are_read_together_are_their_own(model: Any, texts: list[torch.Tensor]) -> None:
