@@ -61,7 +61,10 @@ class RetrievalLlama(Recipe):
     that, retrieval was done in the lower half, and what was pruned above it did not matter.
 
     With needles over three hops and variables among what it learned, 400 steps came to 0.92 at 512 tokens, and to
-    less than 0.6 of the variables.
+    less than 0.6 of the variables; half of two chains are right by chance. Further heads were then planted that look
+    up what stands after the word before, since a value's second digit follows a digit that says little. 300 steps on
+    up to 256 tokens came to 0.89 of variables over one hop at 512 tokens, beside 0.98 of needles. 600 steps in these
+    stages, with 5 rows in a batch from 512 tokens on, came to 0.59 over one hop and 0.48 over two, beside 0.96.
     """
 
     name: ClassVar[str] = "retrieval"
