@@ -20,3 +20,13 @@ def require_torch() -> None:
     """
     if not has_torch():
         raise UsageError("This needs torch and transformers: install them with `pip install 'vivace[local]'`.")
+
+
+def require_lm_eval() -> None:
+    """See that lm-evaluation-harness is installed, and what it loads models of transformers with.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if find_spec("lm_eval") is None or find_spec("accelerate") is None:
+        raise UsageError("This needs lm-evaluation-harness: install it with `pip install 'vivace[accuracy]'`.")

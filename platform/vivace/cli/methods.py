@@ -25,6 +25,14 @@ LIST_COLUMNS = {
     "what it is": lambda row: row["summary"],
 }
 
+ACCURACY_COLUMNS = {
+    "task": lambda row: row["task"],
+    "metric": lambda row: row["metric"],
+    "value": lambda row: f"{row['value']:.4f}",
+    "stderr": lambda row: "–" if row["stderr"] is None else f"{row['stderr']:.4f}",
+    "n": lambda row: str(row["n"]),
+}
+
 
 @app.command("list")
 def list_(format: FormatOption = Format.TABLE) -> None:
@@ -95,8 +103,7 @@ def fit(
         method = parse_method(arm)
         if "recipe" not in method.needs:
             raise UsageError(f"{method.name} needs no recipe: there is nothing to fit.")
-        if dtype not in ("float32", "bfloat16", "float16"):
-            raise UsageError(f"--dtype takes float32, bfloat16 or float16, and not '{dtype}'.")
+        _require_dtype(dtype)
         target = find_target(model, layers, settings_of(home, None).home / "zoo")
         found = find_calibration(calibration, [])
         _use_threads(threads or (1 if target.adapter == "zoo" else None))
@@ -123,6 +130,73 @@ def fit(
         f"their outputs lose {sum(errors) / len(errors):.2%} of their squares on average"
     )
     typer.echo(f"{method.label}:{output}")
+
+
+@app.command()
+def accuracy(
+    arm: Annotated[str, typer.Argument(help="dense, or a fitted method as in 'teal(prompt=0.5):FOLDER'.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, local:FOLDER or local:ID@REVISION.")],
+    tasks: Annotated[str | None, typer.Option("--tasks", help="By lm-eval's names, with commas between them.",
+                                              show_default="those of R-Sparse's paper")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Documents of each task.",
+                                              show_default="all")] = None,
+    include_path: Annotated[Path | None, typer.Option("--include-path", help="A folder with further tasks in "
+                                                      "lm-eval's YAML.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Sequences in one pass of dense.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = "cpu",
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or float16.")] = "float32",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the processor.",
+                                                show_default="one a core; zoo: one")] = None,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+) -> None:  # fmt: skip
+    """Accuracy on public tasks, as lm-evaluation-harness measures it, with a method applied."""
+    from dataclasses import asdict
+
+    from vivace.errors import UsageError
+    from vivace.optional import require_lm_eval
+
+    require_torch()
+    require_lm_eval()
+    from vivace.tracks.efficiency.accuracy import PAPER_TASKS, find_tasks, measure_accuracy, require_measurable
+    from vivace.tracks.efficiency.targets import find_target, folder_of_fitted, loaded
+    from vivace_methods.base import MethodError
+    from vivace_methods.registry import parse_arm
+
+    zoo = settings_of(home, None).home / "zoo"
+    try:
+        asked = parse_arm(arm)
+        require_measurable(asked, batch_size, folder_of_fitted(zoo))
+        _require_dtype(dtype)
+        target = find_target(model, None, zoo)
+        if target.checkpoint is None:
+            raise UsageError("random: models have no tokenizer, and public tasks are text.")
+        names = list(PAPER_TASKS) if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]
+        if not names:
+            raise UsageError("--tasks names no task.")
+        found = find_tasks(names, include_path)
+        _use_threads(threads or (1 if target.adapter == "zoo" else None))
+        folder = target.checkpoint.fetched()
+        made, tokenizer = loaded(folder, None, None, dtype=dtype, device=device, seed=1)
+        rows = measure_accuracy(
+            made,
+            tokenizer,
+            asked,
+            found,
+            limit=limit,
+            batch_size=batch_size,
+            folder_of=folder_of_fitted(zoo),
+        )
+    except MethodError as error:
+        raise UsageError(str(error)) from error
+    print_rows([asdict(row) for row in rows], format, ACCURACY_COLUMNS)
+
+
+def _require_dtype(dtype: str) -> None:
+    from vivace.errors import UsageError
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise UsageError(f"--dtype takes float32, bfloat16 or float16, and not '{dtype}'.")
 
 
 def _use_threads(threads: int | None) -> None:
