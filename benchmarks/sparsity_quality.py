@@ -68,8 +68,8 @@ class Size:
         ablation: further arms at the highest level.
     """
 
-    asked: int = 96
-    calibrated: int = 8192
+    asked: int = 64
+    calibrated: int = 6000
     levels: tuple[float, ...] = LEVELS
     arms: Mapping[str, str] = field(default_factory=lambda: ARMS)
     ablation: Mapping[str, str] = field(default_factory=dict)
@@ -125,11 +125,12 @@ class Asking:
     def found(self, generator: Generator) -> Found:
         """What an arm makes of all prompts."""
         kl, nats, right, read = [], [], [], []
-        for (request, answer), expected in zip(self._each_answer(), self._expected, strict=True):
-            kl.append(float(divergence(expected, _told(generator, request, answer)).mean()))
-        for request, reference in zip(self._requests, self._references, strict=True):
-            told = _told(generator, request, reference).double().log_softmax(-1)
-            nats.append(-float(told[range(len(reference)), reference].mean()))
+        dense_answers = zip(self._each_answer(), self._expected, self._references, strict=True)
+        for (request, answer), expected, reference in dense_answers:
+            along = _told(generator, request, answer)
+            kl.append(float(divergence(expected, along).mean()))
+            told = along if answer == reference else _told(generator, request, reference)
+            nats.append(-float(told.double().log_softmax(-1)[range(len(reference)), reference].mean()))
             said, figures = self._generated(generator, request)
             right.append(float(said == reference))
             read.append((figures["weights_read"], figures["weights_dense"]))
@@ -165,7 +166,7 @@ def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
     texts = Calibration("", None, TASKS).texts(model, tokenizer, size.calibrated)
     levels: dict[float, dict[str, Found]] = {}
     left_out = []
-    for level in size.levels:
+    for level in sorted(size.levels, reverse=True):
         levels[level] = {}
         more = size.ablation if level == max(size.levels) else {}
         for name, written in {**size.arms, **more}.items():
