@@ -9,7 +9,7 @@ import pandas as pd
 
 from vivace.breakdown import BreakdownRow
 from vivace.gaps import Gap
-from vivace.naming import distinct
+from vivace.naming import distinct, with_method
 from vivace.published import PublishedFigure
 from vivace.store.queries import BoardRow
 from vivace_app import figures
@@ -89,7 +89,7 @@ def notes(row: BoardRow) -> list[str]:
 
 
 def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list[str]:
-    """A name for each row that no other row has: the model's, with its input, judge or judging where needed.
+    """A name for each row that no other row has: the model's, and what tells them apart where needed.
 
     Args:
         rows: the rows.
@@ -101,6 +101,7 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
             [row.input_form for row in rows],
             [f"{row.output_form} output" for row in rows],
             [f"{row.repeats} repeats" for row in rows],
+            [row.method or "no method" for row in rows],
             [judge_label(row) for row in rows],
             [row.judging[:8] for row in rows],
         ),
@@ -111,6 +112,7 @@ def table(group: Group) -> pd.DataFrame:
     """A group as the board's table, one line per row of the group in its order."""
     lines = []
     repeated = any(row.repeats > 1 for row in group.rows)
+    sparse = any(row.method is not None for row in group.rows)
     unpriced = any(row.unpriced_calls for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
@@ -118,6 +120,7 @@ def table(group: Group) -> pd.DataFrame:
         line: dict[str, object] = {
             "Rank": figures.rank(row.rank, row.tied) if ranked else figures.ABSENT,
             "Model": row.model,
+            **({"Method": row.method or figures.ABSENT} if sparse else {}),
             "Notes": notes(row),
             "APR": figures.with_interval(all_axes.apr, all_axes.apr_low, all_axes.apr_high),
             "ARS": figures.with_interval(all_axes.ars, all_axes.ars_low, all_axes.ars_high),
@@ -216,7 +219,7 @@ def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "Model": gap.audio.model,
+                "Model": with_method(gap.audio.model, gap.audio.method),
                 "Gap": gap.kind,
                 "Score": gap.metric.upper(),
                 "Text": figures.with_interval(gap.difference.a, None, None),

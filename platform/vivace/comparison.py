@@ -135,6 +135,7 @@ def names_of(cards: Sequence[JudgingCard]) -> list[str]:
         (
             [card.input_form for card in cards],
             [f"{card.output_form} output" for card in cards],
+            [card.method or "no method" for card in cards],
             [card.address or "the provider's address" for card in cards],
             [", ".join(f"{key}={value}" for key, value in one.items()) or "defaults" for one in parameters],
             [f"{card.repeats} repeats" for card in cards],

@@ -36,6 +36,7 @@ class Gap:
         return {
             "kind": self.kind,
             "model": self.audio.model,
+            "method": self.audio.method,
             "data": self.audio.data,
             "data_revision": self.audio.data_revision,
             "judge": self.audio.judge,
@@ -60,8 +61,8 @@ def _form(kind: Kind, card: JudgingCard) -> str:
 def gaps(database: Database) -> list[Gap]:
     """Every gap that the recorded judgings show; of several judgings alike the newest stands for all.
 
-    A hearing gap is of the same model (fingerprint), data, judge, votes and way of answering. A speaking gap is
-    of models that differ in nothing but the way they were asked to answer. Differences are paired, as in a
+    A hearing gap is of the same model (fingerprint), data, judge, votes, method and way of answering. A speaking gap
+    is of models that differ in nothing but the way they were asked to answer. Differences are paired, as in a
     comparison, and all p-values are one family. Recorded replies have no gaps: they are what they are, whatever is
     put to them.
     """
@@ -109,7 +110,7 @@ def _speaking(cards: Sequence[JudgingCard]) -> Iterable[tuple[JudgingCard, Judgi
 
 
 def _circumstances(card: JudgingCard) -> tuple[object, ...]:
-    return card.dataset_id, card.judge_fingerprint, card.votes
+    return card.dataset_id, card.judge_fingerprint, card.votes, card.method
 
 
 def _silent_fingerprint(card: JudgingCard) -> str:

@@ -6,6 +6,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 
+def with_method(model: str, method: str | None) -> str:
+    """A model's name with the method that it decoded with, if any."""
+    return model if method is None else f"{model} · {method}"
+
+
 def distinct(names: Sequence[str], details: Iterable[Sequence[str]]) -> list[str]:
     """The names, with further details only where they tell some of them apart.
 

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from vivace.errors import UsageError, VivaceError
 from vivace.manifest import hardware, manifest
+from vivace.models.local_method import read_method
 from vivace.models.replay import Replay
 from vivace.spec import DialogueSpec, is_rejudging, parse_spec
 from vivace.store import tables
@@ -231,6 +232,11 @@ def _content_changes(record: _Record) -> Iterator[Change]:
             yield from _change("recorded replies", record.model.fingerprint, identity.fingerprint)
         except VivaceError as error:
             yield Change("recorded replies", record.model.fingerprint, f"not to be had: {error}")
+    if record.spec.method is not None:
+        try:
+            yield from _change("method", record.run.method, read_method(record.spec.method).name)
+        except VivaceError as error:
+            yield Change("method", str(record.run.method), f"not to be had: {error}")
     if record.judge is not None:
         try:
             card = open_judge(record.judging_spec, own_prompt).card

@@ -125,6 +125,8 @@ class DialogueSpec(RunSpec):
     api_base: str | None = None
     judge_api_base: str | None = None
     model_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
+    method: str | None = Field(default=None, min_length=1)
+    """What a `local:` model decodes with, `name(setting=value):RECIPE`; None is plainly."""
     judge_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
     audio: Literal["16k", "original", "transcript"] = "16k"
     output: Literal["text", "audio"] | None = None
@@ -174,6 +176,8 @@ class DialogueSpec(RunSpec):
         adapter, _, name = self.model.partition(":")
         if name and (adapter == "replay" or (adapter == "local" and Path(name).exists())):
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
+        if self.method is not None:
+            changes["method"] = _absolute_fitted(self.method)
         for key in ("judge_prompt", "digits"):
             value = getattr(self, key)
             if value is not None:

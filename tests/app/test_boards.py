@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_table(rows: list[queries.BoardRow]) -> None:
     assert table.loc["careful", "APR"].strip() == "95.8 % [80–99]"
     assert table.loc["careful", "Voice Editing"].strip() == "83 % (6)"
     assert table.loc["sleepy", "Coverage"].strip() == "95.0 % (38–50)"
+
+
+def test_a_method_stands_beside_its_model_and_tells_it_from_itself(rows: list[queries.BoardRow]) -> None:
+    plain = boards.groups(rows)[0].rows[0]
+    sparse = replace(plain, method="teal(sparsity=0.4):12345678", judging="other")
+    assert "Method" not in boards.table(boards.Group([plain]))
+    assert boards.table(boards.Group([plain, sparse]))["Method"].tolist() == ["–", "teal(sparsity=0.4):12345678"]
+    names = [f"{plain.model} · no method", f"{plain.model} · teal(sparsity=0.4):12345678"]
+    assert boards.labels([plain, sparse]) == names
 
 
 def test_nothing_scored_has_no_rank_and_no_point(rows: list[queries.BoardRow]) -> None:

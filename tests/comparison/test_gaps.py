@@ -47,6 +47,7 @@ def test_only_the_same_model_data_judge_and_standing_runs_belong_together(store:
         add_judging(session, dataset, passing(9), name="another")
         add_judging(session, other, passing(9))
         add_judging(session, dataset, passing(9), judge="strict")
+        add_judging(session, dataset, passing(9), method="teal:12345678")
         retracted = add_judging(session, dataset, passing(9))
         session.get_one(Run, retracted.partition(".")[0]).retracted_at = now()
     assert gaps(store) == []

@@ -13,7 +13,7 @@ from vivace.store.verdicts import JudgingCard
 
 CARD = JudgingCard(
     judging="j" * 32, run="r" * 32, model="m", model_fingerprint="f", target="litellm:openai/m", address=None,
-    parameters={"top_p": 1}, input_form="audio-16k", output_form="text", repeats=1, judge="J",
+    parameters={"top_p": 1}, method=None, input_form="audio-16k", output_form="text", repeats=1, judge="J",
     judge_fingerprint="abcdef0", votes=1, data="d", data_revision="1", dataset_id=1, ended_at=None,
 )  # fmt: skip
 
@@ -26,6 +26,8 @@ def test_two_runs_of_one_model_are_told_apart_by_what_differs() -> None:
     warm = replace(CARD, parameters={"top_p": 1, "temperature": 0.7}, judging="k", run="s")
     assert names_of([CARD, warm, replace(warm, model="n")]) == ["m · defaults", "m · temperature=0.7", "n"]
     assert names_of([CARD, replace(CARD, repeats=3, judging="k")]) == ["m · 1 repeats", "m · 3 repeats"]
+    sparse = replace(CARD, method="teal:12345678", judging="k", run="s")
+    assert names_of([CARD, sparse]) == ["m · no method", "m · teal:12345678"]
 
 
 def test_the_same_run_again_is_told_apart_by_its_id() -> None:

@@ -103,6 +103,7 @@ def setup(
         "generation": {"max_new_tokens": NEW_TOKENS, "do_sample": False, **generation},
         "seed": seed,
         "batch": batch,
+        "method": None,
     }
 
 

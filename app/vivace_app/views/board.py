@@ -231,6 +231,9 @@ def _columns(group: boards.Group) -> dict[str, Any]:
             help="1 + the systems whose interval lies wholly above; = where several share a rank.",
         ),
         "Model": column.TextColumn(pinned=True, width=_name_width(group), help="The system under test."),
+        "Method": column.TextColumn(
+            help="What the model decoded with: the method with its settings, and the hash of its recipe."
+        ),
         "Notes": column.MultiselectColumn(
             options=list(boards.NOTES),
             color=[_NOTE_COLOURS[note] for note in boards.NOTES],

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from vivace.naming import with_method
 from vivace.store.database import Database
 from vivace.store.queries import BoardRow, ConversationSummary, ConversationView, TurnView
 from vivace_app import boards, data, figures, notices, recordings
@@ -216,7 +217,7 @@ def _show_audio(sha256: str) -> None:
 
 def _show_reply(side: _Side, view: ConversationView | None, *, title: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(title + figures.literal(side.row.model), width="content")
+        st.markdown(title + figures.literal(with_method(side.row.model, side.row.method)), width="content")
         if view is not None:
             _show_result(view)
     if view is None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vivace.cli.common import percent, seconds
+from vivace.naming import with_method
 
 SHORT_AXES = {
     "INFERENCE_MEMORY": "IM",
@@ -56,7 +57,7 @@ def _axis(axis: str) -> Callable[[dict[str, Any]], str]:
 
 BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "#": lambda row: "–" if row["retracted"] else f"{row['rank']}{'=' if row['tied'] else ''}",
-    "model": lambda row: str(row["model"]),
+    "model": lambda row: with_method(row["model"], row["method"]),
     "APR %": lambda row: _rate(row, "apr"),
     "ARS %": lambda row: _rate(row, "ars"),
     **{short: _axis(axis) for axis, short in SHORT_AXES.items()},

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, percent, print_rows, say, settings_of
 from vivace.cli.compare import interval, p_value, points
+from vivace.naming import with_method
 
 COLUMNS = {
     "gap": lambda row: row["kind"],
-    "model": lambda row: row["model"],
+    "model": lambda row: with_method(row["model"], row["method"]),
     "score": lambda row: row["metric"].upper(),
     "text %": lambda row: percent(row["value_text"]),
     "audio %": lambda row: percent(row["value_audio"]),

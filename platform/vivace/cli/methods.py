@@ -95,7 +95,7 @@ def fit(
     require_torch()
     from vivace.tracks.efficiency.calibration import find_calibration
     from vivace.tracks.efficiency.recipes import fit_recipe
-    from vivace.tracks.efficiency.targets import find_target, loaded
+    from vivace.tracks.efficiency.targets import find_target, loaded_to_fit
     from vivace_methods.base import MethodError
     from vivace_methods.registry import parse_method
 
@@ -108,7 +108,7 @@ def fit(
         found = find_calibration(calibration, [])
         _use_threads(threads or (1 if target.adapter == "zoo" else None))
         folder = None if target.checkpoint is None else target.checkpoint.fetched()
-        made, tokenizer = loaded(folder, target.name, target.layers, dtype=dtype, device=device, seed=1)
+        made, tokenizer = loaded_to_fit(target, folder, dtype=dtype, device=device)
         texts = found.texts(made, tokenizer, tokens)
         revision = None if target.checkpoint is None else target.checkpoint.commit
         with steps_of(method.label, None) as tell:

@@ -51,6 +51,12 @@ def run(
         list[str] | None, typer.Option("--model-arg", help="A generation parameter, k=v. Repeatable.")
     ] = None,
     judge_arg: Annotated[list[str] | None, typer.Option("--judge-arg", help="The same, for the judge.")] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", help="What a local: model decodes with, name(setting=value):RECIPE.", show_default="plainly"
+        ),
+    ] = None,
     card: Annotated[Path | None, typer.Option("--card", help="A YAML file that describes the model.")] = None,
     audio: Annotated[
         AudioChoice | None, typer.Option("--audio", help="What is sent of a user turn.", show_default="16k")
@@ -207,6 +213,7 @@ def run(
         "api-base": api_base,
         "judge-api-base": judge_api_base,
         "card": card and str(card),
+        "method": method,
         "audio": audio and audio.value,
         "output": output and output.value,
         "voice": voice,

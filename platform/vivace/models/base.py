@@ -6,10 +6,28 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vivace.audio.convert import EncodedAudio
 from vivace_rubrics.criteria import Unscored
+
+
+@dataclass(frozen=True)
+class AppliedMethod:
+    """An inference method that a model decodes with, and the recipe that was fitted for it."""
+
+    label: str
+    """The method with its settings."""
+    recipe: Path
+    """The recipe's folder."""
+    recipe_sha256: str
+    """Of what is in it."""
+
+    @property
+    def name(self) -> str:
+        """As the board shows it: the recipe by its content, wherever it lies."""
+        return f"{self.label}:{self.recipe_sha256[:8]}"
 
 
 @dataclass(frozen=True)
@@ -25,10 +43,12 @@ class ModelIdentity:
     """Every generation parameter given: maximum tokens, reasoning effort, thinking, temperature."""
     content_sha256: str | None = None
     """The hash of recorded replies, for systems that are a file."""
+    method: AppliedMethod | None = None
+    """What it decodes with: of the run, and not of the model, which is the same with another."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all but the display name; the place of a recorded file does not count, its bytes do."""
+        """SHA-256 of all but the display name and the method; of a recorded file its bytes count, not its place."""
         target = self.adapter if self.content_sha256 else self.target
         identity = [target, self.address, self.parameters, self.content_sha256]
         if self.content_sha256:

@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 
 from vivace.errors import UnreachableError, UsageError
 from vivace.hub import commit_of, snapshot
-from vivace.models.base import ModelIdentity, ModelReply, Prompt
+from vivace.models.base import AppliedMethod, ModelIdentity, ModelReply, Prompt
 from vivace.models.calls import CallRecord, record_call
 from vivace.models.chat import ChatOptions
+from vivace.models.local_method import check_batch
 from vivace_rubrics.criteria import Unscored
 
 Result = TypeVar("Result")
@@ -225,19 +226,25 @@ class LocalModel:
         arguments: any of `DEFAULTS`; others are refused.
         options: only the timeout counts. A reply that takes longer is unscored; there are no further tries, for
             the same request would end the same way.
+        method: what it decodes with; None is plainly.
 
     Raises:
-        UsageError: there is no such model, its weights are pickles, or an argument is wrong.
+        UsageError: there is no such model, its weights are pickles, an argument is wrong, or the batch is too large
+            for the method.
         UnreachableError: the hub has to be asked and does not answer.
     """
 
     worker = WORKER
     """The program that holds the model."""
 
-    def __init__(self, name: str, arguments: dict[str, Any], options: ChatOptions) -> None:
+    def __init__(
+        self, name: str, arguments: dict[str, Any], options: ChatOptions, method: AppliedMethod | None = None
+    ) -> None:
         if options.api_base:
             raise UsageError("local: runs the model on this machine; leave out --api-base.")
         self._arguments = checked_arguments(arguments)
+        if method is not None:
+            check_batch(method, self._arguments["batch"])
         self._checkpoint = find_checkpoint(name)
         self._timeout_s = options.timeout_s
         folder, commit = self._checkpoint.folder, self._checkpoint.commit
@@ -248,6 +255,7 @@ class LocalModel:
             # Which of several GPUs it is makes no difference to what it answers.
             parameters={**self._arguments, "device": self._arguments["device"].partition(":")[0]},
             content_sha256=checkpoint_sha256(folder) if folder else None,
+            method=method,
         )
         self._process: _Process | None = None
         self._deaths = 0
@@ -257,7 +265,7 @@ class LocalModel:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The checkpoint, dtype, kind of device, attention, and how it generates."""
+        """The checkpoint, dtype, kind of device, attention, how it generates, and with which method."""
         return self._identity
 
     async def preflight(self) -> None:
@@ -332,13 +340,13 @@ class LocalModel:
         """The process with the model loaded; a new one if there is none.
 
         Raises:
-            UsageError: the model cannot be loaded.
+            UsageError: the model cannot be loaded, or the method does not fit it.
             UnreachableError: the process died while it loaded it.
         """
         if self._process is not None:
             return self._process
         folder = self._checkpoint.fetched()
-        arguments = self._arguments
+        arguments, method = self._arguments, self._identity.method
         generation = {
             name: arguments[name]
             for name in ("max_new_tokens", "do_sample", "temperature", "top_p")
@@ -356,14 +364,17 @@ class LocalModel:
                 "generation": generation,
                 "seed": arguments.get("seed"),
                 "batch": arguments["batch"],
+                "method": None if method is None else {"label": method.label, "recipe": str(method.recipe)},
             },
             LOAD_TIMEOUT_S,
         )
-        if answer is None or "fault" in answer:
+        if answer is None or "fault" in answer or "misfit" in answer:
             self._process = None
             how = process.end()
             if answer is None:
                 raise UnreachableError(f"The model '{self._checkpoint.name}' could not be loaded: {how}.")
+            if "misfit" in answer:
+                raise UsageError(answer["misfit"])
             raise UsageError(f"The model '{self._checkpoint.name}' cannot be used: {answer['fault']}.")
         process.description, process.hears = answer["ready"], answer["hears"]
         return process

@@ -1,8 +1,9 @@
 """The process that holds a `local:` model: it loads the checkpoint, then answers a batch of conversations at a time.
 
 It is started by `vivace.models.local` and speaks with it in JSON, one object a line. The first line it reads says
-what to load; it answers `ready` or a `fault`. Every further line is a conversation, and gets a reply or an `error`;
-or it is several `conversations`, and gets their `answers`, or in `apart` the reason why to ask them one by one.
+what to load; it answers `ready`, a `fault`, or a `misfit` of the method that it is to decode with. Every further
+line is a conversation, and gets a reply or an `error`; or it is several `conversations`, and gets their `answers`, or
+in `apart` the reason why to ask them one by one.
 torch and transformers are imported where they are used: from its first moment on, this process must notice that
 the one that started it is gone, and importing them takes seconds.
 """
@@ -26,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vivace.audio.convert import AudioError, decode, encode_wav, to_mono
+from vivace.models.local_method import SparseDecoding
 
 Samples = npt.NDArray[np.float32]
 
@@ -42,6 +44,10 @@ MEMORY_WORDS = ("out of memory", "not enough memory", "can't allocate memory")
 
 class RefusedError(Exception):
     """This checkpoint cannot be used; the message says why, as a clause."""
+
+
+class MisfitError(Exception):
+    """The method cannot be applied to this checkpoint; the message says why, as a sentence."""
 
 
 class _Clock:
@@ -87,12 +93,14 @@ class SpokenModel:
 
     Args:
         setup: `folder`, `dtype`, `device`, `attn_implementation` (None for the model's own choice),
-            `generation` (keyword arguments of `generate`), `seed` (None unless it samples), and `batch`, the most
-            conversations that it will be given at once.
+            `generation` (keyword arguments of `generate`), `seed` (None unless it samples), `batch`, the most
+            conversations that it will be given at once, and `method` with `label` and `recipe` (None to decode
+            plainly).
 
     Raises:
         RefusedError: the checkpoint cannot be loaded, its chat template cannot hold a conversation, or its replies
             to conversations in a batch are not those that they get alone.
+        MisfitError: the method does not fit the checkpoint.
     """
 
     def __init__(self, setup: dict[str, Any]) -> None:
@@ -102,21 +110,27 @@ class SpokenModel:
         self._device = device_of(setup["device"])
         self._generation = dict(setup["generation"])
         self._seed = setup["seed"]
-        config = config_of(folder)
-        self._processor = _processor(folder, config)
+        self._processor, model = load_checkpoint(folder, setup["dtype"], setup["attn_implementation"])
         extractor = getattr(self._processor, "feature_extractor", None) or getattr(
             self._processor, "audio_processor", None
         )
         self.hears = extractor is not None
         self._rate = int(getattr(extractor, "sampling_rate", 0) or 16_000)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
-        self._model = _model(folder, config, setup).to(self._device).eval()
+        self._model = model.to(self._device).eval()
+        self._sparse: SparseDecoding | None = None
         self._heard_s = 0.0
         self._limit_s: float | None = None
         with torch.inference_mode():
             self._check_template()
+        if setup["method"] is not None:
+            self._sparse = _decoding_sparsely(self._model, setup["method"])
+        with torch.inference_mode():
             if setup["batch"] > 1:
                 self._check_batching()
+            else:
+                # What is built or read on first use, kernels above all, is to be on no reply's clock.
+                self._scores([self._inputs(self._probe_turns(0.4))])
 
     @property
     def description(self) -> str:
@@ -127,8 +141,9 @@ class SpokenModel:
         model = self._model
         dtype = str(model.dtype).removeprefix("torch.")
         attention = getattr(model.config, "_attn_implementation", None) or "its own attention"
+        method = "" if self._sparse is None else f"{self._sparse.label}, "
         return (
-            f"{type(model).__name__}, {dtype} on {self._device.type}, {attention}, "
+            f"{type(model).__name__}, {dtype} on {self._device.type}, {attention}, {method}"
             f"transformers {transformers.__version__}, torch {torch.__version__}"
         )
 
@@ -167,15 +182,27 @@ class SpokenModel:
         inputs = self._placed(_together([conversation.inputs for conversation in batch]))
         if self._seed is not None:
             torch.manual_seed(self._seed)  # for each reply, so that it does not depend on those before it
+        if self._sparse is not None:
+            self._sparse.begin()
         with torch.inference_mode():
             output = self._model.generate(**inputs, **self._generation, streamer=clock, stopping_criteria=[clock])
         written = output[:, inputs["input_ids"].shape[1] :].tolist()
+        notes = [*_batch_note(len(batch)), *self._sparsity_note(sum(len(tokens) - 1 for tokens in written))]
         return [
-            self._reply(conversation, tokens, clock, len(batch))
+            self._reply(conversation, tokens, clock, len(batch), notes)
             for conversation, tokens in zip(batch, written, strict=True)
         ]
 
-    def _reply(self, conversation: _Conversation, tokens: list[int], clock: _Clock, together: int) -> dict[str, Any]:
+    def _sparsity_note(self, decoded: int) -> list[str]:
+        """A note on what the method left out, of tokens after each reply's first, which the prompt's pass gives."""
+        share = None if self._sparse is None else self._sparse.read_since(decoded)
+        if share is None:
+            return []
+        return [f"decoded tokens read {100 * share:.1f} % of the weights of the decoder's linear layers"]
+
+    def _reply(
+        self, conversation: _Conversation, tokens: list[int], clock: _Clock, together: int, notes: list[str]
+    ) -> dict[str, Any]:
         """One reply of a batch, whose tokens go on after its end where others are longer."""
         ends = self._end_tokens()
         end = next((place for place, token in enumerate(tokens) if token in ends), None)
@@ -199,7 +226,7 @@ class SpokenModel:
             "notes": [
                 *self._cut_turns(conversation.turns),
                 *self._context_note(prompt_length),
-                *([f"answered in a batch of {together}, whose times these are"] if together > 1 else []),
+                *notes,
             ],
         }
 
@@ -389,6 +416,24 @@ def _turn(samples: Samples) -> dict[str, Any]:
     return {"audio": samples, "text": None, "assistant": None}
 
 
+def _batch_note(together: int) -> list[str]:
+    return [f"answered in a batch of {together}, whose times these are"] if together > 1 else []
+
+
+def _decoding_sparsely(model: Any, method: dict[str, str]) -> SparseDecoding:
+    """The method on the model.
+
+    Raises:
+        MisfitError: it does not fit.
+    """
+    from vivace_methods.base import MethodError
+
+    try:
+        return SparseDecoding(model, method["label"], Path(method["recipe"]))
+    except MethodError as error:
+        raise MisfitError(str(error)) from error
+
+
 def _noise(seconds: float, rate: int, seed: int) -> Samples:
     noise = np.random.default_rng(seed).normal(0.0, 0.1, int(seconds * rate))
     return noise.clip(-1.0, 1.0).astype(np.float32)
@@ -463,6 +508,21 @@ def device_of(name: str) -> Any:
     return device
 
 
+def load_checkpoint(folder: Path, dtype: str, attention: str | None = None) -> tuple[Any, Any]:
+    """What makes a model's inputs, and the model, on the CPU.
+
+    Args:
+        folder: of the checkpoint.
+        dtype: of the weights; `auto` is the checkpoint's own.
+        attention: an attention implementation; None is the model's own choice.
+
+    Raises:
+        RefusedError: the checkpoint cannot be loaded, or its model does not write text.
+    """
+    config = config_of(folder)
+    return _processor(folder, config), _model(folder, config, dtype, attention)
+
+
 def config_of(folder: Path) -> Any:
     """The checkpoint's configuration."""
     from transformers import AutoConfig
@@ -518,7 +578,7 @@ def _audio_only_processor(folder: Path, config: Any) -> Any:
     return listening(**parts, chat_template=template)
 
 
-def _model(folder: Path, config: Any, setup: dict[str, Any]) -> Any:
+def _model(folder: Path, config: Any, dtype: str, attention: str | None) -> Any:
     """The model with its weights, on the CPU.
 
     Raises:
@@ -535,12 +595,11 @@ def _model(folder: Path, config: Any, setup: dict[str, Any]) -> Any:
     known = next((found for mapping in mappings if (found := mapping.get(type(config), None))), None)
     if known is None:
         raise RefusedError(f"models of the type '{config.model_type}' do not write text")
-    attention = setup["attn_implementation"]
     try:
         model, loading = known.from_pretrained(
             folder,
             config=config,
-            dtype=setup["dtype"],
+            dtype=dtype,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -560,6 +619,9 @@ def _serve(requests: queue.Queue[str], channel: TextIO, load: Callable[[dict[str
     setup = json.loads(requests.get())
     try:
         model = load(setup)
+    except MisfitError as error:
+        _send(channel, {"misfit": str(error)})
+        return
     except Exception as error:
         _send(channel, {"fault": str(error) if isinstance(error, RefusedError) else short(error)})
         return

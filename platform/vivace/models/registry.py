@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
-from vivace.models.base import UNSPOKEN, SpokenOutput, SystemUnderTest
+from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnderTest
 from vivace.models.chat import ChatOptions
 from vivace.models.provider_rules import check_modalities
 from vivace.models.spoken import Transcribed
@@ -50,10 +51,16 @@ def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions, spoken:
     return LiteLLMSystem(name, arguments, options, spoken)
 
 
-def _local(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
+def _local(
+    name: str,
+    arguments: dict[str, Any],
+    options: ChatOptions,
+    spoken: SpokenOutput,
+    method: AppliedMethod | None = None,
+) -> SystemUnderTest:
     from vivace.models.local import LocalModel
 
-    return LocalModel(name, arguments, options)
+    return LocalModel(name, arguments, options, method)
 
 
 def _openai_realtime(
@@ -81,6 +88,7 @@ def open_system(
     spoken: SpokenOutput = UNSPOKEN,
     *,
     hears: bool = True,
+    method: str | None = None,
 ) -> SystemUnderTest:
     """The system under test that a target names.
 
@@ -90,17 +98,38 @@ def open_system(
         options: how calls are made.
         spoken: what it is to answer with.
         hears: whether it will be sent recordings, not transcripts.
+        method: the inference method that a model on this machine decodes with, as a person wrote it.
 
     Raises:
-        UsageError: the target or its arguments are wrong, or the provider is known not to do what is asked.
+        UsageError: the target, its arguments or the method are wrong, or the provider is known not to do what is
+            asked.
     """
     target = parse_target(text, sorted(SYSTEMS), "model")
     if not target.name:
         raise UsageError(f"The model '{text}' lacks a name after '{target.adapter}:'.")
     check_modalities(target.adapter, target.name, options.api_base, spoken, hears=hears)
-    system = SYSTEMS[target.adapter](target.name, arguments, options, spoken)
+    make = SYSTEMS[target.adapter]
+    if method is not None:
+        make = partial(_local, method=_method_for(target, method))
+    system = make(target.name, arguments, options, spoken)
     if spoken.transcriber is None:
         return system
     from vivace.models.transcription import open_transcriber
 
     return Transcribed(system, open_transcriber(spoken.transcriber, options))
+
+
+def _method_for(target: Target, text: str) -> AppliedMethod:
+    """The method that a target's model is to decode with.
+
+    Raises:
+        UsageError: its model is not on this machine, or the method is wrong.
+    """
+    if target.adapter != "local":
+        raise UsageError(
+            f"--method changes how a local: model decodes, and {target.adapter}: answers as it does: leave --method "
+            "out."
+        )
+    from vivace.models.local_method import read_method
+
+    return read_method(text)

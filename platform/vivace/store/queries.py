@@ -133,6 +133,8 @@ class BoardRow:
     tied: bool
     """Whether another row of the same data, judge and votes has this rank."""
     model: str
+    method: str | None
+    """What it decoded with: the method with its settings, and its recipe by content; None is plainly."""
     judge: str
     judge_fingerprint: str
     track: str
@@ -286,6 +288,7 @@ def _board_row(
         rank=rank,
         tied=tied,
         model=row.model.name,
+        method=row.run.method,
         judge=row.judge.name,
         judge_fingerprint=row.judge.fingerprint,
         track=row.run.track,

@@ -192,6 +192,7 @@ class Run(Base):
     model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
     hardware_id: Mapped[int | None] = mapped_column(ForeignKey("hardware.id"))
     method: Mapped[str | None]
+    """What the model decoded with, null for plainly; of an efficiency run, the baseline."""
     input_form: Mapped[str]
     """`audio-16k`, `audio-original` or `transcript`."""
     output_form: Mapped[str] = mapped_column(String(16), default="text", server_default="text")

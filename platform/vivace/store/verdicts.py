@@ -27,6 +27,7 @@ class JudgingCard:
     target: str
     address: str | None
     parameters: Mapping[str, Any]
+    method: str | None
     input_form: str
     output_form: str
     repeats: int
@@ -74,6 +75,7 @@ def _card(row: Row[Judging, Run, Model, Judge, Dataset]) -> JudgingCard:
         target=model.target,
         address=model.address,
         parameters=model.parameters,
+        method=run.method,
         input_form=run.input_form,
         output_form=run.output_form,
         repeats=run.repeats,

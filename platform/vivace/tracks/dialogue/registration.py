@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.manifest import fingerprint, hardware, manifest
-from vivace.models.base import ModelIdentity
+from vivace.models.base import AppliedMethod, ModelIdentity
 from vivace.store import tables
 from vivace.store.records import ensure, run_ordinal
 from vivace.tracks.base import Registered
@@ -68,8 +68,10 @@ def register_run(
     for key, value in card.items():
         setattr(model, key, str(value) if key == "size" else value)
     machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(hardware())}, {"details": hardware()})
+    method = identity.method
+    decoded = None if method is None else [method.label, method.recipe_sha256]
     run_identity = fingerprint(
-        [TRACK, dataset.fingerprint, items, identity.fingerprint, form, None, repeats, imported]
+        [TRACK, dataset.fingerprint, items, identity.fingerprint, form, decoded, repeats, imported]
     )
     ordinal = run_ordinal(session, run_identity, force, run_id)
     run = ensure(
@@ -82,13 +84,14 @@ def register_run(
             "dataset_id": dataset.id,
             "model_id": model.id,
             "hardware_id": machine.id,
+            "method": None if method is None else method.name,
             "input_form": form,
             "output_form": identity.parameters.get("output", "text"),
             "repeats": repeats,
             "items": items,
             "limited": limited,
             "imported": imported,
-            "manifest": manifest(),
+            "manifest": {**manifest(), **_method_manifest(method)},
         },
     )
     if run.retracted_at is not None:
@@ -97,6 +100,13 @@ def register_run(
             "use --force for a new run."
         )
     return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
+
+
+def _method_manifest(method: AppliedMethod | None) -> dict[str, Any]:
+    if method is None:
+        return {}
+    recipe = {"folder": str(method.recipe), "sha256": method.recipe_sha256}
+    return {"method": {"label": method.label, "recipe": recipe}}
 
 
 def register_judging(session: Session, run_id: str, judge: Judges) -> Registered:

@@ -24,6 +24,7 @@ from vivace.models.chat import ChatOptions
 from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
 from vivace.models.prices import has_price, parse_price
 from vivace.models.registry import open_system
+from vivace.naming import with_method
 from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
@@ -98,7 +99,9 @@ class DialogueTrack:
             parse_price(spec.price),
         )
         spoken = SpokenOutput(spec.output, spec.voice, spec.transcriber)
-        system = open_system(spec.model, spec.model_arg, options, spoken, hears=form != "transcript")
+        system = open_system(
+            spec.model, spec.model_arg, options, spoken, hears=form != "transcript", method=spec.method
+        )
         judge = open_judge(spec, conversations.judge_prompt)
         if spec.repeats > 1 and system.identity.adapter == "replay":
             raise UsageError("replay: holds one reply to each conversation; leave out --repeats.")
@@ -172,13 +175,14 @@ class DialogueRun:
         criteria = self._repeats * sum(len(conversation.criteria) for conversation in self._chosen)
         replies = self._repeats * len(self._chosen)
         recordings = [turn.seconds for turns in self._new_audio.values() for turn in turns]
+        identity = self._system.identity
         return {
-            "model": self._system.identity.name,
+            "model": with_method(identity.name, identity.method.name if identity.method else None),
             "judge": self._judge.card.name,
             "conversations": len(self._chosen),
             "user turns": sum(len(conversation.exchanges) for conversation in self._chosen),
             "minutes of audio": round(sum(recordings) / 60, 1),
-            "model calls": replies if self._system.identity.adapter != "replay" else 0,
+            "model calls": replies if identity.adapter != "replay" else 0,
             "criteria": criteria,
             "judge calls": criteria * self._judge.votes if self._judge.is_asked else 0,
         }

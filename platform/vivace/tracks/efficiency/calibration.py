@@ -50,7 +50,7 @@ class Calibration:
 
         from vivace.tracks.efficiency.asking import token_ids
 
-        longest = getattr(model.config, "max_position_embeddings", None) or WINDOW
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or WINDOW
         if self.file is not None:
             return _windows(self.file, tokenizer, min(longest, WINDOW), tokens)
         found: list[Any] = []

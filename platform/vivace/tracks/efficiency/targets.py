@@ -141,3 +141,46 @@ def loaded(
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise MethodError(f"There is no tokenizer in {folder} that transformers can read.") from error
+
+
+def loaded_to_fit(target: Target, folder: Path | None, *, dtype: str, device: str) -> tuple[Any, Any]:
+    """As `loaded`, and also a model that hears, as `vivace.models.local` runs it: its text decoder can be fitted.
+
+    Args:
+        target: the model.
+        folder: with its weights; None for a random one.
+        dtype: of the weights.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        MethodError: as `loaded` says.
+    """
+    if folder is None or _is_causal(folder):
+        return loaded(folder, target.name, target.layers, dtype=dtype, device=device, seed=1)
+    import torch
+
+    from vivace.models.local_worker import RefusedError, load_checkpoint
+    from vivace_methods.base import MethodError
+    from vivace_methods.capacity import require_free, stored_bytes
+    from vivace_methods.models.loading import available_device
+
+    place = available_device(device)
+    needed = stored_bytes(folder, getattr(torch, dtype))
+    require_free(needed, place, f"The model in {folder}", "take one of numbers of fewer bits")
+    try:
+        processor, model = load_checkpoint(folder, dtype)
+    except RefusedError as error:
+        raise MethodError(f"The model in {folder} cannot be loaded: {error}.") from error
+    return model.to(place).eval(), getattr(processor, "tokenizer", processor)
+
+
+def _is_causal(folder: Path) -> bool:
+    """Whether a folder is to be read as a causal language model: also where it is none that anything can read."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    from vivace.models.local_worker import RefusedError, config_of
+
+    try:
+        return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config_of(folder)), None) is not None
+    except RefusedError:
+        return True
