@@ -131,14 +131,15 @@ def test_arms_are_fitted_at_the_start_and_from_folders(tmp_path: Path) -> None:
         (("teal(sparsity=1.0)",), "must be in [0, 1)"),
         (("dense",), "dense needs no recipe"),
         (("teal", "--calibration", "nowhere.txt"), "neither a text file"),
-        (("teal", "--tokens", "3"), "at least 16"),
+        (("teal", "--calibration", "{folder}/short.txt"), "at least 16"),
         (("teal", "--model", "zoo:moe"), "keeps its experts in one parameter"),
     ],
 )
 def test_a_fit_that_cannot_be_is_one_sentence(arguments: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("1 + 1")
     options = {"--model": "zoo:dense", "--calibration": "tokens(length=3)", "--output": str(tmp_path / "recipe")}
     given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
-    flags = [part for pair in {**options, **given}.items() for part in pair]
+    flags = [part.format(folder=tmp_path) for pair in {**options, **given}.items() for part in pair]
     refused = vivace("methods", "fit", arguments[0], *flags, "--home", tmp_path / "home")
     assert refused.returncode == 2 and reason in refused.stderr
     assert "Traceback" not in refused.stderr and not (tmp_path / "recipe" / "recipe.json").exists()

@@ -6,11 +6,13 @@ import multiprocessing
 import os
 import re
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, TypeVar
 from unittest.mock import patch
 
@@ -22,7 +24,10 @@ Call = Callable[..., Any]
 def other_process(**environment: str) -> Iterator[Call]:
     """A process with other environment variables: `call(function, …)` calls a function there, and waits for it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        with patch.dict(os.environ, environment):
+        # A new process imports what the old one has for its main module, and tests of pages leave a script of theirs
+        # there, which is gone by then.
+        nothing = {"__main__": ModuleType("__main__")}
+        with patch.dict(os.environ, environment), patch.dict(sys.modules, nothing):
             executor.submit(os.getpid).result()
 
         def call(function: Callable[..., Returned], *arguments: Any, **named: Any) -> Returned:
