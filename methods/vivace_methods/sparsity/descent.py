@@ -48,6 +48,10 @@ class Descent:
         """
         return torch.cat([self._part(fitted, number) for number in range(len(self._parts))])
 
+    def change(self, before: Mapping[str, Fitted], after: Mapping[str, Fitted]) -> float:
+        """The upper end of how much the divergence grows: below zero where what is after is surely better."""
+        return _upper_end(self.divergence(after) - self.divergence(before))
+
     def _part(self, fitted: Mapping[str, Fitted], number: int) -> torch.Tensor:
         found = []
         with ExitStack() as applied:
