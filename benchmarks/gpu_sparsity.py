@@ -1,4 +1,4 @@
-"""Sparse products of Llama's linear layers on a GPU, beside dense ones, TEAL's kernel and what memory can deliver."""
+"""Sparse products of Llama's linear layers on a GPU, and whole decode steps, beside dense ones and the floor."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import argparse
 import math
 import statistics
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,18 +18,34 @@ from report import BenchmarkError, Report, Row, arguments, conclude, estimated, 
 from vivace_kernels.packed import Factors, Packed, pack, reference
 from vivace_kernels.sparse_gemv import require_gpu, sparse_gemv
 from vivace_kernels.teal_gemv import TILES, TealLinears, Tile, teal_gemv, teal_pack, teal_reference
-from vivace_methods.base import MethodError
+from vivace_methods.arms import Arm
+from vivace_methods.audits import audit
+from vivace_methods.base import MethodError, Request
+from vivace_methods.choosing import fastest_baseline
 from vivace_methods.floor import Floor, dtype_name, probe
+from vivace_methods.measuring import measure_arms
+from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import available_device
+from vivace_methods.models.random import random_configuration, random_model
 from vivace_methods.ratios import paired_ratio
+from vivace_methods.registry import parse_method
+from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.budget import budget
-from vivace_methods.stopwatch import DeviceClock, failure_reason
+from vivace_methods.stopwatch import DeviceClock, Recording, TimedPrompt, failure_reason
+from vivace_methods.summary import ArmSummary, summarise
 
 SPARSITY, RATIO = 0.5, 0.95
 """Half of the weights are not read; of those that are, the low-rank part has a twentieth (R-Sparse, uniform)."""
-LIMITS: Mapping[str | tuple[str, str], float] = {"time_s": 1 / 0.7}
-"""Of the R-Sparse kernel over the time in which its weights can be read: 70 % of the bandwidth."""
+LIMITS: Mapping[str | tuple[str, str], float] = {"time_s": 1 / 0.7, "tpot_s": 1 / 1.6}
+"""Of the R-Sparse kernel over the time in which its weights can be read: 70 % of the bandwidth; and of a decode step
+with it over the fastest dense one."""
+METHODS = {
+    "r-sparse": f"r-sparse(sparsity={SPARSITY},ratio={RATIO},sequential=false)",
+    "r-sparse(ratio=1)": f"r-sparse(sparsity={SPARSITY},ratio=1.0,criterion=magnitude,sequential=false)",
+}
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+CALIBRATED = 256
+"""Tokens of each text that thresholds of the whole model are taken from."""
 PAST_THE_CACHE = 4
 """Times the GPU's L2 cache that the weights take which an arm reads before it comes to the same ones again."""
 
@@ -75,16 +93,30 @@ class Size:
         calls: of each arm for one time, at least.
         repetitions: times of each arm.
         tiles: of TEAL's kernel, of which the fastest is taken.
+        model: whose decode steps are timed.
+        prompt: tokens that precede them.
+        decoded: steps of an answer, and one.
+        answers: of each arm, each to a prompt of its own, half as many times two.
     """
 
     groups: tuple[Group, ...]
     calls: int
     repetitions: int
     tiles: tuple[Tile, ...]
+    model: str
+    prompt: int
+    decoded: int
+    answers: int
 
 
-FULL = Size(GROUPS, calls=256, repetitions=40, tiles=TILES)
-QUICK = Size(TINY, calls=1, repetitions=5, tiles=(Tile(64, 64, 4), Tile(32, 64, 4)))
+FULL = Size(
+    GROUPS, calls=256, repetitions=40, tiles=TILES,
+    model="meta-llama/Llama-3.1-8B", prompt=128, decoded=128, answers=20,
+)  # fmt: skip
+QUICK = Size(
+    TINY, calls=1, repetitions=5, tiles=(Tile(64, 64, 4), Tile(32, 64, 4)),
+    model="llama", prompt=32, decoded=8, answers=10,
+)  # fmt: skip
 
 Call = Callable[[], torch.Tensor | list[torch.Tensor]]
 
@@ -146,6 +178,72 @@ class Bench:
                     "share_of_bandwidth": 1 / ratio.value,
                 }
             )
+
+    def step(self) -> None:
+        """Measure decode steps of a whole random model, with half of its blocks' weights and with all."""
+        size = self._size
+        configuration = random_configuration(size.model)
+        configuration.bos_token_id = configuration.eos_token_id = configuration.pad_token_id = None  # none ends early
+        model = random_model(configuration, dtype=self._dtype, device=self._device)
+        drawn = torch.Generator().manual_seed(3)
+
+        def text(length: int) -> torch.Tensor:
+            return torch.randint(configuration.vocab_size, (1, length), generator=drawn)
+
+        texts = [text(CALIBRATED).to(self._device) for _ in range(4)]
+        prompts = [
+            TimedPrompt(f"p{number}", Request(text(size.prompt), size.decoded)) for number in range(size.answers // 2)
+        ]
+        with tempfile.TemporaryDirectory() as folder:
+            arms = {}
+            for name, written in METHODS.items():
+                print(f"fitting {name}", file=sys.stderr)
+                method = parse_method(written)
+                assert isinstance(method, ActivationSparsity)
+                method.fit(model, texts).save(Path(folder) / name)
+                arms[name] = Arm(method, str(Path(folder) / name))
+            usual = prompts[0].request
+            dense = fastest_baseline("sparsity", model, replace(usual, prompt=usual.prompt.to(self._device)))
+            self._note(dense.sentence)
+            recording = measure_arms(
+                model, {"dense": Arm(dense.method), **arms}, prompts, baseline="dense", repetitions=2, audited=0
+            )
+        self._steps(f"{size.model}, a decoded token", configuration, recording)
+
+    def _steps(self, case: str, configuration: Any, recording: Recording) -> None:
+        for arm in recording.arms:
+            for reason in recording.failures(arm):
+                self._note(f"{case}: {arm} failed ({reason})")
+        for finding in audit(recording, equal_lengths=list(recording.arms)):
+            self._note(f"{case}: {finding.arm} {finding.fault} ({finding.sentence})")
+        figures = summarise(recording)
+        for arm, its in figures.items():
+            least = self._least(arm, configuration, recording)
+            beside, dense = its.comparison and its.comparison.tpot_s, figures["dense"].tpot_s
+            if beside is not None and dense is not None:
+                floor, headline = least / dense.value, arm == "r-sparse"
+                self.rows.append(estimated(case, arm, "dense", "tpot_s", beside, floor=floor, headline=headline))
+            self._above_floor(case, arm, its, least)
+
+    def _least(self, arm: str, configuration: Any, recording: Recording) -> float:
+        """Seconds in which this device could read what one step reads, on average over an arm's trials."""
+        size = self._size
+        steps = size.decoded - 1
+        passes = [decode_cost(configuration, size.prompt + done, self._dtype) for done in range(steps)]
+        spared = statistics.mean(
+            trial.figures.get("weights_dense", 0) - trial.figures.get("weights_read", 0)
+            for trial in recording.of(arm)
+        )
+        moved = sum(each.bytes for each in passes) - spared * self._dtype.itemsize
+        return self._floor.floor_seconds(moved / steps, sum(each.flops for each in passes) / steps, self._dtype)
+
+    def _above_floor(self, case: str, arm: str, its: ArmSummary, least: float) -> None:
+        taken = its.tpot_s
+        if taken is None or taken.low is None or taken.high is None:
+            return
+        times = replace(taken, value=taken.value / least, low=taken.low / least, high=taken.high / least)
+        self.rows.append(estimated(case, arm, "floor", "tpot_s", times, floor=1.0))
+        self.figures.append({"case": case, "arm": arm, "least_s": least, **its.as_json()})
 
     def _arms(self, group: Group) -> dict[str, GroupArm]:
         drawn = torch.Generator(self._device).manual_seed(0)
@@ -334,7 +432,7 @@ def _read(packed: Packed, kept: Sequence[float]) -> float:
 
 
 def benchmark(options: argparse.Namespace) -> int:
-    """Everything: first the groups of layers; whole decode steps, by the method r-sparse, are to follow them."""
+    """Everything: groups of layers, then whole decode steps."""
     device = available_device(options.device)
     if device.type != "cuda" and not options.quick:
         raise BenchmarkError("This is for a CUDA device: without one, --quick tries tiny shapes.")
@@ -346,11 +444,14 @@ def benchmark(options: argparse.Namespace) -> int:
     print("probing the device", file=sys.stderr)
     floor = probe(device, dtypes=[dtype], tries=2 if options.quick else 8)
     bench = Bench(device, dtype, size, floor)
-    with torch.inference_mode():
-        for group in size.groups:
-            bench.group(group)
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+    if options.part != "step":
+        with torch.inference_mode():
+            for group in size.groups:
+                bench.group(group)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+    if options.part != "groups":
+        bench.step()
     details = running(
         device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
         floor={"read_bytes_per_s": floor.read_bytes_per_s, "launch_s": floor.launch_s},
@@ -360,6 +461,10 @@ def benchmark(options: argparse.Namespace) -> int:
             "dtype": dtype_name(dtype),
             "calls": size.calls,
             "repetitions": size.repetitions,
+            "model": size.model,
+            "prompt": size.prompt,
+            "decoded": size.decoded,
+            "arms": METHODS,
         },
         notes=bench.notes,
         figures=bench.figures,
@@ -372,6 +477,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__ or "", "tiny shapes, whose times mean nothing, on whatever device")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=sorted(DTYPES))
+    parser.add_argument("--part", choices=("groups", "step"), help="only groups of layers, or only decode steps")
     options = parser.parse_args(given)
     try:
         return benchmark(options)

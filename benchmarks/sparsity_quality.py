@@ -39,6 +39,7 @@ ARMS = {
     "random-channels": "random-channels",
 }
 ABLATION = {
+    "searched, truncated factors": "r-sparse(factors=svd)",
     "searched, dropped factors": "r-sparse(factors=dropped)",
     "searched by output error": "r-sparse(search=output-error)",
     "uniform, dropped factors": "r-sparse(ratio=0.95,factors=dropped)",
@@ -46,6 +47,10 @@ ABLATION = {
     "uniform, calibrated at once": "r-sparse(ratio=0.95,sequential=false)",
     "uniform at 0.98": "r-sparse(ratio=0.98)",
     "uniform at 0.8": "r-sparse(ratio=0.8)",
+}
+CALIBRATED = {
+    "searched, a quarter of the text": "r-sparse",
+    "teal, a quarter of the text": "teal",
 }
 BASELINE = "teal"
 SEED = 1
@@ -66,6 +71,7 @@ class Size:
         levels: of sparsity.
         arms: by their names.
         ablation: further arms at the highest level.
+        calibrated_less: arms at the highest level that are fitted on a quarter of the tokens.
     """
 
     asked: int = 64
@@ -73,9 +79,10 @@ class Size:
     levels: tuple[float, ...] = LEVELS
     arms: Mapping[str, str] = field(default_factory=lambda: ARMS)
     ablation: Mapping[str, str] = field(default_factory=dict)
+    calibrated_less: Mapping[str, str] = field(default_factory=dict)
 
 
-FULL = Size(ablation=ABLATION)
+FULL = Size(ablation=ABLATION, calibrated_less=CALIBRATED)
 QUICK = Size(
     asked=32,
     calibrated=1500,
@@ -163,17 +170,20 @@ def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
     folder = folder_of("dense")
     model, tokenizer = load_model(folder), AutoTokenizer.from_pretrained(folder)
     asking = Asking(model, tokenizer, size.asked)
-    texts = Calibration("", None, TASKS).texts(model, tokenizer, size.calibrated)
+    calibration = Calibration("", None, TASKS)
+    texts = calibration.texts(model, tokenizer, size.calibrated)
+    fewer = calibration.texts(model, tokenizer, size.calibrated // 4)
     levels: dict[float, dict[str, Found]] = {}
     left_out = []
     for level in sorted(size.levels, reverse=True):
         levels[level] = {}
-        more = size.ablation if level == max(size.levels) else {}
-        for name, written in {**size.arms, **more}.items():
+        highest = level == max(size.levels)
+        less = size.calibrated_less if highest else {}
+        for name, written in {**size.arms, **(size.ablation if highest else {}), **less}.items():
             print(f"{name} at {level:.0%}", file=sys.stderr)
             method: Any = parse_method(_at(written, level))
             try:
-                recipe = method.fit(model, texts)
+                recipe = method.fit(model, fewer if name in less else texts)
             except MethodError as error:
                 left_out.append(f"{name} at {level:.0%}: {error}")
                 continue

@@ -147,7 +147,8 @@ def greedy_decoding(
         MethodError: the model or the machine cannot do what is asked.
     """
     require_causal(model)
-    _require_compilable(model, cache, compile)
+    if compile != "none" and cache != "static":
+        raise MethodError(f"compile={compile} needs memory that stays in its place: use cache=static with it.")
     with ExitStack() as changes:
         if attention is not None:
             changes.enter_context(implementations.attention(model, attention))
@@ -156,8 +157,18 @@ def greedy_decoding(
             new_cache = partial(_new_static if cache == "static" else _new_dynamic, model.config)
             yield GreedyGenerator(model, new_cache, decoding=decoding)
         else:
-            step = torch.compile(model.forward, mode=compile, dynamic=False)
-            yield GreedyGenerator(model, HeldCache(model.config), step, decoding)
+            yield GreedyGenerator(model, HeldCache(model.config), compiled_step(model, compile), decoding)
+
+
+def compiled_step(model: Any, mode: Compile) -> Any:
+    """The forward pass of single tokens, compiled into a CUDA graph; its cache must stay in its place.
+
+    Raises:
+        MethodError: the model is not on a CUDA device.
+    """
+    if model.device.type != "cuda":
+        raise MethodError(f"compile={mode} needs a CUDA device, and the model is on {model.device}: use none.")
+    return torch.compile(model.forward, mode=mode, dynamic=False)
 
 
 def _experts(
@@ -193,12 +204,3 @@ def require_causal(model: Any) -> None:
         raise MethodError(f"{type(model).__name__} is no causal language model: it cannot generate.")
     if model.training:
         raise MethodError("The model is in training mode, where answers are random: call model.eval() first.")
-
-
-def _require_compilable(model: Any, cache: CacheKind, compile: Compile) -> None:
-    if compile == "none":
-        return
-    if model.device.type != "cuda":
-        raise MethodError(f"compile={compile} needs a CUDA device, and the model is on {model.device}: use none.")
-    if cache != "static":
-        raise MethodError(f"compile={compile} needs memory that stays in its place: use cache=static with it.")

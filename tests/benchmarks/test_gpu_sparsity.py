@@ -39,7 +39,18 @@ def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) 
             assert 0.8 * SPARSITY * dense <= figures[arm]["bytes"] <= 1.05 * SPARSITY * dense
         for arm in arms:
             assert len(figures[arm]["seconds"]) == 5 and figures[arm]["share_of_bandwidth"] < 1
+    step = "llama, a decoded token"
+    rows = [row for row in found["rows"] if row["case"] == step]
+    assert {(row["arm"], row["baseline"]) for row in rows} == {
+        *((arm, "floor") for arm in ("dense", "r-sparse", "r-sparse(ratio=1)")),
+        *((arm, "dense") for arm in ("r-sparse", "r-sparse(ratio=1)")),
+    }
+    assert [row["arm"] for row in rows if row["headline"]] == ["r-sparse"]
+    assert all(row["metric"] == "tpot_s" and row["n"] == 10 for row in rows)
+    least = {each["arm"]: each["least_s"] for each in found["manifest"]["figures"] if each["case"] == step}
+    assert 0.3 < least["r-sparse"] / least["dense"] < 0.9, "half of the blocks' weights, and all of the rest"
     notes = found["manifest"]["notes"]
+    assert any(note.startswith("The baseline is dense") for note in notes)
     assert "inductor is left out: it is tuned for a GPU." in notes
     assert sum(note.startswith("teal's fastest tile") for note in notes) == len(TINY)
 

@@ -9,13 +9,13 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import DynamicCache
 
 from vivace_methods.base import Family, Generator, Method, MethodError
-from vivace_methods.decoding import require_causal
+from vivace_methods.decoding import HeldCache, compiled_step, require_causal
 from vivace_methods.models.cost import Cost, Shapes, greedy_memory
 from vivace_methods.sparsity.applying import LayerReads, SparseGenerator, SparseGroup, applied_groups, packed_group
 from vivace_methods.sparsity.calibration import DECODED, inputs_of, require_texts
@@ -53,6 +53,8 @@ class ActivationSparsity(Method):
             in [0, 1); low-rank factors count as read.
         prompt: share of a prompt's last tokens that is read sparsely too. 0 is how the methods are used: prompts are
             dense. 0.1 and 0.5 are how R-Sparse's and TEAL's released code measure accuracy, 1 is every token.
+        compile: `reduce-overhead` compiles the single-token step, the sparse kernels in it, into a CUDA graph; `auto`
+            does so on a GPU, where launching one kernel after the other would take longer than they do.
         only: a regular expression: layers in whose names it is not found stay dense. Empty takes all seven.
     """
 
@@ -61,6 +63,7 @@ class ActivationSparsity(Method):
 
     sparsity: float = 0.5
     prompt: float = 0.0
+    compile: Literal["auto", "none", "reduce-overhead"] = "auto"
     only: str = ""
 
     def __post_init__(self) -> None:
@@ -117,7 +120,7 @@ class ActivationSparsity(Method):
     @property
     def fitted_label(self) -> str:
         """The label without what does not matter to fitting."""
-        return replace(self, prompt=0.0).label
+        return replace(self, prompt=0.0, compile="auto").label
 
     def read_fitted(self, folder: Path, model: Any) -> Recipe:
         """The recipe in a folder, which must be for this model and these settings."""
@@ -136,9 +139,18 @@ class ActivationSparsity(Method):
     @contextmanager
     def _decoding(self, model: Any, recipe: Recipe) -> Iterator[Generator]:
         with self.applied(model, recipe) as (counts, reads):
-            new_cache = partial(_new_cache, model.config)
+            new_cache, step = self._stepping(model)
             untouched = weights_of_blocks(model) - sum(layer.dense for layer in reads)
-            yield SparseGenerator(model, new_cache, counts, reads, untouched)
+            yield SparseGenerator(model, new_cache, step, counts, reads, untouched)
+
+    def _stepping(self, model: Any) -> tuple[Callable[[int], Any], Any]:
+        """New caches, and the forward pass of one token."""
+        compile = self.compile
+        if compile == "auto":
+            compile = "reduce-overhead" if model.device.type == "cuda" else "none"
+        if compile == "none":
+            return partial(_new_cache, model.config), model
+        return HeldCache(model.config), compiled_step(model, compile)
 
     @contextmanager
     def applied(self, model: Any, recipe: Recipe) -> Iterator[tuple[torch.Tensor, list[LayerReads]]]:

@@ -13,6 +13,7 @@ import torch
 from vivace_kernels.packed import MOST_TOKENS, Packed, masked_product, pack
 from vivace_kernels.sparse_product import sparse_product
 from vivace_methods.base import Emit, Request, Trace
+from vivace_methods.compiling import Opaque
 from vivace_methods.decoding import GreedyGenerator
 from vivace_methods.sparsity.fitting import Fitted
 from vivace_methods.sparsity.limits import channel_limits
@@ -73,7 +74,8 @@ class SparseGroup:
     """
 
     def __init__(self, group: Group, packed: Packed, counts: torch.Tensor, prompt: float) -> None:
-        self._group, self._packed, self._counts, self._prompt = group, packed, counts, prompt
+        self._group, self._packed, self._prompt = group, packed, prompt
+        self._product = Opaque(partial(sparse_product, packed=packed, counts=counts), self._like)
         self._read: torch.Tensor | None = None
         self._given: dict[int, torch.Tensor] = {}
 
@@ -97,6 +99,9 @@ class SparseGroup:
         self._read, self._given = x, dict(enumerate(computed.split(widths, dim=-1)))
         return self._take(place)
 
+    def _like(self, x: torch.Tensor) -> torch.Tensor:
+        return x.new_empty(x.shape[0], self._packed.outputs)
+
     def _take(self, place: int) -> torch.Tensor:
         found = self._given.pop(place)
         if not self._given:
@@ -107,7 +112,7 @@ class SparseGroup:
         """What all layers give; None where all of it is dense."""
         sequences, tokens = x.shape[:-1].numel() // x.shape[-2], x.shape[-2]
         if tokens == 1 and sequences <= MOST_TOKENS:
-            flat = sparse_product(x.reshape(sequences, -1), self._packed, counts=self._counts)
+            flat = self._product(x.reshape(sequences, -1))
             return flat.view(*x.shape[:-1], -1)
         sparse = tokens - int(tokens * (1 - self._prompt)) if tokens > 1 else 0
         if sparse == 0:
@@ -135,6 +140,7 @@ class SparseGenerator(GreedyGenerator):
     Args:
         model: with sparse layers.
         new_cache: gives an empty cache for so many positions.
+        step: the forward pass of one token; the model itself, or a compiled form of it.
         counts: the kept channels of all layers together, as the groups add to them, shape (layers,).
         reads: what a token reads of each of these layers.
         untouched: weights of those of the seven linear layers of each block that stay dense.
@@ -144,12 +150,13 @@ class SparseGenerator(GreedyGenerator):
         self,
         model: Any,
         new_cache: Callable[[int], Any],
+        step: Any,
         counts: torch.Tensor,
         reads: Sequence[LayerReads],
         untouched: int,
     ) -> None:
-        super().__init__(model, new_cache, self._step)
-        self._reading, self._counts, self._reads, self._untouched = model, counts, reads, untouched
+        super().__init__(model, new_cache, self._counted)
+        self._reading, self._counts, self._reads, self._untouched = step, counts, reads, untouched
         self._seen: list[torch.Tensor] = []
 
     def generate(self, request: Request, emit: Emit) -> Trace:
@@ -166,7 +173,7 @@ class SparseGenerator(GreedyGenerator):
         self._seen = []
         return Trace(read_figures(seen.diff(dim=0), self._reads, self._untouched))
 
-    def _step(self, *tokens: Any, **named: Any) -> Any:
+    def _counted(self, *tokens: Any, **named: Any) -> Any:
         out = self._reading(*tokens, **named)
         self._seen.append(self._counts.clone())
         return out

@@ -14,6 +14,7 @@ from vivace_kernels.packed import MOST_TOKENS, Packed
 from vivace_kernels.row_gemv_cpu import row_gemv_cpu
 from vivace_kernels.sparse_product import sparse_product
 from vivace_methods.base import MethodError
+from vivace_methods.compiling import Opaque
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fitted_of
 from vivace_methods.sparsity.applying import LayerReads, packed_group
 from vivace_methods.sparsity.calibration import DECODED, inputs_of
@@ -142,7 +143,8 @@ class _SparseMlp:
         self, mlp: _Mlp, threshold: float, counts: torch.Tensor, prompt: float, packed: Packed | None
     ) -> None:
         self._mlp, self._threshold, self._counts = mlp, threshold, counts
-        self._prompt, self._packed = prompt, packed
+        self._prompt = prompt
+        self._decode = None if packed is None else Opaque(partial(self._decoded, packed), _of_shape)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -155,8 +157,8 @@ class _SparseMlp:
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         sequences, tokens = x.shape[:-1].numel() // x.shape[-2], x.shape[-2]
         gate = self._mlp.activate(self._mlp.gate(x))
-        if tokens == 1 and sequences <= MOST_TOKENS and self._packed is not None:
-            return self._decoded(x, gate, self._packed)
+        if tokens == 1 and sequences <= MOST_TOKENS and self._decode is not None:
+            return self._decode(x, gate)
         sparse = tokens - int(tokens * (1 - self._prompt)) if tokens > 1 else 0
         if sparse:
             last = gate[..., tokens - sparse :, :]
@@ -164,7 +166,7 @@ class _SparseMlp:
         out: torch.Tensor = self._mlp.down(gate * self._mlp.up(x))
         return out
 
-    def _decoded(self, x: torch.Tensor, gate: torch.Tensor, packed: Packed) -> torch.Tensor:
+    def _decoded(self, packed: Packed, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
         flat, gates = x.reshape(-1, x.shape[-1]), gate.reshape(-1, gate.shape[-1])
         kept = ~self._small(gates)
         self._counts += kept.sum(dtype=self._counts.dtype)
@@ -177,3 +179,7 @@ class _SparseMlp:
 
     def _small(self, gates: torch.Tensor) -> torch.Tensor:
         return gates.abs() <= self._threshold
+
+
+def _of_shape(x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+    return torch.empty_like(x)

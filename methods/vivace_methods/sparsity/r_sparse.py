@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 
@@ -29,6 +29,23 @@ UNIFORM = 0.95
 """The paper's ratio where all layers have the same."""
 
 
+class Way(NamedTuple):
+    """In which one layer may be fitted.
+
+    Attributes:
+        ratio: share of what is read that goes to exact columns.
+        criterion: by what inputs are judged large.
+        factors: what the low-rank part is fitted to.
+    """
+
+    ratio: float
+    criterion: Criterion
+    factors: FactorFit
+
+    def __str__(self) -> str:
+        return f"{self.ratio} {self.criterion}" + (f" {self.factors}" if self.ratio < 1 else "")
+
+
 @dataclass(frozen=True)
 class RSparse(ActivationSparsity):
     """Large inputs are multiplied exactly, and what is left of the input goes through truncated weights.
@@ -48,6 +65,7 @@ class RSparse(ActivationSparsity):
             norm of the column of W - W_r; `released` is as the released code has it, the norm where there is a
             low-rank part and the magnitude where there is none. A search under `released` tries both for each layer.
         factors: `svd` truncates the weights, as in the paper; `dropped` fits the low-rank part to what is dropped.
+            None is the paper's, and lets a search (but the evolutionary one) try both for each layer.
         sequential: whether each layer is calibrated on what the sparse layers before it give, or all on dense ones.
             An evolutionary search calibrates on dense ones.
     """
@@ -58,7 +76,7 @@ class RSparse(ActivationSparsity):
     ratio: float | None = None
     search: Search = "divergence"
     criterion: Literal["released", "magnitude", "column-norm"] = "released"
-    factors: FactorFit = "svd"
+    factors: FactorFit | None = None
     sequential: bool = True
 
     def __post_init__(self) -> None:
@@ -88,14 +106,25 @@ class RSparse(ActivationSparsity):
     @property
     def _trait(self) -> Trait:
         def fit(layer: LayerFit, ratio: float) -> Fitted:
-            return self._fit(layer, ratio, next(self._criteria(ratio, searched=False)))
+            return self._fit(layer, next(self._ways(ratio, searched=False)))
 
         return fit
 
-    def _fit(self, layer: LayerFit, ratio: float, criterion: Criterion) -> Fitted:
+    def _fit(self, layer: LayerFit, way: Way) -> Fitted:
         outputs, inputs = layer.weight.shape
-        its = budget(inputs, outputs, self.sparsity, ratio)
-        return layer.fit(its, criterion, self.factors, self.sparsity, ratio)
+        its = budget(inputs, outputs, self.sparsity, way.ratio)
+        return layer.fit(its, way.criterion, way.factors, self.sparsity, way.ratio)
+
+    def _ways(self, ratio: float, searched: bool) -> Iterator[Way]:
+        """In which a layer may be fitted at a ratio, the usual one first."""
+        for criterion in self._criteria(ratio, searched):
+            for factors in self._factors(ratio, searched):
+                yield Way(ratio, criterion, factors)
+
+    def _factors(self, ratio: float, searched: bool) -> tuple[FactorFit, ...]:
+        if self.factors is not None:
+            return (self.factors,)
+        return ("svd", "dropped") if searched and ratio < 1 else ("svd",)
 
     def _criteria(self, ratio: float, searched: bool) -> Iterator[Criterion]:
         if self.criterion != "released":
@@ -116,49 +145,43 @@ class RSparse(ActivationSparsity):
         descent = Descent(model, groups, list(texts[1::2]) or texts)
         begun: dict[str, Fitted] = {}
         layers: dict[str, LayerFit] = {}
-        for criterion in self._criteria(1.0, searched=True):
+        for way in self._ways(1.0, searched=True):
             its_layers: dict[str, LayerFit] = {}
 
-            def choose(layer: LayerFit, criterion: Criterion = criterion, its: Any = its_layers) -> Fitted:
+            def choose(layer: LayerFit, way: Way = way, its: Any = its_layers) -> Fitted:
                 its[layer.name] = layer
-                return self._fit(layer, 1.0, criterion)
+                return self._fit(layer, way)
 
             other = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=_nobody)
-            if not begun or journal.get(f"all {criterion}", partial(descent.change, begun, other)) < 0:
+            if not begun or journal.get(f"all {way}", partial(descent.change, begun, other)) < 0:
                 begun, layers = other, its_layers
 
         def choices(name: str) -> dict[str, Choice]:
-            ways = [(1.0, criterion) for criterion in self._criteria(1.0, searched=True)]
-            ways = [way for way in ways if way[1] != begun[name].recipe.criterion]
-            ways += [(ratio, next(self._criteria(ratio, searched=False))) for ratio in FEW_RATIOS]
-            return {f"{ratio} {rule}": partial(self._fit, layers[name], ratio, rule) for ratio, rule in ways}
+            ways = [way for way in self._ways(1.0, searched=True) if way.criterion != begun[name].recipe.criterion]
+            for ratio in FEW_RATIOS:
+                usual = next(self._criteria(ratio, searched=False))
+                ways += [way for way in self._ways(ratio, searched=True) if way.criterion == usual]
+            return {str(way): partial(self._fit, layers[name], way) for way in ways}
 
         return descent.run(begun, choices, journal=journal, on_step=about.on_step)
 
     def _best(self, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
         """What loses least of a layer's output; of equals the one with more exact columns."""
-        tried = [(ratio, criterion) for ratio in RATIOS for criterion in self._criteria(ratio, searched=True)]
+        tried = [way for ratio in RATIOS for way in self._ways(ratio, searched=True)]
         errors = {}
-        made: dict[tuple[float, Criterion], Fitted] = {}
-        for ratio, criterion in tried:
+        made: dict[Way, Fitted] = {}
+        for way in tried:
 
-            def measure(ratio: float = ratio, criterion: Criterion = criterion) -> float:
-                made[ratio, criterion] = self._fit(layer, ratio, criterion)
-                error = made[ratio, criterion].recipe.output_error
+            def measure(way: Way = way) -> float:
+                made[way] = self._fit(layer, way)
+                error = made[way].recipe.output_error
                 assert error is not None
                 return error
 
-            errors[ratio, criterion] = journal.get(f"{layer.name} {ratio} {criterion}", measure)
-            log.append(
-                {
-                    "layer": layer.name,
-                    "ratio": ratio,
-                    "criterion": criterion,
-                    "output_error": errors[ratio, criterion],
-                }
-            )
+            errors[way] = journal.get(f"{layer.name} {way}", measure)
+            log.append({"layer": layer.name, **way._asdict(), "output_error": errors[way]})
         best = min(tried, key=lambda each: errors[each])
-        return made[best] if best in made else self._fit(layer, *best)
+        return made[best] if best in made else self._fit(layer, best)
 
 
 def _nobody(done: int, steps: int) -> None:

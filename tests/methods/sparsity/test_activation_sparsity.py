@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from vivace_kernels.packed import Factors
@@ -15,6 +16,7 @@ from vivace_methods.base import MethodError, Request
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_method
 from vivace_methods.sharing import shared_copy
+from vivace_methods.sparsity import activation
 from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.linears import find_groups
 from vivace_methods.sparsity.recipe import ModuleRecipe, Recipe
@@ -61,6 +63,48 @@ def answered(model: Any, name: str, recipe: Any = None) -> tuple[list[int], dict
     with parse_method(name).apply(shared_copy(model), recipe) as generator:
         trace = generator.generate(REQUEST, tokens.extend)
     return tokens, trace.figures
+
+
+@pytest.mark.parametrize("name", ["r-sparse(ratio=0.9%s)", "cats(sparsity=0.3%s)"])
+def test_a_compiled_step_is_one_graph_that_does_the_same(
+    model: Any, texts: list[torch.Tensor], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but the making of CUDA graphs, for which there must be no break and nothing that is compiled anew."""
+    counter = CompileCounterWithBackend("aot_eager")
+
+    def compiled(model: Any, mode: str) -> Any:
+        assert mode == "reduce-overhead"
+        return torch.compile(model.forward, backend=counter, fullgraph=True, dynamic=False)
+
+    monkeypatch.setattr(activation, "compiled_step", compiled)
+    recipe = method(name % "").fit(model, texts)
+    plain, figures = answered(model, name % "", recipe)
+    tokens, its_figures = answered(model, name % ",compile=reduce-overhead", recipe)
+    assert (tokens, its_figures) == (plain, figures)
+    assert len(tokens) == REQUEST.most_tokens and counter.frame_count == 1
+
+
+def test_a_compiled_step_needs_a_gpu(model: Any, texts: list[torch.Tensor]) -> None:
+    recipe = method("teal").fit(model, texts)
+    with pytest.raises(MethodError, match="compile=reduce-overhead needs a CUDA device"):
+        answered(model, "teal(compile=reduce-overhead)", recipe)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+@pytest.mark.parametrize("name", ["r-sparse(ratio=0.9%s)", "teal(%s)", "cats(sparsity=0.3%s)"])
+def test_on_a_gpu_graphs_give_what_single_kernels_give(model: Any, texts: list[torch.Tensor], name: str) -> None:
+    there = random_model(model.config, seed=3, device=torch.device("cuda"))
+    recipe = method((name % "").replace("()", "")).fit(there, [text.cuda() for text in texts])
+    found = {}
+    for compile in ("none", "auto"):
+        written = (name % f",compile={compile}").replace("(,", "(")
+        tokens: list[int] = []
+        with parse_method(written).apply(shared_copy(there), recipe) as generator:
+            for _ in range(3):  # the first is compiled, the second recorded, the third replayed
+                tokens.clear()
+                trace = generator.generate(replace(REQUEST, prompt=REQUEST.prompt.cuda()), tokens.extend)
+        found[compile] = (list(tokens), trace.figures)
+    assert found["auto"] == found["none"]
 
 
 @pytest.mark.parametrize("name", ["r-sparse(sparsity=0.0,ratio=1.0)", "r-sparse(sparsity=0.0)", "teal(sparsity=0.0)"])
