@@ -6,15 +6,15 @@ import multiprocessing
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any, TypeVar
 from unittest.mock import patch
+
+from support.own_main import as_own_main
 
 Returned = TypeVar("Returned")
 Call = Callable[..., Any]
@@ -24,10 +24,7 @@ Call = Callable[..., Any]
 def other_process(**environment: str) -> Iterator[Call]:
     """A process with other environment variables: `call(function, …)` calls a function there, and waits for it."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
-        # A new process imports what the old one has for its main module, and tests of pages leave a script of theirs
-        # there, which is gone by then.
-        nothing = {"__main__": ModuleType("__main__")}
-        with patch.dict(os.environ, environment), patch.dict(sys.modules, nothing):
+        with patch.dict(os.environ, environment), as_own_main():
             executor.submit(os.getpid).result()
 
         def call(function: Callable[..., Returned], *arguments: Any, **named: Any) -> Returned:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
-from vivace.cli.steps import steps_of
+from vivace.cli.steps import Tell, steps_of_several
 from vivace.optional import require_torch
 
 app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
@@ -54,38 +56,46 @@ def build(
     seed: Annotated[int, typer.Option("--seed", help="Of the weights and of the training data.")] = 0,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder in which each model gets a folder of "
                                                 "its name.", show_default="zoo in the home folder")] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Models that are built at the same time.",
+                                             show_default="one for each core")] = None,
     home: HomeOption = None,
 ) -> None:  # fmt: skip
     """Train models of the zoo from a seed, and print their folders. What is built already is only named.
 
-    One thread and a fixed number of steps: the same machine gives the same bytes. Drafters belong to the models that
-    are built in the same call, else to those that come with Vivace.
+    One thread each and a fixed number of steps: the same machine gives the same bytes. Drafters belong to the models
+    that are built in the same call, else to those that come with Vivace.
     """
-    from vivace.zoo.building import build as build_one
     from vivace.zoo.building import require_empty
     from vivace.zoo.registry import RECIPES, plain_name, recipe_class
+    from vivace.zoo.side_by_side import build_several
 
     asked = {plain_name(name) for name in names or RECIPES}
-    chosen = [name for name in RECIPES if name in asked]  # targets come before their drafters
+    chosen = [name for name in RECIPES if name in asked]
     _require_torch()
-    outputs = {name: None if output is None else output / name for name in chosen}
+    outputs = {} if output is None else {name: output / name for name in chosen}
     for folder in outputs.values():
-        if folder is not None:
-            require_empty(folder)
-    built = settings_of(home, None).home / "zoo"
-    given: dict[str, Path] = {}
-    for name in chosen:
-        with steps_of(name, steps or recipe_class(name).steps) as tell:
-            given[name] = build_one(
-                name,
-                built,
-                lambda step, loss, tell=tell: tell(step, f"loss {loss:.3f}"),  # type: ignore[misc]
+        require_empty(folder)
+    with steps_of_several() as started:
+        tells: dict[str, Tell] = {}
+
+        def tell(name: str, step: int, loss: float) -> None:
+            if name not in tells:
+                tells[name] = started(name, steps or recipe_class(name).steps)
+            tells[name](step, f"loss {loss:.3f}")
+
+        with closing(
+            build_several(
+                chosen,
+                settings_of(home, None).home / "zoo",
+                tell,
                 steps=steps,
                 seed=seed,
-                given=given,
-                output=outputs[name],
+                outputs=outputs,
+                jobs=min(jobs or os.cpu_count() or 1, len(chosen)),
             )
-        typer.echo(str(given[name]))
+        ) as done:
+            for _, folder in done:
+                typer.echo(str(folder))
 
 
 @app.command("list")
