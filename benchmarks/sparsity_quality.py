@@ -33,6 +33,7 @@ ARMS = {
     "r-sparse, searched": "r-sparse",
     "r-sparse, uniform": "r-sparse(ratio=0.95)",
     "teal": "teal",
+    "teal, greedy levels": "teal(levels=greedy)",
     "wina": "wina",
     "low-rank": "low-rank",
     "cats": "cats",
@@ -74,7 +75,7 @@ class Size:
         calibrated_less: arms at the highest level that are fitted on a quarter of the tokens.
     """
 
-    asked: int = 64
+    asked: int = 128
     calibrated: int = 6000
     levels: tuple[float, ...] = LEVELS
     arms: Mapping[str, str] = field(default_factory=lambda: ARMS)
@@ -189,6 +190,7 @@ def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
                 continue
             with method.apply(shared_copy(model), recipe) as generator:
                 levels[level][name] = asking.found(generator)
+            print(_line(_figures(level, name, levels[level][name])), flush=True)
     return levels, left_out
 
 
@@ -223,23 +225,27 @@ def mean_ratio(mine: Sequence[float], other: Sequence[float]) -> Estimate:
     return Estimate(sum(mine) / sum(other), low, high, len(mine))
 
 
-def table_of(levels: Mapping[float, Mapping[str, Found]]) -> list[dict[str, Any]]:
-    """A line for each arm at each level, with 95 % intervals over prompts."""
-    lines = []
-    for level, arms in levels.items():
-        for name, its in arms.items():
-            pairs = {"kl": its.kl, "right": its.right}
-            lines.append(
-                {
-                    "sparsity": level,
-                    "arm": name,
-                    "not read": its.sparsity,
-                    "perplexity": math.exp(sum(its.nats) / len(its.nats)),
-                    **{key: _mean(values) for key, values in pairs.items()},
-                    "n": len(its.kl),
-                }
-            )
-    return lines
+def _figures(level: float, name: str, its: Found) -> dict[str, Any]:
+    """One arm at one level, with 95 % intervals over prompts."""
+    return {
+        "sparsity": level,
+        "arm": name,
+        "not read": its.sparsity,
+        "perplexity": math.exp(sum(its.nats) / len(its.nats)),
+        "kl": _mean(its.kl),
+        "right": _mean(its.right),
+        "n": len(its.kl),
+    }
+
+
+def _line(figures: Mapping[str, Any]) -> str:
+    """The same for people."""
+    kl, right = figures["kl"], figures["right"]
+    return (
+        f"{figures['sparsity']:.0%}  {figures['arm']:32}  not read {figures['not read']:.3f}  "
+        f"KL {kl['value']:.5f} [{kl['low']:.5f}, {kl['high']:.5f}]  perplexity {figures['perplexity']:.4f}  "
+        f"right {right['value']:.3f} [{right['low']:.3f}, {right['high']:.3f}]"
+    )
 
 
 def _mean(values: Sequence[float]) -> dict[str, float]:
@@ -255,18 +261,11 @@ def benchmark(options: argparse.Namespace) -> int:
     size = QUICK if options.quick else FULL
     torch.set_num_threads(1)
     levels, left_out = measured(size)
-    lines = table_of(levels)
-    for line in lines:
-        kl, right = line["kl"], line["right"]
-        print(
-            f"{line['sparsity']:.0%}  {line['arm']:24}  not read {line['not read']:.3f}  "
-            f"KL {kl['value']:.5f} [{kl['low']:.5f}, {kl['high']:.5f}]  perplexity {line['perplexity']:.4f}  "
-            f"right {right['value']:.3f} [{right['low']:.3f}, {right['high']:.3f}]"
-        )
+    table = [_figures(level, name, its) for level, arms in levels.items() for name, its in arms.items()]
     for sentence in left_out:
         print(sentence)
     work = {**vars(size), "tasks": [task.name for task in TASKS], "seed": SEED}
-    details = running(work=work, table=lines, left_out=left_out, label="synthetic")
+    details = running(work=work, table=table, left_out=left_out, label="synthetic")
     return conclude(Report("sparsity_quality", details, rows_of(levels), LIMITS), options)
 
 

@@ -50,7 +50,7 @@ def demo_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder with the demo's results."""
     home = tmp_path_factory.mktemp("demo") / "home"
     subprocess.run(
-        [sys.executable, "-m", "vivace", "demo", "--home", str(home)],
+        [sys.executable, "-m", "vivace", "demo", "--only", "dialogue", "--home", str(home)],
         env=environment(),
         capture_output=True,
         check=True,

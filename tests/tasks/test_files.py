@@ -247,7 +247,7 @@ def test_a_task_names_itself_and_a_metric_that_exists(name: str) -> None:
         ("variables(length=36)", "a length of at least 37 words, not 36"),
         ("variables(hops=0)", "one to 8 hops, not 0"),
         ("variables(chains=22)", "one to 21 chains, not 22"),
-        ("variables(ask=all)", "must be one of value, names, not 'all'"),
+        ("variables(ask=all)", "must be one of value, trace, names, not 'all'"),
         ("word_counts(length=35)", "a length of at least 36 words, not 35"),
         ("word_counts(words=1)", "must be 2 to 64, not 1"),
         ("word_counts(words=3,top=3)", "must be 1 to 4 and below words, not 3"),

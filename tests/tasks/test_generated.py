@@ -24,7 +24,8 @@ from vivace.zoo.tokenizer import pieces
 
 TASKS: list[GeneratedTask] = [
     Sums(), Sums("addition"), Sums("subtraction"), Code(), JsonRecords(), Stories(), Needles(64), Needles(64, 3, 2),
-    Variables(64), Variables(96, 3, 4, "names"), WordCounts(64), WordCounts(64, 6, "most", 3),
+    Variables(64), Variables(96, 3, 4, "names"),
+    Variables(64, ask="trace"), WordCounts(64), WordCounts(64, 6, "most", 3),
     WordCounts(64, 8, "count"),
 ]  # fmt: skip
 EACH = pytest.mark.parametrize(
@@ -160,8 +161,10 @@ def test_needles_lie_anywhere() -> None:
 
 
 @pytest.mark.parametrize("hops", [1, 4])
-@pytest.mark.parametrize("ask", ["value", "names"])
-def test_variables_hold_what_running_the_assignments_gives(hops: int, ask: Literal["value", "names"]) -> None:
+@pytest.mark.parametrize("ask", ["value", "trace", "names"])
+def test_variables_hold_what_running_the_assignments_gives(
+    hops: int, ask: Literal["value", "trace", "names"]
+) -> None:
     for sample in Variables(length=200, chains=3, hops=hops, ask=ask).samples(50, seed=0):
         held: dict[str, str] = {}
         lines: dict[str, str] = {}
@@ -171,9 +174,10 @@ def test_variables_hold_what_running_the_assignments_gives(hops: int, ask: Liter
             lines[name] = line
         assert len(held) == 3 * (hops + 1) and len(set(held.values())) == 3
         asked = sample.prompt.rpartition(" : ")[2]
-        value = held[asked] if ask == "value" else asked
+        value = asked if ask == "names" else held[asked]
         names = [name for name in held if held[name] == value]
-        assert sample.references[0] == f" {value if ask == 'value' else ' '.join(names)} ."
+        answer = {"value": value, "trace": " ".join([*names[-2::-1], value]), "names": " ".join(names)}[ask]
+        assert sample.references[0] == f" {answer} ."
         assert ask == "names" or asked == names[-1]
         assert [sample.prompt[span.start : span.end] for span in sample.evidence] == [lines[name] for name in names]
 

@@ -17,8 +17,15 @@ from transformers import DynamicCache
 from vivace_methods.base import Family, Generator, Method, MethodError
 from vivace_methods.decoding import HeldCache, compiled_step, require_causal
 from vivace_methods.models.cost import Cost, Shapes, greedy_memory
-from vivace_methods.sparsity.applying import LayerReads, SparseGenerator, SparseGroup, applied_groups, packed_group
-from vivace_methods.sparsity.calibration import DECODED, inputs_of, require_texts
+from vivace_methods.sparsity.applying import (
+    LayerReads,
+    SparseGenerator,
+    SparseGroup,
+    applied_groups,
+    packed_group,
+    uncounted_group,
+)
+from vivace_methods.sparsity.calibration import inputs_of, require_texts
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group, find_groups
@@ -249,9 +256,7 @@ def fit_in_order(
             for name, module in zip(group.names, group.modules, strict=True):
                 fitted[name] = choose(LayerFit(name, module.weight, inputs))
             if sequential:
-                nobody = torch.zeros(len(group.names), dtype=torch.int32, device=model.device)
-                sparse = SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED)
-                applied.enter_context(sparse.applied())
+                applied.enter_context(uncounted_group(group, fitted).applied())
             on_step(number + 1, len(groups))
     return fitted
 

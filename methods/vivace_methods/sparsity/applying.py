@@ -15,6 +15,7 @@ from vivace_kernels.sparse_product import sparse_product
 from vivace_methods.base import Emit, Request, Trace
 from vivace_methods.compiling import Opaque
 from vivace_methods.decoding import GreedyGenerator
+from vivace_methods.sparsity.calibration import DECODED
 from vivace_methods.sparsity.fitting import Fitted
 from vivace_methods.sparsity.limits import channel_limits
 from vivace_methods.sparsity.linears import Group
@@ -123,6 +124,12 @@ class SparseGroup:
         last = x[..., tokens - sparse :, :]
         masked = masked_product(last.reshape(-1, x.shape[-1]), self._packed)
         return torch.cat((dense, masked.view(*last.shape[:-1], -1)), -2)
+
+
+def uncounted_group(group: Group, fitted: Mapping[str, Fitted]) -> SparseGroup:
+    """The layers of a group as calibration text meets them: its second parts are sparse, and nobody counts."""
+    nobody = torch.zeros(len(group.names), dtype=torch.int32, device=group.modules[0].weight.device)
+    return SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED)
 
 
 @contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 
-from vivace_methods.sparsity.applying import SparseGroup, packed_group
-from vivace_methods.sparsity.calibration import DECODED, READ, batches
+from vivace_methods.sparsity.applying import applied_groups, uncounted_group
+from vivace_methods.sparsity.calibration import READ, batches
 from vivace_methods.sparsity.fitting import Fitted
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
@@ -54,11 +53,7 @@ class Descent:
 
     def _part(self, fitted: Mapping[str, Fitted], number: int) -> torch.Tensor:
         found = []
-        with ExitStack() as applied:
-            for group in self._groups:
-                nobody = torch.zeros(len(group.names), dtype=torch.int32, device=self._model.device)
-                sparse = SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED)
-                applied.enter_context(sparse.applied())
+        with applied_groups([uncounted_group(group, fitted) for group in self._groups]):
             for rows, dense in zip(self._parts[number], self._dense[number], strict=True):
                 found.append((dense.exp() * (dense - self._predictions(rows))).sum(-1).mean(-1).cpu())
         return torch.cat(found).double()

@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from vivace_methods.sparsity.applying import SparseGroup, packed_group
-from vivace_methods.sparsity.calibration import DECODED, READ, batches, inputs_of
+from vivace_methods.sparsity.applying import applied_groups, uncounted_group
+from vivace_methods.sparsity.calibration import READ, batches, inputs_of
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
@@ -147,12 +146,7 @@ class _Fits:
     def perplexity(self, ratios: dict[str, float], texts: Sequence[torch.Tensor]) -> float:
         """The mean over texts of the perplexity of their second part, which is sparse."""
         fitted = {name: self.fitted(name, ratio) for name, ratio in ratios.items()}
-        with ExitStack() as applied:
-            for group in self._groups:
-                nobody = torch.zeros(len(group.names), dtype=torch.int32, device=self._model.device)
-                applied.enter_context(
-                    SparseGroup(group, packed_group(group, fitted), nobody, prompt=DECODED).applied()
-                )
+        with applied_groups([uncounted_group(group, fitted) for group in self._groups]):
             found = [each for batch in batches(texts) for each in _perplexities(self._model, batch)]
         return sum(found) / len(found)
 

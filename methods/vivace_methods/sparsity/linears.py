@@ -65,6 +65,13 @@ def find_groups(model: Any, only: str = "") -> list[Group]:
     return groups
 
 
+def block_of(name: str) -> str:
+    """The path of the block that a layer of this name belongs to."""
+    found = _BLOCK.match(name)
+    assert found is not None, "find_groups gives no other layers"
+    return found[0].removesuffix(".")
+
+
 def _groups(decoder: Any, names: dict[int, str], only: re.Pattern[str]) -> Iterator[Group]:
     for path, parent in decoder.named_modules():
         if not _BLOCK.fullmatch(f"{path}.") and not _BLOCK.match(path):

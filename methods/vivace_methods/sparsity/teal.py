@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -12,6 +12,7 @@ from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in
 from vivace_methods.sparsity.budget import budget
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
+from vivace_methods.sparsity.levels import greedy_levels
 from vivace_methods.sparsity.linears import Group
 from vivace_methods.sparsity.recipe import Criterion
 
@@ -20,10 +21,11 @@ from vivace_methods.sparsity.recipe import Criterion
 class Teal(ActivationSparsity):
     """Inputs whose magnitude is below their layer's threshold are left out, with their columns of weights.
 
-    Source: Liu et al., arXiv 2408.14690, at one level for all layers; the paper's greedy search of levels for each
-    block is not there. Thresholds are quantiles of magnitudes on calibration text.
+    Source: Liu et al., arXiv 2408.14690. Thresholds are quantiles of magnitudes on calibration text.
 
     Attributes:
+        levels: `uniform` is one for all layers; `greedy` searches one for each layer of a block, by what the block's
+            output loses, so that the block as a whole is as sparse.
         sequential: whether each layer is calibrated on what the sparse layers before it give, or all on dense ones.
     """
 
@@ -31,16 +33,25 @@ class Teal(ActivationSparsity):
     paper: ClassVar[str] = "Training-Free Activation Sparsity in Large Language Models, arXiv 2408.14690"
     criterion: ClassVar[Criterion] = "magnitude"
 
+    levels: Literal["uniform", "greedy"] = "uniform"
     sequential: bool = True
 
     def fit_layers(
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A threshold for each layer."""
-        fitted = fit_in_order(model, groups, texts, self._fit, sequential=self.sequential, on_step=about.on_step)
+        levels: dict[str, float] = {}
+        if self.levels == "greedy":
+            levels = greedy_levels(
+                model, groups, texts, self.sparsity, self._fit, journal=journal, on_step=about.on_step
+            )
+
+        def choose(layer: LayerFit) -> Fitted:
+            return self._fit(layer, levels.get(layer.name, self.sparsity))
+
+        fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=about.on_step)
         return fitted, []
 
-    def _fit(self, layer: LayerFit) -> Fitted:
+    def _fit(self, layer: LayerFit, level: float) -> Fitted:
         outputs, inputs = layer.weight.shape
-        its = budget(inputs, outputs, self.sparsity, 1.0)
-        return layer.fit(its, self.criterion, "svd", self.sparsity, 1.0)
+        return layer.fit(budget(inputs, outputs, level, 1.0), self.criterion, "svd", level, 1.0)

@@ -1,4 +1,4 @@
-"""Chains of assignments in filler text, and the question what a variable's value is, or which variables have it."""
+"""Chains of assignments in filler text: what is a variable's value, and which variables have it?"""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VALUES = 100
 """Values have two digits, each a word of its own."""
 _VALUE_WORDS, _HOP_WORDS = 6, 5
 """Words and signs of an assignment of a value, and of one of a variable."""
-_QUESTION_WORDS = {"value": 3, "names": 4}
+_QUESTION_WORDS = {"value": 3, "names": 4, "trace": 3}
 _OPENING_WORDS = 2
 _MOST_HOPS = 8
 
@@ -34,8 +34,9 @@ class Variables(GeneratedTask):
         length: of the prompt, in words and signs.
         chains: of assignments.
         hops: assignments of a variable to a further one, in each chain: it has one variable more than hops.
-        ask: for the `value` of a chain's last variable, answered by its digits (`ask : NAME`); or for the `names` of
-            all variables that have a value, answered in the order of their assignments (`find : DIGIT DIGIT`).
+        ask: for the `value` of a chain's last variable, answered by its digits (`ask : NAME`); for its
+            `trace`, answered by each variable back to the first and the value's digits (`trace : NAME`); or for the
+            `names` of all variables that have a value, in the order of their assignments (`find : DIGIT DIGIT`).
     """
 
     name: ClassVar[str] = "variables"
@@ -45,7 +46,7 @@ class Variables(GeneratedTask):
     length: int = 512
     chains: int = 2
     hops: int = 2
-    ask: Literal["value", "names"] = "value"
+    ask: Literal["value", "trace", "names"] = "value"
 
     def __post_init__(self) -> None:
         """Refuse what fits into no prompt."""
@@ -79,11 +80,16 @@ class Variables(GeneratedTask):
         chains = [names[first : first + each] for first in range(0, len(names), each)]
         assigned = [_assignments(chain, value) for chain, value in zip(chains, values, strict=True)]
         text, spans = scatter(_mixed(assigned, chance), self._filled, chance)
-        by_value = self.ask == "names"
+        chain, value = chains[0], values[0]
+        question, answer = {
+            "value": (f"ask : {chain[-1]}", value),
+            "trace": (f"trace : {chain[-1]}", " ".join([*chain[-2::-1], value])),
+            "names": (f"find : {value}", " ".join(chain)),
+        }[self.ask]
         return Sample(
             id="",
-            prompt=f"{text} find : {values[0]}" if by_value else f"{text} ask : {chains[0][-1]}",
-            references=(f" {' '.join(chains[0]) if by_value else values[0]} .",),
+            prompt=f"{text} {question}",
+            references=(f" {answer} .",),
             evidence=tuple(spans[statement] for statement in assigned[0]),
         )
 

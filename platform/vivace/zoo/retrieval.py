@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from vivace.tasks.generated import GeneratedTask
 from vivace.tasks.needles import Needles
+from vivace.tasks.variables import Variables
 from vivace.zoo.base import OnStep, Recipe
 from vivace.zoo.tokenizer import vocabulary, word_tokenizer
 from vivace.zoo.training import Mixture, Optimisers, Rows, next_token_loss, save
@@ -45,7 +46,7 @@ class Stage:
         return Mixture([(task, self.rows) for task in tasks(self.length)], seed)
 
 
-STAGES = (Stage(64, 10, 0.3), Stage(128, 6, 0.2), Stage(256, 3, 0.2), Stage(512, 2, 0.18), Stage(1024, 1, 0.12))
+STAGES = (Stage(64, 8, 0.3), Stage(128, 4, 0.2), Stage(256, 2, 0.2), Stage(512, 1, 0.18), Stage(1024, 1, 0.12))
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class RetrievalLlama(Recipe):
 def tasks(length: int) -> tuple[GeneratedTask, ...]:
     """What it learns: needles over one hop, among few keys and among more, and over two."""
     keys = 4 if length > 64 else 2
-    return Needles(length, keys, 1), Needles(length, 2 * keys, 1), Needles(length, keys, 2)
+    needles = Needles(length, keys, 1), Needles(length, 2 * keys, 1), Needles(length, keys, 2)
+    return *needles, Variables(length, 2, 1, "trace"), Variables(length, 2, 2, "trace")
 
 
 def stage_at(stages: Sequence[Stage], done: float) -> Stage:

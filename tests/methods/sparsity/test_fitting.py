@@ -17,6 +17,7 @@ from vivace_methods.base import MethodError
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import About, ActivationSparsity
+from vivace_methods.sparsity.applying import applied_groups, uncounted_group
 from vivace_methods.sparsity.budget import Budget, budget
 from vivace_methods.sparsity.calibration import inputs_of
 from vivace_methods.sparsity.descent import Descent
@@ -310,3 +311,45 @@ def test_inputs_of_texts_that_are_read_together_are_their_own(model: Any, texts:
     for text, found in zip(mixed, together, strict=True):
         (alone,) = inputs_of(model, group, [text])
         assert torch.allclose(found, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["teal", "wina"])
+def test_greedy_levels_spare_as_much_of_each_block_and_lose_less_of_its_output(
+    model: Any, texts: list[torch.Tensor], name: str
+) -> None:
+    uniform = method(f"{name}(sparsity=0.6,sequential=false)").fit(model, texts)
+    greedy = method(f"{name}(sparsity=0.6,levels=greedy,sequential=false)").fit(model, texts)
+    sizes = {f"{path}": module.weight.numel() for path, module in model.named_modules() if path in greedy.modules}
+    for block in ("layers.0.", "layers.1."):
+        its = [layer for layer in greedy.modules if block in layer]
+        spared = sum(greedy.modules[layer].sparsity * sizes[layer] for layer in its)
+        assert spared == pytest.approx(0.6 * sum(sizes[layer] for layer in its))
+    assert len({its.sparsity for its in greedy.modules.values()}) > 2
+    assert all(its.sparsity <= 0.95 for its in greedy.modules.values())
+
+    def first_block(recipe: Any) -> float:
+        """What its output loses on the second parts of the calibration texts."""
+        path = next(name for name, _ in model.named_modules() if name.endswith("layers.0"))
+        seen: list[torch.Tensor] = []
+        hook = model.get_submodule(path).register_forward_hook(lambda block, given, output: seen.append(output))
+        fitted = {layer: Fitted(its, None) for layer, its in recipe.modules.items()}
+        with torch.no_grad():
+            for text in texts:
+                model(text)
+                with applied_groups([uncounted_group(group, fitted) for group in find_groups(model)]):
+                    model(text)
+        hook.remove()
+        pairs = zip(seen[::2], seen[1::2], strict=True)
+        return sum(float((sparse - dense)[:, dense.shape[1] // 2 :].square().sum()) for dense, sparse in pairs)
+
+    assert first_block(greedy) < first_block(uniform)
+
+
+def test_a_search_of_levels_goes_on_where_it_was(model: Any, texts: list[torch.Tensor], tmp_path: Path) -> None:
+    written = tmp_path / "journal.jsonl"
+    first = method("teal(levels=greedy)").fit(model, texts, About(journal=written))
+    lines = written.read_text().splitlines()
+    assert len(lines) > 100
+    written.write_text("\n".join(lines[:60]) + "\n" + lines[60][:20])
+    again = method("teal(levels=greedy)").fit(model, texts, About(journal=written))
+    assert again.modules == first.modules

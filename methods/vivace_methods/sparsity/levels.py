@@ -1,0 +1,130 @@
+"""Levels of sparsity for the layers of a block: not the same for all, where some bear more than others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+
+from vivace_methods.sparsity.applying import applied_groups, uncounted_group
+from vivace_methods.sparsity.calibration import READ, batches, inputs_of
+from vivace_methods.sparsity.fitting import Fitted, LayerFit
+from vivace_methods.sparsity.journal import Journal
+from vivace_methods.sparsity.linears import Group, block_of
+
+STEP = 0.05
+"""By which a level is raised at a time."""
+MOST = 0.95
+FitAt = Callable[[LayerFit, float], Fitted]
+"""Fits a layer at a level."""
+
+
+def greedy_levels(
+    model: Any,
+    groups: Sequence[Group],
+    texts: Sequence[torch.Tensor],
+    sparsity: float,
+    fit: FitAt,
+    *,
+    journal: Journal,
+    on_step: Callable[[int, int], None],
+) -> dict[str, float]:
+    """Raise the levels of each block's layers step by step, where its output suffers least per weight spared.
+
+    Source: TEAL's block-wise greedy search (Liu et al., arXiv 2408.14690), in which steps are inverse to a layer's
+    size; here they are alike, and what they cost is, for layers of very different sizes. Blocks meet what dense ones
+    give.
+
+    Args:
+        model: with nothing applied.
+        groups: its layers.
+        texts: token ids, each of shape (1, length). Their second parts are sparse, and are what counts.
+        sparsity: of each block.
+        fit: fits a layer at a level.
+        journal: keeps what each step would lose.
+        on_step: told of the blocks that are done and of all.
+
+    Returns:
+        Name of each layer → its level.
+    """
+    blocks: dict[str, list[Group]] = {}
+    for group in groups:
+        blocks.setdefault(block_of(group.names[0]), []).append(group)
+    levels: dict[str, float] = {}
+    for number, (path, its) in enumerate(blocks.items()):
+        levels |= _Block(model, path, its, texts, fit, journal).levels(sparsity)
+        on_step(number + 1, len(blocks))
+    return levels
+
+
+class _Block:
+    """A block with what it reads and gives in the dense model."""
+
+    def __init__(
+        self,
+        model: Any,
+        path: str,
+        groups: Sequence[Group],
+        texts: Sequence[torch.Tensor],
+        fit: FitAt,
+        journal: Journal,
+    ) -> None:
+        self._path, self._groups, self._fit, self._journal = path, groups, fit, journal
+        self._block = model.get_submodule(path)
+        self._calls: list[tuple[tuple[Any, ...], dict[str, Any], torch.Tensor]] = []
+        self._layers: dict[str, LayerFit] = {}
+        self._sizes: dict[str, int] = {}
+        for group in groups:
+            inputs = inputs_of(model, group, texts)
+            for name, module in zip(group.names, group.modules, strict=True):
+                self._layers[name] = LayerFit(name, module.weight, inputs)
+                self._sizes[name] = int(module.weight.numel())
+        hook = self._block.register_forward_hook(self._keep, with_kwargs=True)
+        try:
+            for batch in batches(texts):
+                model(batch.to(model.device), use_cache=False)
+        finally:
+            hook.remove()
+
+    def _keep(self, block: Any, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
+        self._calls.append((given, named, _hidden(output)))
+
+    def levels(self, sparsity: float) -> dict[str, float]:
+        """Of each layer, so that of all weights together so many are spared."""
+        levels = dict.fromkeys(self._layers, 0.0)
+        left, lost = sparsity * sum(self._sizes.values()), 0.0
+        while left > 0.5:
+            raised = {}
+            for name, size in self._sizes.items():
+                step = min(STEP, left / size, MOST - levels[name])
+                if step > 1e-9:
+                    raised[name] = min(levels[name] + step, MOST)
+            if not raised:
+                break  # all are as sparse as may be
+            found = {}
+            for name, level in raised.items():
+                trial = {**levels, name: level}
+                key = f"{self._path} {' '.join(f'{each:.6f}' for each in trial.values())}"
+                found[name] = self._journal.get(key, partial(self._lost, trial))
+            spared = {name: (level - levels[name]) * self._sizes[name] for name, level in raised.items()}
+            best = min(raised, key=lambda name: (found[name] - lost) / spared[name])
+            levels[best], lost = raised[best], found[best]
+            left -= spared[best]
+        return levels
+
+    def _lost(self, levels: Mapping[str, float]) -> float:
+        """The squares of what the output loses."""
+        fitted = {name: self._fit(self._layers[name], level) for name, level in levels.items()}
+        total = 0.0
+        with applied_groups([uncounted_group(group, fitted) for group in self._groups]):
+            for given, named, dense in self._calls:
+                lost = (_hidden(self._block(*given, **named)) - dense)[:, int(READ * dense.shape[1]) :]
+                total += float(lost.float().square().sum())
+        return total
+
+
+def _hidden(output: Any) -> torch.Tensor:
+    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
+    return found
