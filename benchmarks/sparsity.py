@@ -46,6 +46,7 @@ class Size:
 
     Attributes:
         pairs: of each product.
+        rivals: whether other ways to multiply are timed beside.
         layers: of the model that decodes.
         hidden: its width.
         intermediate: that of its MLPs.
@@ -56,6 +57,7 @@ class Size:
     """
 
     pairs: int = 25
+    rivals: bool = True
     layers: int = 8
     hidden: int = 2048
     intermediate: int = 5632
@@ -66,12 +68,14 @@ class Size:
 
 
 FULL = Size(pairs=60, rounds=20)
-QUICK = Size(pairs=20, rounds=6, decoded=10, calibrated=64)
+QUICK = Size(pairs=20, rivals=False, rounds=6, decoded=8, calibrated=64)
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 
 
-def products(inputs: int, outputs: int, dtype: torch.dtype, copies: int) -> dict[str, list[Product]]:
+def products(
+    inputs: int, outputs: int, dtype: torch.dtype, copies: int, rivals: bool = True
+) -> dict[str, list[Product]]:
     """Each way to multiply, on as many different weights.
 
     Args:
@@ -79,6 +83,7 @@ def products(inputs: int, outputs: int, dtype: torch.dtype, copies: int) -> dict
         outputs: features of the output.
         dtype: of weights and input.
         copies: different weights.
+        rivals: all ways, or dense and R-Sparse alone.
 
     Returns:
         Name of the arm → a product with each of the weights.
@@ -92,16 +97,18 @@ def products(inputs: int, outputs: int, dtype: torch.dtype, copies: int) -> dict
             torch.randn(outputs, its.rank, generator=drawn), torch.randn(its.rank, inputs, generator=drawn)
         )
         sparse = _packed(weight, factors, its)
-        plain = _packed(weight, None, exact)
-        whole = _packed(weight, None, Budget(inputs, outputs, inputs, 0))
         made["dense"].append(_dense(weight))
         made["r-sparse"].append(_sparse(sparse, None))
+        if not rivals:
+            continue
+        plain = _packed(weight, None, exact)
+        whole = _packed(weight, None, Budget(inputs, outputs, inputs, 0))
         made["teal"].append(_sparse(plain, None))
         made["embedding-bag"].append(_sparse(sparse, "embedding-bag"))
         made["own dense"].append(_sparse(whole, None))
     if native_reason(dtype) is not None:
         del made["own dense"], made["embedding-bag"]  # there is only one path, which r-sparse takes
-    return made
+    return {name: each for name, each in made.items() if each}
 
 
 def _packed(weight: torch.Tensor, factors: Factors | None, its: Budget) -> Packed:
@@ -125,7 +132,7 @@ def gemv_rows(shapes: Sequence[tuple[int, int]], size: Size, rotated: float = RO
     for inputs, outputs in shapes:
         for dtype in DTYPES:
             copies = max(2, math.ceil(rotated / (inputs * outputs * dtype.itemsize)))
-            arms = products(inputs, outputs, dtype, copies)
+            arms = products(inputs, outputs, dtype, copies, size.rivals)
             times = _timed(arms, inputs, dtype, size.pairs)
             case = f"gemv-{inputs}x{outputs}-{_name(dtype)}-50"
             floors = {

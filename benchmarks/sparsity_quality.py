@@ -30,7 +30,8 @@ from vivace_methods.sharing import shared_copy
 TASKS: tuple[GeneratedTask, ...] = (Sums("addition"), Sums("subtraction"), Code(), JsonRecords())
 LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)
 ARMS = {
-    "r-sparse, searched": "r-sparse",
+    "r-sparse, searched": "r-sparse(levels=greedy)",
+    "r-sparse, ratios searched": "r-sparse",
     "r-sparse, uniform": "r-sparse(ratio=0.95)",
     "teal": "teal",
     "teal, greedy levels": "teal(levels=greedy)",
@@ -40,9 +41,9 @@ ARMS = {
     "random-channels": "random-channels",
 }
 ABLATION = {
-    "searched, truncated factors": "r-sparse(factors=svd)",
-    "searched, dropped factors": "r-sparse(factors=dropped)",
-    "searched by output error": "r-sparse(search=output-error)",
+    "ratios searched, truncated factors": "r-sparse(factors=svd)",
+    "ratios searched, dropped factors": "r-sparse(factors=dropped)",
+    "ratios searched by output error": "r-sparse(search=output-error)",
     "uniform, dropped factors": "r-sparse(ratio=0.95,factors=dropped)",
     "uniform, magnitude": "r-sparse(ratio=0.95,criterion=magnitude)",
     "uniform, calibrated at once": "r-sparse(ratio=0.95,sequential=false)",
@@ -50,10 +51,11 @@ ABLATION = {
     "uniform at 0.8": "r-sparse(ratio=0.8)",
 }
 CALIBRATED = {
-    "searched, a quarter of the text": "r-sparse",
+    "ratios searched, a quarter of the text": "r-sparse",
     "teal, a quarter of the text": "teal",
+    "teal, greedy levels, a quarter of the text": "teal(levels=greedy)",
 }
-BASELINE = "teal"
+BASELINE, STRONGER = "teal", "teal, greedy levels"
 SEED = 1
 MOST_TOKENS = 96
 LIMITS: Mapping[str | tuple[str, str], float] = {
@@ -190,7 +192,7 @@ def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
                 continue
             with method.apply(shared_copy(model), recipe) as generator:
                 levels[level][name] = asking.found(generator)
-            print(_line(_figures(level, name, levels[level][name])), flush=True)
+            print(_line(figures_of(level, name, levels[level][name])), flush=True)
     return levels, left_out
 
 
@@ -200,16 +202,16 @@ def _at(written: str, level: float) -> str:
 
 
 def rows_of(levels: Mapping[float, Mapping[str, Found]]) -> list[Row]:
-    """Every arm beside the baseline: divergence, and the rest for whoever reads on."""
+    """Every arm's divergence, beside TEAL's with one level for all layers, and beside that with searched ones."""
     rows = []
     for level, arms in levels.items():
-        beside = arms[BASELINE]
-        for name, its in arms.items():
-            if name == BASELINE:
-                continue
-            case, headline = f"zoo:dense at {level:.0%}", name == "r-sparse, searched"
-            ratio = mean_ratio(its.kl, beside.kl)
-            rows.append(estimated(case, name, BASELINE, "kl", ratio, headline=headline))
+        for baseline in (BASELINE, STRONGER):
+            for name, its in arms.items():
+                if name == baseline or baseline not in arms:
+                    continue
+                case, headline = f"zoo:dense at {level:.0%}", (name, baseline) == ("r-sparse, searched", BASELINE)
+                ratio = mean_ratio(its.kl, arms[baseline].kl)
+                rows.append(estimated(case, name, baseline, "kl", ratio, headline=headline))
     return sorted(rows, key=lambda row: not row.headline)
 
 
@@ -225,7 +227,7 @@ def mean_ratio(mine: Sequence[float], other: Sequence[float]) -> Estimate:
     return Estimate(sum(mine) / sum(other), low, high, len(mine))
 
 
-def _figures(level: float, name: str, its: Found) -> dict[str, Any]:
+def figures_of(level: float, name: str, its: Found) -> dict[str, Any]:
     """One arm at one level, with 95 % intervals over prompts."""
     return {
         "sparsity": level,
@@ -261,7 +263,7 @@ def benchmark(options: argparse.Namespace) -> int:
     size = QUICK if options.quick else FULL
     torch.set_num_threads(1)
     levels, left_out = measured(size)
-    table = [_figures(level, name, its) for level, arms in levels.items() for name, its in arms.items()]
+    table = [figures_of(level, name, its) for level, arms in levels.items() for name, its in arms.items()]
     for sentence in left_out:
         print(sentence)
     work = {**vars(size), "tasks": [task.name for task in TASKS], "seed": SEED}

@@ -68,8 +68,9 @@ def test_quality_is_held_against_teal_at_equal_weights_read() -> None:
     (row,) = sparsity_quality.rows_of(levels)
     assert (row.case, row.arm, row.baseline) == ("zoo:dense at 50%", "r-sparse, uniform", "teal")
     assert row.low <= row.ratio <= row.high
-    lines = sparsity_quality.table_of(levels)
-    assert len(lines) == 2 and all(line["perplexity"] > 1 for line in lines)
+    for name, its in levels[0.5].items():
+        figures = sparsity_quality.figures_of(0.5, name, its)
+        assert figures["perplexity"] > 1 and figures["kl"]["low"] <= figures["kl"]["value"] <= figures["kl"]["high"]
 
 
 def test_a_ratio_of_means_weighs_what_loses_much() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple
@@ -16,9 +16,12 @@ from vivace_methods.sparsity.descent import Choice, Descent
 from vivace_methods.sparsity.evolution import Evolution, Trait
 from vivace_methods.sparsity.fitting import FactorFit, Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
+from vivace_methods.sparsity.levels import greedy_levels
 from vivace_methods.sparsity.linears import Group
 from vivace_methods.sparsity.recipe import Criterion
 
+Levels = Mapping[str, float]
+"""Name of each layer → the share of its weights that a token does not read."""
 Search = Literal["divergence", "output-error", "evolutionary"]
 
 RATIOS = (1.0, 0.98, 0.95, 0.9, 0.8, 0.65, 0.5, 0.3)
@@ -57,6 +60,8 @@ class RSparse(ActivationSparsity):
     Attributes:
         ratio: share of what is read that goes to exact columns, the same in all layers (the paper's uniform one is
             0.95; 1 is TEAL). None searches one for each layer.
+        levels: `uniform` spares the same share of every layer's weights, as in the paper; `greedy` first searches how
+            much of each, as TEAL does: so that a block's output loses least, and the block as a whole is as sparse.
         search: where ratio is None: `divergence` begins at ratio 1 and takes for each layer what moves the whole
             model's predictions least, on calibration text that nothing was fitted on; `output-error` takes what loses
             least of the layer's own output there; `evolutionary` is the paper's Algorithm 1, which looks for the
@@ -74,6 +79,7 @@ class RSparse(ActivationSparsity):
     paper: ClassVar[str] = "R-Sparse: Rank-Aware Activation Sparsity for Efficient LLM Inference, arXiv 2504.19449"
 
     ratio: float | None = None
+    levels: Literal["uniform", "greedy"] = "uniform"
     search: Search = "divergence"
     criterion: Literal["released", "magnitude", "column-norm"] = "released"
     factors: FactorFit | None = None
@@ -88,32 +94,42 @@ class RSparse(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A ratio, a threshold and two factors for each layer."""
+        levels: Levels = dict.fromkeys((name for group in groups for name in group.names), self.sparsity)
+        if self.levels == "greedy":
+            plain = next(self._ways(1.0, searched=False))
+
+            def at(layer: LayerFit, level: float) -> Fitted:
+                return self._fit({layer.name: level}, layer, plain)
+
+            levels = greedy_levels(model, groups, texts, self.sparsity, at, journal=journal, on_step=about.on_step)
         if self.ratio is None and self.search == "evolutionary":
-            evolution = Evolution(self._trait, RATIOS, UNIFORM)
+            evolution = Evolution(self._trait(levels), RATIOS, UNIFORM)
             return evolution.run(model, groups, texts, journal=journal, on_step=about.on_step)
         if self.ratio is None and self.search == "divergence":
-            return self._descend(model, groups, texts, about, journal)
+            return self._descend(levels, model, groups, texts, about, journal)
+        trait = self._trait(levels)
         log: list[dict[str, Any]] = []
 
         def choose(layer: LayerFit) -> Fitted:
             if self.ratio is not None:
-                return self._trait(layer, self.ratio)
-            return self._best(layer, journal, log)
+                return trait(layer, self.ratio)
+            return self._best(levels, layer, journal, log)
 
         fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=about.on_step)
         return fitted, log
 
-    @property
-    def _trait(self) -> Trait:
+    def _trait(self, levels: Levels) -> Trait:
         def fit(layer: LayerFit, ratio: float) -> Fitted:
-            return self._fit(layer, next(self._ways(ratio, searched=False)))
+            return self._fit(levels, layer, next(self._ways(ratio, searched=False)))
 
         return fit
 
-    def _fit(self, layer: LayerFit, way: Way) -> Fitted:
+    @staticmethod
+    def _fit(levels: Levels, layer: LayerFit, way: Way) -> Fitted:
         outputs, inputs = layer.weight.shape
-        its = budget(inputs, outputs, self.sparsity, way.ratio)
-        return layer.fit(its, way.criterion, way.factors, self.sparsity, way.ratio)
+        level = levels[layer.name]
+        its = budget(inputs, outputs, level, way.ratio)
+        return layer.fit(its, way.criterion, way.factors, level, way.ratio)
 
     def _ways(self, ratio: float, searched: bool) -> Iterator[Way]:
         """In which a layer may be fitted at a ratio, the usual one first."""
@@ -135,7 +151,13 @@ class RSparse(ActivationSparsity):
             yield "magnitude" if ratio == 1 else "column-norm"
 
     def _descend(
-        self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
+        self,
+        levels: Levels,
+        model: Any,
+        groups: Sequence[Group],
+        texts: Sequence[torch.Tensor],
+        about: About,
+        journal: Journal,
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """From plain thresholds, layer by layer to what moves predictions less.
 
@@ -150,7 +172,7 @@ class RSparse(ActivationSparsity):
 
             def choose(layer: LayerFit, way: Way = way, its: Any = its_layers) -> Fitted:
                 its[layer.name] = layer
-                return self._fit(layer, way)
+                return self._fit(levels, layer, way)
 
             other = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=_nobody)
             if not begun or journal.get(f"all {way}", partial(descent.change, begun, other)) < 0:
@@ -161,11 +183,11 @@ class RSparse(ActivationSparsity):
             for ratio in FEW_RATIOS:
                 usual = next(self._criteria(ratio, searched=False))
                 ways += [way for way in self._ways(ratio, searched=True) if way.criterion == usual]
-            return {str(way): partial(self._fit, layers[name], way) for way in ways}
+            return {str(way): partial(self._fit, levels, layers[name], way) for way in ways}
 
         return descent.run(begun, choices, journal=journal, on_step=about.on_step)
 
-    def _best(self, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
+    def _best(self, levels: Levels, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
         """What loses least of a layer's output; of equals the one with more exact columns."""
         tried = [way for ratio in RATIOS for way in self._ways(ratio, searched=True)]
         errors = {}
@@ -173,7 +195,7 @@ class RSparse(ActivationSparsity):
         for way in tried:
 
             def measure(way: Way = way) -> float:
-                made[way] = self._fit(layer, way)
+                made[way] = self._fit(levels, layer, way)
                 error = made[way].recipe.output_error
                 assert error is not None
                 return error
@@ -181,7 +203,7 @@ class RSparse(ActivationSparsity):
             errors[way] = journal.get(f"{layer.name} {way}", measure)
             log.append({"layer": layer.name, **way._asdict(), "output_error": errors[way]})
         best = min(tried, key=lambda each: errors[each])
-        return made[best] if best in made else self._fit(layer, best)
+        return made[best] if best in made else self._fit(levels, layer, best)
 
 
 def _nobody(done: int, steps: int) -> None:

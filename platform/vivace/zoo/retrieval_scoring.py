@@ -7,14 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from vivace.tasks.base import Sample
+from vivace.tasks.generated import GeneratedTask
 from vivace.tasks.needles import Needles
+from vivace.tasks.variables import Variables
 from vivace.zoo.answering import greedy_answers
 from vivace.zoo.crude_prefill import PruningRule, pruned_answers
 from vivace.zoo.scoring import ASKED, SEED, Score, loaded, same, share
 
 LENGTHS = (512, 1024)
 TWO_HOPS = "two hops at 512"
-TWO_HOPS_ASKED = 96
+VARIABLES: dict[str, Variables] = {
+    "variables over one hop at 512": Variables(512, hops=1, ask="trace"),
+    "variables over two hops at 512": Variables(512, hops=2, ask="trace"),
+}
+HOPS_ASKED = 96
 CURVE_ASKED = 48
 """Prompts of 512 tokens behind each point of a curve."""
 ROWS = 16
@@ -28,15 +34,17 @@ KEPT: dict[PruningRule, tuple[float, ...]] = {
 
 
 def score_retrieval(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
-    """Whole answers that are right at each length, over two hops, and with a part of the prompt pruned."""
+    """Whole answers that are right: needles and variables, and needles with a part of the prompt pruned."""
     model, tokenizer = loaded(folder)
     for length in LENGTHS:
         yield _score(model, tokenizer, Needles(length), f"{length} tokens", ASKED)
-    yield _score(model, tokenizer, Needles(512, hops=2), TWO_HOPS, TWO_HOPS_ASKED)
+    yield _score(model, tokenizer, Needles(512, hops=2), TWO_HOPS, HOPS_ASKED)
+    for name, task in VARIABLES.items():
+        yield _score(model, tokenizer, task, name, HOPS_ASKED)
     yield from _curve(model, tokenizer)
 
 
-def _score(model: Any, tokenizer: Any, task: Needles, name: str, count: int) -> Score:
+def _score(model: Any, tokenizer: Any, task: GeneratedTask, name: str, count: int) -> Score:
     samples = task.samples(count, SEED)
     prompts = [sample.prompt for sample in samples]
     answers = greedy_answers(model, tokenizer, prompts, task.most_tokens, rows=ROWS)
