@@ -134,8 +134,8 @@ def test_full_rank_is_dense_at_any_mask(model: Any, texts: list[torch.Tensor]) -
 
 
 def test_at_ratio_one_it_is_teal(model: Any, texts: list[torch.Tensor]) -> None:
-    for sparsity in (0.3, 0.6):
-        ours, theirs = f"r-sparse(sparsity={sparsity},ratio=1.0)", f"teal(sparsity={sparsity})"
+    for settings in ("sparsity=0.3", "sparsity=0.6", "sparsity=0.5,levels=greedy"):
+        ours, theirs = f"r-sparse({settings},ratio=1.0)", f"teal({settings})"
         our_recipe, their_recipe = method(ours).fit(model, texts), method(theirs).fit(model, texts)
         assert our_recipe.modules == their_recipe.modules and not our_recipe.factors
         assert torch.equal(forced_logits(model, ours, our_recipe), forced_logits(model, theirs, their_recipe))
