@@ -51,7 +51,14 @@ def leaderboard(
     if arms:
         print_arms(arms, format)
     if not own and not arms and format is not Format.MD:
-        say("The board is empty; `vivace demo` fills it with three example systems.")
+        unofficial = 0
+        if opened is not None and official:
+            unofficial = len(board(opened, track, include_retracted=retracted))
+            unofficial += len(arm_board(opened, track, include_retracted=retracted))
+        if unofficial:
+            say(f"No row is official; {unofficial} others are shown without --official, each with its reasons.")
+        else:
+            say("The board is empty; `vivace demo` fills it with three example systems.")
     if others:
         say("Published by others, not run here, and not ranked:")
         print_rows(others, format, PUBLISHED_COLUMNS)
