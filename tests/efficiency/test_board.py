@@ -11,11 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from support.measured import PROMPTS, run_of
+from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.efficiency import ArmRow, Measured, arm_board, frontier
 from vivace.store.migrate import open_for_writing
+from vivace.store.verdicts import judging_card
 from vivace.tracks.efficiency.scoring import score_run
 from vivace_methods.stopwatch import Trial
 
@@ -117,3 +119,11 @@ def test_the_frontier_holds_exactly_what_nothing_beats(points: list[tuple[float,
         if not any((c <= cost and q > quality) or (c < cost and q >= quality) for c, q in points)
     ]
     assert sorted(chosen) == sorted(unbeaten)
+
+
+def test_a_run_in_which_nothing_is_judged_is_told_apart_from_none(database: Database) -> None:
+    run = run_of(database)
+    with pytest.raises(UsageError, match="is a run of the track sparsity, where nothing is judged: `vivace leaderb"):
+        judging_card(database, run)
+    with pytest.raises(UsageError, match="There is no ended judging 'nobody'"):
+        judging_card(database, "nobody")

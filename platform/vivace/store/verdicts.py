@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.store.database import Database
+from vivace.store.efficiency import TIMED_AXES
 from vivace.store.tables import Conversation, Criterion, Dataset, Judge, Judging, Model, Reply, Run, Turn, Verdict
 
 
@@ -99,6 +100,12 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
         found = session.execute(
             _cards().where((Judging.id == identifier) | (Judging.run_id == identifier)).order_by(Judging.id)
         ).all()
+        track = session.scalar(select(Run.track).where(Run.id == identifier))
+    if track in TIMED_AXES:
+        raise UsageError(
+            f"'{identifier}' is a run of the track {track}, where nothing is judged: `vivace leaderboard {track}` "
+            "sets its arms side by side."
+        )
     if not found:
         raise UsageError(
             f"There is no ended judging '{identifier}'; `vivace leaderboard --format json` shows the ids."
