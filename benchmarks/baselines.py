@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 from transformers import DynamicCache
 
 from vivace_methods.arms import Arm
@@ -223,14 +223,7 @@ def _written(like: str, recording: Recording) -> dict[str, Any]:
 def main() -> int:
     """Run the benchmark."""
     parser = arguments(__doc__ or "", "one layer of each model, and each prompt once")
-    try:
-        return benchmark(parser.parse_args())
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return finished(benchmark, parser.parse_args())
 
 
 if __name__ == "__main__":

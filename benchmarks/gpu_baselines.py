@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from baselines import PlainForward, TransformersGenerate
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 
 from vivace_methods.arms import Arm
 from vivace_methods.audits import audit
@@ -236,14 +236,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, help="fewer layers than the models have")
     parser.add_argument("--model", action="append", metavar="NAME", help=f"one of {', '.join(REAL_SHAPES)}")
     options = parser.parse_args(given)
-    try:
-        return benchmark(options)
-    except (BenchmarkError, MethodError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return finished(benchmark, options, MethodError)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 
 from vivace_kernels.packed import Factors, Packed, pack, reference
 from vivace_kernels.sparse_gemv import require_gpu, sparse_gemv
@@ -479,14 +479,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--dtype", default="bfloat16", choices=sorted(DTYPES))
     parser.add_argument("--part", choices=("groups", "step"), help="only groups of layers, or only decode steps")
     options = parser.parse_args(given)
-    try:
-        return benchmark(options)
-    except (BenchmarkError, MethodError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return finished(benchmark, options, MethodError)
 
 
 if __name__ == "__main__":

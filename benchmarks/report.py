@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +167,26 @@ def arguments(description: str, quick: str) -> argparse.ArgumentParser:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a limit is missed")
     return parser
+
+
+def finished(
+    benchmark: Callable[[argparse.Namespace], int], options: argparse.Namespace, *sentences: type[Exception]
+) -> int:
+    """Run a benchmark to its end, and give the exit code.
+
+    Args:
+        benchmark: gives the exit code.
+        options: of the command line.
+        sentences: further errors whose message is for people.
+    """
+    try:
+        return benchmark(options)
+    except (BenchmarkError, *sentences) as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def conclude(report: Report, options: argparse.Namespace) -> int:

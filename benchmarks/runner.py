@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any
 
 # Nothing heavy is imported here: the peak memory of a new process is never less than that of the one it comes from.
-from report import BenchmarkError, Report, arguments, compare, conclude, running
+from report import BenchmarkError, Report, arguments, compare, conclude, finished, running
 
 FOLDER = Path(__file__).parent
 ENVIRONMENT = FOLDER / ".cache" / "inspect-venv"
@@ -411,14 +411,7 @@ def main() -> int:
 
     # So that an end from outside takes the same way as Ctrl-C, and leaves no processes behind either.
     signal.signal(signal.SIGTERM, interrupt)
-    try:
-        return benchmark(options)
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return finished(benchmark, options)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from report import Report, Row, arguments, conclude, estimated, finished, running
 from transformers import LlamaConfig
 
 from vivace_kernels.packed import Factors, Packed, pack
@@ -260,14 +260,7 @@ def main() -> int:
     """Run the benchmark."""
     parser = arguments(__doc__ or "", "fewer pairs and shorter answers")
     parser.add_argument("--threads", type=int, help="of the processor; all cores otherwise")
-    try:
-        return benchmark(parser.parse_args())
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return finished(benchmark, parser.parse_args())
 
 
 if __name__ == "__main__":

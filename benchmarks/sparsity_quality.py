@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, running
+from report import Report, Row, arguments, conclude, estimated, finished, running
 from transformers import AutoTokenizer
 
 from vivace.tasks.base import Sample
@@ -274,14 +274,7 @@ def benchmark(options: argparse.Namespace) -> int:
 def main() -> int:
     """Run the benchmark."""
     parser = arguments(__doc__ or "", "the highest level alone, and few prompts")
-    try:
-        return benchmark(parser.parse_args())
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return finished(benchmark, parser.parse_args())
 
 
 if __name__ == "__main__":
