@@ -55,7 +55,7 @@ class RSparse(ActivationSparsity):
 
     Source: Zhang et al., arXiv 2504.19449: W s(x) + W_r (x - s(x)), sections 3.3 and 3.4. Computed as
     (W - W_r) s(x) + W_r x, which is the same. What one token reads of a layer, exact columns and factors together, is
-    (1 - sparsity) of its weights.
+    (1 - sparsity) of its weights; where levels are searched, that of a block's layers together.
 
     Attributes:
         ratio: share of what is read that goes to exact columns, the same in all layers (the paper's uniform one is
