@@ -31,18 +31,17 @@ TASKS: tuple[GeneratedTask, ...] = (Sums("addition"), Sums("subtraction"), Code(
 LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)
 ARMS = {
     "r-sparse, searched": "r-sparse(levels=greedy)",
-    "r-sparse, ratios searched": "r-sparse",
     "r-sparse, uniform": "r-sparse(ratio=0.95)",
     "teal": "teal",
     "teal, greedy levels": "teal(levels=greedy)",
     "wina": "wina",
     "low-rank": "low-rank",
     "cats": "cats",
-    "random-channels": "random-channels",
 }
 ABLATION = {
-    "ratios searched, truncated factors": "r-sparse(factors=svd)",
-    "ratios searched, dropped factors": "r-sparse(factors=dropped)",
+    "random-channels": "random-channels",
+    "wina, greedy levels": "wina(levels=greedy)",
+    "ratios searched": "r-sparse",
     "ratios searched by output error": "r-sparse(search=output-error)",
     "uniform, dropped factors": "r-sparse(ratio=0.95,factors=dropped)",
     "uniform, magnitude": "r-sparse(ratio=0.95,criterion=magnitude)",
@@ -77,7 +76,7 @@ class Size:
         calibrated_less: arms at the highest level that are fitted on a quarter of the tokens.
     """
 
-    asked: int = 128
+    asked: int = 96
     calibrated: int = 6000
     levels: tuple[float, ...] = LEVELS
     arms: Mapping[str, str] = field(default_factory=lambda: ARMS)

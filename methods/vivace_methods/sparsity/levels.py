@@ -17,7 +17,7 @@ from vivace_methods.sparsity.linears import Group, block_of
 STEP = 0.05
 """By which a level is raised at a time."""
 MOST = 0.95
-TOKENS = 2048
+TOKENS = 1024
 """Of the texts that levels are searched on, about: more of them gave the same levels, to a step or two."""
 FitAt = Callable[[LayerFit, float], Fitted]
 """Fits a layer at a level."""
@@ -31,6 +31,7 @@ def greedy_levels(
     fit: FitAt,
     *,
     journal: Journal,
+    rule: str = "",
     on_step: Callable[[int, int], None],
 ) -> dict[str, float]:
     """Raise the levels of each block's layers step by step, where its output suffers least per weight spared.
@@ -46,6 +47,7 @@ def greedy_levels(
         sparsity: of each block.
         fit: fits a layer at a level.
         journal: keeps what each step would lose.
+        rule: by which layers are fitted, where a journal is of several.
         on_step: told of the blocks that are done and of all.
 
     Returns:
@@ -57,7 +59,7 @@ def greedy_levels(
     some = texts[:: max(1, sum(text.shape[1] for text in texts) // TOKENS)]
     levels: dict[str, float] = {}
     for number, (path, its) in enumerate(blocks.items()):
-        levels |= _Block(model, path, its, some, fit, journal).levels(sparsity)
+        levels |= _Block(model, path, its, some, fit, journal, rule).levels(sparsity)
         on_step(number + 1, len(blocks))
     return levels
 
@@ -73,8 +75,9 @@ class _Block:
         texts: Sequence[torch.Tensor],
         fit: FitAt,
         journal: Journal,
+        rule: str,
     ) -> None:
-        self._path, self._groups, self._fit, self._journal = path, groups, fit, journal
+        self._key, self._groups, self._fit, self._journal = f"{path} {rule}", groups, fit, journal
         self._block = model.get_submodule(path)
         self._calls: list[tuple[tuple[Any, ...], dict[str, Any], torch.Tensor]] = []
         self._layers: dict[str, LayerFit] = {}
@@ -107,18 +110,15 @@ class _Block:
             if spared < 0.5:
                 del price[name]  # as sparse as may be
                 continue
-            found = self._journal.get(
-                self._key({**levels, name: level}), partial(self._lost, {**levels, name: level})
-            )
+            trial = {**levels, name: level}
+            key = f"{self._key} {' '.join(f'{each:.6f}' for each in trial.values())}"
+            found = self._journal.get(key, partial(self._lost, trial))
             price[name] = (found - lost) / spared
             # Prices were found out before others were paid. They hardly fall, so that only the lowest is asked again.
             if price[name] <= min(price.values()):
                 levels[name], lost = level, found
                 left -= spared
         return levels
-
-    def _key(self, levels: Mapping[str, float]) -> str:
-        return f"{self._path} {' '.join(f'{level:.6f}' for level in levels.values())}"
 
     def _lost(self, levels: Mapping[str, float]) -> float:
         """The squares of what the output loses."""

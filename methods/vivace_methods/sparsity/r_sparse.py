@@ -94,19 +94,12 @@ class RSparse(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A ratio, a threshold and two factors for each layer."""
-        levels: Levels = dict.fromkeys((name for group in groups for name in group.names), self.sparsity)
-        if self.levels == "greedy":
-            plain = next(self._ways(1.0, searched=False))
-
-            def at(layer: LayerFit, level: float) -> Fitted:
-                return self._fit({layer.name: level}, layer, plain)
-
-            levels = greedy_levels(model, groups, texts, self.sparsity, at, journal=journal, on_step=about.on_step)
+        if self.ratio is None and self.search == "divergence":
+            return self._descend(model, groups, texts, about, journal)
+        levels = self._levels(next(self._ways(1.0, searched=False)), model, groups, texts, about, journal)
         if self.ratio is None and self.search == "evolutionary":
             evolution = Evolution(self._trait(levels), RATIOS, UNIFORM)
             return evolution.run(model, groups, texts, journal=journal, on_step=about.on_step)
-        if self.ratio is None and self.search == "divergence":
-            return self._descend(levels, model, groups, texts, about, journal)
         trait = self._trait(levels)
         log: list[dict[str, Any]] = []
 
@@ -117,6 +110,26 @@ class RSparse(ActivationSparsity):
 
         fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=about.on_step)
         return fitted, log
+
+    def _levels(
+        self,
+        way: Way,
+        model: Any,
+        groups: Sequence[Group],
+        texts: Sequence[torch.Tensor],
+        about: About,
+        journal: Journal,
+    ) -> Levels:
+        """Of all layers, as they would be fitted in one way."""
+        if self.levels == "uniform":
+            return dict.fromkeys((name for group in groups for name in group.names), self.sparsity)
+
+        def fit(layer: LayerFit, level: float) -> Fitted:
+            return self._fit({layer.name: level}, layer, way)
+
+        return greedy_levels(
+            model, groups, texts, self.sparsity, fit, journal=journal, rule=str(way), on_step=about.on_step
+        )
 
     def _trait(self, levels: Levels) -> Trait:
         def fit(layer: LayerFit, ratio: float) -> Fitted:
@@ -151,32 +164,29 @@ class RSparse(ActivationSparsity):
             yield "magnitude" if ratio == 1 else "column-norm"
 
     def _descend(
-        self,
-        levels: Levels,
-        model: Any,
-        groups: Sequence[Group],
-        texts: Sequence[torch.Tensor],
-        about: About,
-        journal: Journal,
+        self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """From plain thresholds, layer by layer to what moves predictions less.
 
         Column norms are where it begins only where they are better by more than chance: at half of the weights they
-        did worse on the zoo than magnitudes, though the calibration text had them a little ahead.
+        did worse on the zoo than magnitudes, though a calibration text had them a little ahead. All texts tell, for
+        next to nothing of a threshold is learned from any one.
         """
-        descent = Descent(model, groups, list(texts[1::2]) or texts)
+        all_texts = Descent(model, groups, texts)
         begun: dict[str, Fitted] = {}
         layers: dict[str, LayerFit] = {}
+        levels: Levels = {}
         for way in self._ways(1.0, searched=True):
+            its_levels = self._levels(way, model, groups, texts, about, journal)
             its_layers: dict[str, LayerFit] = {}
 
-            def choose(layer: LayerFit, way: Way = way, its: Any = its_layers) -> Fitted:
+            def choose(layer: LayerFit, way: Way = way, at: Levels = its_levels, its: Any = its_layers) -> Fitted:
                 its[layer.name] = layer
-                return self._fit(levels, layer, way)
+                return self._fit(at, layer, way)
 
             other = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=_nobody)
-            if not begun or journal.get(f"all {way}", partial(descent.change, begun, other)) < 0:
-                begun, layers = other, its_layers
+            if not begun or journal.get(f"all {way}", partial(all_texts.change, begun, other)) < 0:
+                begun, layers, levels = other, its_layers, its_levels
 
         def choices(name: str) -> dict[str, Choice]:
             ways = [way for way in self._ways(1.0, searched=True) if way.criterion != begun[name].recipe.criterion]
@@ -185,6 +195,7 @@ class RSparse(ActivationSparsity):
                 ways += [way for way in self._ways(ratio, searched=True) if way.criterion == usual]
             return {str(way): partial(self._fit, levels, layers[name], way) for way in ways}
 
+        descent = Descent(model, groups, list(texts[1::2]) or texts)
         return descent.run(begun, choices, journal=journal, on_step=about.on_step)
 
     def _best(self, levels: Levels, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
