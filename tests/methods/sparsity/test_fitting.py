@@ -345,11 +345,32 @@ def test_greedy_levels_spare_as_much_of_each_block_and_lose_less_of_its_output(
     assert first_block(greedy) < first_block(uniform)
 
 
-def test_a_search_of_levels_goes_on_where_it_was(model: Any, texts: list[torch.Tensor], tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["teal(levels=greedy)", "r-sparse(levels=greedy)"])
+def test_a_search_of_levels_goes_on_where_it_was(
+    model: Any, texts: list[torch.Tensor], name: str, tmp_path: Path
+) -> None:
+    """Also where levels are searched by two criteria, which must not be taken for each other."""
     written = tmp_path / "journal.jsonl"
-    first = method("teal(levels=greedy)").fit(model, texts, About(journal=written))
+    first = method(name).fit(model, texts, About(journal=written))
+    assert method(name).fit(model, texts).modules == first.modules
     lines = written.read_text().splitlines()
     assert len(lines) > 100
     written.write_text("\n".join(lines[:60]) + "\n" + lines[60][:20])
-    again = method("teal(levels=greedy)").fit(model, texts, About(journal=written))
+    again = method(name).fit(model, texts, About(journal=written))
     assert again.modules == first.modules
+
+
+def test_a_search_begins_with_the_criterion_that_is_surely_better(model: Any) -> None:
+    """Columns of very different norms, to which magnitudes are blind."""
+    uneven = random_model(tiny_configuration("llama"), seed=5)
+    drawn = torch.Generator().manual_seed(6)
+    with torch.no_grad():
+        for group in find_groups(uneven):
+            for module in group.modules:
+                module.weight.mul_(torch.exp(2 * torch.randn(module.in_features, generator=drawn)))
+    many = [torch.randint(199, (1, 24), generator=drawn) for _ in range(48)]
+    made = method("r-sparse(sparsity=0.6)").fit(uneven, many)
+    assert {its.criterion for its in made.modules.values()} >= {"column-norm"}
+    norms = method("wina(sparsity=0.6)").fit(uneven, many)
+    unmoved = [layer for layer, its in made.modules.items() if its == norms.modules[layer]]
+    assert len(unmoved) > len(made.modules) / 2, "most are as where it began"
