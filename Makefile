@@ -29,7 +29,7 @@ screenshots: .venv/dev.stamp  ## the README's pictures, from a fresh demo
 	rm -rf .venv/screenshots && $(BIN)/vivace demo --home .venv/screenshots
 	$(BIN)/python docs/make_screenshots.py --home .venv/screenshots
 
-zoo: .venv/dev.stamp  ## the zoo's models trained anew, three quarters of an hour; says which differ from those in the package
+zoo: .venv/dev.stamp  ## the zoo's models trained anew; says which differ from those in the package
 	rm -rf .venv/zoo
 	$(BIN)/vivace models build --output .venv/zoo
 	for folder in .venv/zoo/*; do \
