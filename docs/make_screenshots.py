@@ -59,6 +59,7 @@ def main() -> None:
         picture(page, arguments.out / "conversation.png")
         page.goto(f"{address}/efficiency")
         settle(page)
+        track(page, "Activation sparsity")
         picture(page, arguments.out / "efficiency.png")
         browser.close()
 
@@ -109,6 +110,13 @@ def second_system(page: Page) -> None:
     if page.get_by_text("No conversation matches").count():
         differs.click()
         settle(page)
+
+
+def track(page: Page, title: str) -> None:
+    """Choose a track, where it has results."""
+    page.get_by_role("combobox", name="Track").click()
+    page.get_by_role("option", name=title).click()
+    settle(page)
 
 
 def picture(page: Page, path: Path) -> None:

@@ -29,6 +29,9 @@ Fault = Literal[
 SAVED = 0.8
 """Of what the baseline takes for a prompt it has met, beside a new one: an arm that saves more than a fifth has kept
 something of it."""
+FEW, SAVED_OF_FEW = 8, 0.5
+"""Of fewer pairs it must have saved half: how long an answer takes depends on what it says too, with drafts above all,
+and all of five lie to one side by chance now and then."""
 CERTAIN = 0.99
 """Level of the intervals on which an arm is accused: an accusation needs more than an estimate does."""
 BUSY = 0.5
@@ -102,7 +105,11 @@ def _kept_prompts(recording: Recording, arm: str) -> list[Finding]:
     """Whether an arm takes less time for a prompt it has met than for its twin, where the baseline does not."""
     for later, warmed, fault, sentence in _KEPT:
         saved = [_saving(recording, arm, later, "twin", time, warmed) for time in ("ttft_s", "total_s")]
-        found = [estimate for estimate in saved if estimate is not None and _below(estimate, SAVED)]
+        found = [
+            estimate
+            for estimate in saved
+            if estimate is not None and _below(estimate, SAVED_OF_FEW if estimate.n < FEW else SAVED)
+        ]
         if found:
             least = min(estimate.value for estimate in found)
             return [Finding(arm, fault, sentence.format(least))]
