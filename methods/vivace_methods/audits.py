@@ -30,8 +30,8 @@ SAVED = 0.8
 """Of what the baseline takes for a prompt it has met, beside a new one: an arm that saves more than a fifth has kept
 something of it."""
 FEW, SAVED_OF_FEW = 8, 0.5
-"""Of fewer pairs it must have saved half: how long an answer takes depends on what it says too, above all with drafts,
-and all of five lie to one side by chance now and then."""
+"""Of fewer pairs it must have saved half: how long an answer takes depends on what it says too, with drafts more than
+others, and all of five lie to one side by chance now and then."""
 CERTAIN = 0.99
 """Level of the intervals on which an arm is accused: an accusation needs more than an estimate does."""
 BUSY = 0.5
