@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +45,15 @@ def test_exact_mcnemar_is_statsmodels_on_200_random_tables() -> None:
         assert exact_mcnemar(gained, lost) == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.fixture
+def little_to_collect() -> Iterator[None]:
+    """statsmodels collects garbage with each of its corrections, which takes long where much else is in memory."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("little_to_collect")
 def test_corrections_are_statsmodels_on_200_random_families() -> None:
     random = np.random.default_rng(2)
     for _ in range(200):
