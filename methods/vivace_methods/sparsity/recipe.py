@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from vivace_kernels.packed import Factors
 from vivace_methods.base import MethodError
@@ -92,7 +92,8 @@ class Recipe:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / RECIPE_FILE).unlink(missing_ok=True)
-            save_file(tensors, folder / FACTORS_FILE)
+            # Not by safetensors itself, which leaves files that only their owner can read.
+            (folder / FACTORS_FILE).write_bytes(save(tensors))
             (folder / RECIPE_FILE).write_text(json.dumps({"format": FORMAT, **written}, indent=1) + "\n")
         except (OSError, SafetensorError) as error:
             raise MethodError(f"The recipe cannot be written to {folder}: {error}.") from error

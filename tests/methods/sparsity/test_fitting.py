@@ -230,6 +230,8 @@ def test_a_recipe_is_read_as_it_was_written(model: Any, texts: list[torch.Tensor
     assert (read.calibration, read.tokens, read.weights) == ("random tokens", 6 * 24, made.weights)
     assert read.modules == made.modules
     assert all(torch.equal(read.factors[name].up, factors.up) for name, factors in made.factors.items())
+    modes = {file.stat().st_mode for file in (tmp_path / "recipe").iterdir()}
+    assert len(modes) == 1, "whoever may read one file may read the other"
     text = (tmp_path / "recipe" / RECIPE_FILE).read_text()
     assert json.loads(text)["format"] == 1 and len(text) < 20_000
 
