@@ -218,6 +218,8 @@ class Bench:
             self._note(f"{case}: {finding.arm} {finding.fault} ({finding.sentence})")
         figures = summarise(recording)
         for arm, its in figures.items():
+            if not recording.of(arm):
+                continue  # it failed, and a note says why
             least = self._least(arm, configuration, recording)
             beside, dense = its.comparison and its.comparison.tpot_s, figures["dense"].tpot_s
             if beside is not None and dense is not None:

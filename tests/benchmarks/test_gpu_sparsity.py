@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,9 @@ pytest.importorskip("triton")
 import gpu_sparsity
 from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
 from report import BenchmarkError
+
+from vivace_methods.floor import probe
+from vivace_methods.sparsity.applying import SparseGenerator
 
 
 def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) -> None:
@@ -61,6 +65,20 @@ def test_an_arm_that_computes_something_else_is_no_result() -> None:
         arm = GroupArm([lambda wrong=wrong: wrong], torch.tensor([[1.0, 2.0]]).double(), 1.0)  # type: ignore[misc]
         with pytest.raises(BenchmarkError, match="mine computes something else on o 2x2"):
             bench._require_right(Group("o", 2, (2,)), "mine", arm)
+
+
+def test_an_arm_that_fails_is_a_note_and_the_others_have_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Any, *given: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(SparseGenerator, "generate", fail)
+    device = torch.device("cpu")
+    bench = Bench(device, torch.bfloat16, gpu_sparsity.QUICK, probe(device, dtypes=[torch.bfloat16], tries=2))
+    bench.step()
+    assert [(row.arm, row.baseline) for row in bench.rows] == [("dense", "floor")]
+    assert {"r-sparse", "r-sparse(ratio=1)"} == {
+        note.split(": ")[1].partition(" failed")[0] for note in bench.notes if " failed (" in note
+    }
 
 
 def test_so_many_channels_lie_above_the_limit_on_average() -> None:

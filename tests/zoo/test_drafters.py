@@ -61,8 +61,9 @@ def test_a_drafter_of_short_answers_is_right_about_as_often_as_they_allow() -> N
         for metric in ("tau", "highest_tau")
     )
     assert tau[""].n >= 200 and tau[""].value >= 0.85 * highest[""].value
-    assert tau["256 tokens"].value >= 2.7 and tau["512 tokens"].value >= 2.3
-    assert highest["256 tokens"].value == pytest.approx(3, abs=0.1) == highest["1024 tokens"].value
+    assert all(tau[length].value >= 2.7 for length in ("256 tokens", "1024 tokens"))
+    assert tau["512 tokens"].value >= 2.3
+    assert all(highest[f"{length} tokens"].value == pytest.approx(3, abs=0.1) for length in (256, 512, 1024))
     assert 3.5 <= highest["two hops at 512"].value <= 4.1
 
 

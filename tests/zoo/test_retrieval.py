@@ -34,7 +34,7 @@ def test_needles_are_found(scores: list[Score], record_property: Callable[[str, 
     assert set(found) == {*(f"{length} tokens" for length in LENGTHS), TWO_HOPS, *VARIABLES}
     assert all(found[f"{length} tokens"].n >= 200 for length in LENGTHS)
     assert found["512 tokens"].value >= 0.95 and found["1024 tokens"].value >= 0.9
-    assert found[TWO_HOPS].value >= 0.75
+    assert found[TWO_HOPS].value >= 0.8
 
 
 def test_variables_are_tracked_far_above_chance(scores: list[Score]) -> None:

@@ -63,9 +63,9 @@ class RSparse(ActivationSparsity):
         levels: `uniform` spares the same share of every layer's weights, as in the paper; `greedy` first searches how
             much of each, as TEAL does: so that a block's output loses least, and the block as a whole is as sparse.
         search: where ratio is None: `divergence` begins at ratio 1 and takes for each layer what moves the whole
-            model's predictions least, on calibration text that nothing was fitted on; `output-error` takes what loses
-            least of the layer's own output there; `evolutionary` is the paper's Algorithm 1, which looks for the
-            lowest perplexity of the whole model.
+            model's predictions least, layer by layer on text that nothing was fitted on; `output-error` takes what
+            loses least of the layer's own output there; `evolutionary` is the paper's Algorithm 1, which looks for
+            the lowest perplexity of the whole model.
         criterion: by what inputs are judged large: `magnitude`, as the paper writes; `column-norm`, that times the
             norm of the column of W - W_r; `released` is as the released code has it, the norm where there is a
             low-rank part and the magnitude where there is none. A search under `released` tries both for each layer.

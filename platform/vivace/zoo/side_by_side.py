@@ -70,7 +70,8 @@ def build_several(
                 elif len(running) < jobs:
                     waiting.remove(name)
                     running[name] = _started(name, built, asked)
-            for name in [name for name, each in running.items() if each.told in _ready(running)]:
+            told = wait([each.told for each in running.values()]) if running else []
+            for name in [name for name, each in running.items() if each.told in told]:
                 found = _next(name, running[name])
                 if isinstance(found, Path):
                     running.pop(name).process.join()
@@ -96,10 +97,6 @@ def _started(name: str, built: Path, asked: Mapping[str, Any]) -> _Running:
     process.start()
     theirs.close()
     return _Running(process, ours)
-
-
-def _ready(running: Mapping[str, _Running]) -> list[Any]:
-    return wait([each.told for each in running.values()])
 
 
 def _next(name: str, running: _Running) -> Path | tuple[int, float]:
