@@ -27,7 +27,7 @@ class MixtureOfExperts(Recipe):
     """
 
     name: ClassVar[str] = "moe"
-    steps: ClassVar[int] = 2600
+    steps: ClassVar[int] = 1600
 
     def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
         """Train it and write its checkpoint."""
@@ -39,7 +39,7 @@ class MixtureOfExperts(Recipe):
         model.train()
         for step in range(steps):
             rows = mixture.batch(step, tokenizer)
-            read = (rows.weights > 0).long()
+            read = (rows.ids != tokenizer.pad_token_id).long()
             out = model(rows.ids, attention_mask=read, use_cache=False, output_router_logits=True)
             loss = next_token_loss(out.logits, rows) + model.config.router_aux_loss_coef * out.aux_loss
             on_step(step + 1, optimisers.step(step, loss))

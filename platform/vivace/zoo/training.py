@@ -21,15 +21,17 @@ _IGNORED = -100
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch of texts, padded on the right.
+    """A batch of texts, padded on the right; a row holds one, or several that do not see each other.
 
     Attributes:
         ids: token ids, shape (rows, longest).
-        weights: of each token as a target in the loss, 0 for the padding, same shape.
+        positions: of each token in its text, same shape; transformers' models know by them where a text begins.
+        weights: of each token as a target in the loss, 0 for a text's first and for the padding, same shape.
         answers: whether each token belongs to an answer, same shape.
     """
 
     ids: torch.Tensor
+    positions: torch.Tensor
     weights: torch.Tensor
     answers: torch.Tensor
 
@@ -56,28 +58,59 @@ class Mixture:
         for task, _ in self.tasks:
             yield from (prompt + answer for prompt, answer in self.texts(task, 0, _VOCABULARY_SAMPLES))
 
-    def batch(self, step: int, tokenizer: Any) -> Rows:
-        """The rows of a step, from 0; those of other steps are other samples."""
+    def batch(self, step: int, tokenizer: Any, room: int = 0) -> Rows:
+        """The rows of a step, from 0, packed as `rows_of` says; those of other steps are other samples."""
         texts = [text for task, rows in self.tasks for text in self.texts(task, step * rows, rows)]
-        return rows_of(texts, tokenizer)
+        return rows_of(texts, tokenizer, room)
 
 
-def rows_of(texts: Sequence[tuple[str, str]], tokenizer: Any) -> Rows:
-    """Prompts with their answers as rows; each ends with the end token, which belongs to the answer."""
+def rows_of(texts: Sequence[tuple[str, str]], tokenizer: Any, room: int = 0) -> Rows:
+    """Prompts with their answers as rows; each ends with the end token, which belongs to the answer.
+
+    Args:
+        texts: prompts and answers.
+        tokenizer: theirs.
+        room: tokens that a row of several texts may hold; a longer text has a row of its own, as all have with 0.
+    """
     import torch
 
     prompts = [tokenizer(prompt)["input_ids"] for prompt, _ in texts]
-    answers = [tokenizer(answer, add_special_tokens=False)["input_ids"] for _, answer in texts]
-    longest = max(len(prompt) + len(answer) + 1 for prompt, answer in zip(prompts, answers, strict=True))
-    ids = torch.full((len(texts), longest), tokenizer.pad_token_id)
-    weights, in_answer = torch.zeros(len(texts), longest), torch.zeros(len(texts), longest, dtype=torch.bool)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
-        whole = [*prompt, *answer, tokenizer.eos_token_id]
-        ids[row, : len(whole)] = torch.tensor(whole)
-        weights[row, : len(prompt)] = PROMPT_WEIGHT
-        weights[row, len(prompt) : len(whole)] = 1.0
-        in_answer[row, len(prompt) : len(whole)] = True
-    return Rows(ids, weights, in_answer)
+    wholes = [
+        [*prompt, *tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        for prompt, (_, answer) in zip(prompts, texts, strict=True)
+    ]
+    rows = _packed([len(whole) for whole in wholes], room)
+    shape = len(rows), max(sum(len(wholes[text]) for text in row) for row in rows)
+    ids = torch.full(shape, tokenizer.pad_token_id)
+    positions, weights = torch.zeros(shape, dtype=torch.long), torch.zeros(shape)
+    answers = torch.zeros(shape, dtype=torch.bool)
+    for row, held in enumerate(rows):
+        start = 0
+        for text in held:
+            answer, end = start + len(prompts[text]), start + len(wholes[text])
+            ids[row, start:end] = torch.tensor(wholes[text])
+            positions[row, start:end] = torch.arange(end - start)
+            weights[row, start + 1 : answer] = PROMPT_WEIGHT
+            weights[row, answer:end] = 1.0
+            answers[row, answer:end] = True
+            start = end
+        positions[row, start:] = torch.arange(shape[1] - start)
+    return Rows(ids, positions, weights, answers)
+
+
+def _packed(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """The texts of each row: without room to share each alone, else longest first, each where it first fits."""
+    if not room:
+        return [[text] for text in range(len(lengths))]
+    rows: list[list[int]] = []
+    for text in sorted(range(len(lengths)), key=lambda text: -lengths[text]):
+        fitting = (row for row in rows if sum(lengths[each] for each in row) + lengths[text] <= room)
+        row = next(fitting, None)
+        if row is None:
+            rows.append([text])
+        else:
+            row.append(text)
+    return rows
 
 
 def next_token_loss(logits: torch.Tensor, rows: Rows) -> torch.Tensor:
@@ -123,6 +156,8 @@ class Optimisers:
     ) -> None:
         import torch
 
+        from vivace.zoo.muon import Muon
+
         taken = {id(matrix) for matrix in matrices}
         others = [each for each in model.parameters() if id(each) not in taken and each.requires_grad]
         self._parameters = [*matrices, *others]
@@ -130,7 +165,7 @@ class Optimisers:
             (torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True), adam_rate)
         ]
         if matrices:
-            self._rated.append((torch.optim.Muon(matrices, lr=muon_rate, weight_decay=0.0), muon_rate))
+            self._rated.append((Muon(matrices, muon_rate), muon_rate))
         self._steps, self._warm_up, self._falling = steps, warm_up, falling
 
     def step(self, step: int, loss: torch.Tensor) -> float:
