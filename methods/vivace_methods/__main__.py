@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from vivace_methods.base import MethodError, Request
 from vivace_methods.memory import peak_bytes
@@ -172,6 +171,8 @@ def _calibration(options: argparse.Namespace) -> list[int]:
         except ValueError as error:
             raise MethodError("A random model has no tokenizer: calibrate it on ids with blanks between.") from error
     try:
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(options.model, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise MethodError(f"There is no tokenizer in {options.model} that transformers can read.") from error

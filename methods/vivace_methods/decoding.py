@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from transformers import DynamicCache, StaticCache
 
 from vivace_methods import implementations
 from vivace_methods.base import Emit, Generator, MethodError, Request, Trace
@@ -117,6 +116,8 @@ class HeldCache:
     def __call__(self, positions: int) -> Any:
         """The empty cache, for at least so many positions."""
         if positions > self._capacity:
+            from transformers import StaticCache
+
             self._capacity = -(-positions // PAGE) * PAGE
             self._cache = StaticCache(config=self._config, max_cache_len=self._capacity)
         else:
@@ -187,10 +188,14 @@ def _experts(
 
 
 def _new_dynamic(config: Any, positions: int) -> Any:
+    from transformers import DynamicCache
+
     return DynamicCache(config=config)
 
 
 def _new_static(config: Any, positions: int) -> Any:
+    from transformers import StaticCache
+
     return StaticCache(config=config, max_cache_len=positions)
 
 

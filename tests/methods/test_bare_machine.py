@@ -114,3 +114,9 @@ def test_the_machine_is_bare(tmp_path: Path) -> None:
     tried = "import importlib.util as u, sys; print([name for name in sys.argv[1:] if u.find_spec(name)])"
     done = on_a_bare_machine(tmp_path, tried, "pytest", "sqlalchemy", "pandas", "scipy", "vivace", "torch", "numpy")
     assert done.stdout.strip() == "['torch', 'numpy']", done.stderr
+
+
+def test_methods_are_listed_without_transformers(tmp_path: Path) -> None:
+    """Its models take seconds to import: a list, a wrong setting and a run that is only planned do without."""
+    done = on_a_bare_machine(tmp_path, "import sys, vivace_methods.registry; print('transformers' in sys.modules)")
+    assert done.stdout.strip() == "False", done.stderr

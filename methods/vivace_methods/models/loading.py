@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
 
 from vivace_methods.base import MethodError
 from vivace_methods.capacity import require_free, stored_bytes
@@ -32,6 +31,8 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
             )
         raise MethodError(f"There are no weights in {folder}: no file ends in .safetensors.")
     require_free(stored_bytes(folder, dtype), target, f"The model in {folder}", "take one of numbers of fewer bits")
+    from transformers import AutoModelForCausalLM
+
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
 from vivace_methods.base import MethodError
 from vivace_methods.capacity import require_free
@@ -120,7 +119,7 @@ def real_configuration(like: str, *, layers: int | None = None) -> Any:
         if not 1 <= layers <= shape["num_hidden_layers"]:
             raise MethodError(f"{like} has {shape['num_hidden_layers']} layers: take 1 to that many, not {layers}.")
         shape["num_hidden_layers"] = layers
-    return AutoConfig.for_model(**shape)
+    return _configuration(shape)
 
 
 def tiny_configuration(architecture: str) -> Any:
@@ -131,7 +130,13 @@ def tiny_configuration(architecture: str) -> Any:
     """
     if architecture not in TINY_SHAPES:
         raise MethodError(f"There is no tiny '{architecture}'; there are {', '.join(TINY_SHAPES)}.")
-    return AutoConfig.for_model(**TINY_SHAPES[architecture])
+    return _configuration(TINY_SHAPES[architecture])
+
+
+def _configuration(shape: Mapping[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(**shape)
 
 
 def random_configuration(name: str, *, layers: int | None = None) -> Any:
@@ -165,6 +170,8 @@ def random_model(
     Raises:
         MethodError: it does not fit into the processor's memory.
     """
+    from transformers import AutoModelForCausalLM
+
     target = torch.device(device)
     with torch.device("meta"):  # or torch would give each weight a random value first, and transformers another one
         model = AutoModelForCausalLM.from_config(configuration, dtype=dtype)

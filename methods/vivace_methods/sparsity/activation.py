@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from transformers import DynamicCache
 
 from vivace_methods.base import Family, Generator, Method, MethodError
 from vivace_methods.decoding import HeldCache, compiled_step, require_causal
@@ -267,6 +266,8 @@ def weights_of_blocks(model: Any) -> int:
 
 
 def _new_cache(config: Any, positions: int) -> Any:
+    from transformers import DynamicCache
+
     return DynamicCache(config=config)
 
 

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from transformers import DynamicCache
 
 from vivace_methods import implementations
 from vivace_methods.base import Emit, Family, Generator, Method, MethodError, Request, Trace
 from vivace_methods.decoding import require_causal
 from vivace_methods.models.cost import Cost, pass_cost, prefill_cost
-from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, KeysAndValues, load_drafter
+
+if TYPE_CHECKING:
+    from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, KeysAndValues
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,14 @@ class Eagle3(Method):
 
     def read_fitted(self, folder: Path, model: Any) -> Eagle3Drafter:
         """The drafter in a folder, in EAGLE-3's public layout."""
+        from vivace_methods.speculation.eagle3_drafter import load_drafter
+
         return load_drafter(folder, model)
 
     def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
         """Speculate while the context lasts."""
+        from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter
+
         require_causal(model)
         if not isinstance(fitted, Eagle3Drafter):
             raise MethodError(f"{self.name} needs a drafter: write {self.name}:FOLDER or {self.name}:zoo:NAME.")
@@ -145,6 +150,8 @@ class ChainGenerator(Generator):
         )
 
     def _generate(self, request: Request, emit: Emit) -> tuple[list[int], list[int]]:
+        from transformers import DynamicCache
+
         cache = DynamicCache(config=self._model.config)
         past: KeysAndValues | None = None
         lengths: list[int] = []

@@ -15,7 +15,7 @@ class DenseDrafter(Drafter):
     """One layer that drafts what `zoo:dense` writes, trained as EAGLE-3 trains its drafters."""
 
     name: ClassVar[str] = "dense-drafter"
-    steps: ClassVar[int] = 400
+    steps: ClassVar[int] = 300
     needs: ClassVar[tuple[str, ...]] = ("dense",)
     taps: ClassVar[tuple[int, int, int]] = (1, 2, 3)
     intermediate: ClassVar[int] = 512

@@ -52,7 +52,9 @@ def build_several(
         UsageError: as `build` says.
         VivaceError: the weights could not be written, or a process was killed.
     """
-    waiting, folders = list(names), dict[str, Path]()
+    # What others need comes first, or all of them would wait for one at the end.
+    waiting = sorted(names, key=lambda name: bool(recipe_class(name).needs))
+    folders = dict[str, Path]()
     running: dict[str, _Running] = {}
     try:
         while waiting or running:
