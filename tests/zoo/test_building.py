@@ -29,6 +29,7 @@ def test_twenty_steps_give_the_same_bytes_twice(name: str, tmp_path: Path) -> No
     assert torch.get_num_threads() == 2 and not torch.are_deterministic_algorithms_enabled()
     files = {path.name for path in first.iterdir()}
     assert {"config.json", "model.safetensors"} <= files == {path.name for path in second.iterdir()}
+    assert {path.stat().st_mode & 0o777 for path in first.iterdir()} == {0o644}, "others may read them"
     assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
 

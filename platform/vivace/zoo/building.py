@@ -79,7 +79,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         yield unfinished
-        unfinished.chmod(0o755)  # a temporary folder is its owner's alone
+        unfinished.chmod(0o755)  # a temporary folder is its owner's alone, and so is a file of safetensors
+        for file in unfinished.iterdir():
+            file.chmod(0o644)
         unfinished.replace(folder)
     except SafetensorError as error:
         raise VivaceError(
