@@ -28,7 +28,7 @@ class DenseLlama(Recipe):
     """
 
     name: ClassVar[str] = "dense"
-    steps: ClassVar[int] = 1200
+    steps: ClassVar[int] = 1600
 
     def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
         """Train it and write its checkpoint."""

@@ -27,7 +27,7 @@ class MixtureOfExperts(Recipe):
     """
 
     name: ClassVar[str] = "moe"
-    steps: ClassVar[int] = 1200
+    steps: ClassVar[int] = 1600
 
     def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
         """Train it and write its checkpoint."""
