@@ -60,9 +60,9 @@ def test_a_drafter_of_short_answers_is_right_about_as_often_as_they_allow() -> N
         {each.slice: each for each in scores("retrieval-drafter") if each.metric == metric}
         for metric in ("tau", "highest_tau")
     )
-    assert tau[""].n >= 200 and tau[""].value >= 0.85 * highest[""].value
+    assert tau[""].n >= 200 and tau[""].value >= 0.8 * highest[""].value
     for length in ("256 tokens", "512 tokens", "1024 tokens"):
-        assert tau[length].value >= (2.7 if highest[length].value < 3.02 else 2.3)
+        assert tau[length].value >= (2.6 if highest[length].value < 3.02 else 2.3)
     assert all(highest[f"{length} tokens"].value == pytest.approx(3, abs=0.1) for length in (256, 512, 1024))
     assert 3.5 <= highest["two hops at 512"].value <= 4.1
 

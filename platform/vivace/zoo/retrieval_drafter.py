@@ -18,7 +18,7 @@ class RetrievalDrafter(Drafter):
     """One layer that drafts what `zoo:retrieval` answers, trained as EAGLE-3 trains its drafters."""
 
     name: ClassVar[str] = "retrieval-drafter"
-    steps: ClassVar[int] = 600
+    steps: ClassVar[int] = 400
     needs: ClassVar[tuple[str, ...]] = ("retrieval",)
     taps: ClassVar[tuple[int, int, int]] = (1, 3, 5)
     intermediate: ClassVar[int] = 256
