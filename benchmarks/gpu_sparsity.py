@@ -237,7 +237,8 @@ class Bench:
             for trial in recording.of(arm)
         )
         moved = sum(each.bytes for each in passes) - spared * self._dtype.itemsize
-        return self._floor.floor_seconds(moved / steps, sum(each.flops for each in passes) / steps, self._dtype)
+        computed = sum(each.flops for each in passes) - 2 * spared  # a token multiplies and adds once for each weight
+        return self._floor.floor_seconds(moved / steps, computed / steps, self._dtype)
 
     def _above_floor(self, case: str, arm: str, its: ArmSummary, least: float) -> None:
         taken = its.tpot_s

@@ -112,7 +112,7 @@ from vivace.zoo.answering import greedy_answers
 from vivace.zoo.scoring import loaded
 from vivace.zoo.shipped import folder_of
 import vivace.zoo.building, vivace.zoo.drafter_scoring, vivace.zoo.inventory, vivace.zoo.moe_scoring
-print(greedy_answers(*loaded(folder_of("zoo:moe")), ["Work out 125 + 250, column by column.\\\\n"], 60)[0])
+print(greedy_answers(*loaded(folder_of("zoo:moe")), ["Work out 125 + 250, column by column.\\n"], 60)[0])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
