@@ -12,8 +12,9 @@ serve: .venv/base.stamp  ## the leaderboard in the browser
 
 test: .venv/dev.stamp  ## all tests
 	scripts/test-tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/engine
-	$(BIN)/python -m pytest tests/engine  # these start crowds of processes of their own, and stop some
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--no-loadscope-reorder --durations 50 --ignore tests/engine
+	$(BIN)/python -m pytest --durations 10 tests/engine  # these start crowds of processes of their own, and stop some
 
 test-versions: .venv/base.stamp  ## the methods' tests with the oldest and newest transformers and triton, each pair alone
 	scripts/test-versions

@@ -11,6 +11,16 @@ from typing import Any
 
 import pytest
 
+LONGEST = ("docs", "efficiency", "zoo", "demo", "benchmarks", "app", "cli")
+"""Folders whose files take minutes, which begin first: at the end, one core would wait while another runs them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the folders of long files first."""
+    rank = {folder: number for number, folder in enumerate(LONGEST)}
+    here = Path(__file__).parent
+    items.sort(key=lambda item: rank.get(item.path.relative_to(here).parts[0], len(rank)))
+
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print what tests measured, wherever they ran: each `record_property("measured", text)`."""

@@ -36,22 +36,27 @@ def unrolled_losses(
         A loss for each step, in order.
     """
     length = tokens.shape[1]
-    probabilities = target_logits.softmax(-1)
+    everywhere = torch.arange(length, device=tokens.device)
+    # No position takes anything but keys and values from those before it, and those as the first step wrote them.
+    begin = max(0, int(everywhere[counted.any(0)].min()) - unrolled)
     features = drafter.fuse(tapped)
     written: list[KeysAndValues] = []
     losses = []
     for step in range(unrolled):
         embedded = drafter.embed(_further(tokens, step + 1))
+        if step:
+            embedded = embedded[:, begin:]
         wide, residual = drafter.midlayer.wide(embedded, features)
-        positions = torch.arange(step, step + length, device=tokens.device)
+        positions = everywhere[length - wide.shape[1] :] + step
         queries, new = drafter.midlayer.self_attn.project(wide, drafter.turns(positions[None]))
         written.append(_repeated(new, drafter.midlayer.self_attn.groups))
+        if not step:
+            queries, residual = queries[:, :, begin:], residual[:, begin:]
         features = drafter.midlayer.finish(residual, _attend(queries, written))
-        wanted = _further(probabilities, step + 1)
-        kept = _further(counted, step + 1)
-        kept = kept & (torch.arange(length, device=tokens.device) < length - step - 1)
-        logs = drafter.logits(features)[kept].log_softmax(-1)
-        losses.append(-(wanted[kept] * logs).sum(-1).mean())
+        kept = _further(counted, step + 1) & (everywhere < length - step - 1)
+        logs = drafter.logits(features[kept[:, begin:]]).log_softmax(-1)
+        wanted = _further(target_logits, step + 1)[kept].softmax(-1)
+        losses.append(-(wanted * logs).sum(-1).mean())
     return losses
 
 
@@ -65,11 +70,11 @@ def _repeated(new: KeysAndValues, groups: int) -> KeysAndValues:
 
 
 def _attend(queries: torch.Tensor, written: Sequence[KeysAndValues]) -> torch.Tensor:
-    """Causal attention over what the first step wrote, and over later steps' own positions."""
+    """Causal attention of the last positions over what the first step wrote, and over later steps' own positions."""
     scale = queries.shape[-1] ** -0.5
     first, later = written[0], written[1:]
-    length = queries.shape[2]
-    ahead = torch.ones(length, length, dtype=torch.bool, device=queries.device).triu(1)
+    asking, length = queries.shape[2], first.keys.shape[2]
+    ahead = torch.ones(asking, length, dtype=torch.bool, device=queries.device).triu(length - asking + 1)
     scores = (queries @ first.keys.transpose(-1, -2)).masked_fill(ahead, float("-inf"))
     own = [(queries * step.keys).sum(-1, keepdim=True) for step in later]
     shares = (torch.cat([scores, *own], -1) * scale).softmax(-1)

@@ -141,7 +141,8 @@ def _measure(job: Job, tell: Tell) -> None:
         baseline = choice.method.label
         arms = {baseline: Arm(choice.method), **arms}
         tell({"kind": "baseline", "arm": baseline, "sentence": choice.sentence})
-    floor = probe(model.device)
+    # A type that the processor has no instructions for takes many seconds to probe, and no arm multiplies it here.
+    floor = probe(model.device, dtypes=[model.dtype])
     tell(
         {
             "kind": "floor",
