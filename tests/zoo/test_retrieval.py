@@ -51,13 +51,14 @@ def test_pruning_at_half_depth_tells_rules_apart_by_degrees(scores: list[Score])
         for rule in ("evidence", "attention", "recency", "random")
     }
     assert kept["evidence"][0.05] >= 0.8
-    assert kept["attention"][0.4] >= kept["attention"][0.05] + 0.05
+    assert 0.2 <= kept["attention"][0.02] <= kept["attention"][0.4] - 0.2
     assert (
         kept["attention"][0.1] >= kept["recency"][0.1] + 0.3 and kept["attention"][0.1] >= kept["random"][0.1] + 0.3
     )
     for rule in ("recency", "random"):
         assert kept[rule][0.1] < 0.3 < kept[rule][0.8] < 0.97
-        levels = list(kept[rule].values())
+    for of_rule in kept.values():
+        levels = list(of_rule.values())
         assert all(later >= earlier - 0.1 for earlier, later in pairwise(levels))
 
 

@@ -15,7 +15,7 @@ class MixtureOfExpertsDrafter(Drafter):
     """One layer that drafts what `zoo:moe` writes, trained as EAGLE-3 trains its drafters."""
 
     name: ClassVar[str] = "moe-drafter"
-    steps: ClassVar[int] = 300
+    steps: ClassVar[int] = 250
     needs: ClassVar[tuple[str, ...]] = ("moe",)
     taps: ClassVar[tuple[int, int, int]] = (1, 2, 3)
     intermediate: ClassVar[int] = 384

@@ -11,14 +11,15 @@ from vivace.zoo.base import Recipe
 PREFIX = "zoo:"
 
 RECIPES: dict[str, str] = {
-    "moe": "vivace.zoo.moe:MixtureOfExperts",
-    "moe-drafter": "vivace.zoo.moe_drafter:MixtureOfExpertsDrafter",
-    "dense": "vivace.zoo.dense:DenseLlama",
-    "dense-drafter": "vivace.zoo.dense_drafter:DenseDrafter",
     "retrieval": "vivace.zoo.retrieval:RetrievalLlama",
     "retrieval-drafter": "vivace.zoo.retrieval_drafter:RetrievalDrafter",
+    "dense": "vivace.zoo.dense:DenseLlama",
+    "dense-drafter": "vivace.zoo.dense_drafter:DenseDrafter",
+    "moe": "vivace.zoo.moe:MixtureOfExperts",
+    "moe-drafter": "vivace.zoo.moe_drafter:MixtureOfExpertsDrafter",
 }
-"""Name → `module:class`, targets before their drafters. A new model is one file, its weights and one line here."""
+"""Name → `module:class`, targets before their drafters, and those first whose training and drafter take longest: they
+are built in this order, so that two cores are busy to the end. A new model is one file, its weights, a line here."""
 
 
 def plain_name(name: str) -> str:

@@ -46,7 +46,7 @@ class Stage:
         return Mixture([(task, self.rows) for task in tasks(self.length)], seed)
 
 
-STAGES = (Stage(64, 8, 0.26), Stage(128, 4, 0.18), Stage(256, 2, 0.18), Stage(512, 2, 0.22), Stage(1024, 1, 0.16))
+STAGES = (Stage(64, 8, 0.26), Stage(128, 4, 0.18), Stage(256, 2, 0.18), Stage(512, 1, 0.22), Stage(1024, 1, 0.16))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class RetrievalLlama(Recipe):
     """
 
     name: ClassVar[str] = "retrieval"
-    steps: ClassVar[int] = 600
+    steps: ClassVar[int] = 480
 
     def train(self, folder: Path, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
         """Train it and write its checkpoint."""

@@ -25,8 +25,8 @@ CURVE_ASKED = 48
 """Prompts of 512 tokens behind each point of a curve."""
 ROWS = 16
 KEPT: dict[PruningRule, tuple[float, ...]] = {
-    "evidence": (0.05,),
-    "attention": (0.05, 0.1, 0.2, 0.4),
+    "evidence": (0.02, 0.05),
+    "attention": (0.02, 0.03, 0.05, 0.1, 0.4),
     "recency": (0.1, 0.4, 0.8),
     "random": (0.1, 0.8),
 }
@@ -61,7 +61,7 @@ def _curve(model: Any, tokenizer: Any) -> Iterator[Score]:
 
 
 def pruned_right(model: Any, tokenizer: Any, samples: list[Sample], rule: PruningRule, keep: float) -> list[bool]:
-    """Whether each answer is right where the upper half of the layers sees a share of the prompt.
+    """Whether each answer is right, and ends, where the upper half of the layers sees a share of the prompt.
 
     Args:
         model: with eager attention.
@@ -76,7 +76,10 @@ def pruned_right(model: Any, tokenizer: Any, samples: list[Sample], rule: Prunin
     for first in range(0, len(samples), ROWS):
         batch = samples[first : first + ROWS]
         ids = torch.tensor([tokenizer(sample.prompt)["input_ids"] for sample in batch])
-        wanted = [tokenizer(sample.prompt + sample.references[0])["input_ids"][ids.shape[1] :] for sample in batch]
+        wanted = [
+            [*tokenizer(sample.references[0], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+            for sample in batch
+        ]
         evidence = [_places(sample, ids.shape[1]) for sample in batch]
         answers = pruned_answers(model, ids, max(map(len, wanted)), rule, keep, evidence)
         right += [answer[: len(its)] == its for answer, its in zip(answers, wanted, strict=True)]
