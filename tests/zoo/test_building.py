@@ -123,7 +123,7 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
     for wrong, said in (
-        ({"name": "nobody"}, "There is no zoo model 'nobody'; there are moe"),
+        ({"name": "nobody"}, "There is no zoo model 'nobody'; there are retrieval, "),
         ({"name": "moe", "steps": 0}, "at least 1 step"),
         ({"name": "moe", "output": tmp_path / "full"}, "not an empty folder"),
         ({"name": "moe", "output": tmp_path / "full" / "file"}, "not an empty folder"),
