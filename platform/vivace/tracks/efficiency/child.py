@@ -184,43 +184,60 @@ def _tell_predictions(
     answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
     with applied(model, arms, _folder_of(job)) as (generators, _):
         for prompt, timed in list(zip(planned.prompts, prompts, strict=True))[:PREDICTED]:
-            told = _Predictions(timed.request, generators, recording.baseline)
-            answer = answers.get(prompt.name, ())
+            told = _Predictions(timed.request, generators, recording.baseline, answers.get(prompt.name, ()))
             reference = _reference_ids(prompt, tokenizer)
             for name in generators:
-                found = {**told.divergence(name, answer), **told.nats(name, reference)}
+                found = {**told.divergence(name), **told.nats(name, reference)}
                 if found:
                     tell({"kind": "predictions", "arm": name, "prompt": prompt.name, **found})
 
 
 class _Predictions:
-    """What arms think along given answers to one prompt."""
+    """What arms think along the baseline's answer to one prompt, and along the reference.
 
-    def __init__(self, request: Any, generators: Any, baseline: str) -> None:
+    A prediction depends on nothing after it: where the reference is how the answer begins, as a right one does, an
+    arm goes through the answer alone. Logits are kept of one arm and of the baseline, for they may be large.
+    """
+
+    def __init__(self, request: Any, generators: Any, baseline: str, answer: Sequence[int]) -> None:
         self._generators, self._baseline = generators, baseline
-        self._request = request
-        self._expected: Any = None
+        self._request, self._answer = request, list(answer)
+        self._of_baseline: Any = None
+        self._latest: tuple[str, Any] | None = None
 
-    def divergence(self, arm: str, answer: Sequence[int]) -> dict[str, Any]:
-        """The sum of the divergences from the baseline, in nats, along the baseline's answer."""
+    def divergence(self, arm: str) -> dict[str, Any]:
+        """The sum of the divergences from the baseline, in nats, along the answer."""
         from vivace.tasks.perplexity import divergence
 
-        if not answer or arm == self._baseline:
+        if not self._answer or arm == self._baseline:
             return {}
-        if self._expected is None:
-            self._expected = self._generators[self._baseline].logits(self._request, answer)
-        found = self._generators[arm].logits(self._request, answer)
-        if found is None or self._expected is None:
+        expected, found = self._along_answer(self._baseline), self._along_answer(arm)
+        if found is None or expected is None:
             return {}
-        return {"kl": float(divergence(self._expected, found).sum()), "kl_tokens": len(answer)}
+        return {"kl": float(divergence(expected, found).sum()), "kl_tokens": len(self._answer)}
 
     def nats(self, arm: str, reference: Sequence[int]) -> dict[str, Any]:
         """The sum of the negative logarithms of the probabilities of a reference's tokens."""
-        found = self._generators[arm].logits(self._request, reference) if reference else None
+        if not reference:
+            return {}
+        if self._answer[: len(reference)] == list(reference):
+            found = self._along_answer(arm)
+        else:
+            found = self._generators[arm].logits(self._request, reference)
         if found is None:
             return {}
-        chosen = found.double().log_softmax(-1)[range(len(reference)), list(reference)]
+        places = range(len(reference))
+        chosen = found[: len(reference)].double().log_softmax(-1)[places, list(reference)]
         return {"nats": -float(chosen.sum()), "nats_tokens": len(reference)}
+
+    def _along_answer(self, arm: str) -> Any:
+        if arm == self._baseline:
+            if self._of_baseline is None:
+                self._of_baseline = self._generators[arm].logits(self._request, self._answer)
+            return self._of_baseline
+        if self._latest is None or self._latest[0] != arm:
+            self._latest = arm, self._generators[arm].logits(self._request, self._answer)
+        return self._latest[1]
 
 
 def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
