@@ -12,7 +12,7 @@ from vivace.tasks.json_records import JsonRecords
 from vivace.tasks.sums import Sums
 from vivace.zoo.base import OnStep, Recipe
 from vivace.zoo.tokenizer import vocabulary, word_tokenizer
-from vivace.zoo.training import Mixture, Optimisers, next_token_loss, save
+from vivace.zoo.training import Mixture, Optimisers, attention_matrices, next_token_loss, save
 
 DOMAINS = ((Sums("addition"), 7), (Sums("subtraction"), 9), (Code(), 4), (JsonRecords(), 4))
 """The tasks that it learns, with their rows in each batch."""
@@ -35,7 +35,7 @@ class MixtureOfExperts(Recipe):
         words = vocabulary(mixture.words())
         tokenizer = word_tokenizer(words)
         model = _model(len(words), tokenizer)
-        optimisers = Optimisers(model, _attention(model), steps=steps, muon_rate=0.02, adam_rate=3e-3)
+        optimisers = Optimisers(model, attention_matrices(model), steps=steps, muon_rate=0.02, adam_rate=3e-3)
         model.train()
         for step in range(steps):
             rows = mixture.batch(step, tokenizer)
@@ -68,8 +68,3 @@ def _model(words: int, tokenizer: Any) -> Any:
         tie_word_embeddings=False,
     )
     return OlmoeForCausalLM(configuration)
-
-
-def _attention(model: Any) -> list[Any]:
-    """The matrices of the attention, which learn faster with Muon."""
-    return [weights for name, weights in model.named_parameters() if ".self_attn." in name and weights.ndim == 2]

@@ -130,6 +130,11 @@ def next_token_loss(logits: torch.Tensor, rows: Rows) -> torch.Tensor:
     return (losses * weights[kept]).sum() / weights[kept].sum()
 
 
+def attention_matrices(model: Any) -> list[Any]:
+    """The matrices of a model's attention, which learn faster with Muon."""
+    return [weights for name, weights in model.named_parameters() if ".self_attn." in name and weights.ndim == 2]
+
+
 class Optimisers:
     """Muon on some matrices and AdamW on all else, with warm-up and a linear fall towards the end.
 
