@@ -124,6 +124,8 @@ def test_unrolled_training_sees_what_drafting_sees() -> None:
                 assert losses[step].item() == pytest.approx(expected.item(), abs=1e-5)
                 following = tokens[:, start + 2 + step : start + 3 + step]
                 out, past = drafter(following, out[:, -1:], past)
+        with pytest.raises(ValueError, match="nothing to learn from"):
+            unrolled_losses(drafter, tokens, inputs, logits, torch.zeros(1, 9, dtype=torch.bool), 3)
 
 
 @pytest.fixture

@@ -34,7 +34,12 @@ def unrolled_losses(
 
     Returns:
         A loss for each step, in order.
+
+    Raises:
+        ValueError: no position counts.
     """
+    if not counted.any():
+        raise ValueError("No position counts, so that there is nothing to learn from.")
     length = tokens.shape[1]
     everywhere = torch.arange(length, device=tokens.device)
     # No position takes anything but keys and values from those before it, and those as the first step wrote them.

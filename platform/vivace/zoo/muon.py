@@ -18,7 +18,7 @@ class Muon(torch.optim.Optimizer):  # type: ignore[misc]
 
     `torch.optim.Muon` makes them so in bfloat16. A processor without instructions for it multiplies that 50 times
     slower than float32 (measured on one with AVX2: 1.2 against 60 GFLOP/s): nine tenths of a step of `zoo:dense` went
-    there. What is computed is the same otherwise, without weight decay.
+    there, when all its matrices were Muon's. What is computed is the same otherwise, without weight decay.
 
     Args:
         matrices: parameters of two dimensions.
