@@ -2,7 +2,7 @@
 
 BIN := .venv/bin
 
-.PHONY: demo serve test test-versions lint screenshots zoo zoo-twice clean
+.PHONY: demo serve test test-full test-versions lint screenshots zoo zoo-twice clean
 
 demo: .venv/base.stamp  ## three recorded systems, small sweeps of inference methods, and the boards
 	$(BIN)/vivace demo
@@ -10,11 +10,16 @@ demo: .venv/base.stamp  ## three recorded systems, small sweeps of inference met
 serve: .venv/base.stamp  ## the leaderboard in the browser
 	$(BIN)/vivace serve
 
-test: .venv/dev.stamp  ## all tests
+# Each worker takes one thread, or two cores would carry four.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
+
+test: .venv/dev.stamp  ## all tests but the slow ones
 	scripts/test-tools
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
-		--no-loadscope-reorder --durations 50 --ignore tests/engine
-	$(BIN)/python -m pytest --durations 10 tests/engine  # these start crowds of processes of their own, and stop some
+	$(PYTEST) -m "not full"
+
+test-full: .venv/dev.stamp  ## the slow ones, and the methods' tests with other versions
+	scripts/test-tools
+	$(PYTEST) -m full --timeout 3600; failed=$$?; scripts/test-versions && exit $$failed
 
 test-versions: .venv/base.stamp  ## the methods' tests with the oldest and newest transformers and triton, each pair alone
 	scripts/test-versions

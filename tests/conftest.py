@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-LONGEST = ("docs", "efficiency", "zoo", "demo", "benchmarks", "app", "cli")
-"""Folders whose files take minutes, which begin first: at the end, one core would wait while another runs them."""
+LONGEST = ("engine", "docs", "efficiency", "zoo", "demo", "benchmarks", "app", "cli")
+"""Folders whose files take longest, which begin first: at the end, one core would wait while another runs them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -20,6 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {folder: number for number, folder in enumerate(LONGEST)}
     here = Path(__file__).parent
     items.sort(key=lambda item: rank.get(item.path.relative_to(here).parts[0], len(rank)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out files in the order of collection."""
+    from support.scheduling import ByFile
+
+    return ByFile(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -59,12 +59,12 @@ def prepare(url: str, runs: int, home: Path) -> list[str]:
     return ids
 
 
-def write(url: str, run: str, seconds: float, start: Barrier, told: Pipe[Any]) -> None:
-    """Record a reply, its verdict, its call and a line of the log in a transaction each time; tell how many."""
+def write(url: str, run: str, transactions: int, start: Barrier, told: Pipe[Any]) -> None:
+    """Record a reply, its verdict, its call and a line of the log in each transaction; tell how many there were."""
     database = Database(url)
     start.wait()
-    committed, longest, until = 0, 0.0, time.monotonic() + seconds
-    while time.monotonic() < until:
+    committed, longest = 0, 0.0
+    while committed < transactions:
         began = time.monotonic()
         key = {"run_id": run, "conversation_id": 1, "repeat": committed}
         with database.write() as session:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import threading
@@ -214,8 +213,3 @@ def laboratory(
                 if process.poll() is None:
                     process.kill()
                 process.communicate()
-
-
-def full_version() -> bool:
-    """Whether the long versions of the tests are asked for."""
-    return os.environ.get("VIVACE_TEST_FULL") == "1"

@@ -1,13 +1,12 @@
 """All of the public set, voiced: every user turn arrives as sound, and every criterion gets its verdict.
 
-It takes a quarter of an hour, so it runs where `VIVACE_TEST_FULL=1` asks for it and the transcripts are at hand.
+It takes a quarter of an hour, and runs where the transcripts are at hand.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-@pytest.mark.skipif(os.environ.get("VIVACE_TEST_FULL") != "1", reason="VIVACE_TEST_FULL=1 runs it")
+@pytest.mark.full
 @pytest.mark.skipif(not TRANSCRIPTS.exists(), reason="the public set's transcripts are not here")
 @pytest.mark.timeout(3600)
 def test_the_whole_set_arrives_and_is_judged(tmp_path: Path) -> None:
