@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
 from vivace.models.prices import parse_price
+from vivace.reading import parse_yaml, read_yaml, whole
 
 
 def _flag(name: str) -> str:
@@ -20,11 +20,12 @@ def _flag(name: str) -> str:
 
 
 def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what YAML knows and JSON does not (dates, infinities): it could neither be sent nor stored."""
+    """Refuse what YAML knows and JSON does not (dates, infinities, halves): it could neither be sent nor stored."""
     try:
-        json.dumps(arguments, allow_nan=False)
+        text = json.dumps(arguments, allow_nan=False, ensure_ascii=False)
     except (TypeError, ValueError) as error:
         raise ValueError("it holds a value that JSON cannot") from error
+    whole(text)
     return arguments
 
 
@@ -331,24 +332,6 @@ def read_spec_file(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_yaml(path: Path, what: str) -> Any:
-    """The content of a YAML file.
-
-    Raises:
-        UsageError: it is missing, unreadable, empty or not YAML.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The {what} '{path}' cannot be read ({reason}).") from error
-    except yaml.YAMLError as error:
-        raise UsageError(f"The {what} '{path}' is not YAML ({' '.join(str(error).split())}).") from error
-    if content is None:
-        raise UsageError(f"The {what} '{path}' is empty.")
-    return content
-
-
 CARD_KEYS = ("name", "organisation", "size", "open_weights", "licence", "description")
 
 
@@ -383,9 +366,9 @@ def assign(values: dict[str, Any], assignment: str) -> None:
     if not equals or not all(keys):
         raise UsageError(f"--set {assignment} is not of the form key=value.")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"--set {assignment}: the value is not YAML.") from error
+        value = parse_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"--set {assignment}: the value is not YAML ({error}).") from error
     place = values
     for key in keys[:-1]:
         place = place.setdefault(key, {})

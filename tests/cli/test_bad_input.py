@@ -536,3 +536,64 @@ def test_rows_of_the_test_data_are_json(texts: Path) -> None:
         "conversation0000",
         "conversation0001",
     ]
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+ANCHORS = "a: &a0 [x]\n" + "".join(
+    f"b{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 11)
+)
+MERGED = "a: &a0 {k: 1}\n" + "".join(
+    f"b{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}\n" for level in range(1, 11)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (DEEP, ["nested deeper"]),
+        ("{a: " * 1000, ["nested deeper"]),
+        (ANCHORS, ["aliases unfold"]),
+        (MERGED, ["aliases unfold"]),
+        ("a: &a [*a]\n", ["aliases unfold"]),
+        ('track: "\\ud800"\n', ["half of a character"]),
+        ("limit: " + "7" * 5000, ["5,000 characters"]),
+        ("limit: 2001-99-99", ["month"]),
+        ("limit: !!timestamp soon", ["tag"]),
+        ("# " + "x" * 1_000_000, ["1,000,002 bytes"]),
+    ],
+    ids=["deep list", "deep mapping", "anchors", "merged", "itself", "half", "number", "date", "tag", "long"],
+)
+def test_a_spec_that_explodes_is_refused(refused: Refused, tmp_path: Path, content: str, words: list[str]) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(content)
+    sentence = refused("submit", spec)
+    assert all(word in sentence for word in words), sentence
+
+
+def test_a_file_without_end_is_refused(refused: Refused) -> None:
+    assert "does not end" in refused("submit", "/dev/zero")
+
+
+def test_nested_json_is_refused_wherever_it_stands(
+    refused: Refused, run_row: Refused, replies: Path, tmp_path: Path
+) -> None:
+    deep = tmp_path / "deep.jsonl"
+    deep.write_text(f'{{"id": {DEEP}}}\n')
+    assert "nested deeper" in refused(*RUN, "--data", "demo", "--model", f"replay:{deep}")
+    assert "nested deeper" in refused(*RUN, "--data", deep, "--model", f"replay:{replies}")
+    assert "nested deeper" in refused("tasks", "show", f"gsm8k(path={deep})")
+    assert "nested deeper" in run_row(rubric=DEEP)
+    assert "nested deeper" in run_row(rubric_checks=DEEP)
+    flags = (*RUN, "--data", "demo", "--model", f"replay:{replies}")
+    assert "nested deeper" in refused(*flags, "--set", f"model-arg.x={'[' * 1000}")
+
+
+def test_half_a_character_is_refused(
+    call: Callable[..., Any], refused: Refused, replies: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "half of a character" in refused(
+        *RUN, "--data", "demo", "--model", "litellm:openai/x", "--model-arg", 'user="\\ud800"'
+    )
+    assert "argument 6 is not UTF-8" in refused(*RUN, "--data", "demo\udcff", "--model", f"replay:{replies}")
+    monkeypatch.setenv("VIVACE_HOME", "home\udcff")
+    assert "VIVACE_HOME is not UTF-8" in refused("status")

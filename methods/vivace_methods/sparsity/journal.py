@@ -60,6 +60,6 @@ class Journal:
 def _read(line: str) -> dict[str, object] | None:
     try:
         read = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return read if isinstance(read, dict) else None

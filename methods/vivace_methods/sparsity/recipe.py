@@ -154,7 +154,7 @@ def load_recipe(folder: Path) -> Recipe:
         tensors = load_file(folder / FACTORS_FILE)
     except FileNotFoundError as error:
         raise MethodError(f"There is no recipe in {folder}: it needs {RECIPE_FILE} and {FACTORS_FILE}.") from error
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise MethodError(f"The recipe in {folder} cannot be read: {error}.") from error
     version = written.pop("format", None) if isinstance(written, dict) else None
     if version != FORMAT:

@@ -279,7 +279,7 @@ def _configuration(folder: Path, target: Any) -> LlamaConfig:
         written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise MethodError(f"{folder} holds no drafter: there is no config.json in it.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MethodError(
             f"{folder / 'config.json'} cannot be read as JSON ({error}): fetch the drafter again."
         ) from error

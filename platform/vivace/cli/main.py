@@ -37,7 +37,7 @@ from vivace.cli import (
     tasks,
     worker,
 )
-from vivace.errors import VivaceError
+from vivace.errors import UsageError, VivaceError
 
 CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}
 
@@ -120,6 +120,7 @@ def _run(program: typer.Typer) -> None:
             # Data are UTF-8 wherever they go; a bare locale (cron, a container) would refuse a dash.
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
+        _check_text()
         program()
     except VivaceError as error:
         _fail(error, str(error), error.exit_code)
@@ -136,6 +137,19 @@ def _run(program: typer.Typer) -> None:
         found = " ".join(f"{type(error).__name__}: {error}".split())
         _fail(error, f"Something went wrong that Vivace did not expect ({found[:500]}); "
               "run it again as `vivace --debug …` for the details.", 1)  # fmt: skip
+
+
+def _check_text() -> None:
+    """See that arguments and settings are text.
+
+    Raises:
+        UsageError: one holds bytes that are not UTF-8, which could be neither stored nor printed.
+    """
+    given = {f"The argument {number}": text for number, text in enumerate(sys.argv[1:], start=1)}
+    given |= {f"The variable {name}": text for name, text in os.environ.items() if name.startswith("VIVACE_")}
+    for what, text in given.items():
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise UsageError(f"{what} is not UTF-8 ({text!a}); write it in UTF-8, and rename files so.")
 
 
 def _fail(error: Exception, message: str, code: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import math
 import os
 import random
@@ -35,6 +34,7 @@ from vivace.models.providers import PROVIDERS, split_model
 from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.parsing import storable
 
 RETRIED = frozenset(
@@ -544,6 +544,6 @@ def audio_part(content: bytes, container: str) -> dict[str, Any]:
 def parsed_argument(text: str) -> Any:
     """The value of a `--model-arg k=v`: JSON where it is JSON, else the text itself."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError:
         return text

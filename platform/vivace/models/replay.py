@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
 from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.parsing import storable
 
 
@@ -29,7 +29,7 @@ def read_json_lines(path: Path, what: str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError as error:
             raise UsageError(f"Line {number} of the {what} '{path}' is not JSON ({error}).") from error
         if not isinstance(row, dict):

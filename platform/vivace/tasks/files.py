@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 import re
 from abc import abstractmethod
@@ -16,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample, Task
 from vivace.tasks.hub import located
+from vivace_rubrics.json_text import parse_json
 
 Row = Mapping[str, Any]
 
@@ -169,7 +169,7 @@ def _rows(path: Path) -> Iterator[Any]:
 
             yield from parquet.read_table(path).to_pylist()
         elif path.suffix == ".json":
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
             yield from content if isinstance(content, list) else [content]
         else:
             yield from _lines(path)
@@ -184,9 +184,9 @@ def _lines(path: Path) -> Iterator[Any]:
             if not line.strip():
                 continue
             try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UsageError(f"Line {number} of '{path}' is not JSON: {error.msg}.") from error
+                yield parse_json(line)
+            except ValueError as error:
+                raise UsageError(f"Line {number} of '{path}' is not JSON ({error}).") from error
 
 
 def eagle_question(row: Row) -> str | None:

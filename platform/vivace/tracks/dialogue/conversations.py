@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +10,7 @@ from typing import Any, Protocol
 from vivace.errors import UsageError
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
+from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.parsing import storable
 
 MOST_USER_TURNS = 8
@@ -205,7 +205,7 @@ def _criteria(row: dict[str, Any], where: str) -> tuple[Criterion, ...]:
 def _json_list(value: Any, column: str, where: str) -> list[Any]:
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except ValueError as error:
             raise UsageError(f"{where} has a {column} that is not a JSON list ({error}).") from error
     if not isinstance(value, list):

@@ -5,7 +5,6 @@ A **fault** is what a run refuses; a **warning** is what a run takes, but which 
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +28,7 @@ from vivace.tracks.dialogue.conversations import (
 from vivace.tracks.dialogue.readers import ParquetTable, open_conversations
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis
+from vivace_rubrics.json_text import parse_json
 
 LONGEST_TURN_S = 300.0
 NEEDED_COLUMNS = ("id", "axis", "user_turn_1_transcript", "rubric")
@@ -225,8 +225,8 @@ class _Source:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line.decode())
-            except (ValueError, RecursionError) as error:
+                row = parse_json(line)
+            except ValueError as error:
                 self._row = number
                 self._found(Kind.UNREADABLE, None, f"the line is not JSON ({error})")
                 continue
@@ -365,8 +365,8 @@ class _Source:
     def _json_list(self, value: Any, kind: Kind, column: str) -> list[Any] | None:
         if isinstance(value, str):
             try:
-                value = json.loads(value)
-            except (ValueError, RecursionError) as error:
+                value = parse_json(value)
+            except ValueError as error:
                 self._found(kind, column, f"it is not JSON ({error})")
                 return None
         if not isinstance(value, list):
