@@ -10,7 +10,7 @@ import pandas as pd
 from vivace.store.efficiency import ArmRow, Measured, hardware_name
 from vivace_app import figures
 
-NOTES = ("official", "unofficial", "synthetic", "random weights", "retracted")
+NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "retracted")
 
 TIMES = ("TTFT ×", "Tokens/s ×", "Tokens/s", "Floor, tokens/s")
 """Columns that need a model of real size."""
@@ -133,6 +133,7 @@ def _notes(row: ArmRow) -> list[str]:
     held = {
         "official": row.official,
         "unofficial": not row.official,
+        "incomplete": row.standing == "incomplete",
         "synthetic": row.synthetic,
         "random weights": row.adapter == "random",
         "retracted": row.retracted is not None,

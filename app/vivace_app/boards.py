@@ -14,7 +14,10 @@ from vivace.published import PublishedFigure
 from vivace.store.queries import BoardRow
 from vivace_app import figures
 
-NOTES = ("official", "unofficial", "imported", "transcript", "spoken", "heard", "unheard", "retracted")
+NOTES = (
+    "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", "heard", "unheard",
+    "retracted",
+)  # fmt: skip
 """Every badge a row can carry."""
 
 
@@ -77,6 +80,8 @@ def groups(rows: Iterable[BoardRow]) -> list[Group]:
 def notes(row: BoardRow) -> list[str]:
     """The badges of a row, its standing first."""
     found = ["retracted" if row.retracted is not None else "official" if row.official else "unofficial"]
+    if row.standing in ("part", "incomplete"):
+        found.append(row.standing)
     if row.imported:
         found.append("imported")
     if row.input_form == "transcript":
@@ -116,9 +121,9 @@ def table(group: Group) -> pd.DataFrame:
     unpriced = any(row.unpriced_calls for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
-        ranked = row.retracted is None and all_axes.apr is not None
+        part = row.standing == "part"
         line: dict[str, object] = {
-            "Rank": figures.rank(row.rank, row.tied) if ranked else figures.ABSENT,
+            "Rank": figures.ABSENT if row.rank is None else figures.rank(row.rank, row.tied),
             "Model": row.model,
             **({"Method": row.method or figures.ABSENT} if sparse else {}),
             "Notes": notes(row),
@@ -129,7 +134,9 @@ def table(group: Group) -> pd.DataFrame:
             found = row.axes.get(axis)
             line[figures.axis_name(axis)] = figures.with_count(found.apr, found.n) if found else figures.ABSENT
         line |= {
-            "Coverage": figures.with_range(all_axes.coverage, all_axes.apr_min, all_axes.apr_max),
+            "Coverage": figures.with_range(all_axes.coverage, all_axes.apr_min, all_axes.apr_max)
+            if not part
+            else figures.of_a_part(all_axes.n, row.conversations, row.whole_apr_min, row.whole_apr_max),
             "n": all_axes.n,
             **({"Repeats": row.repeats} if repeated else {}),
             "TTFT": row.ttft_median_s,

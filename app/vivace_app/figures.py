@@ -66,6 +66,13 @@ def with_range(coverage: float | None, minimum: float | None, maximum: float | N
     return text if complete else f"{text} ({span(minimum, maximum)})"
 
 
+def of_a_part(asked: int, whole: int | None, minimum: float | None, maximum: float | None) -> str:
+    """How much of a set was asked, with where the pass rate of all of it could lie: "2 of 16 (12–100)"."""
+    if whole is None:
+        return f"{asked} of a larger set"
+    return f"{asked} of {whole} ({span(minimum, maximum)})"
+
+
 def seconds(value: float | None) -> str:
     """A duration as "0.41 s"; a dash where it was not measured."""
     return ABSENT if value is None else f"{value:.2f} s"

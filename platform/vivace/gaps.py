@@ -59,7 +59,7 @@ def _form(kind: Kind, card: JudgingCard) -> str:
 
 
 def gaps(database: Database) -> list[Gap]:
-    """Every gap that the recorded judgings show; of several judgings alike the newest stands for all.
+    """Every gap that the recorded judgings show; of several judgings alike the newest whole one stands for all.
 
     A hearing gap is of the same model (fingerprint), data, judge, votes, method and way of answering. A speaking gap
     is of models that differ in nothing but the way they were asked to answer. Differences are paired, as in a
@@ -67,6 +67,7 @@ def gaps(database: Database) -> list[Gap]:
     put to them.
     """
     cards = [card for card in standing_judgings(database) if not card.target.startswith("replay:")]
+    cards.sort(key=lambda card: card.standing != "ranked")
     pairs: list[tuple[Kind, JudgingCard, JudgingCard]] = [
         *(("hearing", text, audio) for text, audio in _hearing(cards)),
         *(("speaking", text, audio) for text, audio in _speaking(cards)),

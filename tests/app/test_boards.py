@@ -35,7 +35,7 @@ def test_table(rows: list[queries.BoardRow]) -> None:
         "careful": ["official"],
         "steady": ["official"],
         "reader": ["unofficial", "transcript"],
-        "sleepy": ["unofficial"],
+        "sleepy": ["unofficial", "incomplete"],
         "Qwen3-Omni-30B-A3B-Instruct": ["unofficial", "imported"],
         "withdrawn": ["retracted"],
     }

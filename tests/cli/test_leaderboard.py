@@ -26,23 +26,28 @@ Call = Callable[..., Any]
 @pytest.fixture
 def board(call: Call, tmp_path: Path) -> list[dict[str, Any]]:
     """Two imported runs on four conversations, one of them wholly scored; the rows of the board."""
-    data = write_jsonl(tmp_path / "texts.jsonl", conversation_rows(4, criteria=3, audio=False))
-    for name, third in (("whole | piped", [True, True, True]), ("partly", [None, True, False])):
-        given = [[True, True, True], [True, False, True], third, [False, False, True]]
-        verdicts = write_jsonl(
-            tmp_path / "verdicts.jsonl",
-            [
-                {"id": f"conversation{n:04d}", "response": f"reply, {n}\n=second line", "criteria_met": met}
-                for n, met in enumerate(given)
-            ],
-        )
-        done = call(
-            "import", "audio-multichallenge", "--data", data, "--verdicts", verdicts, "--model", name,
-            "--judge-name", "people",
-        )  # fmt: skip
-        assert done.code == 0, done.err
+    take_in(call, tmp_path, "whole | piped", [True, True, True])
+    take_in(call, tmp_path, "partly", [None, True, False])
     rows: list[dict[str, Any]] = json.loads(call("leaderboard", "--format", "json").out)
     return rows
+
+
+def take_in(call: Call, folder: Path, name: str, third: list[bool | None]) -> None:
+    """Import a run on the four conversations, with these verdicts on the third."""
+    data = write_jsonl(folder / "texts.jsonl", conversation_rows(4, criteria=3, audio=False))
+    given = [[True, True, True], [True, False, True], third, [False, False, True]]
+    verdicts = write_jsonl(
+        folder / "verdicts.jsonl",
+        [
+            {"id": f"conversation{n:04d}", "response": f"reply, {n}\n=second line", "criteria_met": met}
+            for n, met in enumerate(given)
+        ],
+    )
+    done = call(
+        "import", "audio-multichallenge", "--data", data, "--verdicts", verdicts, "--model", name,
+        "--judge-name", "people",
+    )  # fmt: skip
+    assert done.code == 0, done.err
 
 
 def test_csv_holds_the_same_rows_unrounded(call: Call, board: list[dict[str, Any]]) -> None:
@@ -116,11 +121,14 @@ def test_a_retracted_run_leaves_the_board_and_is_shown_on_request_with_its_reaso
     assert call("retract", board[1]["judging"], "--reason", " ").code == 2
 
 
-def test_a_retracted_run_takes_no_place_in_the_ranking_of_the_others(call: Call, board: list[dict[str, Any]]) -> None:
+def test_a_retracted_run_takes_no_place_in_the_ranking_of_the_others(
+    call: Call, board: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    take_in(call, tmp_path, "other", [False, True, True])
     call("retract", board[0]["run"], "--reason", "wrong prompt")
     rows = json.loads(call("leaderboard", "--retracted", "--format", "json").out)
-    (alone,) = json.loads(call("leaderboard", "--format", "json").out)
-    kept = next(row for row in rows if row["model"] == "partly")
+    alone, _ = json.loads(call("leaderboard", "--format", "json").out)
+    kept = next(row for row in rows if row["model"] == "other")
     assert (kept["rank"], kept["tied"]) == (alone["rank"], alone["tied"]) == (1, False)
 
 

@@ -86,6 +86,7 @@ def test_scoring_again_replaces_and_failed_trials_are_counted(database: Database
         score_run(session, "r1", margin=0.05)
     sparse = arm_board(database)[1]
     assert sparse.figures["trials"].n == 39
+    assert (sparse.standing, sparse.trials_planned, sparse.frontier) == ("incomplete", 40, False), "the cheapest one"
     assert "1 trials have no result" in sparse.unofficial_reasons
     assert sparse.figures["bytes_ratio"].value == pytest.approx(0.5)
 

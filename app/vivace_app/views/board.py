@@ -24,6 +24,8 @@ _TABLE_ROWS = 25
 _TABLE_HEIGHT = 800
 """In pixels, for tables with more rows than that; the rest scrolls."""
 _NOTE_COLOURS = {
+    "part": "red",
+    "incomplete": "red",
     "official": "blue",
     "unofficial": "orange",
     "imported": "violet",
@@ -228,7 +230,8 @@ def _columns(group: boards.Group) -> dict[str, Any]:
     return {
         "Rank": column.TextColumn(
             pinned=True,
-            help="1 + the systems whose interval lies wholly above; = where several share a rank.",
+            help="1 + the systems whose interval lies wholly above; = where several share a rank. Only results over "
+            "the whole set are ranked.",
         ),
         "Model": column.TextColumn(pinned=True, width=_name_width(group), help="The system under test."),
         "Method": column.TextColumn(
@@ -237,7 +240,8 @@ def _columns(group: boards.Group) -> dict[str, Any]:
         "Notes": column.MultiselectColumn(
             options=list(boards.NOTES),
             color=[_NOTE_COLOURS[note] for note in boards.NOTES],
-            help="Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
+            help="Part: over some of the set's conversations only. Incomplete: too much is unscored. Neither is "
+            "ranked. Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
             "elsewhere. Transcript: the system read the words instead of hearing them. Spoken: it answered in "
             "speech. Heard, unheard: how the hearing check came out. Reasons are under "
             "*About these results*.",
@@ -252,7 +256,8 @@ def _columns(group: boards.Group) -> dict[str, Any]:
         **axes,
         "Coverage": column.TextColumn(
             help="Criteria that got a verdict; below 100 % also where the APR could lie, from everything "
-            "unscored failed to everything unscored passed."
+            "unscored failed to everything unscored passed. Of a part: how many conversations of the whole set, and "
+            "where the APR of all of them could lie."
         ),
         "n": column.NumberColumn(width=48, help="Conversations planned."),
         "Repeats": column.NumberColumn(width=48, help="Replies to each conversation."),

@@ -16,6 +16,7 @@ _TRACKS = {"speculation": "Speculative decoding", "prefill": "Long-prompt prefil
 _NOTE_COLOURS = {
     "official": "blue",
     "unofficial": "orange",
+    "incomplete": "red",
     "synthetic": "gray",
     "random weights": "gray",
     "retracted": "red",
@@ -183,7 +184,7 @@ def _columns() -> dict[str, Any]:
         "Floor, tokens/s": column.NumberColumn(
             format="%.1f", help="What the arm's bytes and FLOPs allow at the rates that were probed."
         ),
-        "Trials": column.NumberColumn(width=60, help="That ended well."),
+        "Trials": column.NumberColumn(width=60, help="That ended well; an arm that lacks some is on no frontier."),
         "Notes": column.MultiselectColumn(
             options=list(arms.NOTES), color=[_NOTE_COLOURS[note] for note in arms.NOTES],
             help="Reasons are under *About these results*.",

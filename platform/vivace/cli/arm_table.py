@@ -64,6 +64,7 @@ def _seconds(metric: str) -> Callable[[dict[str, Any]], str]:
 
 def _marks(row: dict[str, Any]) -> str:
     marks = [
+        f"incomplete {_trials(row)}/{row['trials_planned']} trials" if row["standing"] == "incomplete" else "",
         "official" if row["official"] else "",
         "synthetic" if row["synthetic"] else "",
         "random weights" if row["adapter"] == "random" else "",
@@ -71,6 +72,11 @@ def _marks(row: dict[str, Any]) -> str:
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]
     return ", ".join(mark for mark in marks if mark)
+
+
+def _trials(row: dict[str, Any]) -> int:
+    """Those that ended well."""
+    return int((_figure(row, "trials") or {"value": 0})["value"])
 
 
 def _is_kind(reason: str) -> bool:

@@ -25,10 +25,17 @@ def _rate(row: dict[str, Any], metric: str) -> str:
 
 
 def _coverage(row: dict[str, Any]) -> str:
+    """Below all of the set also where its APR could lie."""
     text = percent(row["coverage"])
+    if row["n"] != (row["conversations"] or row["n"]):
+        return f"{text} of {_part(row)} (APR {percent(row['whole_apr_min'])}–{percent(row['whole_apr_max'])})"
     if row["coverage"] is not None and row["coverage"] < 1:
         text += f" (APR {percent(row['apr_min'])}–{percent(row['apr_max'])})"
     return text
+
+
+def _part(row: dict[str, Any]) -> str:
+    return f"{row['n']}/{row['conversations'] or '?'}"
 
 
 def _cost(row: dict[str, Any]) -> str:
@@ -38,7 +45,9 @@ def _cost(row: dict[str, Any]) -> str:
 
 
 def _marks(row: dict[str, Any]) -> str:
+    standing = row["standing"]
     marks = [
+        f"part {_part(row)}" if standing == "part" else standing if standing == "incomplete" else "",
         "official" if row["official"] else "",
         "imported" if row["imported"] else "",
         "transcript input" if row["input_form"] == "transcript" else "",
@@ -56,7 +65,7 @@ def _axis(axis: str) -> Callable[[dict[str, Any]], str]:
 
 
 BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "#": lambda row: "–" if row["retracted"] else f"{row['rank']}{'=' if row['tied'] else ''}",
+    "#": lambda row: "–" if row["rank"] is None else f"{row['rank']}{'=' if row['tied'] else ''}",
     "model": lambda row: with_method(row["model"], row["method"]),
     "APR %": lambda row: _rate(row, "apr"),
     "ARS %": lambda row: _rate(row, "ars"),

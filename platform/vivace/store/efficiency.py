@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from vivace.store.database import Database
+from vivace.store.standing import Standing, standing_of
 from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
 
 
@@ -66,7 +67,7 @@ class ArmRow:
     tasks: Mapping[str, Measured]
     """Quality by task, where there are several."""
     frontier: bool
-    """Whether no other arm of its group is as good for less, or better for as much."""
+    """Whether no other ranked arm of its group is as good for less, or better for as much."""
     data: str
     data_revision: str
     hardware: str
@@ -80,6 +81,9 @@ class ArmRow:
     date: datetime
     run: str
     organisation: str | None = None
+    standing: Standing = "ranked"
+    """`incomplete` where too many of its trials have no result: its figures are of easier prompts, perhaps."""
+    trials_planned: int = 0
     group: tuple[str, ...] = field(default=())
     """Rows that may be held against each other: the same track, model, data and machine."""
 
@@ -125,6 +129,8 @@ def arm_board(
 ) -> list[ArmRow]:
     """Every arm that has ended, by group; in it the baseline first, then from the cheapest to the dearest.
 
+    Arms that lack too many of their trials stand after those, and are on no frontier.
+
     Args:
         track: only this track; None for all.
         run: only this run.
@@ -164,6 +170,8 @@ def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware,
     figures = [(score, Measured(score.value, score.low, score.high, score.n)) for score in scores
                if score.value is not None]  # fmt: skip
     axes = TIMED_AXES if model.adapter != "zoo" else SYNTHETIC_AXES
+    planned = len(run.items) * run.repeats
+    trials = next((figure.value for score, figure in figures if score.metric == "trials"), 0.0)
     return ArmRow(
         track=run.track,
         model=model.name,
@@ -190,6 +198,12 @@ def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware,
         date=arm.ended_at or run.created_at,
         run=run.id,
         organisation=model.organisation,
+        standing=standing_of(
+            limited=False,  # the tasks' samples are the whole set: others are other data, and another group
+            coverage=trials / planned if planned else None,
+            retracted=run.retracted_at is not None,
+        ),
+        trials_planned=planned,
         group=(run.track, model.fingerprint, dataset.fingerprint, hardware.fingerprint),
     )
 
@@ -204,9 +218,10 @@ def hardware_name(details: Mapping[str, Any]) -> str:
 
 
 def _ordered(group: Sequence[ArmRow]) -> list[ArmRow]:
-    best = frontier([row for row in group if row.retracted is None])
+    best = frontier([row for row in group if row.standing == "ranked"])
     marked = [replace(row, frontier=row in best) for row in group]
-    return sorted(marked, key=lambda row: (not row.baseline, row.retracted is not None, _dearness(row)))
+    places = {"ranked": 0, "incomplete": 1, "retracted": 2}
+    return sorted(marked, key=lambda row: (not row.baseline, places[row.standing], _dearness(row)))
 
 
 def _dearness(row: ArmRow) -> float:

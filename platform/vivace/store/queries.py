@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
 from vivace.store.records import clock
+from vivace.store.standing import Standing, not_retracted, retraction, standing_of
 from vivace.store.tables import (
     Arm,
     Attempt,
@@ -125,13 +126,15 @@ def _sum_of_known(values: Iterable[Number | None]) -> Number | None:
 class BoardRow:
     """One judging of one run, as the leaderboard shows it."""
 
-    rank: int
-    """1 + the rows of the same data, judge and votes whose APR interval lies wholly above this row's.
+    rank: int | None
+    """1 + the ranked rows of the same data, judge and votes whose APR interval lies wholly above this row's.
 
-    Retracted rows count in nobody's rank.
+    None for a row that is not ranked: of a part, incomplete, or retracted.
     """
     tied: bool
     """Whether another row of the same data, judge and votes has this rank."""
+    standing: Standing
+    """Whether it is ranked, and if not, why it stands apart."""
     model: str
     method: str | None
     """What it decoded with: the method with its settings, and its recipe by content; None is plainly."""
@@ -150,11 +153,16 @@ class BoardRow:
     """How the hearing check came out; None where there is none."""
     figures: Figures
     axes: dict[str, Figures]
+    conversations: int | None
+    """How many make the whole set; None where only parts of it have been run, before that was recorded."""
+    whole_apr_min: float | None
+    """Where the APR of the whole set could lie, as far as this row tells; None where the set's size is not known."""
+    whole_apr_max: float | None
     official: bool
     unofficial_reasons: list[str]
     imported: bool
     retracted: str | None
-    """The reason, where the run was retracted."""
+    """The reason, where the run, or this judging of it, was retracted."""
     date: datetime
     ttft_median_s: float | None
     total_median_s: float | None
@@ -191,10 +199,13 @@ def board(
 ) -> list[BoardRow]:
     """Every ended judging, the highest APR first among those of the same data, judge and votes.
 
+    Of each group first those that are ranked, then those of a part of the set and incomplete ones, which have no
+    rank whatever their APR, and last the retracted ones.
+
     Args:
         track: only this track; None for all.
         official_only: leave out rows that are not official.
-        include_retracted: show retracted runs too, with the reason.
+        include_retracted: show retracted ones too, with the reason.
     """
     with database.read() as session:
         query = (
@@ -210,7 +221,7 @@ def board(
         if official_only:
             query = query.where(Judging.official)
         if not include_retracted:
-            query = query.where(Run.retracted_at.is_(None))
+            query = query.where(not_retracted())
         found = session.execute(query).all()
         figures = _figures(session, [row.Judging.id for row in found])
         runs = {row.Run.id for row in found}
@@ -226,12 +237,12 @@ def board(
     result: list[BoardRow] = []
     for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
         group = sorted(groups[key], key=_board_order)
-        standing = [row for row in group if row.run.retracted_at is None]
-        ranks = {row.judging.id: _rank(row, standing) for row in group}
-        taken = Counter(ranks[row.judging.id] for row in standing)
+        ranked = [row for row in group if row.standing == "ranked"]
+        ranks = {row.judging.id: _rank(row, ranked) for row in ranked}
+        taken = Counter(ranks.values())
         for row in group:
-            rank = ranks[row.judging.id]
-            tied = row.run.retracted_at is None and taken[rank] > 1
+            rank = ranks.get(row.judging.id)
+            tied = rank is not None and taken[rank] > 1
             stages = {**accounts.get((row.run.id, None), {}), **accounts.get((row.run.id, row.judging.id), {})}
             result.append(_board_row(row, rank, tied, latencies, stages))
     return result
@@ -244,7 +255,11 @@ def data_version(database: Database) -> str:
             select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
         ).one()
         timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
-        retracted = session.execute(select(func.count(Run.retracted_at), func.max(Run.retracted_at))).one()
+        retracted = [
+            part
+            for table in (Run, Judging)
+            for part in session.execute(select(func.count(table.retracted_at), func.max(table.retracted_at))).one()
+        ]
     return "/".join(str(part) for part in (*ended, *timed, *retracted))
 
 
@@ -257,10 +272,22 @@ class _BoardEntry:
     dataset: Dataset
     figures: dict[str, Figures]
 
+    @property
+    def standing(self) -> Standing:
+        return standing_of(
+            limited=self.run.limited,
+            coverage=self.figures[""].coverage,
+            retracted=retraction(self.run, self.judging) is not None,
+        )
 
-def _board_order(row: _BoardEntry) -> tuple[float, float, datetime]:
+
+_PLACES: dict[Standing, int] = {"ranked": 0, "part": 1, "incomplete": 1, "retracted": 2}
+
+
+def _board_order(row: _BoardEntry) -> tuple[int, float, float, datetime]:
     overall = row.figures[""]
     return (
+        _PLACES[row.standing],
         -(overall.apr if overall.apr is not None else -1),
         -(overall.ars if overall.ars is not None else -1),
         row.judging.created_at,
@@ -277,16 +304,18 @@ def _rank(row: _BoardEntry, group: Sequence[_BoardEntry]) -> int:
 
 def _board_row(
     row: _BoardEntry,
-    rank: int,
+    rank: int | None,
     tied: bool,
     latencies: dict[str, tuple[float | None, float | None]],
     accounting: dict[str, Accounting],
 ) -> BoardRow:
     ttft, total = latencies.get(row.run.id, (None, None))
     whole = Accounting.total(list(accounting.values()))
+    low, high = _bounds_of_the_whole(row.figures[""], row.dataset.conversations)
     return BoardRow(
         rank=rank,
         tied=tied,
+        standing=row.standing,
         model=row.model.name,
         method=row.run.method,
         judge=row.judge.name,
@@ -301,10 +330,13 @@ def _board_row(
         hearing=(row.run.hearing or {}).get("outcome"),
         figures=row.figures[""],
         axes={axis: value for axis, value in sorted(row.figures.items()) if axis},
+        conversations=row.dataset.conversations,
+        whole_apr_min=low,
+        whole_apr_max=high,
         official=row.judging.official,
         unofficial_reasons=row.judging.unofficial_reasons,
         imported=row.run.imported,
-        retracted=row.run.retraction_reason,
+        retracted=retraction(row.run, row.judging),
         date=row.judging.ended_at or row.judging.created_at,
         ttft_median_s=ttft,
         total_median_s=total,
@@ -316,6 +348,14 @@ def _board_row(
         organisation=row.model.organisation,
         description=row.model.description,
     )
+
+
+def _bounds_of_the_whole(figures: Figures, conversations: int | None) -> tuple[float | None, float | None]:
+    """Where the APR of the whole set could lie: what was never asked could all fail, or all pass."""
+    if conversations is None or figures.apr_min is None or figures.apr_max is None:
+        return None, None
+    share = figures.n / conversations
+    return figures.apr_min * share, figures.apr_max * share + 1 - share
 
 
 def _figures(session: Session, judgings: Sequence[str]) -> dict[str, dict[str, Figures]]:

@@ -102,6 +102,8 @@ class Dataset(Base):
     revision: Mapped[str]
     """A hub commit, or the SHA-256 of the local file."""
     has_audio: Mapped[bool]
+    conversations: Mapped[int | None]
+    """How many make it whole, stored here or not; null of tasks, and where it has not been kept so far."""
 
 
 class Judge(Base):
@@ -260,6 +262,9 @@ class Judging(Base):
     unofficial_reasons: Mapped[list[str]] = mapped_column(default=list)
     created_at: Mapped[datetime] = mapped_column(default=now)
     ended_at: Mapped[datetime | None]
+    retracted_at: Mapped[datetime | None]
+    """When this judging alone was taken off the board; the run's own retraction takes off all of its judgings."""
+    retraction_reason: Mapped[str | None] = mapped_column(Text)
 
 
 class Verdict(Base):

@@ -14,7 +14,20 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace.store.efficiency import TIMED_AXES
-from vivace.store.tables import Conversation, Criterion, Dataset, Judge, Judging, Model, Reply, Run, Turn, Verdict
+from vivace.store.standing import Standing, not_retracted, retraction, standing_of
+from vivace.store.tables import (
+    Conversation,
+    Criterion,
+    Dataset,
+    Judge,
+    Judging,
+    Model,
+    Reply,
+    Run,
+    Score,
+    Turn,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,10 @@ class JudgingCard:
     data_revision: str
     dataset_id: int
     ended_at: datetime | None
+    standing: Standing = "ranked"
+    """Whether it is ranked on its board, and if not, why it stands apart."""
+    retracted: str | None = None
+    """The reason, where the run, or this judging of it, was retracted."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +72,22 @@ class JudgedConversation:
     """For each planned repeat: place in the rubric → met, None where unscored."""
 
 
-def _cards() -> Select[Judging, Run, Model, Judge, Dataset]:
+def _cards() -> Select[Judging, Run, Model, Judge, Dataset, float | None]:
+    coverage = (Score.judging_id == Judging.id) & (Score.metric == "coverage") & (Score.slice == "")
     return (
-        select(Judging, Run, Model, Judge, Dataset)
+        select(Judging, Run, Model, Judge, Dataset, Score.value)
         .join(Run, Judging.run_id == Run.id)
         .join(Model, Run.model_id == Model.id)
         .join(Judge, Judging.judge_id == Judge.id)
         .join(Dataset, Run.dataset_id == Dataset.id)
+        .outerjoin(Score, coverage)
         .where(Judging.status == "ended")
     )
 
 
-def _card(row: Row[Judging, Run, Model, Judge, Dataset]) -> JudgingCard:
-    judging, run, model, judge, dataset = row
+def _card(row: Row[Judging, Run, Model, Judge, Dataset, float | None]) -> JudgingCard:
+    judging, run, model, judge, dataset, coverage = row
+    retracted = retraction(run, judging)
     return JudgingCard(
         judging=judging.id,
         run=run.id,
@@ -87,6 +107,8 @@ def _card(row: Row[Judging, Run, Model, Judge, Dataset]) -> JudgingCard:
         data_revision=dataset.revision,
         dataset_id=dataset.id,
         ended_at=judging.ended_at,
+        standing=standing_of(limited=run.limited, coverage=coverage, retracted=retracted is not None),
+        retracted=retracted,
     )
 
 
@@ -117,9 +139,9 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
 
 
 def standing_judgings(database: Database) -> list[JudgingCard]:
-    """Every ended judging of a run that was not retracted, the newest first."""
+    """Every ended judging that was not retracted, the newest first."""
     with database.read() as session:
-        query = _cards().where(Run.retracted_at.is_(None)).order_by(Judging.ended_at.desc(), Judging.id)
+        query = _cards().where(not_retracted()).order_by(Judging.ended_at.desc(), Judging.id)
         return [_card(row) for row in session.execute(query)]
 
 

@@ -103,6 +103,7 @@ def store_conversations(
             "has_audio": conversations.has_audio,
         },
     )
+    dataset.conversations = len(conversations.conversations)
     positions = {conversation.id: place for place, conversation in enumerate(conversations.conversations)}
     insert_new(
         session,

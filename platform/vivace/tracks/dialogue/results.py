@@ -8,12 +8,11 @@ from sqlalchemy import delete, update
 from sqlalchemy.orm import Session
 
 from vivace.store import tables
+from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
 from vivace.tracks.dialogue.judging import OFFICIAL_JUDGE
 from vivace.tracks.dialogue.readers import PINNED_REVISIONS
 from vivace.tracks.dialogue.scoring import ScoreRow, Tallies, score_conversations, score_votes
-
-OFFICIAL_COVERAGE = 0.99
 
 
 def score_judging(session: Session, judging_id: str) -> None:
@@ -52,7 +51,7 @@ def _unofficial_reasons(
         "transcripts instead of audio": run.input_form == "transcript",
         "the judge is not the track's own": judge.target != OFFICIAL_JUDGE or not own_prompt,
         "several votes on a criterion instead of one": judging.votes > 1,
-        f"coverage below {OFFICIAL_COVERAGE:.0%}": coverage is None or coverage < OFFICIAL_COVERAGE,
+        f"coverage below {SUFFICIENT_COVERAGE:.0%}": coverage is None or coverage < SUFFICIENT_COVERAGE,
         "code with uncommitted changes": bool((run.manifest.get("code") or {}).get("dirty")),
         "its hearing was not checked": hears and outcome not in ("passed", "failed", "undecided"),
         "it failed the hearing check": hears and outcome == "failed",
