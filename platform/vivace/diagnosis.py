@@ -27,6 +27,7 @@ NEEDED = (
     "datasets",
     "soundfile",
     "soxr",
+    "av",
     "pydub",
     "streamlit",
 )
@@ -56,7 +57,6 @@ def diagnose(settings: Settings) -> list[Finding]:
         _writable("home folder", settings.home),
         _audio(),
         _tool("espeak-ng", "voices test speech; install the Debian package espeak-ng to rebuild the demo set"),
-        _ffmpeg(),
         _gpu(),
         *_keys(),
     ]
@@ -105,35 +105,38 @@ def _writable(what: str, folder: Path) -> Finding:
 
 
 def _audio() -> Finding:
+    """Write a tone in every kind of file that is read, and read it."""
     try:
+        import av
         import numpy as np
         import soundfile
 
-        from vivace.audio.convert import decode, for_model
+        from vivace.audio.convert import decode
 
-        tone = np.sin(np.arange(4800) / 10)
-        for container in ("WAV", "FLAC", "OGG", "MP3"):
+        tone = np.sin(np.arange(48_000) / 10).astype(np.float32)
+        for kind, subtype in (("WAV", None), ("AIFF", None), ("CAF", None), ("FLAC", None), ("OGG", "VORBIS"),
+                              ("OGG", "OPUS"), ("MP3", None)):  # fmt: skip
             buffer = io.BytesIO()
-            soundfile.write(buffer, tone, 48_000, format=container)
-            for_model(buffer.getvalue(), "16k")
+            soundfile.write(buffer, tone, 48_000, format=kind, subtype=subtype)
+            decode(buffer.getvalue())
+        for kind, codec in (("ipod", "aac"), ("webm", "libopus")):
+            buffer = io.BytesIO()
+            with av.open(buffer, "w", format=kind) as file:
+                stream = file.add_stream(codec, rate=48_000, layout="mono")
+                assert isinstance(stream, av.AudioStream)
+                frame = av.AudioFrame.from_ndarray(tone[None], format="fltp", layout="mono")
+                frame.sample_rate = 48_000
+                file.mux([*stream.encode(frame), *stream.encode(None)])
             decode(buffer.getvalue())
     except Exception as error:
         return Finding("audio", "broken", f"{type(error).__name__}: {error}")
-    return Finding("audio", "ok", f"reads WAV, FLAC, Ogg, MP3 (libsndfile {soundfile.__libsndfile_version__})")
+    versions = f"libsndfile {soundfile.__libsndfile_version__}, PyAV {av.__version__}"
+    return Finding("audio", "ok", f"reads WAV, AIFF, CAF, FLAC, Ogg, Opus, MP3, M4A and WebM ({versions})")
 
 
 def _tool(name: str, use: str) -> Finding:
     path = shutil.which(name)
     return Finding(name, "ok" if path else "missing", path or f"not found ({use})")
-
-
-def _ffmpeg() -> Finding:
-    try:
-        import imageio_ffmpeg
-
-        return Finding("ffmpeg", "ok", f"version {imageio_ffmpeg.get_ffmpeg_version()}, from a wheel")
-    except (ImportError, RuntimeError) as error:
-        return Finding("ffmpeg", "missing", f"{error}; only formats that libsndfile lacks need it")
 
 
 def _gpu() -> Finding:

@@ -7,11 +7,14 @@ import random
 import struct
 import wave
 
+import av
 import numpy as np
 import pytest
 import soundfile
 
 from support.datasets import tone
+from vivace.audio import convert
+from vivace.audio.containers import Container, container
 from vivace.audio.convert import MODEL_RATE, AudioError, Recording, decode, encode_wav, for_model, to_mono
 
 
@@ -115,4 +118,112 @@ def test_samples_that_are_not_numbers_are_refused() -> None:
     buffer = io.BytesIO()
     soundfile.write(buffer, np.array([0.0, np.nan, 0.5]), 16_000, format="WAV", subtype="FLOAT")
     with pytest.raises(AudioError, match="not numbers"):
+        decode(buffer.getvalue())
+
+
+def recording_of(kind: Container, seconds: float = 1.0) -> bytes:
+    """A tone in a file of this kind, of about so many seconds at 48 kHz."""
+    samples = sine(440, seconds, 48_000)
+    buffer = io.BytesIO()
+    if kind in (Container.M4A, Container.WEBM):
+        muxer, codec = {Container.M4A: ("ipod", "aac"), Container.WEBM: ("webm", "libopus")}[kind]
+        with av.open(buffer, "w", format=muxer) as file:
+            stream = file.add_stream(codec, rate=48_000, layout="mono")
+            frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 48_000
+            file.mux([*stream.encode(frame), *stream.encode(None)])
+    else:
+        form, subtype = {Container.OPUS: ("OGG", "OPUS"), Container.OGG: ("OGG", "VORBIS")}.get(
+            kind, (kind.upper(), None)
+        )
+        soundfile.write(buffer, samples, 48_000, format=form, subtype=subtype)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", list(Container))
+def test_a_file_is_heard_whole_or_is_a_fault(kind: Container) -> None:
+    """One recording in a file, with tags and padding behind it or not; neither two, nor half of one, nor a rest."""
+    content = recording_of(kind)
+    assert container(content) is kind
+    tag = b"TAG" + b"a name".ljust(125, b"\0")
+    for whole in (content, content + tag, content + bytes(500)):
+        assert decode(whole).seconds == pytest.approx(1.0, abs=0.05)
+    for place in (0.4, 0.6, 0.9):
+        with pytest.raises(AudioError, match="cut off"):
+            decode(content[: int(len(content) * place)])
+    with pytest.raises(AudioError, match="left over"):
+        decode(content + bytes(range(1, 200)) * 9)
+    with pytest.raises(AudioError, match="two recordings are joined"):
+        decode(content + recording_of(kind, 0.6))
+
+
+@pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "AIFF", "CAF"])
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_header_that_claims_too_little_is_a_fault(form: str, subtype: str) -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sine(440, 0.5, 8_000), 8_000, format=form, subtype=subtype)
+    content = bytearray(buffer.getvalue())
+    assert decode(bytes(content)).seconds == 0.5
+    place = 28 if form == "RF64" else content.index(b"SSND" if form == "AIFF" else b"data") + 4
+    width, order = {"RF64": (8, "<Q"), "AIFF": (4, ">I"), "CAF": (8, ">Q")}.get(form, (4, "<I"))
+    content[place : place + width] = struct.pack(order, 1_200)
+    with pytest.raises(AudioError, match="left over"):
+        decode(bytes(content))
+
+
+def test_a_flac_whose_header_claims_another_length_is_a_fault() -> None:
+    content = bytearray(tone(300, container="FLAC"))
+    packed = int.from_bytes(content[21:26], "big")
+    for told, what in ((3_000, "3,000 samples, and the file holds 7,200"), (9_000, "cut off")):
+        content[21:26] = (packed >> 36 << 36 | told).to_bytes(5, "big")
+        with pytest.raises(AudioError, match=what):
+            decode(bytes(content))
+
+
+def test_what_was_written_to_a_pipe_is_heard_whole_though_it_says_no_length() -> None:
+    flac, wave_file = bytearray(tone(300, container="FLAC")), bytearray(tone(300, container="WAV"))
+    flac[21:26] = (int.from_bytes(flac[21:26], "big") >> 36 << 36).to_bytes(5, "big")
+    place = wave_file.index(b"data") + 4
+    wave_file[place : place + 4] = bytes(4)
+    assert decode(bytes(flac)).seconds == decode(bytes(wave_file)).seconds == pytest.approx(0.3)
+    sent = for_model(bytes(wave_file), "original").content
+    with wave.open(io.BytesIO(sent)) as file:
+        assert file.getnframes() == 7_200
+
+
+def test_chunks_behind_the_sound_are_no_rest() -> None:
+    content = tone(300, container="WAV")
+    odd = content[:40] + struct.pack("<I", len(content) - 45) + content[44:-1]
+    for whole in (content, odd, odd + b"\0"):
+        assert decode(whole + b"LIST" + struct.pack("<I", 4) + b"INFO" + b"id3 " + struct.pack("<I", 2) + b"ab")
+    with pytest.raises(AudioError, match="holds no sound"):
+        decode(content[:40] + bytes(4) + b"LIST" + struct.pack("<I", 4) + b"INFO")
+
+
+def test_an_mp3_of_frames_alone_may_be_made_of_several() -> None:
+    """Only the first frame's count of all frames makes a player stop there."""
+    content = recording_of(Container.MP3)
+    bare = content[content.index(content[:2], 4) :]  # without the frame that tells the count
+    assert decode(bare + bare).seconds == pytest.approx(2 * decode(bare).seconds, abs=0.06)
+
+
+def test_a_recording_longer_than_fits_is_refused_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (Container.WAV, Container.FLAC, Container.M4A):
+        content = recording_of(kind)
+        decode(content)
+        with monkeypatch.context() as change:
+            change.setattr(convert, "MOST_SAMPLES", 20_000)
+            with pytest.raises(AudioError, match="more sound than is taken"):
+                decode(content)
+
+
+def test_a_file_with_several_tracks_is_a_fault() -> None:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="ipod") as file:
+        streams = [file.add_stream("aac", rate=48_000, layout="mono") for _ in range(2)]
+        for stream in streams:
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 9600), np.float32), format="fltp", layout="mono")
+            frame.sample_rate = 48_000
+            file.mux([*stream.encode(frame), *stream.encode(None)])
+    with pytest.raises(AudioError, match="2 tracks of sound"):
         decode(buffer.getvalue())

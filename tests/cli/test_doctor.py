@@ -22,6 +22,7 @@ def test_a_healthy_setup_passes_and_nothing_is_written(call: Call, tmp_path: Pat
     assert done.code == 0, done.out
     findings = found(call)
     assert {findings[name]["state"] for name in ("Python", "sqlalchemy", "litellm", "audio", "home folder")} == {"ok"}
+    assert "M4A and WebM" in findings["audio"]["found"] and "ffmpeg" not in findings
     assert findings["database"]["state"] == "missing" and "first run creates it" in findings["database"]["found"]
     assert list(tmp_path.iterdir()) == []
     call("db", "upgrade")

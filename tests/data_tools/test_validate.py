@@ -107,6 +107,17 @@ def test_every_faulty_recording_is_found(tmp_path: Path) -> None:
     assert validation.recordings == 2
 
 
+def test_recordings_of_which_a_part_would_not_be_heard_are_faults(tmp_path: Path) -> None:
+    rows = conversation_rows(1, turns=4)
+    joined = [tone(300, container=kind) + tone(400, container=kind) for kind in ("OGG", "FLAC", "MP3")]
+    rest = tone(300, container="WAV") + b"and a rest of sound" * 9
+    for number, content in enumerate((*joined, rest), start=1):
+        rows[0][f"user_turn_{number}_audio"] = {"bytes": content, "path": None}
+    findings = found_in(write_parquet(tmp_path / "set.parquet", rows)).findings
+    assert [one.kind for one in findings] == [Kind.BROKEN_RECORDING] * 4
+    assert all("two recordings are joined" in one.what for one in findings[:3]) and "left over" in findings[3].what
+
+
 def test_odd_recordings_are_warned_of(tmp_path: Path) -> None:
     rows = conversation_rows(1, turns=4)
     time = np.arange(8_000) / 8_000

@@ -12,16 +12,22 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from vivace.audio.containers import AudioError as AudioError
+from vivace.audio.containers import Container, check_whole, container, with_known_size
+
 AudioForm = Literal["16k", "original"]
 
 MODEL_RATE = 16_000
 """Hz; what every provider takes (facts on providers: 16 kHz mono WAV is safe everywhere)."""
 LOWEST_RATE = 1_000
 """Hz; a lower rate comes from a broken header, and resampling it would fill the memory."""
-
-
-class AudioError(ValueError):
-    """A recording cannot be decoded; the message says why."""
+HIGHEST_RATE = 768_000
+"""Hz; no recorder has a higher one."""
+MOST_SAMPLES = 2**27
+"""Of all channels together, decoded: a gibibyte, or three quarters of an hour at 48 kHz. A megabyte of silence, or a
+header, may claim more than any memory holds."""
+_AV_FORMATS = {Container.M4A: "mp4", Container.WEBM: "matroska"}
+"""What libsndfile lacks and PyAV decodes, by the name of its reader: none is guessed, for some open other files."""
 
 
 @dataclass(frozen=True)
@@ -64,70 +70,79 @@ class _Bytes(io.BytesIO):
 
 
 def decode(content: bytes) -> Recording:
-    """Decode a WAV, FLAC, Ogg, Opus, MP3 or AIFF file; formats libsndfile lacks go through ffmpeg.
+    """Decode a recording of one of the kinds of `Container`, all of it.
 
     Raises:
-        AudioError: the bytes are not audio, are cut off, or hold no sound.
+        AudioError: the bytes are not audio, are cut off or more than one recording, or hold no sound.
     """
     if not content:
         raise AudioError("the recording is empty")
-    if _is_cut_wav(content):
-        raise AudioError("the recording is cut off: it holds less sound than its header says")
-    try:
-        samples, rate = soundfile.read(_Bytes(content), dtype="float64", always_2d=True)
-    except MemoryError as error:
-        raise AudioError("the recording's header claims more sound than fits into memory") from error
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        recording = _decode_with_ffmpeg(content)
-        if recording is None:
-            raise AudioError(f"the recording cannot be decoded ({_reason(error)})") from error
-        return recording
-    if rate < LOWEST_RATE:
-        raise AudioError(f"the recording's rate of {rate} Hz is too low for sound")
+    kind = container(content)
+    check_whole(content, kind)
+    samples, rate = _decode_with_av(content, kind) if kind in _AV_FORMATS else _decode_with_libsndfile(content)
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise AudioError(f"the recording's rate of {rate} Hz is none of sound")
     if len(samples) == 0:
         raise AudioError("the recording holds no sound")
     if not np.isfinite(samples).all():
         raise AudioError("the recording holds samples that are not numbers")
-    return Recording(samples, int(rate))
+    return Recording(samples, rate)
+
+
+def _too_long() -> AudioError:
+    minutes = MOST_SAMPLES / 48_000 / 60
+    return AudioError(
+        f"the recording holds, or claims to hold, more sound than is taken ({minutes:.0f} minutes of one channel at "
+        "48 kHz); cut it into turns"
+    )
+
+
+def _decode_with_libsndfile(content: bytes) -> tuple[npt.NDArray[np.float64], int]:
+    try:
+        with soundfile.SoundFile(_Bytes(with_known_size(content))) as file:
+            known = file.frames < 2**62  # of a stream that does not say how long it is
+            if known and file.frames * file.channels > MOST_SAMPLES:
+                raise _too_long()
+            most = MOST_SAMPLES // file.channels
+            samples = file.read(file.frames if known else most + 1, dtype="float64", always_2d=True)
+            if len(samples) > most:
+                raise _too_long()
+            if known and len(samples) < file.frames:
+                raise AudioError("the recording is damaged or cut off: it decodes to less sound than its header says")
+            return samples, int(file.samplerate)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise AudioError(f"the recording cannot be decoded ({_reason(error)})") from error
+
+
+def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.float64], int]:
+    import av
+
+    try:
+        with av.open(io.BytesIO(content), "r", format=_AV_FORMATS[kind]) as file:
+            if len(file.streams.audio) != 1:
+                raise AudioError(f"the recording has {len(file.streams.audio)} tracks of sound; export one alone")
+            stream = file.streams.audio[0]
+            plain, parts, count = av.AudioResampler(format="dblp"), [], 0
+            for frame in file.decode(stream):
+                count += frame.samples * len(frame.layout.channels)
+                if count > MOST_SAMPLES:
+                    raise _too_long()
+                parts += [each.to_ndarray() for each in plain.resample(frame)]
+            samples = np.asarray(np.concatenate(parts, axis=1).T if parts else np.empty((0, 1)), dtype=np.float64)
+            told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+            told = told or (file.duration or 0) / av.time_base
+            if len(samples) / stream.rate < 0.99 * told - 0.1:
+                raise AudioError("the recording is cut off: it holds less sound than its header says")
+            return samples, int(stream.rate)
+    except (av.error.FFmpegError, ValueError) as error:
+        if isinstance(error, AudioError):
+            raise
+        raise AudioError(f"the recording cannot be decoded ({getattr(error, 'strerror', error)})") from error
 
 
 def _reason(error: Exception) -> str:
     """What libsndfile says, less the address of the buffer it says it of."""
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
-
-
-def _is_cut_wav(content: bytes) -> bool:
-    """Whether a WAV holds clearly less sound than its header says: libsndfile would quietly take what is left.
-
-    A size of 1 GiB or more is what programs write that do not know it yet; it says nothing.
-    """
-    if content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        return False
-    place = 12
-    while place + 8 <= len(content):
-        name, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
-        if name == b"data":
-            return size < 2**30 and len(content) - place - 8 < 0.99 * size
-        place += 8 + size + size % 2
-    return False
-
-
-def _decode_with_ffmpeg(content: bytes) -> Recording | None:
-    """Containers libsndfile does not know (M4A, WebM) that carry a known signature; None for anything else."""
-    if content[4:8] != b"ftyp" and not content.startswith(b"\x1a\x45\xdf\xa3"):
-        return None
-    import imageio_ffmpeg
-    from pydub import AudioSegment
-    from pydub.exceptions import CouldntDecodeError
-
-    AudioSegment.converter = imageio_ffmpeg.get_ffmpeg_exe()
-    try:
-        segment = AudioSegment.from_file(io.BytesIO(content))
-    except (CouldntDecodeError, OSError, IndexError, KeyError):
-        return None
-    samples = np.array(segment.get_array_of_samples(), dtype=np.float64)
-    scale = float(1 << (8 * segment.sample_width - 1))
-    return Recording(samples.reshape(-1, segment.channels) / scale, segment.frame_rate)
 
 
 def to_mono(recording: Recording, rate: int = MODEL_RATE) -> npt.NDArray[np.float64]:
@@ -164,9 +179,9 @@ def for_model(content: bytes, form: AudioForm) -> EncodedAudio:
     """
     if form == "16k":
         return EncodedAudio(encode_wav(to_mono(decode(content)), MODEL_RATE), "wav")
-    if content[:4] == b"RIFF" and content[8:12] == b"WAVE":
-        return EncodedAudio(content, "wav")
-    if content[:3] == b"ID3" or (len(content) > 1 and content[0] == 0xFF and content[1] & 0xE6 == 0xE2):
+    if content[:4] == b"RIFF" and container(content) is Container.WAV:
+        return EncodedAudio(with_known_size(content), "wav")
+    if container(content) is Container.MP3:
         return EncodedAudio(content, "mp3")
     recording = decode(content)
     return EncodedAudio(encode_wav(recording.samples, recording.rate), "wav")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
-import soundfile
 
+from vivace.audio.containers import container
 from vivace.audio.convert import decode
 
 SILENT_PEAK = 0.001
@@ -56,13 +55,3 @@ def measure(content: bytes) -> Measurement:
         peak=float(loudness.max()),
         clipped_stretches=int(np.count_nonzero(begins)),
     )
-
-
-def container(content: bytes) -> str:
-    """The kind of file that a decodable recording is, in the words of file endings."""
-    if content[4:8] == b"ftyp":
-        return "m4a"
-    if content.startswith(b"\x1a\x45\xdf\xa3"):
-        return "webm"
-    info = soundfile.info(io.BytesIO(content))
-    return "opus" if info.subtype == "OPUS" else str(info.format).lower()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vivace.audio.measure import container
+from vivace.audio.containers import container
 from vivace.audio.voice import SpeechVoice, VoiceError
 from vivace.errors import UsageError
 from vivace.tracks.dialogue.conversations import TEXT_COLUMNS, VOICES_KEY, Conversation, ConversationSet
