@@ -1,4 +1,4 @@
-"""Running the real programs in processes of their own, as a user does."""
+"""Running the real programs as a user does, inside this process or in one of its own."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from unittest.mock import patch
 
 PROGRAM = [sys.executable, "-m", "vivace"]
 
@@ -23,11 +28,24 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def vivace(
-    *arguments: object, cwd: Path | None = None, timeout: float = 300, **changes: str
+    *arguments: object, cwd: Path | None = None, timeout: float = 300, process: bool = False, **changes: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `vivace` to its end; `changes` are environment variables."""
+    """Run `vivace` to its end, inside this process, which saves a second of imports; seconds where litellm is needed.
+
+    Args:
+        arguments: of the command line.
+        cwd: the folder it runs in; None for this process's own.
+        timeout: of a process, in seconds.
+        process: run it in a process of its own. Verbs that never end by themselves, and those whose libraries keep
+            to one start in a process, always are; so is what changes variables that libraries read when imported.
+        changes: of environment variables.
+    """
+    words = [str(argument) for argument in arguments]
+    ours = all(name.startswith("VIVACE_") or name.endswith("_API_KEY") for name in changes)
+    if not process and ours and not {"worker", "serve"} & set(words[:1]):
+        return _inside(words, cwd or Path.cwd(), changes)
     return subprocess.run(
-        [*PROGRAM, *map(str, arguments)],
+        [*PROGRAM, *words],
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,
@@ -35,6 +53,45 @@ def vivace(
         timeout=timeout,
         check=False,
     )
+
+
+def _inside(words: list[str], cwd: Path, changes: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `vivace` here, with its environment, its folder, and its output written to files as a process's is."""
+    from vivace.cli.main import main
+
+    with ExitStack() as stack:
+        stack.enter_context(patch.dict(os.environ, environment(**changes), clear=True))
+        stack.enter_context(patch.object(sys, "argv", ["vivace", *words]))
+        stack.enter_context(chdir(cwd))
+        out, talk = (
+            stack.enter_context(_written_to_a_file(name, number)) for number, name in ((1, "stdout"), (2, "stderr"))
+        )
+        try:
+            main()
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        said = [Path(file.name).read_text(encoding="utf-8") for file in (out, talk)]
+    return subprocess.CompletedProcess(words, code, *said)
+
+
+@contextmanager
+def _written_to_a_file(name: str, number: int) -> Iterator[IO[str]]:
+    """Have what is written to a stream, by this process and those it starts, written to a file."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as file:
+        kept = os.dup(number)
+        os.dup2(file.fileno(), number)
+        try:
+            with patch.object(sys, name, file.file):
+                yield file
+        finally:
+            os.dup2(kept, number)
+            os.close(kept)
 
 
 def start_vivace(*arguments: object, cwd: Path | None = None, **changes: str) -> subprocess.Popen[str]:
