@@ -9,14 +9,14 @@ import pandas as pd
 
 from vivace.breakdown import BreakdownRow
 from vivace.gaps import Gap
-from vivace.naming import distinct, with_method
+from vivace.naming import HEARING, distinct, with_method
 from vivace.published import PublishedFigure
 from vivace.store.queries import BoardRow
 from vivace_app import figures
 
 NOTES = (
-    "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", "heard", "unheard",
-    "retracted",
+    "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", *HEARING.values(),
+    "submitted times", "retracted",
 )  # fmt: skip
 """Every badge a row can carry."""
 
@@ -88,8 +88,10 @@ def notes(row: BoardRow) -> list[str]:
         found.append("transcript")
     if row.output_form == "audio":
         found.append("spoken")
-    if row.hearing in ("passed", "failed"):
-        found.append("heard" if row.hearing == "passed" else "unheard")
+    if row.hearing in HEARING:
+        found.append(HEARING[row.hearing])
+    if row.times == "submitted" and (row.ttft_median_s, row.total_median_s) != (None, None):
+        found.append("submitted times")
     return found
 
 

@@ -310,9 +310,11 @@ def recorded_verdicts(database: Database, identifier: str) -> Recorded:
     """Read what a judging has judged, and how.
 
     Raises:
-        UsageError: there is no such ended judging, its run was retracted, or nothing in it is scored.
+        UsageError: there is no such ended judging, it or its run was retracted, or nothing in it is scored.
     """
     card = judging_card(database, identifier)
+    if card.retracted is not None:
+        raise UsageError(f"Judging {card.judging} was retracted ({card.retracted}), so it is not judged again.")
     with database.read() as session:
         judging = session.get_one(tables.Judging, card.judging)
         judge = session.get_one(tables.Judge, judging.judge_id)

@@ -96,7 +96,7 @@ def compare(
 
     Raises:
         UsageError: fewer than two judgings, the same one twice, nothing in common, or, unless forced,
-            judges or data that differ.
+            judges or data that differ, or one that was retracted.
     """
     cards = [judging_card(database, identifier) for identifier in identifiers]
     if len(cards) < 2 or len({card.judging for card in cards}) < len(cards):
@@ -204,7 +204,7 @@ def _differences(
 
 
 def _caveats(cards: Sequence[JudgingCard]) -> list[str]:
-    caveats = []
+    caveats = [f"{card.judging} was retracted ({card.retracted})" for card in cards if card.retracted is not None]
     if len({card.judge_fingerprint for card in cards}) > 1:
         caveats.append(
             "the judges differ: " + ", ".join(f"{card.judge} {card.judge_fingerprint[:6]}" for card in cards)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+HEARING = {"passed": "hears", "failed": "failed the hearing check", "undecided": "hearing undecided"}
+"""How a hearing check came out → its words, on every board."""
+
 
 def with_method(model: str, method: str | None) -> str:
     """A model's name with the method that it decoded with, if any."""

@@ -19,7 +19,7 @@ from vivace.models.replay import Replay
 from vivace.spec import DialogueSpec, is_rejudging, parse_spec
 from vivace.store import tables
 from vivace.store.database import Database
-from vivace.store.queries import run_of
+from vivace.store.identifiers import find, submitted
 from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.readers import open_conversations
 
@@ -92,31 +92,42 @@ def reproduction(database: Database, identifier: str) -> Reproduction:
 
 
 def _record(database: Database, identifier: str) -> _Record:
-    run_id = run_of(database, identifier)
-    if run_id is None:
-        raise UsageError(
-            f"There is no run '{identifier}'; `vivace leaderboard --format json` and `vivace status` show the ids."
-        )
     with database.read() as session:
-        run = session.get_one(tables.Run, run_id)
-        query = select(tables.Submission).where(tables.Submission.run_id == run_id)
-        submitted = session.scalars(query.order_by(tables.Submission.created_at.desc())).all()
-        made = [one for one in submitted if not is_rejudging(str(one.spec.get("model")))]
+        found = find(session, identifier)
+        if found is None:
+            raise UsageError(
+                f"There is no run '{identifier}'; `vivace leaderboard --format json` and `vivace status` "
+                "show the ids."
+            )
+        run = session.get_one(tables.Run, found.run)
+        query = select(tables.Submission).where(tables.Submission.run_id == run.id)
+        query = query.order_by(tables.Submission.created_at.desc())
+        made = [one for one in session.scalars(query) if not _is_rejudging(one)]
         if run.imported or not made:
             why = "was imported" if run.imported else "has no submission on record"
-            raise UsageError(f"Run {run_id} {why}, so that no command of Vivace's reproduces it.")
-        judged = [one for one in submitted if identifier in (one.judging_id, one.id)] or made
-        judging = session.get(tables.Judging, judged[0].judging_id) if judged[0].judging_id else None
+            raise UsageError(f"Run {run.id} {why}, so that no command of Vivace's reproduces it.")
+        wanted = session.scalars(query.where(submitted(found))).all()
+        if not wanted:
+            raise UsageError(
+                f"Judging {found.judging} has no submission on record, so that no command reproduces it."
+            )
+        asked = wanted[0] if found.judging or found.submission else made[0]
+        judging = session.get(tables.Judging, asked.judging_id) if asked.judging_id else None
         return _Record(
             run=run,
             dataset=session.get_one(tables.Dataset, run.dataset_id),
             model=session.get_one(tables.Model, run.model_id),
             machine=session.get(tables.Hardware, run.hardware_id) if run.hardware_id else None,
-            spec=_spec(made[0], run_id),
+            # The same run is often judged by several: the command has to be the one with the judge that is meant.
+            spec=_spec(made[0] if _is_rejudging(asked) else asked, run.id),
             judging=judging,
             judge=session.get(tables.Judge, judging.judge_id) if judging else None,
-            judging_spec=_spec(judged[0], run_id),
+            judging_spec=_spec(asked, run.id),
         )
+
+
+def _is_rejudging(submission: tables.Submission) -> bool:
+    return is_rejudging(str(submission.spec.get("model")))
 
 
 def _spec(submission: tables.Submission, run_id: str) -> DialogueSpec:

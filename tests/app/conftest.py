@@ -145,8 +145,8 @@ class Seed:
         self.days += 1
         model = Model(
             fingerprint=fingerprint(name, self.days),
-            target=f"replay:{name}",
-            adapter="replay",
+            target=f"litellm:{name}",
+            adapter="litellm",
             name=name,
             parameters={},
             description=description,

@@ -146,7 +146,7 @@ def test_repeats_votes_hearing_and_what_it_took_are_on_the_board(found: dict[str
     assert len(ranked) == 2, "three votes are another judge than one"
     table = ranked[0].set_index("Model")
     assert table.loc["steady", "Repeats"] == 2
-    assert [list(notes) for notes in table["Notes"] if "heard" in list(notes)] == [["unofficial", "heard"]]
+    assert [list(notes) for notes in table["Notes"] if "hears" in list(notes)] == [["unofficial", "hears"]]
     page = analysis(judgings=found["falling"])
     took = next(one.value for one in page.dataframe if "Stage" in one.value).iloc[0]
     assert (took["Calls"], took["Failed"], took["Input tokens"], took["Audio sent"]) == (2, 1, 200, 3.0)

@@ -111,8 +111,8 @@ def test_board_ranks_inside_data_and_judge() -> None:
         ("1=", "careful"),
         ("1=", "steady"),
         ("1=", "reader"),
-        ("3", "sleepy"),
         ("4", "Qwen3-Omni-30B-A3B-Instruct"),
+        ("–", "sleepy"),
     ]
     assert "do not compare" in words(app)
 
@@ -213,7 +213,7 @@ def test_conversation_shows_what_was_said_replied_and_judged(judgings: dict[str,
     assert "A lemon sorbet with fresh mint" in told
     assert "1. The reply suggests a dessert without walnuts." in told
     assert "The reply names a lemon sorbet, which has no nuts." in told
-    assert "First token 0.63 s · whole reply 2.65 s" in told
+    assert "TTFT 0.63 s · total 2.65 s" in told
     assert "2 of 3 criteria met" in told
     badges = [element.value for element in app.markdown if "badge[" in element.value]
     assert [("not met" in badge, "fail" in badge) for badge in badges] == [

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import shlex
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from support.judged import add_dataset, add_judging
+from vivace.errors import UsageError
 from vivace.manifest import fingerprint, hardware, manifest
 from vivace.reproduction import reproduction
 from vivace.spec import parse_spec
 from vivace.store.database import Database
-from vivace.store.tables import Dataset, Hardware, Judging, Run, Submission
+from vivace.store.tables import Dataset, Hardware, Judge, Judging, Run, Submission
 
 COMMIT = "90ea11040fd05f41cf433b90f97ada45d847c500"
 SPEC = {
@@ -99,3 +101,31 @@ def test_changes_that_were_not_committed_are_named_in_the_script(store: Database
         run = session.get_one(Run, judging.partition(".")[0])
         run.manifest = {**manifest(), "code": {"commit": "abc", "dirty": True}}
     assert any(line.startswith("# ") and "not committed" in line for line in reproduction(store, judging).commands)
+
+
+def test_a_judging_is_reproduced_with_its_own_judge(store: Database, judging: str) -> None:
+    """The same run was judged by another judge later, by the same verb."""
+    with store.write() as session:
+        first = session.get_one(Judging, judging)
+        other = Judge(fingerprint="other", target="litellm:x", name="x", parameters={}, parser_version="1")
+        session.add(other)
+        session.flush()
+        session.add(Judging(id="run0.other", run_id="run0", judge_id=other.id, status="ended"))
+        session.flush()
+        spec = parse_spec({**SPEC, "judge": "litellm:openai/another"}).as_json()
+        made = session.get_one(Submission, "s1").created_at + timedelta(hours=1)
+        session.add(
+            Submission(id="s2", run_id="run0", judging_id="run0.other", spec=spec, status="complete", created_at=made)
+        )
+        session.add(Judging(id="run0.lost", run_id="run0", judge_id=first.judge_id, votes=3, status="ended"))
+    judges = {}
+    for identifier in (judging, "s1", "run0.other", "s2", "run0"):
+        words = shlex.split(reproduction(store, identifier).commands[-1])
+        judges[identifier] = words[words.index("--judge") + 1]
+    assert judges == {
+        judging: "checks", "s1": "checks", "run0.other": "litellm:openai/another", "s2": "litellm:openai/another",
+        "run0": "litellm:openai/another",
+    }  # fmt: skip
+    assert reproduction(store, judging).judging == judging
+    with pytest.raises(UsageError, match=r"Judging run0\.lost has no submission on record"):
+        reproduction(store, "run0.lost")

@@ -7,6 +7,7 @@ from typing import Any
 
 import streamlit as st
 
+from vivace.naming import HEARING
 from vivace.published import published_figures
 from vivace.store.database import Database
 from vivace.store.queries import BoardRow
@@ -31,8 +32,10 @@ _NOTE_COLOURS = {
     "imported": "violet",
     "transcript": "gray",
     "spoken": "gray",
-    "heard": "green",
-    "unheard": "red",
+    HEARING["passed"]: "green",
+    HEARING["failed"]: "red",
+    HEARING["undecided"]: "gray",
+    "submitted times": "gray",
     "retracted": "red",
 }
 
@@ -243,7 +246,8 @@ def _columns(group: boards.Group) -> dict[str, Any]:
             help="Part: over some of the set's conversations only. Incomplete: too much is unscored. Neither is "
             "ranked. Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
             "elsewhere. Transcript: the system read the words instead of hearing them. Spoken: it answered in "
-            "speech. Heard, unheard: how the hearing check came out. Reasons are under "
+            "speech. Hears, failed the hearing check: how that came out. Submitted times: TTFT and total are what "
+            "whoever submitted the replies wrote; they were not measured here. Reasons are under "
             "*About these results*.",
         ),
         "APR": column.TextColumn(
@@ -261,7 +265,7 @@ def _columns(group: boards.Group) -> dict[str, Any]:
         ),
         "n": column.NumberColumn(width=48, help="Conversations planned."),
         "Repeats": column.NumberColumn(width=48, help="Replies to each conversation."),
-        "TTFT": column.NumberColumn(format="%.2f s", help="Median time to the first token of the reply."),
+        "TTFT": column.NumberColumn(format="%.2f s", help="Median time to first token of the reply."),
         "Total": column.NumberColumn(format="%.2f s", help="Median time to the end of the reply."),
         "Cost": column.NumberColumn(
             format=f"$%.{decimals}f", help="Of all calls, failed ones included; *Analysis* has it in parts."

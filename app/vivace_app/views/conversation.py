@@ -232,7 +232,8 @@ def _show_reply(side: _Side, view: ConversationView | None, *, title: str) -> No
     if view.reply_audio_sha256 is not None:
         _show_audio(view.reply_audio_sha256)
     if view.ttft_s is not None or view.total_s is not None:
-        st.caption(f"First token {figures.seconds(view.ttft_s)} · whole reply {figures.seconds(view.total_s)}")
+        whose = ", as submitted with the reply" if view.times == "submitted" else ""
+        st.caption(f"TTFT {figures.seconds(view.ttft_s)} · total {figures.seconds(view.total_s)}{whose}")
 
 
 def _show_result(view: ConversationView) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from vivace.cli.common import percent, seconds
-from vivace.naming import with_method
+from vivace.naming import HEARING, with_method
 
 SHORT_AXES = {
     "INFERENCE_MEMORY": "IM",
@@ -38,6 +38,15 @@ def _part(row: dict[str, Any]) -> str:
     return f"{row['n']}/{row['conversations'] or '?'}"
 
 
+def _time(metric: str) -> Callable[[dict[str, Any]], str]:
+    """A time, with a † where it is what whoever submitted the replies wrote, and was not measured here."""
+    return lambda row: seconds(row[metric]) + (" †" if row[metric] is not None and _has_submitted_times(row) else "")
+
+
+def _has_submitted_times(row: dict[str, Any]) -> bool:
+    return row["times"] == "submitted" and (row["ttft_median_s"], row["total_median_s"]) != (None, None)
+
+
 def _cost(row: dict[str, Any]) -> str:
     if row["cost_usd"] is None:
         return "–"
@@ -54,7 +63,8 @@ def _marks(row: dict[str, Any]) -> str:
         "audio output" if row["output_form"] == "audio" else "",
         f"{row['repeats']} repeats" if row["repeats"] > 1 else "",
         f"{row['votes']} votes" if row["votes"] > 1 else "",
-        f"hearing {row['hearing']}" if row["hearing"] else "",
+        HEARING.get(row["hearing"], ""),
+        "† times as submitted" if _has_submitted_times(row) else "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]
     return ", ".join(mark for mark in marks if mark)
@@ -74,8 +84,8 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "n": lambda row: str(row["n"]),
     "judge": lambda row: f"{row['judge']} {row['judge_fingerprint'][:6]}",
     "data": lambda row: f"{row['data']} {row['data_revision'][:6]}",
-    "first token": lambda row: seconds(row["ttft_median_s"]),
-    "total": lambda row: seconds(row["total_median_s"]),
+    "TTFT": _time("ttft_median_s"),
+    "total": _time("total_median_s"),
     "cost": _cost,
     "date": lambda row: str(row["date"])[:10],
     "": _marks,

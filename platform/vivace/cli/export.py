@@ -25,7 +25,7 @@ PARQUET_TYPES = {
     "judging": "string", "model": "string", "judge": "string", "conversation": "string", "axis": "string",
     "repeat": "int32", "criterion": "int32", "criterion_text": "string", "vote": "int32", "met": "bool",
     "unscored_reason": "string", "explanation": "string", "reply": "string", "reply_unscored_reason": "string",
-    "ttft_s": "double", "total_s": "double",
+    "ttft_s": "double", "total_s": "double", "times": "string", "retracted": "string",
 }  # fmt: skip
 """The columns of a Parquet file: the same whatever the rows hold, so that files of several runs go together."""
 TRIAL_TYPES = {
@@ -33,6 +33,7 @@ TRIAL_TYPES = {
     "place": "int32", "ttft_s": "double", "total_s": "double", "output_tokens": "int32", "quality": "double",
     "bytes": "double", "flops": "double", "floor_s": "double", "answer": "string", "tokens": "string",
     "emitted_s": "string", "step_tokens": "string", "figures": "string", "unscored_reason": "string",
+    "retracted": "string",
 }  # fmt: skip
 """The same, of the efficiency tracks; lists and figures are JSON."""
 
@@ -49,22 +50,26 @@ def export(
 ) -> None:
     """Write one row per reply and criterion, with its verdict.
 
-    Conversation, axis, repeat, sentence, vote, verdict, reason, reply, times. Vote 0 is the verdict that counts. Of a
-    run of the efficiency tracks: one row per trial, with tokens, times and quality.
+    Conversation, axis, repeat, sentence, vote, verdict, reason, reply, times. Vote 0 is the verdict that counts. Of
+    a run of the efficiency tracks: one row per trial, with tokens, times and quality. Of a run's judgings those that
+    were retracted are left out, unless there are no others.
     """
     from vivace.errors import UsageError
     from vivace.store.efficiency import trial_rows
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import item_rows, judgings_of
+    from vivace.store.queries import item_rows, judgings_of, run_of
 
     if format is ExportFormat.PARQUET and output is None:
         raise UsageError("Parquet is no text; name a file with --output.")
     opened = open_for_reading(settings_of(home, database))
+    run = None if opened is None else run_of(opened, judging)
     found = [] if opened is None else judgings_of(opened, judging)
-    trials = [] if opened is None or found else trial_rows(opened, judging)
+    trials = [] if opened is None or run is None or found else trial_rows(opened, run)
     if opened is None or not (found or trials):
         raise UsageError(f"There is no judging or run '{judging}'; `vivace leaderboard --format json` shows the ids.")
     rows = trials or [row for one in found for row in item_rows(opened, one)]
+    for reason in dict.fromkeys(row["retracted"] for row in rows if row["retracted"] is not None):
+        say(f"Retracted: {reason}")
     if output is None:
         typer.echo(_text(rows, format), nl=False)
         return

@@ -20,6 +20,7 @@ from vivace.settings import Settings
 from vivace.spec import RunSpec, is_rejudging, parse_spec
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database, DatabaseUnavailableError
+from vivace.store.identifiers import find, submitted
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
 from vivace.store.tables import Arm, Attempt, Event, Judging, Run, Submission, Trial, now
@@ -347,25 +348,29 @@ def give_back(database: Database, submission_id: str, worker_id: str) -> None:
     _end(database, submission_id, "queued", "its worker could not write to the database", worker_id)
 
 
-def cancel(database: Database, submission_id: str) -> str:
+def cancel(database: Database, identifier: str) -> str:
     """Ask for a submission to be cancelled, and say what happens.
 
     Args:
-        submission_id: a submission's id, or a run's for the newest of its submissions that has not ended.
+        identifier: a submission's id, or a run's or judging's for the newest of its submissions that has not ended.
 
     Raises:
         UsageError: there is none of that id, or it has ended.
     """
     with database.write() as session:
-        submission = session.scalars(
-            select(Submission)
-            .where((Submission.id == submission_id) | (Submission.run_id == submission_id))
-            .order_by(Submission.status.in_(ENDED), Submission.created_at.desc())
-            .limit(1)
-            .with_for_update(key_share=True)
-        ).first()
+        found = find(session, identifier)
+        submission = (
+            found
+            and session.scalars(
+                select(Submission)
+                .where(submitted(found))
+                .order_by(Submission.status.in_(ENDED), Submission.created_at.desc())
+                .limit(1)
+                .with_for_update(key_share=True)
+            ).first()
+        )
         if submission is None:
-            raise UsageError(f"There is no submission '{submission_id}'; `vivace status` lists them.")
+            raise UsageError(f"There is no submission '{identifier}'; `vivace status` lists them.")
         if submission.status in ENDED:
             raise UsageError(f"Submission {submission.id} has ended already ({submission.status}).")
         submission.cancel_requested = True
@@ -444,24 +449,78 @@ def _deaths_without_progress(session: Session, submission: Submission) -> int:
     return session.scalar(deaths) or 0
 
 
-def retract(database: Database, run_id: str, reason: str) -> None:
-    """Take a run off the board, with the reason; its rows stay.
+def retract(database: Database, identifier: str, reason: str) -> str:
+    """Take one judging off the board, or a run with all that is made of it; the rows stay.
+
+    Returns:
+        What was done, in a sentence.
 
     Raises:
-        UsageError: there is no such run, it is retracted already, or the reason is empty.
+        UsageError: there is no such judging or run, it is retracted already, or the reason is empty.
     """
-    if not reason.strip():
+    reason = reason.strip()
+    if not reason:
         raise UsageError("A retraction needs a reason; give it with --reason.")
     with database.write() as session:
-        run = session.get(Run, run_id) or _run_of_judging(session, run_id)
-        if run is None:
-            raise UsageError(f"There is no run '{run_id}'; `vivace leaderboard --format json` shows the ids.")
-        if run.retracted_at is not None:
-            raise UsageError(f"Run {run.id} was retracted already ({run.retraction_reason}).")
-        run.retracted_at, run.retraction_reason = now(), reason.strip()
-        add_event(session, f"retracted: {reason.strip()}", run_id=run.id, level="warning")
+        run, judging = _retractable(session, identifier)
+        for row in filter(None, (run, judging)):
+            if row.retracted_at is not None:
+                raise UsageError(
+                    f"{_named(row)} was retracted already ({row.retraction_reason}); "
+                    f"`vivace retract --undo {row.id}` brings it back."
+                )
+        subject = judging or run
+        subject.retracted_at, subject.retraction_reason = now(), reason
+        what = "retracted" if judging is None else f"judging {judging.id} retracted"
+        add_event(session, f"{what}: {reason}", run_id=run.id, level="warning")
+        query = select(Judging.id).where(Judging.run_id == run.id).order_by(Judging.created_at)
+        judgings = session.scalars(query).all()
+    if judging is None:
+        every = f", with all of its judgings: {', '.join(judgings)}" if judgings else ""
+        return f"Run {run.id} is retracted{every}."
+    others = [one for one in judgings if one != judging.id]
+    kept = f", with its other judgings: {', '.join(others)}" if others else ""
+    return f"Judging {judging.id} is retracted; its run {run.id} stays{kept}."
 
 
-def _run_of_judging(session: Session, judging_id: str) -> Run | None:
-    judging = session.get(Judging, judging_id)
-    return session.get(Run, judging.run_id) if judging else None
+def restore(database: Database, identifier: str) -> str:
+    """Undo a retraction: what it took off the board is back as it was, and the log keeps both with the reason.
+
+    A run's retraction, and one of a single judging, are undone each by its own id.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        UsageError: there is no such judging or run, or it is not retracted.
+    """
+    with database.write() as session:
+        run, judging = _retractable(session, identifier)
+        subject = judging or run
+        query = select(Judging.id).where(Judging.run_id == run.id, Judging.retracted_at.is_not(None))
+        alone = session.scalars(query.order_by(Judging.created_at)).all()
+        if judging is not None:
+            rest = f"its run {run.id} is ({run.retraction_reason})" if run.retracted_at is not None else ""
+        else:
+            rest = f"retracted by themselves are its judgings {', '.join(alone)}" if alone else ""
+        rest = rest and f"; {rest}"
+        if subject.retracted_at is None:
+            raise UsageError(f"{_named(subject)} is not retracted{rest}.")
+        what = "retraction" if judging is None else f"retraction of judging {judging.id}"
+        add_event(session, f"{what} undone: {subject.retraction_reason}", run_id=run.id, level="warning")
+        subject.retracted_at = subject.retraction_reason = None
+    return f"{_named(subject)} is no longer retracted{rest}."
+
+
+def _retractable(session: Session, identifier: str) -> tuple[Run, Judging | None]:
+    """The run, and the judging where the id is one's."""
+    found = find(session, identifier)
+    if found is None:
+        raise UsageError(f"There is no run '{identifier}'; `vivace leaderboard --format json` shows the ids.")
+    if found.submission is not None:
+        raise UsageError(f"'{identifier}' is a submission; name its run {found.run}, or one of the run's judgings.")
+    return session.get_one(Run, found.run), session.get_one(Judging, found.judging) if found.judging else None
+
+
+def _named(row: Run | Judging) -> str:
+    return f"{type(row).__name__} {row.id}"

@@ -257,8 +257,9 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
     """
     with database.read() as session:
         query = (
-            select(Arm.name, Trial)
+            select(Arm.name, Trial, Run.retraction_reason)
             .join(Arm, Trial.arm_id == Arm.id)
+            .join(Run, Arm.run_id == Run.id)
             .where(Arm.run_id == run)
             .order_by(Arm.position, Trial.repetition, Trial.id)
         )
@@ -280,8 +281,9 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
             "step_tokens": trial.measurements["trial"]["step_tokens"],
             "figures": trial.measurements["trial"]["figures"],
             "unscored_reason": trial.unscored_reason,
+            "retracted": retracted,
         }
-        for arm, trial in found
+        for arm, trial, retracted in found
     ]
 
 

@@ -8,14 +8,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import and_, case, false, func, select
 from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
+from vivace.store.identifiers import find, submitted
 from vivace.store.records import clock
-from vivace.store.standing import Standing, not_retracted, retraction, standing_of
+from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
     Arm,
     Attempt,
@@ -39,6 +40,13 @@ from vivace.store.tables import (
 from vivace.store.verdicts import JudgedConversation, judged_conversations
 
 Number = TypeVar("Number", int, float)
+
+Times = Literal["measured", "submitted"]
+"""Whether times were taken here, or are what whoever submitted recorded replies wrote beside them."""
+
+
+def _times(model: Model) -> Times:
+    return "submitted" if model.is_recorded else "measured"
 
 
 @dataclass(frozen=True)
@@ -166,6 +174,8 @@ class BoardRow:
     date: datetime
     ttft_median_s: float | None
     total_median_s: float | None
+    times: Times
+    """Who says so: this program, or whoever submitted recorded replies."""
     cost_usd: float | None
     """Of all calls for this row: those that made the replies, and those that judged them."""
     unpriced_calls: int
@@ -340,6 +350,7 @@ def _board_row(
         date=row.judging.ended_at or row.judging.created_at,
         ttft_median_s=ttft,
         total_median_s=total,
+        times=_times(row.model),
         cost_usd=whole.cost_usd,
         unpriced_calls=whole.unpriced,
         accounting=accounting,
@@ -529,6 +540,7 @@ class ConversationView:
     reply_detail: str | None
     ttft_s: float | None
     total_s: float | None
+    times: Times
     repeats: int = 1
     """Replies planned; the view shows one of them."""
     verdicts: list[VerdictView] = field(default_factory=list)
@@ -568,10 +580,11 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             .order_by(Criterion.number)
         ).all()
         votes = _votes(session, judging, reply.id if reply else None)
+        model = session.get_one(Model, run.model_id)
         return ConversationView(
             id=row.external_id,
             axis=row.axis,
-            model=session.get_one(Model, run.model_id).name,
+            model=model.name,
             judge=session.get_one(Judge, found.judge_id).name,
             turns=[
                 TurnView(turn.number, turn.role, turn.transcript, turn.audio_sha256, turn.audio_seconds)
@@ -583,6 +596,7 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             reply_detail=reply.detail if reply else None,
             ttft_s=reply.ttft_s if reply else None,
             total_s=reply.total_s if reply else None,
+            times=_times(model),
             repeats=run.repeats,
             verdicts=[
                 VerdictView(
@@ -621,8 +635,9 @@ def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
         if found is None:
             return []
         run = session.get_one(Run, found.run_id)
-        model = session.get_one(Model, run.model_id).name
+        model = session.get_one(Model, run.model_id)
         judge = session.get_one(Judge, found.judge_id).name
+        told = {"times": _times(model), "retracted": retraction(run, found)}
         replies = {
             (reply.conversation_id, reply.repeat): reply
             for reply in session.scalars(select(Reply).where(Reply.run_id == run.id))
@@ -644,7 +659,7 @@ def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
             criteria[criterion.conversation_id].append(criterion)
     planned = set(run.items)
     return [
-        {"judging": judging, "model": model, "judge": judge, **row}
+        {"judging": judging, "model": model.name, "judge": judge, **row, **told}
         for conversation in conversations
         if conversation.external_id in planned
         for repeat in range(run.repeats)
@@ -717,8 +732,8 @@ class SubmissionView:
         return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in vars(self).items()}
 
 
-def submissions(database: Database, submission_id: str | None = None) -> list[SubmissionView]:
-    """Submissions, the newest first; one of them by its id, or a run's by the run's id."""
+def submissions(database: Database, identifier: str | None = None) -> list[SubmissionView]:
+    """Submissions, the newest first; one of them by its id, or those of a run or of a judging by theirs."""
     with database.read() as session:
         query = (
             select(Submission, Run, Model)
@@ -726,8 +741,9 @@ def submissions(database: Database, submission_id: str | None = None) -> list[Su
             .join(Model, Run.model_id == Model.id)
             .order_by(Submission.created_at.desc(), Submission.id)
         )
-        if submission_id is not None:
-            query = query.where((Submission.id == submission_id) | (Submission.run_id == submission_id))
+        if identifier is not None:
+            found = find(session, identifier)
+            query = query.where(false() if found is None else submitted(found))
         return [_submission_view(session, *row) for row in session.execute(query)]
 
 
@@ -843,24 +859,23 @@ def _seconds_left(session: Session, submission: Submission, done: int, planned: 
 
 
 def judgings_of(database: Database, identifier: str) -> list[str]:
-    """The judgings of a run, or the judging of this very id; empty where there is none."""
+    """The judging of this id, or those of the run that the id leads to; empty where there is none.
+
+    Of a run's judgings those that were retracted by themselves are left out, unless it has no others.
+    """
     with database.read() as session:
-        query = select(Judging.id).where((Judging.id == identifier) | (Judging.run_id == identifier))
-        return list(session.scalars(query.order_by(Judging.created_at)))
+        found = find(session, identifier)
+        if found is None or found.judging is not None:
+            return [] if found is None else [str(found.judging)]
+        query = select(Judging).where(Judging.run_id == found.run).order_by(Judging.created_at)
+        return [one.id for one in standing_ones(session.scalars(query).all())]
 
 
 def run_of(database: Database, identifier: str) -> str | None:
     """The run that a run's, a judging's or a submission's id leads to."""
     with database.read() as session:
-        for query in (
-            select(Run.id).where(Run.id == identifier),
-            select(Submission.run_id).where(Submission.id == identifier),
-            select(Judging.run_id).where(Judging.id == identifier),
-        ):
-            found = session.scalar(query)
-            if found is not None:
-                return found
-    return None
+        found = find(session, identifier)
+        return None if found is None else found.run
 
 
 @dataclass(frozen=True)

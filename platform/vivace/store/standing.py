@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from sqlalchemy import ColumnElement, and_
@@ -39,3 +40,8 @@ def not_retracted() -> ColumnElement[bool]:
 def retraction(run: Run, judging: Judging) -> str | None:
     """The reason for which a judging is off the board: its run's, or its own; None where it is on it."""
     return run.retraction_reason or judging.retraction_reason
+
+
+def standing_ones(judgings: Sequence[Judging]) -> Sequence[Judging]:
+    """Of a run's judgings those that were not retracted by themselves; all of them where none is left."""
+    return [one for one in judgings if one.retracted_at is None] or judgings

@@ -90,6 +90,11 @@ class Model(Base):
     licence: Mapped[str | None]
     description: Mapped[str | None] = mapped_column(Text)
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether its replies were made elsewhere, so that their times are what whoever submitted them wrote."""
+        return self.adapter in ("replay", "import")
+
 
 class Dataset(Base):
     """A set of conversations at one revision."""

@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace.store.efficiency import TIMED_AXES
-from vivace.store.standing import Standing, not_retracted, retraction, standing_of
+from vivace.store.identifiers import find
+from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
     Conversation,
     Criterion,
@@ -113,16 +114,20 @@ def _card(row: Row[Judging, Run, Model, Judge, Dataset, float | None]) -> Judgin
 
 
 def judging_card(database: Database, identifier: str) -> JudgingCard:
-    """The judging of this id, or the only ended judging of the run of this id.
+    """The judging of this id, or the only ended judging of the run that the id leads to.
+
+    Of a run's judgings those that were retracted by themselves are left out, unless it has no others.
 
     Raises:
         UsageError: there is none, or the run has several, or it has not ended.
     """
     with database.read() as session:
-        found = session.execute(
-            _cards().where((Judging.id == identifier) | (Judging.run_id == identifier)).order_by(Judging.id)
-        ).all()
-        track = session.scalar(select(Run.track).where(Run.id == identifier))
+        named = find(session, identifier)
+        run, judging = (None, None) if named is None else (named.run, named.judging)
+        meant = Judging.id == judging if judging else Judging.run_id == run
+        rows = {row.Judging: row for row in session.execute(_cards().where(meant).order_by(Judging.id))}
+        found = [rows[one] for one in standing_ones(list(rows))]
+        track = session.scalar(select(Run.track).where(Run.id == run))
     if track in TIMED_AXES:
         raise UsageError(
             f"'{identifier}' is a run of the track {track}, where nothing is judged: `vivace leaderboard {track}` "

@@ -96,8 +96,8 @@ def register_run(
     )
     if run.retracted_at is not None:
         raise UsageError(
-            f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); "
-            "use --force for a new run."
+            f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use --force for a "
+            f"new run, or bring it back with `vivace retract --undo {run.id}`."
         )
     return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
 
@@ -110,7 +110,11 @@ def _method_manifest(method: AppliedMethod | None) -> dict[str, Any]:
 
 
 def register_judging(session: Session, run_id: str, judge: Judges) -> Registered:
-    """Write or find the rows of a judge, of its members where it is an ensemble, and of its judging of a run."""
+    """Write or find the rows of a judge, of its members where it is an ensemble, and of its judging of a run.
+
+    Raises:
+        UsageError: that judging was retracted.
+    """
     for member in judge.members:
         _ensure_judge(session, member)
     row = _ensure_judge(session, judge.card)
@@ -121,6 +125,11 @@ def register_judging(session: Session, run_id: str, judge: Judges) -> Registered
         {"run_id": run_id, "judge_id": row.id, "votes": judge.votes},
         {"id": f"{run_id}.{judge.card.fingerprint[:8]}{several}", "unofficial_reasons": []},
     )
+    if judging.retracted_at is not None:
+        raise UsageError(
+            f"The judging {judging.id} by this very judge was retracted ({judging.retraction_reason}); bring it back "
+            f"with `vivace retract --undo {judging.id}`, or take another judge or --votes."
+        )
     return Registered(run_id, judging.id)
 
 

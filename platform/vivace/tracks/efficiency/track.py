@@ -200,7 +200,7 @@ class EfficiencyRun:
             if run.retracted_at is not None:
                 raise UsageError(
                     f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use "
-                    "--force for a new run."
+                    f"--force for a new run, or bring it back with `vivace retract --undo {run.id}`."
                 )
             first = int(self._baseline is None)
             self._arm_ids = {

@@ -1,0 +1,77 @@
+"""What the ids that people type stand for: a run, a judging or a submission, in full or by how it begins."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.orm import Session
+
+from vivace.errors import UsageError
+from vivace.store.tables import Judging, Run, Submission
+
+SHORTEST = 4
+"""Characters; fewer begin too many ids to be meant."""
+SHORT = 8
+"""Characters of a short id."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an id leads to."""
+
+    run: str
+    judging: str | None = None
+    """Set where the id is a judging's."""
+    submission: str | None = None
+    """Set where the id is a submission's."""
+
+
+def find(session: Session, identifier: str) -> Found | None:
+    """What an id stands for: one that is written in full, else the only one that begins so; None where none does.
+
+    A run comes before its judgings, whose ids begin with the run's.
+
+    Raises:
+        UsageError: several runs, submissions or judgings begin so.
+    """
+    for of_whole in (True, False):
+        if not of_whole and len(identifier) < SHORTEST:
+            break
+        for table in (Run, Submission, Judging):
+            key = table.id
+            matches = key == identifier if of_whole else key.startswith(identifier, autoescape=True)
+            ids = session.scalars(select(key).where(matches).order_by(key).limit(4)).all()
+            if len(ids) > 1:
+                raise UsageError(f"'{identifier}' begins several ids ({_listed(ids)}); write more of the one meant.")
+            if ids:
+                return _found(session, table, ids[0])
+    return None
+
+
+def _listed(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
+
+
+def _found(session: Session, table: type[Run | Submission | Judging], key: str) -> Found:
+    if table is Run:
+        return Found(key)
+    if table is Submission:
+        return Found(session.get_one(Submission, key).run_id, submission=key)
+    return Found(session.get_one(Judging, key).run_id, judging=key)
+
+
+def submitted(found: Found) -> ColumnElement[bool]:
+    """Of submissions: the one that is meant, or those for the judging or the run."""
+    if found.submission is not None:
+        return Submission.id == found.submission
+    return Submission.run_id == found.run if found.judging is None else Submission.judging_id == found.judging
+
+
+def short_ids(session: Session) -> dict[str, str]:
+    """Every run's id → its beginning, where no other run's begins so; else the whole of it. `find` takes either."""
+    ids = session.scalars(select(Run.id)).all()
+    beginnings = Counter(one[:SHORT] for one in ids)
+    return {one: one if beginnings[one[:SHORT]] > 1 else one[:SHORT] for one in ids}
