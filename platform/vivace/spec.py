@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vivace.errors import UsageError
 from vivace.models.prices import parse_price
 from vivace.reading import parse_yaml, read_yaml, whole
+from vivace_rubrics.json_text import parse_json
 
 
 def _flag(name: str) -> str:
@@ -375,3 +376,11 @@ def assign(values: dict[str, Any], assignment: str) -> None:
         if not isinstance(place, dict):
             raise UsageError(f"--set {assignment}: '{key}' has no keys of its own.")
     place[keys[-1]] = value
+
+
+def parsed_argument(text: str) -> Any:
+    """The value of a `--model-arg k=v`: JSON where it is JSON, else the text itself."""
+    try:
+        return parse_json(text)
+    except ValueError:
+        return text

@@ -24,6 +24,10 @@ HEAVY = (
     "scipy",
     "pyarrow",
     "soundfile",
+    "numpy",
+    "httpx",
+    "alembic",
+    "psycopg",
 )
 PROBE = """
 import atexit, os, sys

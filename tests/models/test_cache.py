@@ -21,8 +21,7 @@ from support.datasets import conversation_rows, write_jsonl
 from vivace.audio.convert import EncodedAudio
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.cache import KeptAnswers, ResponseCache, kept_answers
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace_rubrics.criteria import Criterion, Exchange
 from vivace_rubrics.judges import LanguageModelJudge, language_model_card

@@ -12,8 +12,7 @@ from support.chat_server import Answer, ChatServer, chat_server
 from vivace.errors import UsageError
 from vivace.models import completions
 from vivace.models.base import Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.completions import DirectCompletions, Received, request_headers
 from vivace.models.litellm import LiteLLMSystem
 from vivace.models.prices import TokenUsage, cost_of

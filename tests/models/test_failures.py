@@ -21,8 +21,7 @@ from support.program import vivace
 from vivace.errors import UsageError
 from vivace.models import chat, pacing
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace_rubrics.criteria import Criterion, Exchange, Unscored, Verdict
 from vivace_rubrics.judges import LanguageModelJudge, language_model_card

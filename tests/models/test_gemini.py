@@ -17,8 +17,7 @@ from vivace.audio.convert import EncodedAudio
 from vivace.errors import UnreachableError, UsageError
 from vivace.models import chat
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace_rubrics.criteria import Unscored
 

@@ -11,8 +11,7 @@ import pytest
 from support.chat_server import Answer, chat_server
 from vivace.models import chat
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.litellm import LiteLLMSystem
 from vivace_rubrics.criteria import Unscored
 

@@ -28,8 +28,7 @@ from vivace.audio.convert import EncodedAudio, encode_wav, for_model
 from vivace.errors import UnreachableError, UsageError
 from vivace.models import local
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.local_worker import RefusedError, SpokenModel, _answer_or_error
 from vivace_rubrics.criteria import Unscored
 

@@ -22,7 +22,7 @@ from transformers.utils import is_mistral_common_available
 from support import tiny_audio_models as tiny
 from vivace.errors import UsageError
 from vivace.models.base import Prompt, SpokenTurn
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import ChatOptions
 from vivace.models.local import LocalModel
 from vivace.models.local_method import read_method
 from vivace.models.local_worker import SpokenModel

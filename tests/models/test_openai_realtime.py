@@ -23,8 +23,8 @@ from vivace.audio.convert import EncodedAudio, encode_wav
 from vivace.errors import UnreachableError, UsageError
 from vivace.models import openai_realtime
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import CONNECT_TRIES, ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.chat import CONNECT_TRIES
 from vivace.models.openai_realtime import OpenAIRealtimeSystem
 from vivace_rubrics.criteria import Unscored
 

@@ -26,8 +26,7 @@ from support.virtual_time import run_in_virtual_time
 from vivace.errors import UnreachableError
 from vivace.models import pacing
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.pacing import Pace, request_size, waits_end_by
 from vivace_rubrics.criteria import Unscored

@@ -15,7 +15,7 @@ from support.datasets import conversation_rows, write_jsonl, write_parquet
 from vivace.audio.convert import EncodedAudio
 from vivace.errors import UsageError
 from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import ChatOptions
 from vivace.models.litellm import LiteLLMSystem
 from vivace.models.provider_rules import refused_audio
 from vivace.models.registry import open_system

@@ -20,7 +20,7 @@ from support.datasets import conversation_rows, write_jsonl
 from support.program import environment, vivace
 from vivace.errors import UnreachableError, UsageError
 from vivace.models import chat
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import ChatOptions
 from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
 
 
@@ -214,7 +214,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 import vivace.cli.main, vivace.cli.execution, vivace.tracks.dialogue.track
 from vivace.models.litellm import LiteLLMSystem
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import ChatOptions
 for model in ("openai/m", "openrouter/a/m"):
     LiteLLMSystem(model, {}, ChatOptions())
 LiteLLMSystem("hosted_vllm/a/m", {}, ChatOptions("http://127.0.0.1:9/v1"))

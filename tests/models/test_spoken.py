@@ -21,8 +21,7 @@ from support.realtime_server import PCM
 from vivace.errors import UsageError
 from vivace.models import chat
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.litellm import LiteLLMSystem
 from vivace.models.openai_realtime import with_flags
 from vivace.models.registry import open_system

@@ -19,8 +19,7 @@ from werkzeug import Request, Response
 from vivace.audio.convert import decode, to_mono
 from vivace.errors import UnreachableError, UsageError
 from vivace.models import chat, pacing
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.transcription import Transcriber, Transcription, open_transcriber
 from vivace_rubrics.criteria import Unscored
 

@@ -11,6 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.command import downgrade
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
@@ -29,10 +30,18 @@ def settings(database_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def database(settings: Settings) -> Iterator[Database]:
-    """A migrated, empty database."""
+    """A new, empty database."""
     opened = open_for_writing(settings)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def migrated(database: Database) -> Database:
+    """The same, made by the migrations from the first to the last."""
+    migrate_to(database, "base")
+    migrate.upgrade(database)
+    return database
 
 
 def migrate_to(database: Database, revision: str) -> None:
@@ -43,7 +52,41 @@ def migrate_to(database: Database, revision: str) -> None:
         downgrade(config, revision)
 
 
-def test_the_migrations_make_exactly_the_models(database: Database) -> None:
+def described(database: Database) -> dict[str, Any]:
+    """All that the database says of its tables, in whatever order their columns stand."""
+    said = inspect(database.engine)
+    return {
+        name: {
+            "columns": {column["name"]: {**column, "type": str(column["type"])} for column in said.get_columns(name)},
+            "primary key": said.get_pk_constraint(name),
+            "foreign keys": sorted(map(repr, said.get_foreign_keys(name))),
+            "indexes": sorted(map(repr, said.get_indexes(name))),
+            "unique": sorted(map(repr, said.get_unique_constraints(name))),
+            "checks": sorted(map(repr, said.get_check_constraints(name))),
+        }
+        for name in said.get_table_names()
+    }
+
+
+def test_a_new_database_is_what_the_migrations_come_to(database: Database) -> None:
+    new = described(database)
+    assert set(new) == {"alembic_version", *tables.Base.metadata.tables}
+    migrate_to(database, "base")
+    with database.write() as session:
+        session.execute(text("DROP TABLE alembic_version"))
+    with database.engine.connect() as connection, connection.begin():
+        migrate._migrate(connection)
+    assert described(database) == new
+
+
+def test_the_head_is_alembics_own_and_each_file_begins_with_its_revision() -> None:
+    scripts = ScriptDirectory.from_config(migrate._config())
+    assert migrate.head() == scripts.get_current_head()
+    assert migrate._revisions() == sorted(script.revision for script in scripts.walk_revisions())
+
+
+def test_the_migrations_make_exactly_the_models(migrated: Database) -> None:
+    database = migrated
     with database.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, tables.Base.metadata) == []
@@ -89,7 +132,7 @@ def test_foreign_keys_rest_while_migrating_and_hold_again_after(
         seen.append(config.attributes["connection"].exec_driver_sql("PRAGMA foreign_keys").scalar())
 
     migrate_to(database, "0001")
-    monkeypatch.setattr(migrate.command, "upgrade", upgrade_and_look)
+    monkeypatch.setattr("alembic.command.upgrade", upgrade_and_look)
     migrate.upgrade(database)
     with database.write() as session:
         seen.append(session.scalar(text("PRAGMA foreign_keys")))

@@ -152,7 +152,8 @@ class LiteLLMVoice:
     """A voice behind a speech API, through litellm; it answers in MP3."""
 
     def __init__(self, name: str, model: str, voice: str, api_base: str | None) -> None:
-        from vivace.models.chat import NO_KEY, ChatClient, ChatOptions
+        from vivace.models.calls import ChatOptions
+        from vivace.models.chat import NO_KEY, ChatClient
         from vivace.models.litellm_bridge import load_litellm
 
         # The chat client knows providers, addresses and keys.

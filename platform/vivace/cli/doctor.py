@@ -94,7 +94,7 @@ def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
 
     from vivace.audio.digits import VOICED, read_digits
     from vivace.errors import UsageError
-    from vivace.models.chat import ChatOptions
+    from vivace.models.calls import ChatOptions
     from vivace.models.hearing import asking, check_hearing
     from vivace.models.registry import open_system
 

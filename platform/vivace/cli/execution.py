@@ -30,9 +30,8 @@ from vivace.engine.submissions import (
 )
 from vivace.errors import UsageError
 from vivace.memory import give_memory_back
-from vivace.models.chat import parsed_argument
 from vivace.settings import Settings
-from vivace.spec import RunSpec, assign, parse_spec, read_spec_file
+from vivace.spec import RunSpec, assign, parse_spec, parsed_argument, read_spec_file
 from vivace.store.database import Database
 from vivace.store.efficiency import arm_board
 from vivace.store.migrate import open_for_reading

@@ -7,10 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from vivace.audio.convert import EncodedAudio
 from vivace_rubrics.criteria import Unscored
+
+if TYPE_CHECKING:
+    from vivace.audio.convert import EncodedAudio
 
 
 @dataclass(frozen=True)

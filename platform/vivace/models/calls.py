@@ -1,4 +1,4 @@
-"""The record of every call over the network, kept beside the work that made it."""
+"""How calls over the network are made, and the record of each, kept beside the work that made it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from vivace.models.prices import TokenPrice
 from vivace_rubrics.criteria import Unscored
+
+
+@dataclass(frozen=True)
+class ChatOptions:
+    """How calls are made; none of this changes what a good answer says, so none is part of an identity."""
+
+    api_base: str | None = None
+    timeout_s: float = 120.0
+    """For one try, from sending to the last byte."""
+    retries: int = 3
+    """Further tries of a call that failed; one that was turned away for its rate waits, and has not failed."""
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    """Both ways, as the server counts them."""
+    price: TokenPrice | None = None
+    """In place of litellm's price list."""
 
 
 @dataclass(frozen=True)

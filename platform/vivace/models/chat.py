@@ -18,7 +18,7 @@ from dotenv import load_dotenv
 
 from vivace.errors import UnreachableError, UsageError
 from vivace.models.cache import current_answers
-from vivace.models.calls import CallRecord, record_call, recorded_calls
+from vivace.models.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.completions import NO_KEY as NO_KEY
 from vivace.models.completions import (
     TEXT_LIMIT,
@@ -28,13 +28,12 @@ from vivace.models.completions import (
     RefusedArgumentsError,
 )
 from vivace.models.pacing import Pace, request_size, total_tokens
-from vivace.models.prices import TokenPrice, TokenUsage
+from vivace.models.prices import TokenUsage
 from vivace.models.provider_rules import refused_audio
 from vivace.models.providers import PROVIDERS, split_model
 from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace_rubrics.criteria import Unscored
-from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.parsing import storable
 
 RETRIED = frozenset(
@@ -76,22 +75,6 @@ RESERVED_ARGUMENTS = frozenset(
 )  # fmt: skip
 """What a `--model-arg` may not set, beside litellm's other switches where it is litellm that asks: Vivace sets
 it, it is a secret, or it would change the protocol."""
-
-
-@dataclass(frozen=True)
-class ChatOptions:
-    """How calls are made; none of this changes what a good answer says, so none is part of an identity."""
-
-    api_base: str | None = None
-    timeout_s: float = 120.0
-    """For one try, from sending to the last byte."""
-    retries: int = 3
-    """Further tries of a call that failed; one that was turned away for its rate waits, and has not failed."""
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    """Both ways, as the server counts them."""
-    price: TokenPrice | None = None
-    """In place of litellm's price list."""
 
 
 @dataclass(frozen=True)
@@ -539,11 +522,3 @@ def audio_part(content: bytes, container: str) -> dict[str, Any]:
     """An `input_audio` content part: base64 without a data prefix."""
     data = base64.b64encode(content).decode("ascii")
     return {"type": "input_audio", "input_audio": {"data": data, "format": container}}
-
-
-def parsed_argument(text: str) -> Any:
-    """The value of a `--model-arg k=v`: JSON where it is JSON, else the text itself."""
-    try:
-        return parse_json(text)
-    except ValueError:
-        return text

@@ -7,7 +7,8 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.models.base import UNSPOKEN, ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.chat import ChatClient, ChatOptions, audio_part
+from vivace.models.calls import ChatOptions
+from vivace.models.chat import ChatClient, audio_part
 from vivace.models.provider_rules import broken_limit
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.parsing import VERDICT_SCHEMA

@@ -26,8 +26,7 @@ from typing import Any, TypeVar
 from vivace.errors import UnreachableError, UsageError
 from vivace.hub import commit_of, snapshot
 from vivace.models.base import AppliedMethod, ModelIdentity, ModelReply, Prompt
-from vivace.models.calls import CallRecord, record_call
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, record_call
 from vivace.models.local_method import check_batch
 from vivace_rubrics.criteria import Unscored
 

@@ -32,7 +32,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from vivace.audio.convert import decode, encode_wav, to_mono
 from vivace.errors import UnreachableError, UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.calls import CallRecord, record_call, recorded_calls
+from vivace.models.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.chat import (
     CONNECT_TRIES,
     CONTENT_FILTER_CODES,
@@ -40,7 +40,6 @@ from vivace.models.chat import (
     NO_CREDIT,
     PREFLIGHT_TIMEOUT_S,
     RETRIED,
-    ChatOptions,
     asked_pause,
     no_credit,
     pause_before_retry,

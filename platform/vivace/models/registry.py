@@ -10,7 +10,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnderTest
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import ChatOptions
 from vivace.models.provider_rules import check_modalities
 from vivace.models.spoken import Transcribed
 

@@ -16,8 +16,8 @@ import soundfile
 from vivace.audio.convert import EncodedAudio
 from vivace.errors import UsageError
 from vivace.models.base import Prompt, SpokenTurn
-from vivace.models.calls import record_call, recorded_calls
-from vivace.models.chat import ChatClient, ChatOptions, Completions, audio_part
+from vivace.models.calls import ChatOptions, record_call, recorded_calls
+from vivace.models.chat import ChatClient, Completions, audio_part
 from vivace.models.completions import NO_KEY, CallError, Received, usage_of
 from vivace.models.litellm_bridge import LiteLLMCompletions
 from vivace.models.local import LocalModel

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
@@ -125,7 +125,8 @@ def _is_trouble_of_the_machine(error: BaseException | None) -> bool:
     if isinstance(error, sqlite3.Error):
         # The driver calls wrong SQL an OperationalError too; the low byte of the code tells them apart.
         return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SQLITE_TROUBLES
-    if isinstance(error, psycopg.Error):
+    psycopg = sys.modules.get("psycopg")  # loaded by whatever raises its errors
+    if psycopg is not None and isinstance(error, psycopg.Error):
         return isinstance(error, psycopg.OperationalError) or error.sqlstate == _READ_ONLY_TRANSACTION
     return False
 

@@ -1,22 +1,24 @@
-"""Bringing a database to the schema this code knows, or refusing it with a sentence."""
+"""Bringing a database to the schema this code knows, or refusing it with a sentence.
+
+Alembic is loaded only where an old database is migrated: most commands meet one that is missing or current.
+"""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Literal, NoReturn, cast
+from typing import TYPE_CHECKING, Literal, NoReturn
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util.exc import CommandError
-from sqlalchemy import inspect
+from sqlalchemy import Column, Connection, MetaData, PrimaryKeyConstraint, String, Table, insert, inspect, select
 
 import vivace_migrations
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store.database import Database, redacted
+from vivace.store.tables import Base
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 OUR_TABLES = {"run", "model", "verdict"}
 """By these a database is known for one of ours, whatever its revision."""
@@ -24,21 +26,48 @@ OUR_TABLES = {"run", "model", "verdict"}
 State = Literal["missing", "empty", "current", "old", "newer", "foreign"]
 
 
+_VERSION = Table(
+    "alembic_version",
+    MetaData(),
+    Column("version_num", String(32), nullable=False),
+    PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+"""Where Alembic notes the revision, as it makes the table itself."""
+
+
 def _config() -> Config:
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", next(iter(vivace_migrations.__path__)).replace("%", "%%"))
+    config.set_main_option("script_location", _scripts().as_posix().replace("%", "%%"))
     return config
+
+
+def _scripts() -> Path:
+    return Path(next(iter(vivace_migrations.__path__)))
+
+
+def _revisions() -> list[str]:
+    """All revisions that this code knows, in order; the files of the migrations begin with them."""
+    return sorted(path.name.partition("_")[0] for path in (_scripts() / "versions").glob("[0-9]*.py"))
 
 
 def head() -> str:
     """The schema revision that this code writes; also DBOS's application version."""
-    return cast(str, ScriptDirectory.from_config(_config()).get_current_head())
+    return _revisions()[-1]
 
 
 def revision(database: Database) -> str | None:
     """The schema revision that the database is at; None where it holds none of our tables."""
     with database.engine.execution_options(vivace_read=True).connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return _revision(connection)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table(_VERSION.name):
+        return None
+    found: str | None = connection.scalar(select(_VERSION.c.version_num))
+    return found
 
 
 def state(database: Database) -> State:
@@ -51,17 +80,15 @@ def state(database: Database) -> State:
         return "missing"
     database.check_connection()
     # Tables before the revision: a schema that another process completes in between must not look foreign.
-    tables = set(inspect(database.engine).get_table_names()) - {"alembic_version"}
+    tables = set(inspect(database.engine).get_table_names()) - {_VERSION.name}
     found = revision(database)
     if found == head():
         return "current"
     if found is None:
         return "foreign" if tables & OUR_TABLES or (tables and database.is_sqlite) else "empty"
-    try:
-        ScriptDirectory.from_config(_config()).get_revision(found)
-    except CommandError:
-        return "newer" if tables >= OUR_TABLES else "foreign"
-    return "old"
+    if found in _revisions():
+        return "old"
+    return "newer" if tables >= OUR_TABLES else "foreign"
 
 
 def upgrade(database: Database) -> bool:
@@ -100,11 +127,27 @@ def _run_migrations(database: Database) -> None:
             if not database.is_sqlite:
                 # Two processes that create the schema at once: the second waits, and then finds it there.
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7265481)")
-            config = _config()
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            if inspect(connection).has_table(_VERSION.name):
+                _migrate(connection)
+            else:
+                _create(connection)
         if database.is_sqlite:
             driver.execute("PRAGMA foreign_keys=ON")
+
+
+def _migrate(connection: Connection) -> None:
+    from alembic import command
+
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _create(connection: Connection) -> None:
+    """Make the tables as the models say, which is what the migrations come to."""
+    Base.metadata.create_all(connection, checkfirst=False)
+    _VERSION.create(connection)
+    connection.execute(insert(_VERSION).values(version_num=head()))
 
 
 def open_for_writing(settings: Settings) -> Database:

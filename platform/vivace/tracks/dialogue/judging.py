@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from vivace.errors import UsageError
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import ChatOptions
 from vivace.models.prices import parse_price
 from vivace.models.registry import parse_target
 from vivace.spec import DialogueSpec

@@ -19,8 +19,7 @@ from vivace.audio.digits import VOICED, SpokenDigits, read_digits
 from vivace.errors import LeaseLostError, UsageError
 from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn, SystemUnderTest
 from vivace.models.cache import kept_answers
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
+from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
 from vivace.models.prices import has_price, parse_price
 from vivace.models.registry import open_system
