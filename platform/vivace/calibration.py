@@ -31,7 +31,7 @@ from vivace.tracks.dialogue.judging import OpenJudge, open_judge
 from vivace.tracks.dialogue.rejudge import recorded_run
 from vivace_rubrics.attacks import ATTACKS, CONTROL_MET, CONTROL_NOT_MET, CONTROLS, EXCHANGES, Attack
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
-from vivace_rubrics.parsing import storable
+from vivace_rubrics.texts import storable, without_thoughts
 
 Answers = dict[str, list[bool | None]]
 """Conversation → met, not met or None for each criterion of its rubric."""
@@ -125,10 +125,15 @@ def _labels(file: Path, card: JudgingCard, judged: Answers, replies: dict[str, s
             raise UsageError(f'{where}: "labeler" must be a name.')
         if key in by_labeler.setdefault(labeler, {}):
             raise UsageError(f"{where}: '{labeler}' labels '{key}' a second time.")
-        if isinstance(row.get("response"), str) and storable(row["response"]).strip() != (replies[key] or "").strip():
+        if isinstance(row.get("response"), str) and _said(row["response"]) != _said(replies[key] or ""):
             raise UsageError(f"{where}: its response to '{key}' is not the reply that {card.judging} has judged.")
         by_labeler[labeler][key] = given
     return by_labeler
+
+
+def _said(text: str) -> str:
+    """A reply as it is judged, but for blanks around it."""
+    return without_thoughts(storable(text)).strip()
 
 
 def _reply_texts(database: Database, card: JudgingCard) -> dict[str, str | None]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from vivace_rubrics.texts import is_blank, storable
+
 
 class Axis(StrEnum):
     """The four axes of Audio MultiChallenge (arXiv 2512.14865)."""
@@ -57,7 +59,8 @@ class Verdict:
     unscored: Unscored | None = None
 
     def __post_init__(self) -> None:
-        """Hold the three values apart: a reason exactly where there is no answer."""
+        """Hold the three values apart, a reason exactly where there is no answer; the explanation can be stored."""
+        object.__setattr__(self, "explanation", storable(self.explanation))
         if (self.met is None) != (self.unscored is not None):
             raise ValueError("a verdict is met, not met, or unscored with a reason")
 
@@ -86,14 +89,15 @@ def grading_history(exchanges: Sequence[Exchange], reply: str) -> str:
     outer blanks stripped, joined by a blank line; the reply itself stands as it is.
     """
     lines = []
-    last = max((place for place, exchange in enumerate(exchanges) if _has_text(exchange.user)), default=-1)
+    last = max((place for place, exchange in enumerate(exchanges) if has_text(exchange.user)), default=-1)
     for place, exchange in enumerate(exchanges[: last + 1]):
-        if _has_text(exchange.user):
+        if has_text(exchange.user):
             lines.append(f"User: {(exchange.user or '').strip()}")
-        if place < last and _has_text(exchange.assistant):
+        if place < last and has_text(exchange.assistant):
             lines.append(f"Assistant: {(exchange.assistant or '').strip()}")
     return "\n\n".join([*lines, f"Assistant: {reply}"])
 
 
-def _has_text(text: str | None) -> bool:
-    return bool(text and text.strip())
+def has_text(text: str | None) -> bool:
+    """Whether a turn says anything."""
+    return not is_blank(text or "")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from vivace_rubrics.checks import CHECKS_VERSION, CheckError, parse_check
-from vivace_rubrics.criteria import Criterion, Exchange, Unscored, Verdict, grading_history
+from vivace_rubrics.criteria import Criterion, Exchange, Unscored, Verdict, grading_history, has_text
 from vivace_rubrics.parsing import PARSER_VERSION, parse_verdict
 from vivace_rubrics.prompts import JudgePrompt
 
@@ -75,7 +75,7 @@ class LanguageModelJudge:
     async def judge(self, exchanges: Sequence[Exchange], reply: str, criterion: Criterion) -> Verdict:
         """Ask for this criterion, and read the answer."""
         assert self.card.prompt is not None
-        turns = sum(bool(exchange.user and exchange.user.strip()) for exchange in exchanges)
+        turns = sum(has_text(exchange.user) for exchange in exchanges)
         prompt = self.card.prompt.fill(grading_history(exchanges, reply), criterion.text, turns)
         verdict = Verdict(None, "The judge was not asked.", Unscored.NOT_RECORDED)
         for _ in range(self.readable_tries):

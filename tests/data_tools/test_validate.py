@@ -177,6 +177,8 @@ def test_odd_texts_are_warned_of(tmp_path: Path) -> None:
         {"assistant_turn_1_transcript": ["text"]},
         {"user_turn_1_transcript": None, "user_turn_2_transcript": "", "user_turn_3_transcript": "\n"},
         {"user_turn_1_transcript": "a \ud800 b"},
+        {"rubric": ["\u200b\ufeff\xa0"], "rubric_checks": None},
+        {"user_turn_1_transcript": "\u200b", "user_turn_2_transcript": "\x00", "user_turn_3_transcript": "\x1b"},
     ],
 )
 def test_a_fault_is_what_the_reader_of_runs_refuses(change: dict[str, Any], tmp_path: Path) -> None:

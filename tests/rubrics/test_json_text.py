@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vivace_rubrics.json_text import DEEPEST, parse_json
+from vivace_rubrics.json_text import DEEPEST, parse_json, parse_report
 
 
 @pytest.mark.parametrize("value", [None, 1, "a", [], {}, {"a": [1, {"b": "[[[{{{" * 100}]}])
@@ -37,3 +37,11 @@ def test_the_deepest_that_is_read_can_be_written_again() -> None:
     text = "[" * DEEPEST + "]" * DEEPEST
     assert json.dumps(parse_json(text)) == text
     assert len(parse_json("[" + "[]," * 1000 + "[]]")) == 1001
+
+
+def test_a_report_says_one_thing_and_is_read_whatever_numbers_are_in_it() -> None:
+    assert parse_report(b'{"a": 1' + b"0" * 5000 + b', "b": [1, -2, 3.5], "c": 1e999}') == {
+        "a": float("inf"), "b": [1, -2, 3.5], "c": float("inf"),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="a field stands twice"):
+        parse_report('{"a": [{"b": 1, "b": 2}]}')

@@ -9,13 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivace_rubrics.criteria import Unscored, Verdict
-from vivace_rubrics.parsing import ANSWER_LIMIT, PARSER_VERSION, VERDICT_SCHEMA, parse_verdict, storable
+from vivace_rubrics.parsing import ANSWER_LIMIT, PARSER_VERSION, VERDICT_SCHEMA, parse_verdict
+from vivace_rubrics.texts import storable
 
 MET = '{"explanation": "It says yes.", "criteria_met": true}'
 
 
 def test_the_version_names_these_semantics() -> None:
-    assert PARSER_VERSION == "1"
+    assert PARSER_VERSION == "2"
     assert VERDICT_SCHEMA["required"] == list(VERDICT_SCHEMA["properties"]) == ["explanation", "criteria_met"]
 
 
@@ -33,6 +34,9 @@ def test_the_version_names_these_semantics() -> None:
         json.dumps(json.loads(MET), indent=2),
         '{"criteria_met": true, "explanation": "It says yes."}',
         '{"explanation": "It says yes.", "criteria_met": true, "confidence": 1}',
+        f"<think>\n\n</think>\n\n{MET}",
+        f'<THINK>Met, or {{"criteria_met": false}}?</Think>{MET}',
+        f"Let me see.\n</think>\n```json\n{MET}\n```",
     ],
 )
 def test_one_object_counts_bare_or_in_one_fence(answer: str) -> None:
@@ -78,7 +82,11 @@ def test_anything_else_is_unreadable_and_never_a_guess(answer: str) -> None:
     assert (verdict.met, verdict.unscored) == (None, Unscored.UNREADABLE)
 
 
-@pytest.mark.parametrize("answer", ["", " \n\t", "\ufeff"])
+def test_an_explanation_may_quote_the_end_of_a_thought() -> None:
+    assert parse_verdict('{"explanation": "It ends in </think>.", "criteria_met": false}').met is False
+
+
+@pytest.mark.parametrize("answer", ["", " \n\t", "\ufeff", "\u200b\x00", "<think>Hm.", "<think>Hm.</think>\n"])
 def test_nothing_is_an_empty_answer(answer: str) -> None:
     assert parse_verdict(answer).unscored is Unscored.EMPTY
 

@@ -93,6 +93,14 @@ def test_equal_rubric_items_stay_apart_by_their_place(tmp_path: Path) -> None:
     assert [criterion.text for criterion in conversation.criteria] == ["Same.", "Other.", "Same."]
 
 
+@pytest.mark.parametrize("sentence", ["", " ", "\u200b\ufeff", "\xa0", "\x00\x1b"])
+def test_a_criterion_that_shows_nothing_is_none(sentence: str, tmp_path: Path) -> None:
+    [row] = conversation_rows(1, audio=False)
+    file = write_jsonl(tmp_path / "set.jsonl", [{**row, "rubric": [sentence, "Says yes."], "rubric_checks": None}])
+    with pytest.raises(UsageError, match="rubric that is not a JSON list of sentences"):
+        open_conversations(str(file))
+
+
 def test_blanks_around_transcripts_are_stripped_and_inner_lines_kept(tmp_path: Path) -> None:
     row = conversation_rows(1, turns=2, audio=False)[0]
     row |= {"user_turn_1_transcript": "  hello\n", "assistant_turn_1_transcript": "\n# A list\n\n- one\n- two  \n"}

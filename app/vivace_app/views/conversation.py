@@ -229,6 +229,9 @@ def _show_reply(side: _Side, view: ConversationView | None, *, title: str) -> No
             st.text(view.reply_detail)
     elif view.reply is not None:
         st.text(view.reply or "(empty reply)")
+    if view.reply_raw_text is not None:
+        with st.expander("With what it thought before"):
+            st.text(view.reply_raw_text)
     if view.reply_audio_sha256 is not None:
         _show_audio(view.reply_audio_sha256)
     if view.ttft_s is not None or view.total_s is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -64,7 +65,7 @@ def print_rows(
 ) -> None:
     """Print rows: as they are in JSON, flattened in CSV, and by `columns` (heading → text) for people."""
     if format is Format.JSON:
-        typer.echo(json.dumps(list(rows), indent=2, ensure_ascii=False))
+        typer.echo(json_text(list(rows)))
     elif format is Format.CSV:
         typer.echo(csv_text([flattened(row) for row in rows]), nl=False)
     elif format is Format.MD:
@@ -73,6 +74,19 @@ def print_rows(
         typer.echo("\n".join("| " + " | ".join(line) + " |" for line in lines))
     else:
         _print_table(rows, columns)
+
+
+def json_text(value: Any, indent: int | None = 2) -> str:
+    """A value as JSON; numbers that JSON has no word for are null, as everything that is not known."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_terminal() -> bool:

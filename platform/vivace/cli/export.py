@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, HomeOption, csv_text, say, settings_of, write_text
+from vivace.cli.common import DatabaseOption, HomeOption, csv_text, json_text, say, settings_of, write_text
 
 
 class ExportFormat(StrEnum):
@@ -24,8 +24,9 @@ class ExportFormat(StrEnum):
 PARQUET_TYPES = {
     "judging": "string", "model": "string", "judge": "string", "conversation": "string", "axis": "string",
     "repeat": "int32", "criterion": "int32", "criterion_text": "string", "vote": "int32", "met": "bool",
-    "unscored_reason": "string", "explanation": "string", "reply": "string", "reply_unscored_reason": "string",
-    "ttft_s": "double", "total_s": "double", "times": "string", "retracted": "string",
+    "unscored_reason": "string", "explanation": "string", "reply": "string", "reply_raw_text": "string",
+    "reply_unscored_reason": "string", "ttft_s": "double", "total_s": "double", "times": "string",
+    "retracted": "string",
 }  # fmt: skip
 """The columns of a Parquet file: the same whatever the rows hold, so that files of several runs go together."""
 TRIAL_TYPES = {
@@ -84,8 +85,8 @@ def _text(rows: list[dict[str, Any]], format: ExportFormat) -> str:
     if format is ExportFormat.CSV:
         return csv_text([{name: _plain(value) for name, value in row.items()} for row in rows])
     if format is ExportFormat.JSON:
-        return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        return json_text(rows) + "\n"
+    return "".join(json_text(row, indent=None) + "\n" for row in rows)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from vivace.models import reported
 from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.texts import is_blank, storable, without_thoughts
 
 if TYPE_CHECKING:
     from vivace.audio.convert import EncodedAudio
@@ -99,7 +101,12 @@ class Prompt:
 
 @dataclass(frozen=True)
 class ModelReply:
-    """What a system answered, or why it did not; times are in seconds from sending the request."""
+    """What a system answered, or why it did not; times are in seconds from sending the request.
+
+    Whoever makes one may pass on what a model or a file says. Thoughts before the reply are taken out of its text and
+    stand in `raw_text` alone, a text in which nothing can be seen is no reply, and times and names that cannot be so
+    are not reported.
+    """
 
     text: str | None
     unscored: Unscored | None = None
@@ -111,6 +118,34 @@ class ModelReply:
     ttft_s: float | None = None
     first_audio_s: float | None = None
     total_s: float | None = None
+    raw_text: str | None = None
+    """All that the model wrote, where that is more than the reply."""
+
+    def __post_init__(self) -> None:
+        """Tell the reply from the thoughts before it, and what is reported from what cannot be so."""
+        settled: dict[str, Any] = {
+            "detail": reported.text(self.detail),
+            "finish_reason": reported.name(self.finish_reason),
+            "model_snapshot": reported.name(self.model_snapshot),
+            "raw_text": reported.text(self.raw_text),
+        }
+        times = [reported.seconds(value) for value in (self.ttft_s, self.first_audio_s, self.total_s)]
+        if any(first > times[2] for first in times[:2] if first is not None and times[2] is not None):
+            times = [None] * 3  # a beginning after the end: neither can be believed
+        settled |= dict(zip(("ttft_s", "first_audio_s", "total_s"), times, strict=True))
+        if self.text is not None:
+            written = storable(self.text)
+            said = without_thoughts(written)
+            if said != written:
+                settled["raw_text"] = written
+            if is_blank(said) and self.audio is None:
+                why = "nothing but thoughts" if not is_blank(written) else "empty"
+                reason = f" (finish reason {settled['finish_reason']})" if settled["finish_reason"] else ""
+                notes = f"; {settled['detail']}" if settled["detail"] else ""
+                settled |= {"unscored": Unscored.EMPTY, "detail": f"the reply is {why}{reason}{notes}"}
+            settled["text"] = said if "unscored" not in settled else None
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
 
 
 class SystemUnderTest(Protocol):

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 
+from vivace.models import reported
 from vivace.models.prices import TokenPrice
 from vivace_rubrics.criteria import Unscored
 
@@ -29,7 +30,7 @@ class ChatOptions:
 
 @dataclass(frozen=True)
 class CallRecord:
-    """One call, successful or not."""
+    """One call, successful or not; what is no count and no cost is not reported."""
 
     seconds: float
     input_tokens: int | None = None
@@ -43,6 +44,14 @@ class CallRecord:
     """What the call was for, where that is not what its work is for: `transcribe`."""
     cached: bool = False
     """Answered from the response cache; nothing was sent."""
+
+    def __post_init__(self) -> None:
+        """Keep what can be so, and what the store can hold."""
+        for name in ("input_tokens", "output_tokens", "input_audio_tokens"):
+            object.__setattr__(self, name, reported.count(getattr(self, name)))
+        object.__setattr__(self, "cost_usd", reported.dollars(self.cost_usd))
+        object.__setattr__(self, "seconds", reported.seconds(self.seconds) or 0.0)
+        object.__setattr__(self, "detail", reported.text(self.detail))
 
 
 _calls: ContextVar[list[CallRecord] | None] = ContextVar("calls", default=None)

@@ -34,7 +34,7 @@ from vivace.models.providers import PROVIDERS, split_model
 from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace_rubrics.criteria import Unscored
-from vivace_rubrics.parsing import storable
+from vivace_rubrics.texts import is_blank, storable, without_thoughts
 
 RETRIED = frozenset(
     {
@@ -79,7 +79,7 @@ it, it is a secret, or it would change the protocol."""
 
 @dataclass(frozen=True)
 class ChatAnswer:
-    """The answer to one request; exactly one of `text` and `unscored` is set."""
+    """The answer to one request; exactly one of `text` and `unscored` is set, and the text is as it was written."""
 
     text: str | None
     unscored: Unscored | None = None
@@ -91,6 +91,8 @@ class ChatAnswer:
     ttft_s: float | None = None
     first_audio_s: float | None = None
     total_s: float | None = None
+    raw_text: str | None = None
+    """What was written, where it came to no answer."""
 
 
 class Completions(Protocol):
@@ -337,6 +339,7 @@ class ChatClient:
     def _answer(self, received: Received, total_s: float) -> ChatAnswer:
         """What an answer that came to its end is worth."""
         text = storable(received.text)
+        says_nothing = is_blank(without_thoughts(text))
         unscored: Unscored | None = None
         detail: str | None = None
         if received.finish_reason == "content_filter":
@@ -345,12 +348,13 @@ class ChatClient:
             unscored, detail = Unscored.REFUSED, redacted(received.refusal)[:500]
         elif len(text) > TEXT_LIMIT:
             unscored, detail = Unscored.TOO_LONG, f"the answer is longer than {TEXT_LIMIT:,} characters"
-        elif self._speaks and not received.audio and text.strip():
+        elif self._speaks and not received.audio and not says_nothing:
             unscored, detail = Unscored.NO_AUDIO, "the model answered in text although audio was asked for"
         elif self._speaks and received.audio and not is_sound(as_wav(bytes(received.audio))):
             unscored, detail = Unscored.NO_AUDIO, f"the spoken answer is no sound ({len(received.audio)} bytes)"
-        elif not text.strip() and not (self._is_transcribed and received.audio):
-            unscored, detail = Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})"
+        elif says_nothing and not (self._is_transcribed and received.audio):
+            what = "empty" if is_blank(text) else "nothing but thoughts"
+            unscored, detail = Unscored.EMPTY, f"the answer is {what} (finish reason {received.finish_reason})"
         return ChatAnswer(
             text=None if unscored else text,
             unscored=unscored,
@@ -361,6 +365,7 @@ class ChatClient:
             ttft_s=received.ttft_s,
             first_audio_s=received.first_audio_s,
             total_s=total_s,
+            raw_text=text if unscored is Unscored.EMPTY and not is_blank(text) else None,
         )
 
     def _failed(self, error: Exception, exchange: Exchange, messages: list[dict[str, Any]]) -> ChatAnswer:

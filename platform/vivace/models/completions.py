@@ -307,23 +307,18 @@ def usage_of(usage: Any) -> TokenUsage:
         return TokenUsage()
     heard = _part(usage, "prompt_tokens_details", "input_token_details")
     spoken = _part(usage, "completion_tokens_details", "output_token_details")
-    cost = usage.get("cost")  # OpenRouter's, in US dollars
     return TokenUsage(
-        input_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
-        output_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
-        input_audio_tokens=_count(heard.get("audio_tokens")),
-        output_audio_tokens=_count(spoken.get("audio_tokens")),
-        cached_tokens=_count(heard.get("cached_tokens")),
-        cost_usd=float(cost) if isinstance(cost, int | float) and not isinstance(cost, bool) else None,
+        input_tokens=usage.get("prompt_tokens", usage.get("input_tokens")),
+        output_tokens=usage.get("completion_tokens", usage.get("output_tokens")),
+        input_audio_tokens=heard.get("audio_tokens"),
+        output_audio_tokens=spoken.get("audio_tokens"),
+        cached_tokens=heard.get("cached_tokens"),
+        cost_usd=usage.get("cost"),  # OpenRouter's, in US dollars
     )
 
 
 def _part(usage: dict[str, Any], *names: str) -> dict[str, Any]:
     return next((usage[name] for name in names if isinstance(usage.get(name), dict)), {})
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _text(value: Any) -> str:

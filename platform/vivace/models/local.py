@@ -494,7 +494,10 @@ class _Process:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(DYING_S)  # its pipes close a moment before it has ended
             return None
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except ValueError:  # something in it writes where it should not, and what comes next would be misread, too
+            return None
         return answer
 
     def _end_overdue(self) -> None:
@@ -567,12 +570,9 @@ def _reply(answer: dict[str, Any], description: str | None, note: str | None = N
     if "error" in answer:
         detail = "; ".join([answer["detail"], *([note] if note else [])])
         return ModelReply(None, Unscored(answer["error"]), detail, model_snapshot=description)
-    is_empty = not answer["text"].strip()
-    notes = [f"the reply is empty (finish reason {answer['finish_reason']})"] if is_empty else []
     return ModelReply(
-        text=None if is_empty else answer["text"],
-        unscored=Unscored.EMPTY if is_empty else None,
-        detail="; ".join([*notes, *answer["notes"], *([note] if note else [])]) or None,
+        text=answer["text"],
+        detail="; ".join([*answer["notes"], *([note] if note else [])]) or None,
         finish_reason=answer["finish_reason"],
         model_snapshot=description,
         ttft_s=answer["ttft_s"],

@@ -211,8 +211,6 @@ class SpokenModel:
             return {"error": "timeout", "detail": f"no complete reply within {clock.timeout_s:g} s{where}"}
         tokens = tokens if end is None else tokens[: end + 1]
         text = self._tokenizer.decode(tokens, skip_special_tokens=True)
-        if "</think>" in text:  # what a model thinks aloud before its answer is no part of the answer
-            text = text.rpartition("</think>")[2].strip()
         prompt = conversation.inputs["input_ids"]
         prompt_length = prompt.shape[1]
         return {

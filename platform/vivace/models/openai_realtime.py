@@ -31,6 +31,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 from vivace.audio.convert import decode, encode_wav, to_mono
 from vivace.errors import UnreachableError, UsageError
+from vivace.models import reported
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
 from vivace.models.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.chat import (
@@ -52,6 +53,7 @@ from vivace.models.providers import OPENAI_ADDRESS
 from vivace.models.spoken import is_sound
 from vivace.models.transport import STREAM_LIMIT, parse_retry_after
 from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.texts import is_blank, without_thoughts
 
 Output = Literal["audio", "text"]
 
@@ -219,16 +221,13 @@ class OpenAIRealtimeSystem:
         seconds = time.perf_counter() - start
         failure = self._flaw(received) if error is None else self._failure(error, received)
         price = self._options.price
-        price = self._options.price
         record_call(
             CallRecord(
                 seconds=seconds,
                 input_tokens=received.usage.input_tokens,
                 output_tokens=received.usage.output_tokens,
                 input_audio_tokens=received.usage.input_audio_tokens,
-                cost_usd=price.of(received.usage)
-                if (price := self._options.price)
-                else cost_of(self._model, received.usage),
+                cost_usd=price.of(received.usage) if price else cost_of(self._model, received.usage),
                 error=failure.unscored if failure else None,
                 detail=failure.detail if failure else None,
             )
@@ -258,12 +257,14 @@ class OpenAIRealtimeSystem:
             return _failed(Unscored.SERVER_ERROR, "the server cancelled its answer")
         if received.finish_reason == "content_filter":
             return _failed(Unscored.CONTENT_FILTER, "the provider's filter stopped the answer")
-        if self._output == "audio" and not received.audio and received.text.strip():
+        says_nothing = is_blank(without_thoughts(received.text))
+        if self._output == "audio" and not received.audio and not says_nothing:
             return _failed(Unscored.NO_AUDIO, "the model answered in text although audio was asked for")
         if received.audio and not is_sound(_wav(received.audio)):
             return _failed(Unscored.NO_AUDIO, f"the spoken answer is no sound ({len(received.audio)} bytes)")
-        if not received.text.strip() and not (self._is_transcribed and received.audio):
-            return _failed(Unscored.EMPTY, f"the answer is empty (finish reason {received.finish_reason})")
+        if says_nothing and not (self._is_transcribed and received.audio):
+            what = "empty" if is_blank(received.text) else "nothing but thoughts"
+            return _failed(Unscored.EMPTY, f"the answer is {what} (finish reason {received.finish_reason})")
         return None
 
     def _failure(self, error: Exception, received: _Received) -> _Failure:
@@ -577,6 +578,7 @@ def _no_reply(failure: _Failure, received: _Received) -> ModelReply:
         model_snapshot=received.model_snapshot,
         ttft_s=received.ttft_s,
         total_s=received.total_s,
+        raw_text=received.text if failure.unscored is Unscored.EMPTY and not is_blank(received.text) else None,
     )
 
 
@@ -616,4 +618,4 @@ def _asked_wait(message: str) -> float | None:
     found = re.search(r"try again in (\d+(?:\.\d+)?)(ms|s)\b", message)
     if found is None:
         return None
-    return float(found[1]) / (1000 if found[2] == "ms" else 1)
+    return reported.seconds(float(found[1]) / (1000 if found[2] == "ms" else 1))

@@ -10,13 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from vivace.models import reported
+
 PRICE_LIST = "model_prices_and_context_window_backup.json"
 """In litellm's folder: the list as of its release."""
 
 
 @dataclass(frozen=True)
 class TokenUsage:
-    """Tokens of one call as the server counts them; None where it does not say."""
+    """Tokens of one call as the server counts them; None where it does not say, or says what cannot be so."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -27,6 +29,25 @@ class TokenUsage:
     """Of the input tokens, those that the provider had at hand from an earlier call."""
     cost_usd: float | None = None
     """Where the provider itself says what the call costs."""
+
+    def __post_init__(self) -> None:
+        """Keep what can be so: counts and costs within reason, and no part that is more than its whole."""
+        into, out = reported.count(self.input_tokens), reported.count(self.output_tokens)
+        settled = {
+            "input_tokens": into,
+            "output_tokens": out,
+            "input_audio_tokens": _part(self.input_audio_tokens, into),
+            "output_audio_tokens": _part(self.output_audio_tokens, out),
+            "cached_tokens": _part(self.cached_tokens, into),
+            "cost_usd": reported.dollars(self.cost_usd),
+        }
+        for name, value in settled.items():
+            object.__setattr__(self, name, value)
+
+
+def _part(value: Any, whole: int | None) -> int | None:
+    part = reported.count(value)
+    return None if part is not None and whole is not None and part > whole else part
 
 
 @dataclass(frozen=True)
@@ -52,9 +73,11 @@ def parse_price(text: str | None) -> TokenPrice | None:
     if text is None:
         return None
     parts = text.split(",")
-    if len(parts) != 2 or not all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", part) for part in parts):
+    are_numbers = all(re.fullmatch(r"\s*\d+(\.\d+)?\s*", part) for part in parts)
+    prices = [reported.dollars(float(part)) for part in parts] if are_numbers else []
+    if len(prices) != 2 or prices[0] is None or prices[1] is None:
         raise ValueError("write two numbers, for instance 2.5,10: US dollars for a million tokens in, and out")
-    return TokenPrice(float(parts[0]), float(parts[1]))
+    return TokenPrice(prices[0], prices[1])
 
 
 def cost_of(model: str, usage: TokenUsage) -> float | None:

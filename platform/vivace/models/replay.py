@@ -9,8 +9,7 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
 from vivace_rubrics.criteria import Unscored
-from vivace_rubrics.json_text import parse_json
-from vivace_rubrics.parsing import storable
+from vivace_rubrics.json_text import parse_report
 
 
 def read_json_lines(path: Path, what: str) -> list[tuple[int, dict[str, Any]]]:
@@ -29,7 +28,7 @@ def read_json_lines(path: Path, what: str) -> list[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = parse_json(line)
+            row = parse_report(line)
         except ValueError as error:
             raise UsageError(f"Line {number} of the {what} '{path}' is not JSON ({error}).") from error
         if not isinstance(row, dict):
@@ -84,14 +83,7 @@ class Replay:
         row = self._replies.get(prompt.conversation_id)
         if row is None or row.get("response") is None:
             return ModelReply(None, Unscored.NOT_RECORDED, "the file of replies holds none for this conversation")
-        if not row["response"].strip():
-            return ModelReply(None, Unscored.EMPTY, "the recorded reply is empty")
-        return ModelReply(storable(row["response"]), ttft_s=_seconds(row, "ttft_s"), total_s=_seconds(row, "total_s"))
+        return ModelReply(row["response"], ttft_s=row.get("ttft_s"), total_s=row.get("total_s"))
 
     async def close(self) -> None:
         """Nothing to release."""
-
-
-def _seconds(row: dict[str, Any], key: str) -> float | None:
-    value = row.get(key)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

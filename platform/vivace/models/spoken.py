@@ -66,7 +66,9 @@ class Transcribed:
         if reply.audio is None:
             return reply
         heard = await self._transcriber.transcribe(reply.audio)
-        return replace(reply, text=heard.text, unscored=heard.unscored, detail=heard.detail or reply.detail)
+        return replace(
+            reply, text=heard.text, raw_text=None, unscored=heard.unscored, detail=heard.detail or reply.detail
+        )
 
     async def close(self) -> None:
         """Close the system and the transcriber."""

@@ -19,6 +19,9 @@ from typing import Any
 
 import httpx
 
+from vivace.models import reported
+from vivace_rubrics.json_text import parse_report
+
 ANSWER_LIMIT = 4_000_000
 """Bytes of an answer in one piece; a longer one is cut off and counts as too long."""
 STREAM_LIMIT = 64_000_000
@@ -275,8 +278,8 @@ def parse_answer(content: bytes) -> Any:
         NotACompletionError: it is none, or not in UTF-8.
     """
     try:
-        return json.loads(content.decode())
-    except (ValueError, RecursionError) as error:
+        return parse_report(content)
+    except ValueError as error:
         raise NotACompletionError(f"the answer is not JSON ({error})") from error
 
 
@@ -316,14 +319,14 @@ def _as_events(completion: dict[str, Any], choices: list[dict[str, Any]]) -> byt
 
 
 def parse_retry_after(header: str | None) -> float | None:
-    """Seconds from a Retry-After header, which holds seconds or a date."""
+    """Seconds from a Retry-After header, which holds seconds or a date; an endless pause is the longest there is."""
     if header is None:
         return None
     try:
-        return max(0.0, float(header))
+        asked = float(header)
     except ValueError:
-        pass
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return None
+        try:
+            asked = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
+        except (TypeError, ValueError, OverflowError, OSError):
+            return None
+    return reported.seconds(max(min(asked, reported.MOST_SECONDS), 0.0))

@@ -543,6 +543,8 @@ class ConversationView:
     times: Times
     repeats: int = 1
     """Replies planned; the view shows one of them."""
+    reply_raw_text: str | None = None
+    """All that the model wrote, where it thought aloud before its reply."""
     verdicts: list[VerdictView] = field(default_factory=list)
 
 
@@ -598,6 +600,7 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             total_s=reply.total_s if reply else None,
             times=_times(model),
             repeats=run.repeats,
+            reply_raw_text=reply.raw_text if reply else None,
             verdicts=[
                 VerdictView(
                     number=criterion.number,
@@ -691,6 +694,7 @@ def _item_rows(
             "unscored_reason": verdict.unscored_reason if verdict else "not_recorded",
             "explanation": verdict.explanation if verdict else None,
             "reply": reply.text if reply else None,
+            "reply_raw_text": reply.raw_text if reply else None,
             "reply_unscored_reason": reply.unscored_reason if reply else "not_recorded",
             "ttft_s": reply.ttft_s if reply else None,
             "total_s": reply.total_s if reply else None,

@@ -238,6 +238,8 @@ class Reply(Base):
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id"), index=True)
     repeat: Mapped[int] = mapped_column(default=0)
     text: Mapped[str | None] = mapped_column(Text)
+    raw_text: Mapped[str | None] = mapped_column(Text)
+    """All that the model wrote, where it thought aloud before its reply; null where that is the reply."""
     audio_sha256: Mapped[str | None] = mapped_column(String(64))
     unscored_reason: Mapped[str | None]
     """Why there is no reply to judge; null when there is one."""

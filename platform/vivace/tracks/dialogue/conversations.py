@@ -11,7 +11,7 @@ from vivace.errors import UsageError
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
 from vivace_rubrics.json_text import parse_json
-from vivace_rubrics.parsing import storable
+from vivace_rubrics.texts import is_blank, storable
 
 MOST_USER_TURNS = 8
 TEXT_COLUMNS = (
@@ -181,12 +181,12 @@ def _text(row: dict[str, Any], column: str, where: str) -> str | None:
         return None
     if not isinstance(value, str):
         raise UsageError(f"{where} has a '{column}' that is not text.")
-    return storable(value.strip()) or None
+    return None if is_blank(value) else storable(value.strip())
 
 
 def _criteria(row: dict[str, Any], where: str) -> tuple[Criterion, ...]:
     texts = _json_list(row.get("rubric"), "rubric", where)
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    if not texts or not all(isinstance(text, str) and not is_blank(text) for text in texts):
         raise UsageError(f"{where} has a rubric that is not a JSON list of sentences.")
     if row.get("rubric_checks") is None:
         return tuple(Criterion(storable(text)) for text in texts)

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
-from vivace.models.base import ModelIdentity
+from vivace.models.base import ModelIdentity, ModelReply
 from vivace.models.replay import read_replies
 from vivace.spec import read_card
 from vivace.store import tables
@@ -25,7 +25,6 @@ from vivace.tracks.dialogue.registration import Judges, register_run
 from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.judges import JudgeCard
-from vivace_rubrics.parsing import storable
 
 WHAT = "verdict file"
 
@@ -110,11 +109,13 @@ class DialogueImport:
 
     def _reply(self, conversation: Conversation, row_id: int, run_id: str) -> dict[str, Any]:
         text = self.rows.get(conversation.id, {}).get("response")
+        reply = ModelReply(text, Unscored.NOT_RECORDED if text is None else None)
         return {
             "run_id": run_id,
             "conversation_id": row_id,
-            "text": storable(text) if text is not None else None,
-            "unscored_reason": None if text is not None else Unscored.NOT_RECORDED.value,
+            "text": reply.text,
+            "raw_text": reply.raw_text,
+            "unscored_reason": reply.unscored.value if reply.unscored else None,
         }
 
     def _verdicts(self, conversation: Conversation) -> list[bool | None]:

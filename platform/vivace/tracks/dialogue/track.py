@@ -435,6 +435,7 @@ class DialogueRun:
         key = {"run_id": self._registered.run_id, "conversation_id": item.row_id, "repeat": item.repeat}
         values = {
             "text": reply.text,
+            "raw_text": reply.raw_text,
             "audio_sha256": audio_sha256,
             "unscored_reason": _code(reply.unscored),
             "detail": reply.detail,

@@ -29,6 +29,7 @@ from vivace.tracks.dialogue.readers import ParquetTable, open_conversations
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis
 from vivace_rubrics.json_text import parse_json
+from vivace_rubrics.texts import is_blank
 
 LONGEST_TURN_S = 300.0
 NEEDED_COLUMNS = ("id", "axis", "user_turn_1_transcript", "rubric")
@@ -319,7 +320,7 @@ class _Source:
         if not isinstance(value, str):
             self._found(Kind.NOT_TEXT, column, f"it holds {value!r:.60}")
             return None
-        stripped = value.strip()
+        stripped = "" if is_blank(value) else value.strip()
         if stripped and stripped != value:
             self._found(Kind.OUTER_BLANKS, column, "the text begins or ends with blanks")
         return stripped or None
@@ -333,7 +334,7 @@ class _Source:
             self._found(Kind.BAD_RUBRIC, "rubric", "the rubric is empty")
         places = defaultdict(list)
         for number, item in enumerate(items, start=1):
-            if not isinstance(item, str) or not item.strip():
+            if not isinstance(item, str) or is_blank(item):
                 self._found(Kind.BAD_RUBRIC, "rubric", f"item {number} is {item!r:.60} and not a sentence")
             else:
                 places[" ".join(item.casefold().split())].append(number)
