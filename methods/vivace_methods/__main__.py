@@ -162,7 +162,7 @@ def _fit(options: argparse.Namespace) -> None:
 
 def _calibration(options: argparse.Namespace) -> list[int]:
     try:
-        text = options.calibration.read_text(encoding="utf-8")
+        text = options.calibration.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise MethodError(f"The calibration text {options.calibration} cannot be read as UTF-8: {error}.") from error
     if options.model is None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 
 from vivace.errors import UsageError
-from vivace.models.replay import read_json_lines
+from vivace.reading import json_rows
 from vivace.spec import DialogueSpec
 from vivace.statistics.agreement import (
     Agreement,
@@ -112,8 +112,7 @@ def calibrate(database: Database, identifier: str, file: Path) -> list[Calibrati
 def _labels(file: Path, card: JudgingCard, judged: Answers, replies: dict[str, str | None]) -> dict[str, Answers]:
     """Labeler → labels, all of them checked against the judging."""
     by_labeler: dict[str, Answers] = {}
-    for number, row in read_json_lines(file, "file of labels"):
-        where = f"Line {number} of the file of labels '{file}'"
+    for where, row in json_rows(file, "file of labels"):
         key, given, labeler = row.get("id"), row.get("criteria_met"), row.get("labeler", UNNAMED)
         if not isinstance(key, str) or key not in judged:
             raise UsageError(f"{where}: the judging {card.judging} has no conversation {key!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +11,14 @@ from typing import Any
 import yaml
 
 from vivace.errors import UsageError
-from vivace_rubrics.json_text import DEEPEST
+from vivace_rubrics.json_text import DEEPEST, parse_report
 
+JSON_SUFFIXES = (".jsonl", ".json")
+"""Of files with rows of JSON: lines or a list, whichever of the two names they bear."""
 LONGEST_TEXT = 1_000_000
 """Bytes of a file that a person writes: a spec, a card, a prompt."""
+LONGEST_ROWS = 2**29
+"""Bytes of a file that a program writes: replies, labels, questions, texts without their recordings."""
 MOST_VALUES = 50_000
 """Values of a YAML text once its aliases are written out: ten anchors of ten aliases each would be ten billion."""
 LONGEST_PLAIN = 1_000
@@ -29,13 +34,13 @@ def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
         longest: in bytes.
 
     Raises:
-        UsageError: it is missing, no file, unreadable, too long, or not UTF-8.
+        UsageError: it is missing, no file, unreadable, too long, or neither UTF-8 nor marked as UTF-16.
     """
     try:
         with path.open("rb") as opened:
             content = opened.read(longest + 1)
             is_file = stat.S_ISREG(path.stat().st_mode)
-        text = content.decode("utf-8-sig")
+        text = _decoded(content)
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"The {what} '{path}' cannot be read ({reason}).") from error
@@ -43,6 +48,62 @@ def read_text(path: Path, what: str, longest: int = LONGEST_TEXT) -> str:
         size = f"has {path.stat().st_size:,} bytes" if is_file else "does not end"
         raise UsageError(f"The {what} '{path}' {size}; at most {longest:,} are read.")
     return text
+
+
+def _decoded(content: bytes) -> str:
+    """UTF-8 with or without a byte order mark, and UTF-16 with one, as some shells write it."""
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if marked else "utf-8-sig")
+
+
+def json_rows(path: Path, what: str) -> list[tuple[str, dict[str, Any]]]:
+    """The objects of a file, be they JSON lines or a JSON list, each with its place: `Line 3 of the data 'a.jsonl'`.
+
+    Args:
+        path: the file; what it is called does not matter.
+        what: what a message calls it.
+
+    Raises:
+        UsageError: the file cannot be read or is empty, or one of its rows is no JSON object.
+    """
+    kind, values = parse_rows(read_text(path, what, LONGEST_ROWS))
+    rows = []
+    for number, value in values:
+        place = f"{kind} {number} of the {what} '{path}'"
+        if isinstance(value, ValueError):
+            raise UsageError(f"{place} is not JSON ({value}).") from value
+        if not isinstance(value, dict):
+            raise UsageError(f"{place} is not a JSON object.")
+        rows.append((place, value))
+    if not rows:
+        raise UsageError(f"The {what} '{path}' is empty.")
+    return rows
+
+
+def parse_rows(text: str) -> tuple[str, list[tuple[int, Any]]]:
+    """The values of JSON lines, of a JSON list of objects, or the one of a JSON object over several lines.
+
+    Returns:
+        What a value's number counts, `Line` or `Row`, and the values by their numbers from 1. For a line that cannot
+        be read there is the `ValueError` that says why; blank lines are left out.
+    """
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    if len(lines) > 1 or text.lstrip().startswith("["):
+        first = _tried(lines[0][1])
+        if isinstance(first, ValueError | list):
+            whole_text = _tried(text)
+            if isinstance(whole_text, list) and any(isinstance(each, dict) for each in whole_text):
+                return "Row", list(enumerate(whole_text, start=1))
+            if isinstance(whole_text, dict):
+                return "Row", [(1, whole_text)]
+    return "Line", [(number, _tried(line)) for number, line in lines]
+
+
+def _tried(text: str) -> Any:
+    try:
+        return parse_report(text)
+    except ValueError as error:
+        return error
 
 
 def read_yaml(path: Path, what: str) -> Any:

@@ -196,7 +196,7 @@ def test_real_questions_are_read(name: str, file: str, metric: str) -> None:
         ('{"turns": []}\n', "Line 1 of .* something else than text in 'turns'"),
         ('{"turns": ["1?"]}\n', "Line 1 of .* has no 'reference'"),
         ('{"question": " ", "answer": "1"}\n', "Line 1 of .* asks nothing"),
-        ("[1]\n", "Line 1 of .* an object with columns"),
+        ("[1]\n", "Line 1 of .* is not a JSON object"),
         ("", "is empty"),
         ("\n\n", "is empty"),
     ],

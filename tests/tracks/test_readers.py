@@ -12,10 +12,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from support.datasets import conversation_rows, write_jsonl, write_parquet
+from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from vivace.errors import UsageError
 from vivace.tracks.dialogue.conversations import ConversationSet
 from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.validation import Kind, validate
 from vivace_rubrics.criteria import Exchange, grading_history
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "audiomc"
@@ -203,3 +204,56 @@ def test_the_public_transcripts_are_read_whole_and_fast() -> None:
     assert len(rubric) == len(set(rubric)) + 1
     spoken = [text for c in found.conversations for e in c.exchanges for text in (e.user, e.assistant) if text]
     assert len(spoken) == 4247 and all(text == text.strip() for text in spoken)
+
+
+def with_files(folder: Path, named: Callable[[int], Any] = lambda turn: f"sound/{turn}.flac") -> list[dict[str, Any]]:
+    """Rows whose recordings are files beside them."""
+    rows = conversation_rows(2, turns=2, audio=False)
+    (folder / "sound").mkdir(exist_ok=True)
+    for turn in (1, 2):
+        (folder / "sound" / f"{turn}.flac").write_bytes(tone(300 + turn))
+        for row in rows:
+            row[f"user_turn_{turn}_audio"] = named(turn)
+    return rows
+
+
+@pytest.mark.parametrize("named", [lambda turn: f"sound/{turn}.flac", lambda turn: {"path": f"./sound/{turn}.flac"}])
+def test_recordings_of_json_rows_are_read_from_the_files_beside_them(
+    named: Callable[[int], Any], tmp_path: Path
+) -> None:
+    file = write_jsonl(tmp_path / "set.jsonl", with_files(tmp_path, named))
+    read = open_conversations(str(file))
+    assert read.has_audio
+    assert [audio for _, audio in read.recordings(read.conversations)] == [[tone(301), tone(302)]] * 2
+    found = validate(str(file), lambda *_: None)
+    assert (found.findings, found.recordings) == ([], 4)
+    (tmp_path / "sound" / "2.flac").write_bytes(tone(500))
+    assert open_conversations(str(file)).fingerprint != read.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("sound/3.flac", "there is no recording 'sound/3.flac'"),
+        ("../outside.flac", "is not in"),
+        ("{absolute}", "is not in"),
+        ("link.flac", "is not in"),
+        ("sound", "there is no recording"),
+        ("a\0b", "not the path of a recording"),
+        (7, "7 is not the path of a recording"),
+        ({"bytes": "UklGRg=="}, "is not the path of a recording"),
+    ],
+)
+def test_a_recording_that_is_not_there_is_named_with_its_line(named: Any, sentence: str, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    rows = with_files(folder)
+    outside = tmp_path / "outside.flac"
+    outside.write_bytes(tone(300))
+    (folder / "link.flac").symlink_to(outside)
+    rows[1]["user_turn_2_audio"] = str(outside) if named == "{absolute}" else named
+    file = write_jsonl(folder / "set.jsonl", rows)
+    with pytest.raises(UsageError, match=rf"Line 2 of .*, user_turn_2_audio: .*{sentence}"):
+        open_conversations(str(file))
+    (finding,) = validate(str(file), lambda *_: None).findings
+    assert (finding.kind, finding.row, finding.column) == (Kind.MISSING_RECORDING, 2, "user_turn_2_audio")

@@ -150,7 +150,7 @@ def load_recipe(folder: Path) -> Recipe:
         MethodError: there is none, it is damaged, or of another format.
     """
     try:
-        written = json.loads((folder / RECIPE_FILE).read_text())
+        written = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8-sig"))
         tensors = load_file(folder / FACTORS_FILE)
     except FileNotFoundError as error:
         raise MethodError(f"There is no recipe in {folder}: it needs {RECIPE_FILE} and {FACTORS_FILE}.") from error

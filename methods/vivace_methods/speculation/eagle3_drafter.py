@@ -276,7 +276,7 @@ def load_drafter(folder: Path, model: Any) -> Eagle3Drafter:
 
 def _configuration(folder: Path, target: Any) -> LlamaConfig:
     try:
-        written = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        written = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise MethodError(f"{folder} holds no drafter: there is no config.json in it.") from error
     except (OSError, ValueError, RecursionError) as error:

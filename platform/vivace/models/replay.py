@@ -8,35 +8,8 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
+from vivace.reading import json_rows
 from vivace_rubrics.criteria import Unscored
-from vivace_rubrics.json_text import parse_report
-
-
-def read_json_lines(path: Path, what: str) -> list[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers; blank lines are skipped.
-
-    Raises:
-        UsageError: the file is missing, empty, not UTF-8, or a line is not one JSON object.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The {what} '{path}' cannot be read ({reason}).") from error
-    rows: list[tuple[int, dict[str, Any]]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_report(line)
-        except ValueError as error:
-            raise UsageError(f"Line {number} of the {what} '{path}' is not JSON ({error}).") from error
-        if not isinstance(row, dict):
-            raise UsageError(f"Line {number} of the {what} '{path}' is not a JSON object.")
-        rows.append((number, row))
-    if not rows:
-        raise UsageError(f"The {what} '{path}' is empty.")
-    return rows
 
 
 def read_replies(path: Path, what: str = "file of replies") -> dict[str, dict[str, Any]]:
@@ -46,14 +19,14 @@ def read_replies(path: Path, what: str = "file of replies") -> dict[str, dict[st
         UsageError: the file cannot be read, or an id is missing or stands twice, or a response is no text.
     """
     replies: dict[str, dict[str, Any]] = {}
-    for number, row in read_json_lines(path, what):
+    for place, row in json_rows(path, what):
         key, response = row.get("id"), row.get("response")
         if not isinstance(key, str) or not key:
-            raise UsageError(f"Line {number} of the {what} '{path}' has no \"id\".")
+            raise UsageError(f'{place} has no "id".')
         if key in replies:
-            raise UsageError(f"Line {number} of the {what} '{path}' repeats the id '{key}'.")
+            raise UsageError(f"{place} repeats the id '{key}'.")
         if response is not None and not isinstance(response, str):
-            raise UsageError(f"Line {number} of the {what} '{path}' has a \"response\" that is not text.")
+            raise UsageError(f'{place} has a "response" that is not text.')
         replies[key] = row
     return replies
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,14 +12,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from vivace.errors import UsageError
+from vivace.hub import short
+from vivace.reading import JSON_SUFFIXES, json_rows
+from vivace.splits import data_files, files_of_split, patterns_of_others
 from vivace.tasks.base import Sample, Task
 from vivace.tasks.hub import located
-from vivace_rubrics.json_text import parse_json
 
 Row = Mapping[str, Any]
 
-READABLE = (".jsonl", ".json", ".parquet")
-SPLITS = ("test", "validation", "dev", "train")
+READABLE = (*JSON_SUFFIXES, ".parquet")
 
 
 class ColumnError(ValueError):
@@ -32,9 +32,9 @@ class FileTask(Task):
     """A task read from a file or a folder.
 
     Attributes:
-        path: a file (.jsonl, .json with a list, .parquet), or a folder of such files, in the order of their names; or
+        path: a file (.jsonl, .json, .parquet), or a folder of such files, in the order of their names; or
             such a file or folder of a dataset on the hub, HUB-ID@REVISION or HUB-ID@REVISION/FOLDER.
-        split: of the files of a folder, those are left out whose names begin with another of the usual splits.
+        split: of the files of a folder, those are left out that belong to another by their names or their folders'.
     """
 
     version: ClassVar[str]
@@ -77,7 +77,7 @@ class FileTask(Task):
     def _paths(self) -> list[Path]:
         if not self.path:
             raise UsageError(f"The task {self.name} reads files: write {self.name}(path=FILE OR FOLDER).")
-        return data_files(located(self.path, READABLE, patterns_of_others(self.split)), self.split, self.belongs)
+        return task_files(located(self.path, READABLE, patterns_of_others(self.split)), self.split, self.belongs)
 
     @cached_property
     def _files_sha256(self) -> str:
@@ -110,22 +110,21 @@ def _id_of(row: Row, place: int) -> str:
     return str(next((row[column] for column in ("question_id", "task_id", "_id") if column in row), place))
 
 
-def data_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda path: True) -> list[Path]:
+def task_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda path: True) -> list[Path]:
     """The readable files of a path, which is one or a folder of some.
 
     Args:
         path: a file, which is taken whatever its name, or a folder.
-        split: files of a folder whose names begin with another split are left out.
+        split: files of a folder that belong to another split are left out.
         belongs: whether a file of a folder is wanted.
 
     Raises:
-        UsageError: there are none.
+        UsageError: there are none, or it cannot be told which belong to the split.
     """
     if path.is_dir():
-        found = sorted(each for each in path.rglob("*") if each.suffix in READABLE and each.is_file())
-        found = [each for each in found if _split_of(each) in (None, split) and belongs(each)]
+        found = files_of_split(path, [each for each in data_files(path, READABLE) if belongs(each)], split)
     else:
-        found = [path] if path.is_file() and path.suffix in READABLE else []
+        found = [path] if path.is_file() and path.suffix.lower() in READABLE else []
     if not found:
         kinds = ", ".join(READABLE)
         raise UsageError(
@@ -134,59 +133,25 @@ def data_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda 
     return found
 
 
-def patterns_of_others(split: str) -> list[str]:
-    """What the names of other splits' files look like, in a folder or in one inside it."""
-    return [f"{folder}{each}[-_.]*" for each in SPLITS if each != split for folder in ("", "*/")]
-
-
-def _split_of(path: Path) -> str | None:
-    """The split that a file's name begins with, as in `test-00000-of-00001.parquet`; None for any other name."""
-    first = re.split(r"[-_.]", path.name)[0]
-    return first if first in SPLITS else None
-
-
 def read_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    """The rows of a file, each with its place in words: `Line 3 of 'file.jsonl'`.
+    """The rows of a file, each with its place in words: `Line 3 of the data 'file.jsonl'`.
 
     Raises:
         UsageError: the file is empty, or a part of it cannot be read.
     """
-    rows = 0
-    for number, row in enumerate(_rows(path), start=1):
-        place = f"{'Line' if path.suffix == '.jsonl' else 'Row'} {number} of '{path}'"
-        if not isinstance(row, Mapping):
-            raise UsageError(f"{place} is not what it should be: an object with columns.")
-        rows += 1
-        yield place, row
-    if not rows:
-        raise UsageError(f"'{path}' is empty.")
+    if path.suffix.lower() != ".parquet":
+        yield from json_rows(path, "data")
+        return
+    import pyarrow.parquet as parquet
 
-
-def _rows(path: Path) -> Iterator[Any]:
     try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as parquet
-
-            yield from parquet.read_table(path).to_pylist()
-        elif path.suffix == ".json":
-            content = parse_json(path.read_text(encoding="utf-8"))
-            yield from content if isinstance(content, list) else [content]
-        else:
-            yield from _lines(path)
-    except (OSError, ValueError) as error:  # damaged JSON, bytes that are no text, no parquet
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"'{path}' cannot be read: {reason}") from error
-
-
-def _lines(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield parse_json(line)
-            except ValueError as error:
-                raise UsageError(f"Line {number} of '{path}' is not JSON ({error}).") from error
+        rows = parquet.read_table(path).to_pylist()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The data '{path}' cannot be read ({short(error)}).") from error
+    if not rows:
+        raise UsageError(f"The data '{path}' is empty.")
+    for number, row in enumerate(rows, start=1):
+        yield f"Row {number} of the data '{path}'", row
 
 
 def eagle_question(row: Row) -> str | None:

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vivace.errors import UsageError
-from vivace.tasks.files import READABLE, ColumnError, data_files, patterns_of_others, read_rows, text_of
+from vivace.reading import LONGEST_ROWS
+from vivace.reading import read_text as read_file
+from vivace.splits import patterns_of_others
+from vivace.tasks.files import READABLE, ColumnError, read_rows, task_files, text_of
 from vivace.tasks.hub import located
 
 if TYPE_CHECKING:
@@ -72,19 +75,16 @@ def read_text(path: str, split: str = "test") -> str:
     Args:
         path: a file, or a folder of such files in the order of their names; or either in a dataset on the hub,
             HUB-ID@REVISION/FOLDER.
-        split: files of a folder whose names begin with another split are left out.
+        split: files of a folder that belong to another split are left out.
 
     Raises:
         UsageError: there is no text, or it cannot be read.
         UnreachableError: the hub does not answer.
     """
     found = located(path, (".txt", *READABLE), patterns_of_others(split))
-    if found.suffix == ".txt":
-        try:
-            return found.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"The text '{path}' cannot be read: {error}.") from error
-    return PARAGRAPH.join(_texts(data_files(found, split)))
+    if found.suffix.lower() == ".txt":
+        return read_file(found, "text", LONGEST_ROWS)
+    return PARAGRAPH.join(_texts(task_files(found, split)))
 
 
 def _texts(paths: Sequence[Path]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from vivace.errors import UsageError
 from vivace.models.calls import ChatOptions
 from vivace.models.prices import parse_price
 from vivace.models.registry import parse_target
+from vivace.reading import read_text
 from vivace.spec import DialogueSpec
 from vivace.tracks.dialogue.registration import Judges
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
@@ -169,10 +170,7 @@ def judge_prompt(file: str | None, own_prompt: str | None) -> JudgePrompt:
     """
     try:
         if file is not None:
-            return JudgePrompt(Path(file).name, Path(file).read_text(encoding="utf-8-sig").strip())
+            return JudgePrompt(Path(file).name, read_text(Path(file), "judge prompt").strip())
         return JudgePrompt("dataset", own_prompt) if own_prompt is not None else VIVACE_PROMPT
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"The judge prompt '{file}' cannot be read ({reason}).") from error
     except PromptError as error:
         raise UsageError(f"{str(error)[0].upper()}{str(error)[1:]}.") from error

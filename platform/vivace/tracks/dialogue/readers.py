@@ -12,7 +12,8 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.hub import commit_of, short, snapshot
-from vivace.models.replay import read_json_lines
+from vivace.reading import JSON_SUFFIXES, json_rows, read_text
+from vivace.splits import data_files, files_of_split
 from vivace.tracks.dialogue.conversations import (
     AUDIO_COLUMNS,
     SPEAKER_COLUMN,
@@ -24,6 +25,8 @@ from vivace.tracks.dialogue.conversations import (
 )
 from vivace_rubrics.prompts import prompt_from_card
 
+LARGEST_RECORDING = 2**30
+"""Bytes; more than what a turn can hold takes in any kind of file."""
 Reader = Callable[[Table], tuple[Conversation, ...]]
 
 PINNED_REVISIONS = {"ScaleAI/audiomc": "90ea11040fd05f41cf433b90f97ada45d847c500"}
@@ -48,29 +51,45 @@ def open_conversations(data: str, read: Reader = read_conversations) -> Conversa
     path = Path(data)
     if path.exists():
         return _local(path, path.name, read)
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", data) and path.suffix not in (".parquet", ".jsonl"):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w./-]+)?", data) and path.suffix.lower() not in (".parquet", *JSON_SUFFIXES):
         dataset, _, revision = data.partition("@")
         return _from_hub(dataset, revision or PINNED_REVISIONS.get(dataset), read)
     raise UsageError(
-        f"There is no file or folder '{data}'; --data takes demo, a .parquet or .jsonl file, a folder of "
+        f"There is no file or folder '{data}'; --data takes demo, a .parquet, .jsonl or .json file, a folder of "
         "parquet files, or hub-id@revision."
     )
 
 
 def _local(path: Path, name: str, read: Reader) -> ConversationSet:
-    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
-    if not files:
-        raise UsageError(f"The folder '{path}' holds no .parquet files.")
-    table: Table = JsonLinesTable(path) if path.suffix == ".jsonl" else ParquetTable(files)
-    folder = path if path.is_dir() else path.parent
+    table: JsonTable | ParquetTable
+    if path.is_file() and path.suffix.lower() in JSON_SUFFIXES:
+        table = JsonTable(path)
+        files = [path, *table.recordings]
+    else:
+        files = parquet_files(path)
+        table = ParquetTable(files)
     return ConversationSet(
         name=name,
         revision=_sha256_of(files),
         conversations=read(table),
         has_audio=any(column in table.columns for column in AUDIO_COLUMNS),
-        judge_prompt=_local_prompt(folder),
+        judge_prompt=_local_prompt(path if path.is_dir() else path.parent),
         table=table,
     )
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """The files of a set: the one, or those of a folder's test split.
+
+    Raises:
+        UsageError: there are none, or it cannot be told which belong to that split.
+    """
+    if not path.is_dir():
+        return [path]
+    files = files_of_split(path, data_files(path, [".parquet"]), "test")
+    if not files:
+        raise UsageError(f"The folder '{path}' holds no .parquet files.")
+    return files
 
 
 def _sha256_of(files: Sequence[Path]) -> str:
@@ -86,26 +105,86 @@ def _local_prompt(folder: Path) -> str | None:
     prompt, card = folder / "judge_prompt.txt", folder / "README.md"
     for file in (prompt, card):
         if file.is_file():
-            try:
-                text = file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"The file '{file}' beside the data cannot be read ({short(error)}).") from error
+            text = read_text(file, "file beside the data,")
             return text.strip() if file == prompt else prompt_from_card(text)
     return None
 
 
-class JsonLinesTable:
-    """A JSONL file of the dataset's text columns: a transcript-input control, without audio."""
+class RecordingError(ValueError):
+    """A recording is not where it is said to be; the message says why, to follow where it is named."""
+
+
+def recording_file(folder: Path, named: Any) -> Path:
+    """The file of a recording that is named in a row of JSON.
+
+    Args:
+        folder: of the file with that row, in which recordings lie, at any depth.
+        named: the path relative to it, as a text or as `{"path": …}`.
+
+    Raises:
+        RecordingError: it names no file, or one that lies elsewhere: a set from others must not reach for one's own.
+    """
+    path = named.get("path") if isinstance(named, dict) and not named.get("bytes") else named
+    if not isinstance(path, str) or not path.strip():
+        raise RecordingError(f"{named!r:.60} is not the path of a recording")
+    try:
+        found = (folder / path).resolve()
+        is_inside = not Path(path).is_absolute() and found.is_relative_to(folder.resolve())
+        if is_inside and not found.is_file():
+            raise RecordingError(f"there is no recording '{path}' in '{folder}'")
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, a loop of links
+        if isinstance(error, RecordingError):
+            raise
+        raise RecordingError(f"{path!r:.60} is not the path of a recording") from error
+    if not is_inside:
+        raise RecordingError(
+            f"the recording '{path}' is not in '{folder}'; put it there, and write its path relative to that folder"
+        )
+    if found.stat().st_size > LARGEST_RECORDING:
+        raise RecordingError(f"the recording '{path}' has more than {LARGEST_RECORDING:,} bytes")
+    return found
+
+
+class JsonTable:
+    """A file of JSON rows: texts, and recordings by the paths of their files, which lie in the file's folder."""
 
     def __init__(self, path: Path) -> None:
         self.source = f"the data '{path}'"
-        self._rows = [{key.lower(): value for key, value in row.items()} for _, row in read_json_lines(path, "data")]
-        self.columns = sorted({key for row in self._rows for key in row} - set(AUDIO_COLUMNS))
+        self.recordings: list[Path] = []
+        """The files of all recordings, in the order of rows and turns."""
+        self._rows: list[dict[str, Any]] = []
+        for place, given in json_rows(path, "data"):
+            row = {key.lower(): value for key, value in given.items()}
+            for column in AUDIO_COLUMNS:
+                if row.get(column) is not None:
+                    try:
+                        row[column] = recording_file(path.parent, row[column])
+                    except RecordingError as error:
+                        raise UsageError(f"{place}, {column}: {error}.") from error
+                    self.recordings.append(row[column])
+            self._rows.append(row)
+        self.columns = columns_of(self._rows)
 
     def rows(self, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Every row with these columns."""
+        """Every row with these columns; recordings are read from their files."""
         for row in self._rows:
-            yield {column: row.get(column) for column in columns}
+            yield {column: _with_bytes(row.get(column)) for column in columns}
+
+
+def columns_of(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The columns of rows of JSON; one of recordings counts where a row has one."""
+    return sorted(
+        {key for row in rows for key, value in row.items() if key not in AUDIO_COLUMNS or value is not None}
+    )
+
+
+def _with_bytes(value: Any) -> Any:
+    if not isinstance(value, Path):
+        return value
+    try:
+        return {"bytes": value.read_bytes(), "path": value.name}
+    except OSError as error:
+        raise UsageError(f"The recording '{value}' cannot be read ({error.strerror}).") from error
 
 
 class ParquetTable:

@@ -17,6 +17,7 @@ from typing import Any
 from vivace.audio.convert import AudioError
 from vivace.audio.measure import Measurement, measure
 from vivace.errors import UsageError
+from vivace.reading import JSON_SUFFIXES, LONGEST_ROWS, parse_rows, read_text
 from vivace.tracks.dialogue.conversations import (
     AUDIO_COLUMNS,
     MOST_USER_TURNS,
@@ -25,7 +26,14 @@ from vivace.tracks.dialogue.conversations import (
     Table,
     parse_conversation,
 )
-from vivace.tracks.dialogue.readers import ParquetTable, open_conversations
+from vivace.tracks.dialogue.readers import (
+    ParquetTable,
+    RecordingError,
+    columns_of,
+    open_conversations,
+    parquet_files,
+    recording_file,
+)
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis
 from vivace_rubrics.json_text import parse_json
@@ -81,7 +89,7 @@ WHAT_TO_DO = {
     Kind.NO_USER_TURN: "write what the user says, or remove the conversation",
     Kind.BAD_RUBRIC: "write the rubric as a JSON list of sentences",
     Kind.BAD_CHECK: "write one check or null for each rubric item",
-    Kind.MISSING_RECORDING: "add the recording's bytes, or use the set with --audio transcript only",
+    Kind.MISSING_RECORDING: "add the recording, or use the set with --audio transcript only",
     Kind.BROKEN_RECORDING: "record or export it again, or remove the conversation",
     Kind.REFUSED: "mend it",
     Kind.NO_AUDIO: "nothing, if transcripts are what models shall be given; `vivace data voice` speaks them",
@@ -158,10 +166,10 @@ def validate(data: str, progress: Callable[[int, None], None]) -> Validation:
             return ()
 
         path = Path(data)
-        if path.is_file() and path.suffix == ".jsonl":
-            _Source(f"the data '{path}'", result, seen, pool, progress).check_json_lines(path)
-        elif path.is_dir() and (files := sorted(path.rglob("*.parquet"))):
-            for file in files:
+        if path.is_file() and path.suffix.lower() in JSON_SUFFIXES:
+            _Source(f"the data '{path}'", result, seen, pool, progress).check_json(path)
+        elif path.is_dir():
+            for file in parquet_files(path):
                 try:
                     check(ParquetTable([file]))
                 except UsageError as error:
@@ -198,6 +206,7 @@ class _Source:
         self._seen = seen
         self._pool = pool
         self._progress = progress
+        self._folder: Path | None = None
         self._row: int | None = None
         self._id: str | None = None
         self._faults = 0
@@ -211,31 +220,19 @@ class _Source:
             read, self._row, self._id = self._row or 0, None, None
             self._found(Kind.UNREADABLE, None, f"{str(error).rstrip('.')}; only the first {read} rows were read")
 
-    def check_json_lines(self, path: Path) -> None:
-        """Check all lines of a JSONL file, also behind one that is no row."""
-        try:
-            lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        except OSError as error:
-            raise UsageError(f"The data '{path}' cannot be read ({error.strerror}).") from error
-        rows = list(self._json_rows(lines))
-        columns = {column for _, row in rows for column in row} - set(AUDIO_COLUMNS)
-        self._check_rows(iter(rows), sorted(columns))
-
-    def _json_rows(self, lines: Sequence[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
+    def check_json(self, path: Path) -> None:
+        """Check all rows of a file of JSON, also behind one that is none."""
+        rows = []
+        kind, values = parse_rows(read_text(path, "data", LONGEST_ROWS))
+        for number, value in values:
+            if isinstance(value, dict):
+                rows.append((number, {key.lower(): each for key, each in value.items()}))
                 continue
-            try:
-                row = parse_json(line)
-            except ValueError as error:
-                self._row = number
-                self._found(Kind.UNREADABLE, None, f"the line is not JSON ({error})")
-                continue
-            if isinstance(row, dict):
-                yield number, {key.lower(): value for key, value in row.items()}
-            else:
-                self._row = number
-                self._found(Kind.UNREADABLE, None, "the line is not a JSON object")
+            self._row = number
+            why = f"is not JSON ({value})" if isinstance(value, ValueError) else "is not a JSON object"
+            self._found(Kind.UNREADABLE, None, f"the {kind.lower()} {why}")
+        self._folder = path.parent
+        self._check_rows(iter(rows), columns_of([row for _, row in rows]))
 
     def _check_rows(self, rows: Iterator[tuple[int, dict[str, Any]]], columns: Sequence[str]) -> None:
         missing = [column for column in NEEDED_COLUMNS if column not in columns]
@@ -380,7 +377,12 @@ class _Source:
         for column in AUDIO_COLUMNS[:last]:
             cell = row.get(column)
             content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if isinstance(content, bytes):
+            if self._folder is not None and cell is not None:
+                try:
+                    contents[column] = recording_file(self._folder, cell).read_bytes()
+                except (RecordingError, OSError) as error:
+                    self._found(Kind.MISSING_RECORDING, column, getattr(error, "strerror", None) or str(error))
+            elif isinstance(content, bytes):
                 contents[column] = content
             elif isinstance(cell, dict) and cell.get("path"):
                 self._found(Kind.MISSING_RECORDING, column, f"there is a path, {cell['path']!r}, and no bytes")

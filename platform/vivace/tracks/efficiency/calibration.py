@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
+from vivace.reading import LONGEST_ROWS, read_text
 from vivace.spec import split_list
 from vivace.tasks.generated import GeneratedTask
 from vivace.tasks.registry import parse_task
@@ -103,9 +104,6 @@ def _windows(file: Path, tokenizer: Any, length: int, tokens: int) -> list[Any]:
 
     from vivace.tracks.efficiency.asking import token_ids
 
-    try:
-        ids = token_ids(file.read_text(encoding="utf-8"), tokenizer, plain=True)[:tokens]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"The calibration text {file} cannot be read as UTF-8: {error}.") from error
+    ids = token_ids(read_text(file, "calibration text", LONGEST_ROWS), tokenizer, plain=True)[:tokens]
     found = [torch.tensor([ids[first : first + length]]) for first in range(0, len(ids), length)]
     return [text for text in found if text.shape[1] > 1]
