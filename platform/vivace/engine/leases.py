@@ -146,8 +146,9 @@ class Lease:
         self._epoch = epoch
         self._seconds = seconds
         self._renewed = time.monotonic()
-        # Built once: it is part of every write.
-        self._epoch_now = select(Run.lease_epoch).where(Run.id == run_id).with_for_update(key_share=True)
+        # Built once, and of the plain table: it is part of every write.
+        run = Run.__table__.c
+        self._epoch_now = select(run.lease_epoch).where(run.id == run_id).with_for_update(key_share=True)
         self.lost = False
         self.cancel_requested = False
 
@@ -204,7 +205,7 @@ class Lease:
 
     def _is_held(self, session: Session) -> bool:
         # The row lock makes a takeover on PostgreSQL wait for this transaction; SQLite has one writer.
-        return bool(session.scalar(self._epoch_now) == self._epoch)
+        return bool(session.connection().scalar(self._epoch_now) == self._epoch)
 
 
 def try_lease(database: Database, run_id: str, submission_id: str, worker_id: str, seconds: float) -> Lease | str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import DateTime, Insert, func, select
@@ -20,20 +21,49 @@ ROWS_PER_STATEMENT = 500
 
 def insert(session: Session, table: type[Base]) -> Any:
     """An INSERT of this database's dialect, which knows ON CONFLICT."""
-    if session.get_bind().dialect.name == "postgresql":
+    return _insert(session.get_bind().dialect.name, table)
+
+
+def _insert(dialect: str, table: type[Base]) -> Any:
+    # Of the plain table and not of its class: the mapper's part in an INSERT costs more than the INSERT.
+    if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        return postgresql.insert(table)
+        return postgresql.insert(table.__table__)  # type: ignore[arg-type]
     from sqlalchemy.dialects import sqlite
 
-    return sqlite.insert(table)
+    return sqlite.insert(table.__table__)  # type: ignore[arg-type]
 
 
 def insert_new(session: Session, table: type[Base], rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows, leaving out those whose natural key is there already."""
+    statement: Insert = insert(session, table).on_conflict_do_nothing()
+    connection = session.connection()
     for start in range(0, len(rows), ROWS_PER_STATEMENT):
-        statement: Insert = insert(session, table).on_conflict_do_nothing()
-        session.execute(statement, list(rows[start : start + ROWS_PER_STATEMENT]))
+        connection.execute(statement, list(rows[start : start + ROWS_PER_STATEMENT]))
+
+
+def insert_or_mend(session: Session, table: type[Base], key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Insert a row; one of the same key that is there stays, but where it is unscored it gives way to this one.
+
+    Args:
+        table: a table with the column `unscored_reason`.
+        key: the columns of a natural key.
+        values: every other column that is written.
+    """
+    dialect = session.get_bind().dialect.name
+    session.connection().execute(_mending_insert(dialect, table, tuple(key), tuple(values)), {**key, **values})
+
+
+@cache
+def _mending_insert(dialect: str, table: type[Base], key: tuple[str, ...], values: tuple[str, ...]) -> Any:
+    """Built once: there is one with every answer, and building it takes longer than executing it."""
+    statement = _insert(dialect, table)
+    return statement.on_conflict_do_update(
+        index_elements=list(key),
+        set_={name: statement.excluded[name] for name in values},
+        where=table.__table__.c.unscored_reason.is_not(None),
+    )
 
 
 def ensure(session: Session, table: type[Row], key: dict[str, Any], values: dict[str, Any]) -> Row:

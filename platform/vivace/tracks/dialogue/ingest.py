@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.orm import Session
 
 from vivace.audio.convert import AudioError, decode
@@ -17,6 +18,9 @@ from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import ensure, insert_new
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+
+STORED_AT_ONCE = 4
+"""Recordings that are written to disk side by side."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,10 @@ def store_audio(conversations: ConversationSet, audio: dict[str, list[TurnAudio]
         if not all(artifacts.has(turn.sha256) for turn in audio[conversation.id])
     ]
     if missing:
-        for _, recordings in conversations.recordings(missing):
-            for content in recordings:
-                artifacts.put(content)
+        # Several at a time: most of each is waiting for the disk. Never more than one conversation's in memory.
+        with ThreadPoolExecutor(STORED_AT_ONCE) as pool:
+            for _, recordings in conversations.recordings(missing):
+                list(pool.map(artifacts.put, recordings))
 
 
 def store_conversations(
@@ -133,17 +138,23 @@ def store_conversations(
     ]
     insert_new(session, tables.Turn, turns)
     insert_new(session, tables.Criterion, criteria)
-    for key, recordings in audio.items():
-        for number, recording in enumerate(recordings, start=1):
-            session.execute(
-                update(tables.Turn)
-                .where(
-                    tables.Turn.conversation_id == ids[key],
-                    tables.Turn.number == number,
-                    tables.Turn.role == "user",
-                )
-                .values(audio_sha256=recording.sha256, audio_seconds=recording.seconds)
+    recordings = [
+        {"of": ids[key], "place": number, "sha256": recording.sha256, "seconds": recording.seconds}
+        for key, heard in audio.items()
+        for number, recording in enumerate(heard, start=1)
+    ]
+    if recordings:
+        turn = tables.Turn.__table__
+        session.connection().execute(
+            update(turn)  # type: ignore[arg-type]
+            .where(
+                turn.c.conversation_id == bindparam("of"),
+                turn.c.number == bindparam("place"),
+                turn.c.role == "user",
             )
+            .values(audio_sha256=bindparam("sha256"), audio_seconds=bindparam("seconds")),
+            recordings,
+        )
     return dataset
 
 

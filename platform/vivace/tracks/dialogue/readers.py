@@ -29,6 +29,9 @@ LARGEST_RECORDING = 2**30
 """Bytes; more than what a turn can hold takes in any kind of file."""
 Reader = Callable[[Table], tuple[Conversation, ...]]
 
+READ_BUFFER = 1 << 16
+"""Bytes that are read at a time of a column in a parquet file."""
+
 PINNED_REVISIONS = {"ScaleAI/audiomc": "90ea11040fd05f41cf433b90f97ada45d847c500"}
 """The revision taken of a known dataset where none is named."""
 
@@ -207,10 +210,9 @@ class ParquetTable:
             speakers = {} if SPEAKER_COLUMN in names or SPEAKER_COLUMN not in columns else _speakers(parquet)
             present = [names[column] for column in columns if column in names]
             try:
-                for batch in parquet.iter_batches(batch_size=4 if heavy else 256, columns=present):
-                    for row in batch.to_pylist():
-                        read = {key.lower(): value for key, value in row.items()}
-                        yield {**read, SPEAKER_COLUMN: speakers.get(read["id"])} if speakers else read
+                for row in _rows_of(parquet, present, 4 if heavy else 256):
+                    read = {key.lower(): value for key, value in row.items()}
+                    yield {**read, SPEAKER_COLUMN: speakers.get(read["id"])} if speakers else read
             except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise UsageError(f"The parquet file '{file}' is damaged ({short(error)}); fetch it again.") from error
 
@@ -222,13 +224,21 @@ class ParquetTable:
         try:
             if file.stat().st_size == 0:
                 raise UsageError(f"The parquet file '{file}' is empty; fetch it again.")
-            opened = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
+            # A buffer, for without one it reads a row group's whole columns at once, and its audio lies in memory.
+            opened = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True, buffer_size=READ_BUFFER)
             return opened, {name.lower(): name for name in opened.schema_arrow.names}
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise UsageError(
                 f"The file '{file}' is not a whole parquet file ({short(error)}); fetch it again, or give another "
                 "with --data."
             ) from error
+
+
+def _rows_of(parquet: Any, columns: Sequence[str], batch_size: int) -> Iterator[dict[str, Any]]:
+    # One row group after the other: asked for all of them, pyarrow keeps what it has read of each until the end.
+    for group in range(parquet.num_row_groups):
+        for batch in parquet.iter_batches(batch_size, [group], list(columns), use_threads=False):
+            yield from batch.to_pylist()
 
 
 def _speakers(parquet: Any) -> dict[str, str]:

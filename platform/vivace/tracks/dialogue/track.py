@@ -28,7 +28,7 @@ from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
-from vivace.store.records import add_event, insert
+from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Ending, Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
@@ -446,13 +446,7 @@ class DialogueRun:
             "total_s": reply.total_s,
             "created_at": tables.now(),
         }
-        # A reply that is there stays; only a failure gives way to what a later try brought.
-        statement = insert(session, tables.Reply).values(**key, **values)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=list(key), set_=values, where=tables.Reply.unscored_reason.is_not(None)
-            )
-        )
+        insert_or_mend(session, tables.Reply, key, values)
         stored = session.execute(select(tables.Reply.id, tables.Reply.text).filter_by(**key)).one()
         return stored.id, stored.text
 
@@ -478,12 +472,7 @@ class DialogueRun:
             "explanation": verdict.explanation,
             "created_at": tables.now(),
         }
-        statement = insert(session, tables.Verdict).values(**key, **values)
-        session.execute(
-            statement.on_conflict_do_update(
-                index_elements=list(key), set_=values, where=tables.Verdict.unscored_reason.is_not(None)
-            )
-        )
+        insert_or_mend(session, tables.Verdict, key, values)
 
     @asynccontextmanager
     async def _calls(
