@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from vivace.naming import settings_text
 from vivace.store.efficiency import ArmRow, Measured, hardware_name
 from vivace_app import figures
 
@@ -50,9 +51,12 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
             "Trials": [int(row.value("trials") or 0) for row in rows],
             "Notes": [_notes(row) for row in rows],
             "Date": [row.date.date() for row in rows],
+            "Settings": [settings_text(row.apart) for row in rows],
+            "Run": [row.short_run for row in rows],
         }
     )
-    return frame.drop(columns=list(TIMES)) if all(row.synthetic for row in rows) else frame
+    unneeded = [] if any(row.apart for row in rows) else ["Settings"]
+    return frame.drop(columns=[*unneeded, *(TIMES if all(row.synthetic for row in rows) else ())])
 
 
 def points(rows: Sequence[ArmRow]) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from vivace.breakdown import BreakdownRow
 from vivace.gaps import Gap
-from vivace.naming import HEARING, distinct, with_method
+from vivace.naming import HEARING, distinct, settings_text, with_method
 from vivace.published import PublishedFigure
 from vivace.store.queries import BoardRow
 from vivace_app import figures
@@ -109,8 +109,10 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
             [f"{row.output_form} output" for row in rows],
             [f"{row.repeats} repeats" for row in rows],
             [row.method or "no method" for row in rows],
+            [settings_text(row.apart) for row in rows],
             [judge_label(row) for row in rows],
-            [row.judging[:8] for row in rows],
+            [f"run {row.short_run}" for row in rows],
+            [row.judging for row in rows],
         ),
     )
 
@@ -121,6 +123,7 @@ def table(group: Group) -> pd.DataFrame:
     repeated = any(row.repeats > 1 for row in group.rows)
     sparse = any(row.method is not None for row in group.rows)
     unpriced = any(row.unpriced_calls for row in group.rows)
+    alike = any(row.apart for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
         part = row.standing == "part"
@@ -128,6 +131,7 @@ def table(group: Group) -> pd.DataFrame:
             "Rank": figures.ABSENT if row.rank is None else figures.rank(row.rank, row.tied),
             "Model": row.model,
             **({"Method": row.method or figures.ABSENT} if sparse else {}),
+            **({"Settings": settings_text(row.apart)} if alike else {}),
             "Notes": notes(row),
             "APR": figures.with_interval(all_axes.apr, all_axes.apr_low, all_axes.apr_high),
             "ARS": figures.with_interval(all_axes.ars, all_axes.ars_low, all_axes.ars_high),
@@ -146,6 +150,7 @@ def table(group: Group) -> pd.DataFrame:
             "Cost": row.cost_usd,
             **({"Unpriced": row.unpriced_calls} if unpriced else {}),
             "Date": row.date,
+            "Run": row.short_run,
         }
         lines.append(line)
     return pd.DataFrame(lines)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from vivace.breakdown import UNKNOWN, By, slices
 from vivace.errors import UsageError
-from vivace.naming import distinct
+from vivace.naming import bare_address, distinct, settings_text
 from vivace.statistics.intervals import LEVEL_Z
 from vivace.statistics.paired import (
     POWER_Z,
@@ -136,12 +136,12 @@ def names_of(cards: Sequence[JudgingCard]) -> list[str]:
             [card.input_form for card in cards],
             [f"{card.output_form} output" for card in cards],
             [card.method or "no method" for card in cards],
-            [card.address or "the provider's address" for card in cards],
-            [", ".join(f"{key}={value}" for key, value in one.items()) or "defaults" for one in parameters],
+            ["the provider's address" if card.address is None else bare_address(card.address) for card in cards],
+            [settings_text(one) or "defaults" for one in parameters],
             [f"{card.repeats} repeats" for card in cards],
             [f"{card.judge} {card.judge_fingerprint[:6]}" for card in cards],
             [f"run {card.run[:8]}" for card in cards],
-            [f"judging {card.judging[:8]}" for card in cards],
+            [f"judging {card.judging}" for card in cards],
         ),
     )
 

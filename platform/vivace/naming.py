@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from urllib.parse import urlsplit
 
 HEARING = {"passed": "hears", "failed": "failed the hearing check", "undecided": "hearing undecided"}
 """How a hearing check came out → its words, on every board."""
@@ -30,3 +31,26 @@ def distinct(names: Sequence[str], details: Iterable[Sequence[str]]) -> list[str
             for name, detail in zip(result, kind, strict=True)
         ]
     return result
+
+
+def apart(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Of the settings of things that share a name, those that are not alike in all; what is not set is `default`."""
+    keys = dict.fromkeys(key for one in settings for key in one)
+    differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    return [{key: one.get(key, "default") for key in differing} for one in settings]
+
+
+def settings_text(settings: Mapping[str, str]) -> str:
+    """Settings as people read them: `temperature=0.2, server=http://…`."""
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
+
+
+def bare_address(address: str) -> str:
+    """An address without what may be a password or a key in it: no user, no query, no fragment."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        return "(an address that cannot be read)"
+    shown = f"[{host}]" if ":" in host else host
+    return parts._replace(netloc=shown + (f":{port}" if port else ""), query="", fragment="").geturl()

@@ -55,7 +55,7 @@ def test_a_judging_is_retracted_alone_and_brought_back(store: Database, judgings
     assert judgings_of(store, "run0") == [second] and judgings_of(store, first) == [first]
     assert judging_card(store, "run0").judging == second
     assert {one["retracted"] for one in item_rows(store, first)} == {"a broken judge"}
-    with pytest.raises(UsageError, match="retracted already .a broken judge.; `vivace retract --undo run0.judge`"):
+    with pytest.raises(UsageError, match=r"retracted already .a broken judge.; `vivace retract --undo run0.judge`"):
         retract(store, first, "again")
     with pytest.raises(UsageError, match=r"Run run0 is not retracted; retracted by themselves are .* run0.judge\."):
         restore(store, "run0")
@@ -74,7 +74,7 @@ def test_a_run_is_retracted_with_all_of_its_judgings_which_is_said(
     said = retract(store, "run0", "another checkpoint")
     assert said == f"Run run0 is retracted, with all of its judgings: {first}, {second}."
     assert shown(store) == {"run1.judge"}
-    with pytest.raises(UsageError, match="Run run0 was retracted already .another checkpoint."):
+    with pytest.raises(UsageError, match=r"Run run0 was retracted already .another checkpoint."):
         retract(store, second, "too")
     with pytest.raises(UsageError, match=r"is not retracted; its run run0 is \(another checkpoint\)\."):
         restore(store, second)

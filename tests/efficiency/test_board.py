@@ -128,3 +128,21 @@ def test_a_run_in_which_nothing_is_judged_is_told_apart_from_none(database: Data
         judging_card(database, run)
     with pytest.raises(UsageError, match="There is no ended judging 'nobody'"):
         judging_card(database, "nobody")
+
+
+def test_arms_that_read_alike_are_told_apart_by_their_runs_settings(database: Database) -> None:
+    scored(database)
+    with database.write() as session:
+        first = session.get_one(tables.Run, "r1")
+        first.manifest = {"seed": 1, "margin": 0.05}
+        made_of = {column.name: getattr(first, column.name) for column in tables.Run.__table__.columns}
+        again = {**made_of, "id": "r2", "identity": "r2", "repeats": 3, "manifest": {"seed": 2, "margin": 0.05}}
+        session.add(tables.Run(**again))
+        session.flush()
+        ended = session.query(tables.Arm).first()
+        session.add(tables.Arm(run_id="r2", name="dense", method="dense", settings={}, ended_at=ended.ended_at))
+    rows = [row for row in arm_board(database) if row.arm == "dense"]
+    assert {row.short_run: dict(row.apart) for row in rows} == {
+        "r1": {"repeats": "2", "seed": "1"}, "r2": {"repeats": "3", "seed": "2"},
+    }  # fmt: skip
+    assert rows[0].as_json()["apart"] and next(row.apart for row in arm_board(database) if row.arm == "sparse") == {}

@@ -176,7 +176,7 @@ def test_data_without_audio_are_marked_as_transcript_input_everywhere(
     database.close()
     assert row.input_form == "transcript"
     assert "transcripts instead of audio" in row.unofficial_reasons
-    assert "transcript input" in BOARD_COLUMNS[""](row.as_json())
+    assert "transcript input" in BOARD_COLUMNS["notes"](row.as_json())
 
 
 def test_a_prompt_beside_the_data_is_the_datasets_own(tmp_path: Path) -> None:

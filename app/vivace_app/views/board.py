@@ -240,6 +240,10 @@ def _columns(group: boards.Group) -> dict[str, Any]:
         "Method": column.TextColumn(
             help="What the model decoded with: the method with its settings, and the hash of its recipe."
         ),
+        "Settings": column.TextColumn(help="What tells rows of one model apart."),
+        "Run": column.TextColumn(
+            help="The run's id, as far as `vivace` needs it: `vivace logs`, `export`, `reproduce`."
+        ),
         "Notes": column.MultiselectColumn(
             options=list(boards.NOTES),
             color=[_NOTE_COLOURS[note] for note in boards.NOTES],

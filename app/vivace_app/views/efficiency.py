@@ -190,4 +190,6 @@ def _columns() -> dict[str, Any]:
             help="Reasons are under *About these results*.",
         ),
         "Date": column.DateColumn(format="YYYY-MM-DD", help="When the arm was scored (UTC)."),
+        "Settings": column.TextColumn(help="What tells arms of one name apart: settings of their runs."),
+        "Run": column.TextColumn(help="The run's id, as far as `vivace` needs it: `vivace logs`, `export`."),
     }  # fmt: skip

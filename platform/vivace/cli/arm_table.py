@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vivace.cli.common import Format, percent, print_rows
+from vivace.cli.common import Format, percent, print_grouped
+from vivace.cli.tables import Table
+from vivace.naming import settings_text
 
 
 def _figure(row: dict[str, Any], metric: str) -> dict[str, Any] | None:
@@ -84,7 +86,7 @@ def _is_kind(reason: str) -> bool:
 
 
 ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "": lambda row: "★" if row["frontier"] else "",
+    "★": lambda row: "★" if row["frontier"] else "",
     "arm": lambda row: str(row["arm"]),
     "model": lambda row: str(row["model"]),
     "quality %": _percent("quality"),
@@ -100,11 +102,30 @@ ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "tasks": lambda row: str(row["data"]),
     "machine": lambda row: str(row["hardware"]),
     "date": lambda row: str(row["date"])[:10],
+    "settings": lambda row: settings_text(row["apart"]),
+    "run": lambda row: str(row["short_run"]),
     "notes": _marks,
 }
 """★ marks the frontier; × is relative to the baseline of the same run."""
+_COSTS = {"bytes_ratio": "bytes ×", "flops_ratio": "FLOPs ×", "ttft_ratio": "TTFT ×", "speed_ratio": "tokens/s ×"}
+"""What quality is held against → its column."""
 
 
-def print_arms(rows: Sequence[dict[str, Any]], format: Format) -> None:
+def arm_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """How people see these arms: first with what their quality is held against."""
+    costs = dict.fromkeys(_COSTS[row["cost_axis"]] for row in rows)
+    return Table(
+        ARM_COLUMNS,
+        first=("★", "arm", "quality %", *costs, "settings", "notes", "run", "against the baseline"),
+        cut=("arm", "settings", "notes", "model", "tasks", "machine"),
+    )
+
+
+def arm_group_name(row: dict[str, Any]) -> str:
+    """What the arms share that may be held against each other."""
+    return f"{row['track']}: {row['adapter']}:{row['model']} on {row['data']}, {row['hardware']}"
+
+
+def print_arms(rows: Sequence[dict[str, Any]], format: Format, columns: str | None = None) -> None:
     """Print rows of the efficiency board."""
-    print_rows(rows, format, ARM_COLUMNS)
+    print_grouped(rows, format, arm_table(rows), arm_group_name, columns)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from vivace.cli.common import percent, seconds
-from vivace.naming import HEARING, with_method
+from vivace.cli.tables import Table
+from vivace.naming import HEARING, settings_text
 
 SHORT_AXES = {
     "INFERENCE_MEMORY": "IM",
@@ -70,13 +71,26 @@ def _marks(row: dict[str, Any]) -> str:
     return ", ".join(mark for mark in marks if mark)
 
 
+def _settings(row: dict[str, Any]) -> str:
+    """The method, where it decoded with one, and what else tells it from other rows of its model."""
+    method = {} if row["method"] is None else {"method": row["method"]}
+    return settings_text({**method, **row["apart"]})
+
+
+def group_name(row: dict[str, Any]) -> str:
+    """What the rows share that are ranked together: the data, and who judged, with how many votes."""
+    votes = f", {row['votes']} votes" if row["votes"] > 1 else ""
+    return f"{BOARD_COLUMNS['data'](row)} judged by {BOARD_COLUMNS['judge'](row)}{votes}"
+
+
 def _axis(axis: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: percent(row["axes"][axis]["apr"]) if axis in row["axes"] else "–"
 
 
 BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "#": lambda row: "–" if row["rank"] is None else f"{row['rank']}{'=' if row['tied'] else ''}",
-    "model": lambda row: with_method(row["model"], row["method"]),
+    "model": lambda row: str(row["model"]),
+    "settings": _settings,
     "APR %": lambda row: _rate(row, "apr"),
     "ARS %": lambda row: _rate(row, "ars"),
     **{short: _axis(axis) for axis, short in SHORT_AXES.items()},
@@ -88,8 +102,16 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "total": _time("total_median_s"),
     "cost": _cost,
     "date": lambda row: str(row["date"])[:10],
-    "": _marks,
+    "run": lambda row: str(row["short_run"]),
+    "notes": _marks,
 }
+BOARD = Table(
+    BOARD_COLUMNS,
+    first=("#", "model", "APR %", "settings", "run", "notes", "ARS %"),
+    then=("coverage %", "n", "TTFT", "cost"),
+    cut=("model", "settings", "notes", "judge", "data"),
+)
+"""Judgings, for people."""
 
 PUBLISHED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda row: str(row["model"]),
@@ -104,4 +126,7 @@ PUBLISHED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     },
     "source": lambda row: f"{row['source']} ({row['date']})",
 }
+PUBLISHED = Table(
+    PUBLISHED_COLUMNS, first=("model", "answers in", "APR %", "ARS %", "source"), cut=("model", "source")
+)
 """Figures that others published, for people."""

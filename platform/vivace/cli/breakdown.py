@@ -6,8 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, percent, print_rows, settings_of
+from vivace.cli.common import (
+    ColumnsOption,
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    percent,
+    print_rows,
+    settings_of,
+)
 from vivace.cli.compare import ByChoice, slice_name
+from vivace.cli.tables import Table
 
 
 def _rate(row: dict[str, Any], metric: str) -> str:
@@ -23,6 +33,7 @@ COLUMNS = {
     "conversations": lambda row: str(row["conversations"]),
     "replies": lambda row: str(row["replies"]),
 }
+TABLE = Table(COLUMNS, first=tuple(COLUMNS), cut=("of",))
 
 
 def breakdown(
@@ -31,6 +42,7 @@ def breakdown(
     axis: Annotated[
         str | None, typer.Option("--axis", help="Only this axis, for instance SELF_COHERENCE.", show_default="all")
     ] = None,
+    columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -43,4 +55,4 @@ def breakdown(
     opened = open_for_reading(settings_of(home, database))
     if opened is None:
         raise UsageError("There is no database yet, so nothing to break down.")
-    print_rows([row.as_json() for row in break_down(opened, judging, by.value, axis)], format, COLUMNS)
+    print_rows([row.as_json() for row in break_down(opened, judging, by.value, axis)], format, TABLE, columns)

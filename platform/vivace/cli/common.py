@@ -6,13 +6,18 @@ import csv
 import io
 import json
 import math
+import os
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from vivace.cli.tables import Cell, Table, print_table
+from vivace.errors import UsageError
 
 if TYPE_CHECKING:
     from vivace.settings import Settings
@@ -32,10 +37,6 @@ DatabaseOption = Annotated[
 ]
 
 
-WIDEST_TABLE = 10_000
-"""Characters; wider than any row, so that a file or a pipe gets each row in one line."""
-
-
 class Format(StrEnum):
     """How data is printed."""
 
@@ -46,6 +47,10 @@ class Format(StrEnum):
 
 
 FormatOption = Annotated[Format, typer.Option("--format", help="How data is printed.")]
+ColumnsOption = Annotated[
+    str,
+    typer.Option("--columns", help="Of a table, by heading: NAME,NAME,…", show_default="those that matter and fit"),
+]
 
 
 def settings_of(home: Path | None, database: str | None) -> Settings:
@@ -61,19 +66,56 @@ def say(message: str) -> None:
 
 
 def print_rows(
-    rows: Sequence[dict[str, Any]], format: Format, columns: dict[str, Callable[[dict[str, Any]], str]]
+    rows: Sequence[dict[str, Any]], format: Format, table: Table | Mapping[str, Cell], columns: str | None = None
 ) -> None:
-    """Print rows: as they are in JSON, flattened in CSV, and by `columns` (heading → text) for people."""
+    """Print rows: as they are in JSON, flattened in CSV, and as a table for people.
+
+    Args:
+        rows: to be shown.
+        format: how.
+        table: how people see them; of headings with their texts alone, as they stand.
+        columns: those that the verb's `--columns` names; None where the verb has no such option.
+
+    Raises:
+        UsageError: there is no column of some name, or the format has no columns to choose from.
+    """
+    table = table if isinstance(table, Table) else Table(table)
+    if columns and format in (Format.JSON, Format.CSV):
+        raise UsageError(f"--columns chooses what table and md show; {format.value} always has everything.")
     if format is Format.JSON:
         typer.echo(json_text(list(rows)))
     elif format is Format.CSV:
         typer.echo(csv_text([flattened(row) for row in rows]), nl=False)
     elif format is Format.MD:
-        cells = [[text(row).replace("|", "\\|").replace("\n", " ") for text in columns.values()] for row in rows]
-        lines = [list(columns), ["---"] * len(columns), *cells]
+        shown = table.chosen(columns) if columns else table.columns
+        cells = [[text(row).replace("|", "\\|").replace("\n", " ") for text in shown.values()] for row in rows]
+        lines = [list(shown), ["---"] * len(shown), *cells]
         typer.echo("\n".join("| " + " | ".join(line) + " |" for line in lines))
-    else:
-        _print_table(rows, columns)
+    elif left_out := print_table(rows, table, columns, line_width()):
+        choice = "" if columns is None else "--columns chooses, "
+        say(f"No room for {', '.join(left_out)}; {choice}--format md has all.")
+
+
+def print_grouped(
+    rows: Sequence[dict[str, Any]],
+    format: Format,
+    table: Table,
+    group_name: Callable[[dict[str, Any]], str],
+    columns: str | None = None,
+) -> None:
+    """As `print_rows`; on a terminal each group as a table of its own, under its name, where there are several.
+
+    Columns that say which group a row is of may find no room there.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(group_name(row), []).append(row)
+    if format is not Format.TABLE or line_width() is None or len(groups) < 2:
+        print_rows(rows, format, table, columns)
+        return
+    for place, (name, members) in enumerate(groups.items()):
+        typer.echo(("\n" if place else "") + name)
+        print_rows(members, format, table, columns)
 
 
 def json_text(value: Any, indent: int | None = 2) -> str:
@@ -94,33 +136,12 @@ def is_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def _print_table(rows: Sequence[dict[str, Any]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def line_width() -> int | None:
+    """Characters to a line of a table: the terminal's, or what COLUMNS says.
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in columns:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(text(row)) for text in columns.values()))
-    console = Console()
-    needed = console.measure(table, options=console.options.update(max_width=WIDEST_TABLE))
-    if not is_terminal():
-        Console(width=needed.maximum).print(table)  # a row is a line, for grep and awk
-    elif needed.minimum <= console.width:
-        console.print(table)
-    else:
-        _print_records(rows, columns)
-
-
-def _print_records(rows: Sequence[dict[str, Any]], columns: dict[str, Callable[[dict[str, Any]], str]]) -> None:
-    """One line per cell, for terminals in which a table's columns would break inside words."""
-    width = max(map(len, columns))
-    for row in rows:
-        cells = {heading: text(row) for heading, text in columns.items()}
-        lines = [f"{heading:<{width}}  {cell}" for heading, cell in cells.items() if cell not in ("", "–")]
-        typer.echo("\n".join(lines) + "\n")
+    None for a file or a pipe, where a row is a line, for grep and awk.
+    """
+    return shutil.get_terminal_size().columns if is_terminal() or os.environ.get("COLUMNS") else None
 
 
 def flattened(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -162,8 +183,6 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UsageError: it cannot be written.
     """
-    from vivace.errors import UsageError
-
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

@@ -10,6 +10,7 @@ import typer
 
 from vivace.cli.board_table import SHORT_AXES
 from vivace.cli.common import (
+    ColumnsOption,
     DatabaseOption,
     Format,
     FormatOption,
@@ -19,6 +20,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
+from vivace.cli.tables import Table
 
 
 class ByChoice(StrEnum):
@@ -67,11 +69,14 @@ COLUMNS = {
     "b − a": lambda row: points(row["difference"]),
     "95 %": interval,
     "p": lambda row: p_value(row["p_value"]),
-    "p, family": lambda row: p_value(row["p_adjusted"]),
+    "p (family)": lambda row: p_value(row["p_adjusted"]),
     "better / worse": lambda row: f"{row['gained']} / {row['lost']}",
     "n": lambda row: str(row["n"]),
     "detectable": lambda row: percent(row["detectable"]),
 }
+TABLE = Table(
+    COLUMNS, first=("score", "of", "b − a", "95 %", "p (family)", "a", "b", "n", "a %", "b %"), cut=("a", "b", "of")
+)
 
 
 def compare(
@@ -82,6 +87,7 @@ def compare(
     ] = CorrectionChoice.HOLM,
     by: Annotated[ByChoice, typer.Option("--by", help="What the scores are broken down by.")] = ByChoice.AXIS,
     force: Annotated[bool, typer.Option("--force", help="Compare although judges or data differ.")] = False,
+    columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -102,7 +108,7 @@ def compare(
         return
     for caveat in comparison.caveats:
         say(f"Not a clean comparison: {caveat}")
-    print_rows(rows, format, COLUMNS)
+    print_rows(rows, format, TABLE, columns)
     if format is Format.TABLE and comparison.flips:
         say(f"{len(comparison.flips)} conversations flipped (--format json lists them with links):")
         for flip in comparison.flips[:20]:

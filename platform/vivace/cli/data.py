@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.tables import Table
 
 app = typer.Typer(help="Sets of conversations: fetch, validate, describe, voice.", no_args_is_help=True)
 
@@ -25,13 +26,14 @@ WARNINGS_SHOWN = 10
 PROGRESS_EVERY_S = 10.0
 
 FINDING_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "": lambda row: row["severity"],
+    "severity": lambda row: row["severity"],
     "conversation": lambda row: row["conversation"] or "–",
     "row": lambda row: "–" if row["row"] is None else str(row["row"]),
     "column": lambda row: row["column"] or "–",
     "what is wrong": lambda row: row["what"],
     "what to do": lambda row: row["what_to_do"],
 }
+FINDINGS = Table(FINDING_COLUMNS, prose=("what is wrong", "what to do"))
 
 TEXT_DESCRIPTION: dict[str, Callable[[dict[str, Any]], str]] = {
     "axis": lambda row: row["axis"],
@@ -94,7 +96,7 @@ def validate(data: DataArgument, format: FormatOption = Format.TABLE) -> None:
     elif format is Format.TABLE:
         _print_shortened(rows)
     elif rows:
-        print_rows(rows, format, FINDING_COLUMNS)
+        print_rows(rows, format, FINDINGS)
     say(
         f"{found.conversations:,} conversations, {found.criteria:,} criteria, {found.user_turns:,} user turns, "
         f"{found.recordings:,} recordings ({found.audio_s / 60:.1f} minutes): "
@@ -211,7 +213,7 @@ def _print_shortened(rows: list[dict[str, Any]]) -> None:
         else:
             left_out[row["kind"]] = left_out.get(row["kind"], 0) + 1
     if shown:
-        print_rows(shown, Format.TABLE, FINDING_COLUMNS)
+        print_rows(shown, Format.TABLE, FINDINGS)
     for kind, count in left_out.items():
         say(f"{count:,} more warnings of the kind “{kind}”; --format csv or json lists them")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.tables import Table
 
 if TYPE_CHECKING:
     from vivace.models.hearing import Hearing
@@ -21,7 +22,7 @@ COLUMNS = {
 }
 
 PROBE_COLUMNS = {
-    "": lambda row: "–" if not row["numbers"] else "✓" if set(row["heard"]) == set(row["asked"]) else "✗",
+    "heard": lambda row: "–" if not row["numbers"] else "✓" if set(row["heard"]) == set(row["asked"]) else "✗",
     "conversation": lambda row: row["kind"],
     "spoken": lambda row: " ".join(row["numbers"]) or "silence",
     "asked for": lambda row: "all" if len(row["asked"]) == max(1, len(row["numbers"])) else f"turn {row['asked'][0]}",
@@ -76,14 +77,14 @@ def doctor(
         if format is Format.JSON:
             typer.echo(json.dumps({"target": hear, **found.as_json()}, indent=2, ensure_ascii=False))
         else:
-            print_rows([vars(probe) for probe in found.probes], format, PROBE_COLUMNS)
+            print_rows([vars(probe) for probe in found.probes], format, Table(PROBE_COLUMNS, prose=("answer",)))
         say(found.sentence())
         raise typer.Exit({"passed": 0, "failed": 1}.get(found.outcome, 3))
 
     from vivace.diagnosis import diagnose
 
     rows: list[dict[str, Any]] = [vars(finding) for finding in diagnose(settings_of(home, database))]
-    print_rows(rows, format, COLUMNS)
+    print_rows(rows, format, Table(COLUMNS, prose=("found",)))
     if any(row["state"] == "broken" for row in rows):
         raise typer.Exit(1)
 

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 
 from vivace.cli.arm_table import print_arms
-from vivace.cli.board_table import BOARD_COLUMNS
+from vivace.cli.board_table import BOARD
 from vivace.cli.common import Format, print_rows, say
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
@@ -151,7 +151,7 @@ def print_result(result: Result, settings: Settings, format: Format) -> None:
         return
     rows = [row.as_json() for row in board(database, include_retracted=True) if row.judging == result.judging_id]
     if rows:
-        print_rows(rows, format, BOARD_COLUMNS)
+        print_rows(rows, format, BOARD)
     database.close()
 
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, percent, print_rows, say, settings_of
+from vivace.cli.common import (
+    ColumnsOption,
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    percent,
+    print_rows,
+    say,
+    settings_of,
+)
 from vivace.cli.compare import interval, p_value, points
+from vivace.cli.tables import Table
 from vivace.naming import with_method
 
 COLUMNS = {
@@ -15,7 +26,7 @@ COLUMNS = {
     "audio − text": lambda row: points(row["difference"]),
     "95 %": interval,
     "p": lambda row: p_value(row["p_value"]),
-    "p, family": lambda row: p_value(row["p_adjusted"]),
+    "p (family)": lambda row: p_value(row["p_adjusted"]),
     "better / worse": lambda row: f"{row['gained']} / {row['lost']}",
     "n": lambda row: str(row["n"]),
     "judge": lambda row: f"{row['judge']} {row['judge_fingerprint'][:6]}",
@@ -23,7 +34,19 @@ COLUMNS = {
 }
 
 
-def gaps(format: FormatOption = Format.TABLE, home: HomeOption = None, database: DatabaseOption = None) -> None:
+TABLE = Table(
+    COLUMNS,
+    first=("gap", "model", "score", "audio − text", "95 %", "p (family)", "n", "text %", "audio %"),
+    cut=("model", "judge", "data"),
+)
+
+
+def gaps(
+    columns: ColumnsOption = "",
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
     """Say what hearing and speaking cost each model.
 
     Its runs through text and through audio are set side by side.
@@ -36,7 +59,7 @@ def gaps(format: FormatOption = Format.TABLE, home: HomeOption = None, database:
     opened = open_for_reading(settings_of(home, database))
     rows = [] if opened is None else [gap.as_json() for gap in find_gaps(opened)]
     if rows or format is not Format.TABLE:
-        print_rows(rows, format, COLUMNS)
+        print_rows(rows, format, TABLE, columns)
     else:
         say(
             "No model was run both ways on the same data under the same judge yet: run it once more with "

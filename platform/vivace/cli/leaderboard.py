@@ -6,16 +6,27 @@ from typing import Annotated
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import (
+    ColumnsOption,
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    print_grouped,
+    print_rows,
+    say,
+    settings_of,
+)
 
 
 def leaderboard(
     track: Annotated[str | None, typer.Argument(help="Only this track.", show_default="all tracks")] = None,
     official: Annotated[bool, typer.Option("--official", help="Only official rows.")] = False,
-    retracted: Annotated[bool, typer.Option("--retracted", help="Retracted runs too.")] = False,
+    retracted: Annotated[bool, typer.Option("--retracted", help="Retracted ones too.")] = False,
     published: Annotated[
         bool, typer.Option("--published", help="Figures that others published too; they were not run here.")
     ] = False,
+    columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -24,8 +35,9 @@ def leaderboard(
 
     Of the efficiency tracks (speculation, prefill, sparsity) it has the arms; ★ marks those that no other one beats.
     """
-    from vivace.cli.arm_table import print_arms
-    from vivace.cli.board_table import BOARD_COLUMNS, PUBLISHED_COLUMNS
+    from vivace.cli.arm_table import arm_table, print_arms
+    from vivace.cli.board_table import BOARD, PUBLISHED, group_name
+    from vivace.cli.tables import chosen_headings
     from vivace.published import published_figures
     from vivace.spec import check_track_name
     from vivace.store.efficiency import arm_board
@@ -44,12 +56,13 @@ def leaderboard(
     own = [row.as_json() for row in rows]
     others = [figure.as_json() for figure in published_figures(track)] if published else []
     if format in (Format.JSON, Format.CSV):
-        print_rows([*own, *others, *arms], format, BOARD_COLUMNS)
+        print_rows([*own, *others, *arms], format, BOARD, columns)
         return
+    wanted = chosen_headings(columns, *([BOARD] if own or not arms else []), *([arm_table(arms)] if arms else []))
     if own or (format is Format.MD and not arms):
-        print_rows(own, format, BOARD_COLUMNS)
+        print_grouped(own, format, BOARD, group_name, ",".join(name for name in wanted if name in BOARD.columns))
     if arms:
-        print_arms(arms, format)
+        print_arms(arms, format, ",".join(name for name in wanted if name in arm_table(arms).columns))
     if not own and not arms and format is not Format.MD:
         unofficial = 0
         if opened is not None and official:
@@ -61,4 +74,4 @@ def leaderboard(
             say("The board is empty; `vivace demo` fills it with three example systems.")
     if others:
         say("Published by others, not run here, and not ranked:")
-        print_rows(others, format, PUBLISHED_COLUMNS)
+        print_rows(others, format, PUBLISHED)

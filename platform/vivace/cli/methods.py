@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.tables import Table
 from vivace.optional import require_torch
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ LIST_COLUMNS = {
     "settings": lambda row: ", ".join(f"{each['name']}={each['default']}" for each in row["settings"]) or "–",
     "what it is": lambda row: row["summary"],
 }
+LIST = Table(LIST_COLUMNS, first=("method", "track", "what it is", "needs"), prose=("what it is", "settings"))
 
 ACCURACY_COLUMNS = {
     "task": lambda row: row["task"],
@@ -35,12 +37,12 @@ ACCURACY_COLUMNS = {
 
 
 @app.command("list")
-def list_(format: FormatOption = Format.TABLE) -> None:
+def list_(columns: ColumnsOption = "", format: FormatOption = Format.TABLE) -> None:
     """All methods, a line each."""
     require_torch()
     from vivace_methods.registry import METHODS
 
-    print_rows([_described(kind) for kind in METHODS.values()], format, LIST_COLUMNS)
+    print_rows([_described(kind) for kind in METHODS.values()], format, LIST, columns)
 
 
 @app.command()
@@ -65,7 +67,7 @@ def show(
         typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
         return
     if format is not Format.TABLE:
-        print_rows([row], format, LIST_COLUMNS)
+        print_rows([row], format, LIST)
         return
     typer.echo(f"{row['name']} (track {row['family']})\n\n{row['documentation']}\n\nPaper: {row['paper']}")
     typer.echo(f"Needs: {', '.join(row['needs']) or 'nothing but a model'}")

@@ -12,8 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
 from vivace.cli.steps import Tell, steps_of_several
+from vivace.cli.tables import Table
 from vivace.optional import require_torch
 
 app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
@@ -26,6 +27,9 @@ LIST_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "score": lambda row: "–" if row["score"] is None else _score_text(row["score"]),
     "what it is for": lambda row: row["purpose"],
 }
+LIST = Table(
+    LIST_COLUMNS, first=("model", "what it is for", "score", "parameters"), prose=("what it is for", "score")
+)
 
 SCORE_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda row: row["model"],
@@ -99,16 +103,17 @@ def build(
 
 
 @app.command("list")
-def list_(format: FormatOption = Format.TABLE, home: HomeOption = None) -> None:
+def list_(columns: ColumnsOption = "", format: FormatOption = Format.TABLE, home: HomeOption = None) -> None:
     """The zoo's models: class, size, score where one is recorded, and what each is for."""
     from vivace.zoo.inventory import inventory
 
-    print_rows(inventory(settings_of(home, None).home / "zoo"), format, LIST_COLUMNS)
+    print_rows(inventory(settings_of(home, None).home / "zoo"), format, LIST, columns)
 
 
 @app.command()
 def score(
     names: Annotated[list[str] | None, typer.Argument(help="Models of the zoo.", show_default="all")] = None,
+    columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
@@ -127,7 +132,12 @@ def score(
         for found in score_one(name, folder, needed):
             rows.append(asdict(found))
             say(str(found))
-    print_rows(rows, format, SCORE_COLUMNS)
+    print_rows(
+        rows,
+        format,
+        Table(SCORE_COLUMNS, first=("model", "metric", "value", "slice", "rule", "level"), cut=("slice", "rule")),
+        columns,
+    )
 
 
 @app.command()

@@ -6,14 +6,24 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import (
+    ColumnsOption,
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    print_rows,
+    say,
+    settings_of,
+)
+from vivace.cli.tables import Table
 
 
 def _progress(row: dict[str, Any]) -> str:
     items = f"{row['items_done']}/{row['items_planned']}"
     if row["unit"] == "trials":
         return f"{items} trials"
-    return f"{items}, {row['verdicts_done']}/{row['verdicts_planned']}"
+    return f"{items}; {row['verdicts_done']}/{row['verdicts_planned']}"
 
 
 def _worker(row: dict[str, Any]) -> str:
@@ -32,19 +42,26 @@ COLUMNS = {
     "queue": lambda row: row["queue"] or "(here)",
     "place": lambda row: str(row["position"] or "–"),
     "model": lambda row: row["model"],
-    "replies, verdicts": _progress,
+    "replies; verdicts": _progress,
     "failed calls": lambda row: str(row["errors"]),
     "left": _left,
     "worker": _worker,
     "run": lambda row: row["run"],
-    "": lambda row: row["message"] or "",
+    "message": lambda row: row["message"] or "",
 }
+TABLE = Table(
+    COLUMNS,
+    first=("submission", "status", "model", "replies; verdicts", "left", "message", "run"),
+    cut=("model", "worker"),
+    prose=("message",),
+)
 
 
 def status(
     submission: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="A submission's or run's id.", show_default="all")
     ] = None,
+    columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -64,4 +81,4 @@ def status(
     if not rows and format is Format.TABLE:
         say("Nothing is submitted yet.")
         return
-    print_rows(rows, format, COLUMNS)
+    print_rows(rows, format, TABLE, columns)

@@ -8,15 +8,16 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, settings_of
+from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, settings_of
 from vivace.cli.models import Precision
+from vivace.cli.tables import Cell, Table
 from vivace.optional import require_torch
 
 app = typer.Typer(help="Tasks of the efficiency tracks: questions with known answers.", no_args_is_help=True)
 
 
 @app.command("list")
-def list_(format: FormatOption = Format.TABLE) -> None:
+def list_(columns: ColumnsOption = "", format: FormatOption = Format.TABLE) -> None:
     """All tasks: metric, settings, and what is asked."""
     from dataclasses import fields
 
@@ -33,7 +34,9 @@ def list_(format: FormatOption = Format.TABLE) -> None:
                 "asks": (inspect.getdoc(kind) or "").partition("\n\n")[0].replace("\n", " "),
             }
         )
-    print_rows(rows, format, {key: lambda row, key=key: row[key] or "–" for key in rows[0]})  # type: ignore[misc]
+    cells: dict[str, Cell] = {key: lambda row, key=key: row[key] or "–" for key in rows[0]}  # type: ignore[misc]
+    table = Table(cells, first=("task", "asks", "metric", "settings"), prose=("asks", "settings"))
+    print_rows(rows, format, table, columns)
 
 
 @app.command()
@@ -56,7 +59,7 @@ def show(
         "prompt": lambda row: row["prompt"],
         "references": lambda row: "\n".join(row["references"]) or "–",
     }
-    print_rows(rows, format, columns)
+    print_rows(rows, format, Table(columns, prose=("prompt", "references")))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
 from vivace.engine.execution import Limits, StopSignal, execute
@@ -359,16 +359,9 @@ def cancel(database: Database, identifier: str) -> str:
     """
     with database.write() as session:
         found = find(session, identifier)
-        submission = (
-            found
-            and session.scalars(
-                select(Submission)
-                .where(submitted(found))
-                .order_by(Submission.status.in_(ENDED), Submission.created_at.desc())
-                .limit(1)
-                .with_for_update(key_share=True)
-            ).first()
-        )
+        query = select(Submission).where(false() if found is None else submitted(found))
+        query = query.order_by(Submission.status.in_(ENDED), Submission.created_at.desc()).limit(1)
+        submission = session.scalars(query.with_for_update(key_share=True)).first()
         if submission is None:
             raise UsageError(f"There is no submission '{identifier}'; `vivace status` lists them.")
         if submission.status in ENDED:
@@ -463,7 +456,8 @@ def retract(database: Database, identifier: str, reason: str) -> str:
         raise UsageError("A retraction needs a reason; give it with --reason.")
     with database.write() as session:
         run, judging = _retractable(session, identifier)
-        for row in filter(None, (run, judging)):
+        held: list[Run | Judging] = [run] if judging is None else [run, judging]
+        for row in held:
             if row.retracted_at is not None:
                 raise UsageError(
                     f"{_named(row)} was retracted already ({row.retraction_reason}); "

@@ -10,7 +10,9 @@ from typing import Any
 
 from sqlalchemy import select
 
+from vivace.naming import apart
 from vivace.store.database import Database
+from vivace.store.identifiers import short_ids
 from vivace.store.standing import Standing, standing_of
 from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
 
@@ -84,6 +86,10 @@ class ArmRow:
     standing: Standing = "ranked"
     """`incomplete` where too many of its trials have no result: its figures are of easier prompts, perhaps."""
     trials_planned: int = 0
+    short_run: str = ""
+    """As much of the run's id as no other run's begins with; every verb takes it."""
+    apart: Mapping[str, str] = field(default_factory=dict)
+    """What tells it from other rows of its track that read the same: the run's settings that are not alike."""
     group: tuple[str, ...] = field(default=())
     """Rows that may be held against each other: the same track, model, data and machine."""
 
@@ -106,13 +112,14 @@ class ArmRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row with figures nested, times in ISO 8601."""
-        nested = ("figures", "tasks", "date", "axis", "group")
+        nested = ("figures", "tasks", "date", "axis", "group", "apart")
         flat = {key: value for key, value in vars(self).items() if key not in nested}
         return {
             **flat,
             "synthetic": self.synthetic,
             "cost_axis": self.axis.metric,
             "cost": self.cost,
+            "apart": dict(self.apart),
             "date": self.date.isoformat(),
             "figures": {name: dict(vars(figure)) for name, figure in self.figures.items()},
             "tasks": {name: dict(vars(figure)) for name, figure in self.tasks.items()},
@@ -159,7 +166,21 @@ def arm_board(
         scores: dict[int, list[Score]] = defaultdict(list)
         for score in session.scalars(select(Score).where(Score.arm_id.in_([row.Arm.id for row in found]))):
             scores[score.arm_id or 0].append(score)
-    rows = [_row(*each, scores[each.Arm.id]) for each in found]
+        short = short_ids(session)
+    alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, each in enumerate(found):
+        name = hardware_name(each.Hardware.details)
+        alike[each.Run.track, each.Arm.name, each.Model.name, each.Dataset.name, name].append(place)
+    settings = [_settings(each.Run, each.Model, each.Dataset, each.Hardware) for each in found]
+    told = {
+        place: differing
+        for places in alike.values()
+        for place, differing in zip(places, apart([settings[place] for place in places]), strict=True)
+    }
+    rows = [
+        replace(_row(*each, scores[each.Arm.id]), short_run=short[each.Run.id], apart=told[place])
+        for place, each in enumerate(found)
+    ]
     groups: dict[tuple[str, ...], list[ArmRow]] = defaultdict(list)
     for row in rows:
         groups[row.group].append(row)
@@ -206,6 +227,14 @@ def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware,
         trials_planned=planned,
         group=(run.track, model.fingerprint, dataset.fingerprint, hardware.fingerprint),
     )
+
+
+def _settings(run: Run, model: Model, dataset: Dataset, hardware: Hardware) -> dict[str, str]:
+    """Of a run of an efficiency track: what can differ where model, tasks, machine and arm are named alike."""
+    asked = {"model": model.target, "prompts": len(run.items), "tasks": dataset.revision[:6], "repeats": run.repeats}
+    kept = {key: run.manifest.get(key) for key in ("seed", "margin")}
+    told = {**asked, **model.parameters, **kept, "baseline": run.method, "machine": hardware.fingerprint[:6]}
+    return {key: str(value) for key, value in told.items() if value is not None}
 
 
 def hardware_name(details: Mapping[str, Any]) -> str:

@@ -13,9 +13,12 @@ from typing import Any, Literal, TypeVar
 from sqlalchemy import and_, case, false, func, select
 from sqlalchemy.orm import Session
 
+from vivace.naming import apart as told_apart
+from vivace.naming import bare_address
 from vivace.store.database import Database
-from vivace.store.identifiers import find, submitted
+from vivace.store.identifiers import find, short_ids, submitted
 from vivace.store.records import clock
+from vivace.store.settings import settings_of
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
     Arm,
@@ -183,7 +186,15 @@ class BoardRow:
     accounting: dict[str, Accounting]
     """The same calls by stage: `hear`, `generate`, `transcribe`, `judge`."""
     run: str
+    short_run: str
+    """As much of the run's id as no other run's begins with; every verb takes it."""
     judging: str
+    server: str | None
+    """Where the model was asked, without what may be a secret; None for the provider's own address."""
+    parameters: dict[str, Any]
+    """Every generation parameter that was given."""
+    apart: dict[str, str]
+    """The settings that tell it from other rows of its model, data, judge and votes; empty where nothing does."""
     organisation: str | None
     description: str | None
 
@@ -237,6 +248,7 @@ def board(
         runs = {row.Run.id for row in found}
         latencies = _median_latencies(session, runs)
         accounts = _accounts(session, runs)
+        short = short_ids(session)
     rows = [
         _BoardEntry(judging, run, model, judge, dataset, figures[judging.id])
         for judging, run, model, judge, dataset in found
@@ -247,6 +259,7 @@ def board(
     result: list[BoardRow] = []
     for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
         group = sorted(groups[key], key=_board_order)
+        apart = _told_apart(group)
         ranked = [row for row in group if row.standing == "ranked"]
         ranks = {row.judging.id: _rank(row, ranked) for row in ranked}
         taken = Counter(ranks.values())
@@ -254,7 +267,8 @@ def board(
             rank = ranks.get(row.judging.id)
             tied = rank is not None and taken[rank] > 1
             stages = {**accounts.get((row.run.id, None), {}), **accounts.get((row.run.id, row.judging.id), {})}
-            result.append(_board_row(row, rank, tied, latencies, stages))
+            names = short[row.run.id], apart[row.judging.id]
+            result.append(_board_row(row, rank, tied, latencies, stages, *names))
     return result
 
 
@@ -318,6 +332,8 @@ def _board_row(
     tied: bool,
     latencies: dict[str, tuple[float | None, float | None]],
     accounting: dict[str, Accounting],
+    short_run: str,
+    apart: dict[str, str],
 ) -> BoardRow:
     ttft, total = latencies.get(row.run.id, (None, None))
     whole = Accounting.total(list(accounting.values()))
@@ -355,10 +371,32 @@ def _board_row(
         unpriced_calls=whole.unpriced,
         accounting=accounting,
         run=row.run.id,
+        short_run=short_run,
         judging=row.judging.id,
+        server=None if row.model.address is None else bare_address(row.model.address),
+        parameters=row.model.parameters,
+        apart=apart,
         organisation=row.model.organisation,
         description=row.model.description,
     )
+
+
+def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
+    """Judging → the settings that tell it from those of the same model in its group."""
+    alike: dict[str, list[_BoardEntry]] = defaultdict(list)
+    for row in group:
+        alike[row.model.name].append(row)
+    found = {}
+    for rows in alike.values():
+        settings = [settings_of(row.model, row.run) for row in rows]
+        sizes = Counter(len(row.run.items) for row in rows if row.run.limited)
+        if max(sizes.values(), default=0) > 1:  # parts of other sizes have other badges
+            settings = [
+                {**one, "items": ",".join(row.run.items) if row.run.limited else "all"}
+                for one, row in zip(settings, rows, strict=True)
+            ]
+        found |= dict(zip((row.judging.id for row in rows), told_apart(settings), strict=True))
+    return found
 
 
 def _bounds_of_the_whole(figures: Figures, conversations: int | None) -> tuple[float | None, float | None]:
