@@ -169,7 +169,7 @@ class LiteLLMVoice:
 
     def speak(self, text: str) -> bytes:
         """The text as the API speaks it."""
-        from vivace.models.chat import redacted
+        from vivace.masking import masked
 
         try:
             answer = self._litellm.speech(
@@ -181,7 +181,7 @@ class LiteLLMVoice:
             raise VoiceError(f"the voice '{self.name}' answered with what is no recording: {error}") from error
         except Exception as error:  # litellm raises what its many providers' clients raise
             status = getattr(error, "status_code", None)
-            detail = redacted(f"{type(error).__name__}: {error}")[:300]
+            detail = masked(f"{type(error).__name__}: {error}")[:300]
             if status in (401, 403, 404):
                 raise UsageError(
                     f"The voice '{self.name}' is refused ({detail}); check its name, and the provider's key in the "

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import math
 import os
 import shutil
 import sys
@@ -18,6 +14,8 @@ import typer
 
 from vivace.cli.tables import Cell, Table, print_table
 from vivace.errors import UsageError
+from vivace.masking import without_keys
+from vivace.printable import csv_text, json_text, printable
 
 if TYPE_CHECKING:
     from vivace.settings import Settings
@@ -62,7 +60,17 @@ def settings_of(home: Path | None, database: str | None) -> Settings:
 
 def say(message: str) -> None:
     """Talk goes to stderr; stdout is data."""
-    typer.echo(message, err=True)
+    typer.echo(printable(message), err=True)
+
+
+def print_text(text: str, *, nl: bool = True) -> None:
+    """Data as text."""
+    typer.echo(printable(text), nl=nl)
+
+
+def print_json(value: Any) -> None:
+    """Data as JSON."""
+    typer.echo(json_text(value, indent=2))
 
 
 def print_rows(
@@ -83,12 +91,14 @@ def print_rows(
     if columns and format in (Format.JSON, Format.CSV):
         raise UsageError(f"--columns chooses what table and md show; {format.value} always has everything.")
     if format is Format.JSON:
-        typer.echo(json_text(list(rows)))
+        print_json(list(rows))
     elif format is Format.CSV:
         typer.echo(csv_text([flattened(row) for row in rows]), nl=False)
     elif format is Format.MD:
         shown = table.chosen(columns) if columns else table.columns
-        cells = [[text(row).replace("|", "\\|").replace("\n", " ") for text in shown.values()] for row in rows]
+        cells = [
+            [printable(text(row)).replace("|", "\\|").replace("\n", " ") for text in shown.values()] for row in rows
+        ]
         lines = [list(shown), ["---"] * len(shown), *cells]
         typer.echo("\n".join("| " + " | ".join(line) + " |" for line in lines))
     elif left_out := print_table(rows, table, columns, line_width()):
@@ -114,21 +124,8 @@ def print_grouped(
         print_rows(rows, format, table, columns)
         return
     for place, (name, members) in enumerate(groups.items()):
-        typer.echo(("\n" if place else "") + name)
+        print_text(("\n" if place else "") + name)
         print_rows(members, format, table, columns)
-
-
-def json_text(value: Any, indent: int | None = 2) -> str:
-    """A value as JSON; numbers that JSON has no word for are null, as everything that is not known."""
-    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_terminal() -> bool:
@@ -151,20 +148,8 @@ def flattened(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, dict):
             flat |= flattened(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+            flat[prefix + key] = json_text(value) if isinstance(value, list) else value
     return flat
-
-
-def csv_text(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as CSV with a heading line; empty for no rows."""
-    if not rows:
-        return ""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -178,12 +163,12 @@ def seconds(value: float | None) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that the user named.
+    """Write a file that the user named, without any key that this process knows.
 
     Raises:
         UsageError: it cannot be written.
     """
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_text(without_keys(text), encoding="utf-8")
     except OSError as error:
         raise UsageError(f"'{path}' cannot be written ({error.strerror}).") from error

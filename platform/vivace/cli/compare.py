@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from vivace.cli.common import (
     FormatOption,
     HomeOption,
     percent,
+    print_json,
     print_rows,
     say,
     settings_of,
@@ -104,7 +104,7 @@ def compare(
     rows = [row.as_json() for row in comparison.rows]
     if format is Format.JSON:
         found = {"rows": rows, "flips": comparison.flips, "caveats": comparison.caveats}
-        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        print_json(found)
         return
     for caveat in comparison.caveats:
         say(f"Not a clean comparison: {caveat}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import Format, FormatOption, HomeOption, print_json, print_rows, print_text, say, settings_of
 from vivace.cli.tables import Table
 
 app = typer.Typer(help="Sets of conversations: fetch, validate, describe, voice.", no_args_is_help=True)
@@ -73,7 +72,7 @@ def fetch(
     from vivace.tracks.dialogue.readers import open_conversations
 
     fetched = open_conversations(dataset)
-    typer.echo(f"{fetched.name}@{fetched.revision}")
+    print_text(f"{fetched.name}@{fetched.revision}")
     say(
         f"{len(fetched.conversations):,} conversations, {'with' if fetched.has_audio else 'without'} audio, "
         f"{'with' if fetched.judge_prompt else 'without'} a judge prompt of their own"
@@ -92,7 +91,7 @@ def validate(data: DataArgument, format: FormatOption = Format.TABLE) -> None:
     faults, warnings = found.count(Severity.FAULT), found.count(Severity.WARNING)
     counts = {key: value for key, value in vars(found).items() if key != "findings"}
     if format is Format.JSON:
-        typer.echo(json.dumps({**counts, "faults": faults, "warnings": warnings, "findings": rows}, indent=2))
+        print_json({**counts, "faults": faults, "warnings": warnings, "findings": rows})
     elif format is Format.TABLE:
         _print_shortened(rows)
     elif rows:
@@ -170,7 +169,7 @@ def voice(
             concurrency=concurrency or os.cpu_count() or 1,
             progress=progress,
         )
-    typer.echo(str(out))
+    print_text(str(out))
     say(
         f"{done.conversations:,} conversations, {done.utterances:,} user turns ({done.spoken:,} spoken now), "
         f"{done.size / 1e6:.1f} MB"

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import (
+    DatabaseOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    print_json,
+    print_rows,
+    say,
+    settings_of,
+)
 from vivace.cli.tables import Table
 
 if TYPE_CHECKING:
@@ -75,7 +83,7 @@ def doctor(
         assert isinstance(spec, DialogueSpec)
         found = _hearing(spec, turns)
         if format is Format.JSON:
-            typer.echo(json.dumps({"target": hear, **found.as_json()}, indent=2, ensure_ascii=False))
+            print_json({"target": hear, **found.as_json()})
         else:
             print_rows([vars(probe) for probe in found.probes], format, Table(PROBE_COLUMNS, prose=("answer",)))
         say(found.sentence())

@@ -15,11 +15,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import typer
-
 from vivace.cli.arm_table import print_arms
 from vivace.cli.board_table import BOARD
-from vivace.cli.common import Format, print_rows, say
+from vivace.cli.common import Format, print_rows, print_text, say
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.submissions import (
@@ -30,6 +28,7 @@ from vivace.engine.submissions import (
 )
 from vivace.errors import UsageError
 from vivace.memory import give_memory_back
+from vivace.printable import printable
 from vivace.settings import Settings
 from vivace.spec import RunSpec, assign, parse_spec, parsed_argument, read_spec_file
 from vivace.store.database import Database
@@ -225,7 +224,7 @@ def _watch_with_bar(database: Database, submission_id: str, done: threading.Even
     from rich.progress import BarColumn, Progress, TextColumn
 
     with Progress(
-        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[note]}"),
+        TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True), transient=True,
     ) as progress:  # fmt: skip
         task = progress.add_task(submission_id, total=None, note="")
@@ -236,7 +235,7 @@ def _watch_with_bar(database: Database, submission_id: str, done: threading.Even
                 task,
                 total=view.items_planned + view.verdicts_planned,
                 completed=view.items_done + view.verdicts_done,
-                description=view.model,
+                description=printable(view.model),
                 note=_note(view),
             )
             if ended:
@@ -256,4 +255,4 @@ def echo_ids(**ids: str | None) -> None:
     """Print ids as data, one a line."""
     for value in ids.values():
         if value:
-            typer.echo(value)
+            print_text(value)

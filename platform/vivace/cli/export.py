@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, HomeOption, csv_text, json_text, say, settings_of, write_text
+from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of, write_text
+from vivace.masking import without_keys_inside
+from vivace.printable import csv_text, json_text
 
 
 class ExportFormat(StrEnum):
@@ -85,12 +86,12 @@ def _text(rows: list[dict[str, Any]], format: ExportFormat) -> str:
     if format is ExportFormat.CSV:
         return csv_text([{name: _plain(value) for name, value in row.items()} for row in rows])
     if format is ExportFormat.JSON:
-        return json_text(rows) + "\n"
-    return "".join(json_text(row, indent=None) + "\n" for row in rows)
+        return json_text(rows, indent=2) + "\n"
+    return "".join(json_text(row) + "\n" for row in rows)
 
 
 def _plain(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    return json_text(value) if isinstance(value, list | dict) else value
 
 
 def _write_parquet(rows: list[dict[str, Any]], path: Path, types: dict[str, str]) -> None:
@@ -100,7 +101,7 @@ def _write_parquet(rows: list[dict[str, Any]], path: Path, types: dict[str, str]
     from vivace.errors import UsageError
 
     schema = pyarrow.schema([(name, pyarrow.type_for_alias(kind)) for name, kind in types.items()])
-    plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    plain = [without_keys_inside({name: _plain(value) for name, value in row.items()}) for row in rows]
     try:
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(plain, schema=schema), path)
     except OSError as error:

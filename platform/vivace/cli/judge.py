@@ -17,6 +17,7 @@ from vivace.cli.common import (
     FormatOption,
     HomeOption,
     percent,
+    print_json,
     print_rows,
     say,
     settings_of,
@@ -367,7 +368,7 @@ def _opened(settings: Settings) -> Database:
 
 
 def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    print_json(value)
 
 
 def _estimate(figure: dict[str, float | None]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -37,7 +38,10 @@ from vivace.cli import (
     tasks,
     worker,
 )
+from vivace.cli.common import say
 from vivace.errors import UsageError, VivaceError
+from vivace.masking import masked, masked_output
+from vivace.printable import printable
 
 CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}
 
@@ -120,21 +124,29 @@ def _run(program: typer.Typer) -> None:
             # Data are UTF-8 wherever they go; a bare locale (cron, a container) would refuse a dash.
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
+        with masked_output():
+            _run_masked(program)
+    except BrokenPipeError:
+        # Whoever read our output has gone; there is nobody left to tell.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
+        sys.exit(1)
+
+
+def _run_masked(program: typer.Typer) -> None:
+    try:
         _check_text()
         program()
     except VivaceError as error:
         _fail(error, str(error), error.exit_code)
     except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
+        say("interrupted")
         sys.exit(130)
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody left to tell.
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
-        sys.exit(1)
+        raise
     except OSError as error:
         _fail(error, f"Something could not be read or written ({error}); see to that, and run the command again.", 1)
     except Exception as error:
-        found = " ".join(f"{type(error).__name__}: {error}".split())
+        found = " ".join(masked(f"{type(error).__name__}: {error}").split())
         _fail(error, f"Something went wrong that Vivace did not expect ({found[:500]}); "
               "run it again as `vivace --debug …` for the details.", 1)  # fmt: skip
 
@@ -143,19 +155,22 @@ def _check_text() -> None:
     """See that arguments and settings are text.
 
     Raises:
-        UsageError: one holds bytes that are not UTF-8, which could be neither stored nor printed.
+        UsageError: one holds bytes that are not UTF-8, which could be neither stored nor printed, or characters that
+            would command a terminal.
     """
     given = {f"The argument {number}": text for number, text in enumerate(sys.argv[1:], start=1)}
     given |= {f"The variable {name}": text for name, text in os.environ.items() if name.startswith("VIVACE_")}
     for what, text in given.items():
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise UsageError(f"{what} is not UTF-8 ({text!a}); write it in UTF-8, and rename files so.")
+        if printable(text) != text.replace("\r\n", "\n"):
+            raise UsageError(f"{what} holds a control character ({text!a}); leave it out.")
 
 
 def _fail(error: Exception, message: str, code: int) -> None:
     if os.environ.get("VIVACE_DEBUG", "").lower() in ("1", "true", "yes", "on"):
-        raise error
-    typer.echo(f"Error: {message}", err=True)
+        say("".join(traceback.format_exception(error)).rstrip("\n"))
+    say(f"Error: {message}")
     sys.exit(code)
 
 

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import (
+    ColumnsOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    print_json,
+    print_rows,
+    print_text,
+    say,
+    settings_of,
+)
 from vivace.cli.tables import Table
 from vivace.optional import require_torch
 
@@ -51,7 +61,6 @@ def show(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """One method: purpose, paper, what it needs, and its settings with their defaults."""
-    import json
 
     from vivace.errors import UsageError
 
@@ -64,7 +73,7 @@ def show(
     except MethodError as error:
         raise UsageError(str(error)) from error
     if format is Format.JSON:
-        typer.echo(json.dumps(row, indent=2, ensure_ascii=False))
+        print_json(row)
         return
     if format is not Format.TABLE:
         print_rows([row], format, LIST)
@@ -131,7 +140,7 @@ def fit(
         f"{len(recipe.modules)} layers fitted on {recipe.tokens:,} tokens ({recipe.calibration}); on text held back, "
         f"their outputs lose {sum(errors) / len(errors):.2%} of their squares on average"
     )
-    typer.echo(f"{method.label}:{output}")
+    print_text(f"{method.label}:{output}")
 
 
 @app.command()

@@ -12,7 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.common import (
+    ColumnsOption,
+    Format,
+    FormatOption,
+    HomeOption,
+    print_rows,
+    print_text,
+    say,
+    settings_of,
+)
 from vivace.cli.steps import Tell, steps_of_several
 from vivace.cli.tables import Table
 from vivace.optional import require_torch
@@ -99,7 +108,7 @@ def build(
             )
         ) as done:
             for _, folder in done:
-                typer.echo(str(folder))
+                print_text(str(folder))
 
 
 @app.command("list")
@@ -168,7 +177,7 @@ def random(
     model = random_model(configuration, dtype=getattr(torch, dtype.value), seed=seed)
     with whole_folder(output) as folder:
         model.save_pretrained(folder)
-    typer.echo(str(output))
+    print_text(str(output))
 
 
 def _require_torch() -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
+from vivace.cli.common import DatabaseOption, HomeOption, print_json, print_text, say, settings_of
 
 
 class ReproduceFormat(StrEnum):
@@ -40,9 +39,9 @@ def reproduce(
         raise UsageError("There is no database yet, so nothing to reproduce.")
     found = reproduction(opened, run)
     if format is ReproduceFormat.JSON:
-        typer.echo(json.dumps(found.as_json(), indent=2, ensure_ascii=False))
+        print_json(found.as_json())
         return
-    typer.echo("\n".join(found.commands))
+    print_text("\n".join(found.commands))
     if not found.changes:
         say("Nothing that is recorded has changed since.")
         return

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from vivace.errors import UsageError
+from vivace.printable import printable
 
 Cell = Callable[[dict[str, Any]], str]
 
@@ -123,6 +124,7 @@ def print_table(
 
 
 def _line(text: str, is_prose: bool) -> str:
+    text = printable(text)
     return text if is_prose else " ".join(text.splitlines())
 
 

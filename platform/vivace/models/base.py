@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from vivace.masking import without_keys
 from vivace.models import reported
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, storable, without_thoughts
@@ -134,7 +135,7 @@ class ModelReply:
             times = [None] * 3  # a beginning after the end: neither can be believed
         settled |= dict(zip(("ttft_s", "first_audio_s", "total_s"), times, strict=True))
         if self.text is not None:
-            written = storable(self.text)
+            written = without_keys(storable(self.text))
             said = without_thoughts(written)
             if said != written:
                 settled["raw_text"] = written

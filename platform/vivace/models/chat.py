@@ -7,7 +7,6 @@ import base64
 import math
 import os
 import random
-import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import httpx
 from dotenv import load_dotenv
 
 from vivace.errors import UnreachableError, UsageError
+from vivace.masking import masked, without_keys
 from vivace.models.cache import current_answers
 from vivace.models.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.completions import NO_KEY as NO_KEY
@@ -191,7 +191,7 @@ class ChatClient:
         except httpx.InvalidURL:
             url = httpx.URL("")
         if url.scheme not in ("http", "https") or not url.host:
-            raise UsageError(f"The address '{redacted(self.address)}' of the {self.role} is not an HTTP URL.")
+            raise UsageError(f"The address '{masked(self.address)}' of the {self.role} is not an HTTP URL.")
         if url.userinfo or url.query:
             raise UsageError(
                 f"The address of the {self.role} carries a password or a query, which would be stored; leave "
@@ -338,14 +338,14 @@ class ChatClient:
 
     def _answer(self, received: Received, total_s: float) -> ChatAnswer:
         """What an answer that came to its end is worth."""
-        text = storable(received.text)
+        text = without_keys(storable(received.text))
         says_nothing = is_blank(without_thoughts(text))
         unscored: Unscored | None = None
         detail: str | None = None
         if received.finish_reason == "content_filter":
             unscored, detail = Unscored.CONTENT_FILTER, "the provider's filter stopped the answer"
         elif received.refusal:
-            unscored, detail = Unscored.REFUSED, redacted(received.refusal)[:500]
+            unscored, detail = Unscored.REFUSED, masked(received.refusal)[:500]
         elif len(text) > TEXT_LIMIT:
             unscored, detail = Unscored.TOO_LONG, f"the answer is longer than {TEXT_LIMIT:,} characters"
         elif self._speaks and not received.audio and not says_nothing:
@@ -381,12 +381,12 @@ class ChatClient:
             detail = f"{refusal.explanation}: {detail}"
             if refusal.is_total and not self._has_heard:
                 raise UsageError(f"The server of the {self.role} '{self.model}' takes no such audio: {detail}")
-        return ChatAnswer(None, unscored, redacted(detail)[:500])
+        return ChatAnswer(None, unscored, masked(detail)[:500])
 
     def _reason(self, error: Exception, exchange: Exchange) -> tuple[Unscored, str]:
         reported = error if isinstance(error, CallError) else CallError(f"{type(error).__name__}: {error}")
         status = exchange.status if exchange.status not in (None, 200) else reported.status
-        detail = redacted(str(reported))[:500]
+        detail = masked(str(reported))[:500]
         if exchange.too_long:
             return Unscored.TOO_LONG, "the answer is longer than any honest one"
         if exchange.unreachable:
@@ -427,7 +427,7 @@ class ChatClient:
     def _unreachable(self, why: str) -> UnreachableError:
         where = self._base or f"the provider '{self._provider}'"
         return UnreachableError(
-            f"Nothing answers for the {self.role} '{self.model}' at {where} ({redacted(why)}); "
+            f"Nothing answers for the {self.role} '{self.model}' at {where} ({masked(why)}); "
             "start the server or check the address, then run the same command again."
         )
 
@@ -512,15 +512,6 @@ def pause_before_retry(failures: int, retry_after_s: float | None) -> float:
     usual = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
     asked = retry_after_s if retry_after_s is not None and retry_after_s <= LONGEST_WAIT_S else 0.0
     return max(usual, asked) * random.uniform(1.0, 1.25)  # never all calls at the same moment
-
-
-def redacted(text: str) -> str:
-    """Text without any key of this environment, for messages and stored rows."""
-    text = storable(text)
-    for name, value in os.environ.items():
-        if len(value) >= 8 and re.search(r"KEY|TOKEN|SECRET|PASSWORD", name):
-            text = text.replace(value, f"[{name}]")
-    return re.sub(r"\bsk-[A-Za-z0-9_*-]{6,}", "[key]", text)
 
 
 def audio_part(content: bytes, container: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 
 from vivace.audio.convert import decode, encode_wav, to_mono
 from vivace.errors import UnreachableError, UsageError
+from vivace.masking import masked
 from vivace.models import reported
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
 from vivace.models.calls import CallRecord, ChatOptions, record_call, recorded_calls
@@ -44,7 +45,6 @@ from vivace.models.chat import (
     asked_pause,
     no_credit,
     pause_before_retry,
-    redacted,
 )
 from vivace.models.completions import NO_KEY, TEXT_LIMIT, usage_of
 from vivace.models.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, Pace, total_tokens
@@ -302,7 +302,7 @@ class OpenAIRealtimeSystem:
         Raises:
             UsageError: every other try would fail too.
         """
-        detail = redacted(str(error))[:500]
+        detail = masked(str(error))[:500]
         words = {error.kind, error.code}
         if words & MODEL_CODES:
             raise UsageError(
@@ -435,7 +435,7 @@ def _check_address(address: str) -> None:
     except httpx.InvalidURL:
         url = httpx.URL("")
     if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"The address '{redacted(address)}' of the model is not an HTTP URL.")
+        raise UsageError(f"The address '{masked(address)}' of the model is not an HTTP URL.")
     if url.userinfo or url.query:
         raise UsageError(
             "The address of the model carries a password or a query, which would be stored; leave "
@@ -456,7 +456,7 @@ class _Failure:
 def _failed(
     unscored: Unscored, detail: str, retry_after_s: float | None = None, *, unreachable: bool = False
 ) -> _Failure:
-    return _Failure(unscored, redacted(detail)[:500], retry_after_s, unreachable)
+    return _Failure(unscored, masked(detail)[:500], retry_after_s, unreachable)
 
 
 class _ReportedError(Exception):

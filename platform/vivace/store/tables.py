@@ -20,6 +20,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
+
+from vivace.masking import masked, without_keys, without_keys_inside
+from vivace_rubrics.texts import storable
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -48,7 +52,46 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-_Json = JSON(none_as_null=True)
+class Words(TypeDecorator[str]):
+    """Text from outside: recorded without keys that this process knows, and without what no database takes."""
+
+    impl: type[TypeEngine[str]] = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Mask keys."""
+        return None if value is None else without_keys(storable(value))
+
+
+class Message(Words):
+    """What Vivace, a server or a library says: recorded without anything that looks like a key or password."""
+
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Mask keys and passwords."""
+        return None if value is None else masked(storable(value))
+
+
+class Name(Words):
+    """A short text from outside."""
+
+    impl = String
+    cache_ok = True
+
+
+class Values(TypeDecorator[Any]):
+    """What JSON can hold, its texts as `Words` are."""
+
+    impl = JSON(none_as_null=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        """Mask keys."""
+        return without_keys_inside(value)
+
+
+_Json = Values()
 
 
 class Base(DeclarativeBase):
@@ -78,17 +121,17 @@ class Model(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
     """SHA-256 of adapter, name, address, generation parameters and, for recorded replies, their bytes."""
-    target: Mapped[str]
+    target: Mapped[str] = mapped_column(Name)
     adapter: Mapped[str]
-    name: Mapped[str]
+    name: Mapped[str] = mapped_column(Name)
     """As the board shows it."""
-    address: Mapped[str | None]
+    address: Mapped[str | None] = mapped_column(Name)
     parameters: Mapped[dict[str, Any]]
-    organisation: Mapped[str | None]
-    size: Mapped[str | None]
+    organisation: Mapped[str | None] = mapped_column(Name)
+    size: Mapped[str | None] = mapped_column(Name)
     open_weights: Mapped[bool | None]
-    licence: Mapped[str | None]
-    description: Mapped[str | None] = mapped_column(Text)
+    licence: Mapped[str | None] = mapped_column(Name)
+    description: Mapped[str | None] = mapped_column(Words)
 
     @property
     def is_recorded(self) -> bool:
@@ -103,7 +146,7 @@ class Dataset(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
-    name: Mapped[str]
+    name: Mapped[str] = mapped_column(Name)
     revision: Mapped[str]
     """A hub commit, or the SHA-256 of the local file."""
     has_audio: Mapped[bool]
@@ -118,12 +161,12 @@ class Judge(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64), unique=True)
-    target: Mapped[str]
-    name: Mapped[str]
-    address: Mapped[str | None]
-    prompt_name: Mapped[str | None]
+    target: Mapped[str] = mapped_column(Name)
+    name: Mapped[str] = mapped_column(Name)
+    address: Mapped[str | None] = mapped_column(Name)
+    prompt_name: Mapped[str | None] = mapped_column(Name)
     prompt_sha256: Mapped[str | None] = mapped_column(String(64))
-    prompt: Mapped[str | None] = mapped_column(Text)
+    prompt: Mapped[str | None] = mapped_column(Words)
     parameters: Mapped[dict[str, Any]]
     parser_version: Mapped[str]
 
@@ -146,11 +189,11 @@ class Conversation(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id", ondelete="CASCADE"))
-    external_id: Mapped[str]
+    external_id: Mapped[str] = mapped_column(Name)
     """The dataset's own id."""
     position: Mapped[int]
     axis: Mapped[str]
-    speaker: Mapped[str | None]
+    speaker: Mapped[str | None] = mapped_column(Name)
     """Who speaks its user turns, where the data say so."""
 
 
@@ -164,7 +207,7 @@ class Turn(Base):
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id", ondelete="CASCADE"))
     number: Mapped[int]
     role: Mapped[str] = mapped_column(String(16))
-    transcript: Mapped[str | None] = mapped_column(Text)
+    transcript: Mapped[str | None] = mapped_column(Words)
     audio_sha256: Mapped[str | None] = mapped_column(String(64))
     audio_seconds: Mapped[float | None]
 
@@ -179,7 +222,7 @@ class Criterion(Base):
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id", ondelete="CASCADE"))
     number: Mapped[int]
     """Its place in the rubric, from 0."""
-    text: Mapped[str] = mapped_column(Text)
+    text: Mapped[str] = mapped_column(Words)
     machine_check: Mapped[dict[str, Any] | None]
 
 
@@ -198,7 +241,7 @@ class Run(Base):
     dataset_id: Mapped[int] = mapped_column(ForeignKey("dataset.id"))
     model_id: Mapped[int] = mapped_column(ForeignKey("model.id"))
     hardware_id: Mapped[int | None] = mapped_column(ForeignKey("hardware.id"))
-    method: Mapped[str | None]
+    method: Mapped[str | None] = mapped_column(Name)
     """What the model decoded with, null for plainly; of an efficiency run, the baseline."""
     input_form: Mapped[str]
     """`audio-16k`, `audio-original` or `transcript`."""
@@ -220,7 +263,7 @@ class Run(Base):
     """Of an efficiency run: the device's floor, and for each session of trials what the audits found."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     retracted_at: Mapped[datetime | None]
-    retraction_reason: Mapped[str | None] = mapped_column(Text)
+    retraction_reason: Mapped[str | None] = mapped_column(Words)
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     lease_epoch: Mapped[int] = mapped_column(default=0)
@@ -237,15 +280,15 @@ class Reply(Base):
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
     conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id"), index=True)
     repeat: Mapped[int] = mapped_column(default=0)
-    text: Mapped[str | None] = mapped_column(Text)
-    raw_text: Mapped[str | None] = mapped_column(Text)
+    text: Mapped[str | None] = mapped_column(Words)
+    raw_text: Mapped[str | None] = mapped_column(Words)
     """All that the model wrote, where it thought aloud before its reply; null where that is the reply."""
     audio_sha256: Mapped[str | None] = mapped_column(String(64))
     unscored_reason: Mapped[str | None]
     """Why there is no reply to judge; null when there is one."""
-    detail: Mapped[str | None] = mapped_column(Text)
-    finish_reason: Mapped[str | None]
-    model_snapshot: Mapped[str | None]
+    detail: Mapped[str | None] = mapped_column(Message)
+    finish_reason: Mapped[str | None] = mapped_column(Name)
+    model_snapshot: Mapped[str | None] = mapped_column(Name)
     """The model name that the server itself reported."""
     ttft_s: Mapped[float | None]
     first_audio_s: Mapped[float | None]
@@ -271,7 +314,7 @@ class Judging(Base):
     ended_at: Mapped[datetime | None]
     retracted_at: Mapped[datetime | None]
     """When this judging alone was taken off the board; the run's own retraction takes off all of its judgings."""
-    retraction_reason: Mapped[str | None] = mapped_column(Text)
+    retraction_reason: Mapped[str | None] = mapped_column(Words)
 
 
 class Verdict(Base):
@@ -290,7 +333,7 @@ class Verdict(Base):
     vote: Mapped[int] = mapped_column(default=0)
     met: Mapped[bool | None]
     unscored_reason: Mapped[str | None]
-    explanation: Mapped[str | None] = mapped_column(Text)
+    explanation: Mapped[str | None] = mapped_column(Words)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -302,11 +345,11 @@ class Arm(Base):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"))
-    name: Mapped[str]
+    name: Mapped[str] = mapped_column(Name)
     """As it is written: the method with its settings, and what was fitted for it."""
-    method: Mapped[str]
+    method: Mapped[str] = mapped_column(Name)
     settings: Mapped[dict[str, Any]]
-    fitted: Mapped[str | None]
+    fitted: Mapped[str | None] = mapped_column(Name)
     """Where that which was fitted lies; null where nothing is."""
     position: Mapped[int] = mapped_column(default=0, server_default="0")
     """Its place among the run's arms, from 0."""
@@ -368,7 +411,7 @@ class Attempt(Base):
     cost_usd: Mapped[float | None]
     error: Mapped[str | None]
     """The reason code of a failed call; null for one that succeeded."""
-    detail: Mapped[str | None] = mapped_column(Text)
+    detail: Mapped[str | None] = mapped_column(Message)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -415,7 +458,7 @@ class Submission(Base):
     """The queue that workers take it from; null when the submitting process executes it itself."""
     status: Mapped[str] = mapped_column(String(16), index=True)
     """`queued`, `running`, `complete`, `incomplete`, `failed` or `cancelled`."""
-    message: Mapped[str | None] = mapped_column(Text)
+    message: Mapped[str | None] = mapped_column(Message)
     """How it ended, in a sentence."""
     workflow_id: Mapped[str | None]
     worker_id: Mapped[str | None]
@@ -490,7 +533,7 @@ class Event(Base):
     submission_id: Mapped[str | None] = mapped_column(ForeignKey("submission.id", ondelete="CASCADE"))
     worker_id: Mapped[str | None]
     level: Mapped[str] = mapped_column(String(16))
-    message: Mapped[str] = mapped_column(Text)
+    message: Mapped[str] = mapped_column(Message)
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
