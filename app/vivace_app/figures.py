@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from vivace_rubrics.criteria import Axis
+
 ABSENT = "–"
 """What stands where there is no figure."""
 
@@ -79,8 +81,8 @@ def seconds(value: float | None) -> str:
 
 
 def axis_name(axis: str) -> str:
-    """An axis as people read it: `INFERENCE_MEMORY` → "Inference Memory"."""
-    return axis.replace("_", " ").title()
+    """An axis as people read it: `INFERENCE_MEMORY` → "Inference Memory"; a set's own as it is named."""
+    return axis.replace("_", " ").title() if axis in list(Axis) else axis
 
 
 def rank(place: int, tied: bool) -> str:

@@ -299,7 +299,7 @@ def test_wrong_rubric_checks_are_refused(run_row: Refused, checks: str) -> None:
         ({"id": "  "}, ["Row 1", "no id"]),
         ({"id": 7}, ["Row 1", "no id"]),
         ({"id": "a\u0000b"}, ["Row 1", "unprintable"]),
-        ({"axis": "TELEPATHY"}, ["'conversation0000'", "TELEPATHY", "VOICE_EDITING"]),
+        ({"axis": "VoiceEditing"}, ["'conversation0000'", "VoiceEditing", "VOICE_EDITING"]),
         ({"axis": None}, ["'conversation0000'", "axis"]),
         ({f"user_turn_{n}_transcript": None for n in range(1, 9)}, ["no user turn"]),
         ({"user_turn_1_transcript": 3}, ["'user_turn_1_transcript'", "not text"]),
@@ -342,6 +342,25 @@ def test_a_wrong_verdict_file_is_named(
         "import", "audio-multichallenge", "--data", texts, "--verdicts", file, "--model", "m", "--judge-name", "j"
     )
     assert all(word in sentence for word in words), sentence
+
+
+def test_replies_to_none_of_the_conversations_are_refused(run_data: Refused, texts: Path, replies: Path) -> None:
+    write_jsonl(replies, [{"id": f"other{n}", "response": "yes"} for n in range(2)])
+    assert "'other0' and others, and to none of the 2" in run_data(texts)
+    write_jsonl(replies, [{"id": "conversation0001", "response": "yes"}])
+    assert "to none of the 1" in run_data(texts, "--items", "conversation0000")
+
+
+@pytest.mark.parametrize("judge", ["checks", "checks,litellm:openai/o4-mini"])
+def test_checks_cannot_judge_what_carries_none(
+    run_row: Refused, run_data: Refused, tmp_path: Path, judge: str
+) -> None:
+    rows = conversation_rows(2, audio=False)
+    rows[0]["rubric_checks"] = json.dumps([None, None])
+    data = write_jsonl(tmp_path / "data.jsonl", rows)
+    sentence = run_data(data, "--items", "conversation0000", "--judge", judge, "--dry-run")
+    assert "carries a machine check" in sentence and "--judge" in sentence
+    assert "carries a machine check" in run_row(rubric_checks=None)
 
 
 def test_an_import_without_its_judges_name_is_refused(refused: Refused, texts: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_the_demo_set_has_no_findings() -> None:
 
 def test_every_fault_of_every_line_is_found(tmp_path: Path) -> None:
     rows = conversation_rows(6, audio=False)
-    rows[0] |= {"axis": "HUMOUR", "rubric": "Says yes", "user_turn_2_transcript": 7}
+    rows[0] |= {"axis": "Voice-Editing", "rubric": "Says yes", "user_turn_2_transcript": 7}
     rows[1] |= {"id": "conversation0000"}
     rows[2] |= {"id": None, "rubric": "[]"}
     rows[3] |= {f"user_turn_{n}_transcript": " " for n in range(1, 9)} | {"rubric": json.dumps(["Says yes", "", 3])}
@@ -164,6 +164,19 @@ def test_odd_texts_are_warned_of(tmp_path: Path) -> None:
         {"id": "a\x00b"},
         {"axis": None},
         {"axis": "voice_editing"},
+        {"axis": "INFERENCE_MEMROY"},
+        {"axis": "HUMOUR"},
+        {"axis": "all"},
+        {"axis": " own"},
+        {"axis": 7},
+        {"rubric_check": "[null]"},
+        {"rubric_check": "[null]", "rubric_checks": None, "notes": "fine"},
+        {"notes": "fine", "difficulty": 3, "user_turn_1_duration": 2.5},
+        {"user_turn_9_transcript": None},
+        {"user-turn-2-audio": None},
+        {"assistant_turn_8_transcript": "x"},
+        {"user_turn_1_audio_path": "x.wav"},
+        {"user_turn_1_text": "x"},
         {"rubric": None},
         {"rubric": "{}"},
         {"rubric": '["yes", null]'},
@@ -189,6 +202,32 @@ def test_a_fault_is_what_the_reader_of_runs_refuses(change: dict[str, Any], tmp_
     except UsageError:
         refused = True
     assert (found_in(file).count(Severity.FAULT) > 0) == refused
+
+
+@pytest.mark.parametrize(
+    ("columns", "strange"),
+    [
+        (["rubric_check", "rubric"], ["rubric_check"]),
+        (["rubricChecks", "speakers"], ["rubricchecks", "speakers"]),
+        (["user_turn_9_transcript", "user_turn_0_audio"], ["user_turn_9_transcript", "user_turn_0_audio"]),
+        (["user_turn_1_recording", "userturn2audio"], ["user_turn_1_recording", "userturn2audio"]),
+        (["user_turn_1_text", "user_turn_1_transcript"], []),
+        (["rubric_checks", "rubric_check"], []),
+        (["language", "notes", "assistant_turn_1_audio", "user_turn_1_duration", "rubric_count", "topic"], []),
+    ],
+)
+def test_a_column_that_looks_like_one_of_ours_is_a_fault(
+    columns: list[str], strange: list[str], tmp_path: Path
+) -> None:
+    row = {"id": "a", "axis": "own", "rubric": '["Says yes"]', "user_turn_1_transcript": "hello"}
+    if "user_turn_1_transcript" in columns:
+        columns = [column for column in columns if column != "user_turn_1_transcript"]
+    file = write_jsonl(tmp_path / "set.jsonl", [row | {column: row.get(column, "x") for column in columns}])
+    found = [one.column for one in found_in(file).findings if one.kind is Kind.STRANGE_COLUMN]
+    assert sorted(filter(None, found)) == sorted(strange)
+    if strange:
+        with pytest.raises(UsageError, match="Rename it"):
+            open_conversations(str(file))
 
 
 def test_missing_columns_are_named_once(tmp_path: Path) -> None:
@@ -238,14 +277,14 @@ def test_the_command_prints_findings_and_ends_with_2(tmp_path: Path) -> None:
     rows = conversation_rows(15, audio=False)
     for row in rows:
         row["user_turn_1_transcript"] += " "
-    rows[3]["axis"] = "HUMOUR"
+    rows[3]["axis"] = "voice editing"
     file = write_jsonl(tmp_path / "set.jsonl", rows)
 
     table = vivace("data", "validate", file)
     assert table.returncode == 2
     [fault] = [line for line in table.stdout.splitlines() if line.startswith("fault")]
     assert "conversation0003" in fault
-    assert "HUMOUR" in fault
+    assert "voice editing" in fault
     assert "INFERENCE_MEMORY" in fault
     assert table.stdout.count("begins or ends with blanks") == 10
     assert "5 more warnings" in table.stderr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from vivace.masking import without_keys
 from vivace.models import reported
@@ -177,4 +177,14 @@ class SystemUnderTest(Protocol):
 
     async def close(self) -> None:
         """Release connections."""
+        ...
+
+
+@runtime_checkable
+class RecordedSystem(Protocol):
+    """A system known by what it answered to some conversations."""
+
+    @property
+    def conversations(self) -> Set[str]:
+        """The ids of those conversations."""
         ...

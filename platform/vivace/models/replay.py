@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class Replay:
     def identity(self) -> ModelIdentity:
         """The hash of the file, and its name."""
         return self._identity
+
+    @property
+    def conversations(self) -> Set[str]:
+        """The ids of all its rows."""
+        return self._replies.keys()
 
     async def preflight(self) -> None:
         """Nothing to reach."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any, Protocol
 
 from vivace.errors import UsageError
@@ -14,6 +16,10 @@ from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.texts import is_blank, storable
 
 MOST_USER_TURNS = 8
+LONGEST_AXIS = 60
+"""Characters of an axis's name."""
+ALIKE = 0.84
+"""Above this share of characters in common (`difflib`) two names are taken to be meant as the same."""
 TEXT_COLUMNS = (
     "id",
     "axis",
@@ -34,7 +40,8 @@ class Conversation:
     """One conversation's text: the last exchange awaits its reply."""
 
     id: str
-    axis: Axis
+    axis: str
+    """One of the benchmark's four (`Axis`), or the set's own."""
     exchanges: tuple[Exchange, ...]
     criteria: tuple[Criterion, ...]
     speaker: str | None = None
@@ -130,6 +137,11 @@ def read_conversations(table: Table) -> tuple[Conversation, ...]:
     for needed in ("id", "axis", "user_turn_1_transcript", "rubric"):
         if needed not in table.columns:
             raise UsageError(f"There is no column '{needed}' in {table.source}; see the public dataset's columns.")
+    for column, meant in strange_columns(table.columns).items():
+        raise UsageError(
+            f"There is a column '{column}' in {table.source}: {meant}. Rename it, or leave it out if it is something "
+            "else."
+        )
     present = [column for column in (*TEXT_COLUMNS, SPEAKER_COLUMN) if column in table.columns]
     conversations: list[Conversation] = []
     seen: set[str] = set()
@@ -148,6 +160,61 @@ def read_conversations(table: Table) -> tuple[Conversation, ...]:
     return tuple(conversations)
 
 
+def axis_fault(axis: Any) -> str | None:
+    """What is wrong with an axis, in a clause; None where it is one of the four, or a name of its own."""
+    if axis in list(Axis):
+        return None
+    if not isinstance(axis, str) or not axis.strip():
+        return "there is no axis" if axis in (None, "") else f"the axis is {axis!r:.60}"
+    if len(axis) > LONGEST_AXIS or not axis.isprintable() or axis != axis.strip() or axis.lower() == "all":
+        return f"the axis {axis!r:.60} is no name: use a short one of printable characters, other than 'all'"
+    meant = next((known for known in Axis if _look_alike(axis, known)), None)
+    return None if meant is None else f"the axis {axis!r} is written otherwise than {meant}"
+
+
+def _look_alike(text: str, known: str) -> bool:
+    """Whether two names differ by no more than case, separators and a slip."""
+    one, other = ("".join(re.findall(r"[a-z0-9]+", each.lower())) for each in (text, known))
+    return re.findall(r"\d+", one) == re.findall(r"\d+", other) and SequenceMatcher(None, one, other).ratio() > ALIKE
+
+
+_TURN_COLUMN = re.compile(r"(user|assistant)_?turn_?(\d+)_?(.*)")
+_OTHER_WORDS = {
+    "transcript": ("text", "content", "transcription", "words"),
+    "audio": ("wav", "mp3", "file", "path", "recording", "sound", "speech", "audio_path", "audio_file"),
+}
+"""What others call the columns of a turn."""
+
+
+def strange_columns(columns: Sequence[str]) -> dict[str, str]:
+    """Columns that look like one of ours and are none, so that what they hold would be ignored without a word.
+
+    Args:
+        columns: all that the set has, in lower case.
+
+    Returns:
+        Column → what is meant, as the end of a sentence. What looks like a column that the set has is left alone.
+    """
+    known = (*TEXT_COLUMNS, *AUDIO_COLUMNS, SPEAKER_COLUMN)
+    absent = [column for column in known if column not in columns]
+    strange = {}
+    for column in columns:
+        if column in known:
+            continue
+        turn = _TURN_COLUMN.fullmatch(column)
+        meant = next((each for each in absent if _look_alike(column, each)), None)
+        if turn is not None and not 1 <= int(turn[2]) <= MOST_USER_TURNS - (turn[1] == "assistant"):
+            most = f"{MOST_USER_TURNS} user turns with an assistant's between them"
+            strange[column] = f"a conversation has at most {most}"
+        elif turn is not None and meant is None:
+            kind = next((kind for kind, words in _OTHER_WORDS.items() if turn[3] in words), None)
+            meant = f"{turn[1]}_turn_{turn[2]}_{kind}"
+            meant = meant if meant in absent else None
+        if meant is not None:
+            strange[column] = f"'{meant}' is what is read"
+    return strange
+
+
 def parse_conversation(key: str, row: dict[str, Any], source: str) -> Conversation:
     """One row as a conversation.
 
@@ -155,12 +222,12 @@ def parse_conversation(key: str, row: dict[str, Any], source: str) -> Conversati
         UsageError: it is none; the first fault is named.
     """
     where = f"Conversation '{key}' of {source}"
-    try:
-        axis = Axis(str(row.get("axis")))
-    except ValueError as error:
-        raise UsageError(f"{where} has the axis {row.get('axis')!r}; the axes are {', '.join(Axis)}.") from error
+    axis = row.get("axis")
+    fault = axis_fault(axis)
+    if fault is not None:
+        raise UsageError(f"{where}: {fault}.")
     speaker = _text(row, SPEAKER_COLUMN, where)
-    return Conversation(key, axis, _exchanges(row, where), _criteria(row, where), speaker)
+    return Conversation(key, str(axis), _exchanges(row, where), _criteria(row, where), speaker)
 
 
 def _exchanges(row: dict[str, Any], where: str) -> tuple[Exchange, ...]:

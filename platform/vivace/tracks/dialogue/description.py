@@ -66,7 +66,7 @@ class Description:
 
 
 def describe(conversations: ConversationSet, progress: Callable[[int, int], None]) -> list[Description]:
-    """A description of every axis that the set has, and of all together; every recording is decoded.
+    """A description of every axis that the set has, its own behind the four, and of all; every recording is decoded.
 
     Args:
         conversations: the set.
@@ -77,7 +77,8 @@ def describe(conversations: ConversationSet, progress: Callable[[int, int], None
     """
     measured = _measured(conversations, progress) if conversations.has_audio else {}
     everything = conversations.conversations
-    slices = [(str(axis), [one for one in everything if one.axis is axis]) for axis in Axis]
+    axes = dict.fromkeys([*map(str, Axis), *(one.axis for one in everything)])
+    slices = [(axis, [one for one in everything if one.axis == axis]) for axis in axes]
     return [_description(name, chosen, measured) for name, chosen in [*slices, (ALL, everything)] if chosen]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -160,6 +160,20 @@ def open_judge(spec: DialogueSpec, own_prompt: str | None) -> OpenJudge:
     if spec.votes > 1 and all(isinstance(member.instrument, ChecksJudge) for member in members):
         raise UsageError("The judge 'checks' always says the same; leave out --votes.")
     return OpenJudge(tuple(members), spec.votes)
+
+
+def check_judge(judge: OpenJudge, criteria: Iterable[Criterion]) -> None:
+    """See that machine checks have something to say where they are to judge.
+
+    Raises:
+        UsageError: no criterion carries one.
+    """
+    asked = [member for member in judge.members if isinstance(member.instrument, ChecksJudge)]
+    if asked and not any(criterion.machine_check is not None for criterion in criteria):
+        raise UsageError(
+            "No criterion of these conversations carries a machine check, so that the judge 'checks' could score "
+            "none; name a language model with --judge, or add a column 'rubric_checks' to the data."
+        )
 
 
 def judge_prompt(file: str | None, own_prompt: str | None) -> JudgePrompt:

@@ -21,7 +21,7 @@ from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.registration import register_judging
 from vivace.tracks.dialogue.track import DialogueItem, DialogueRun
-from vivace_rubrics.criteria import Axis, Criterion, Exchange
+from vivace_rubrics.criteria import Criterion, Exchange
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _conversations(session: Session, dataset_id: int) -> dict[str, Conversation]
     return {
         row.external_id: Conversation(
             row.external_id,
-            Axis(row.axis),
+            row.axis,
             tuple(Exchange(said.get("user"), said.get("assistant")) for said in turns[row.id].values()),
             tuple(criteria[row.id]),
         )

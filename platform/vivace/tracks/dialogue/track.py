@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from vivace.audio.convert import AudioForm, for_model
 from vivace.audio.digits import VOICED, SpokenDigits, read_digits
 from vivace.errors import LeaseLostError, UsageError
-from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn, SystemUnderTest
+from vivace.models.base import ModelReply, Prompt, RecordedSystem, SpokenOutput, SpokenTurn, SystemUnderTest
 from vivace.models.cache import kept_answers
 from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
@@ -32,7 +32,7 @@ from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Ending, Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
-from vivace.tracks.dialogue.judging import OpenJudge, open_judge
+from vivace.tracks.dialogue.judging import OpenJudge, check_judge, open_judge
 from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.registration import TRACK, register_run
 from vivace.tracks.dialogue.results import score_judging
@@ -106,6 +106,11 @@ class DialogueTrack:
             raise UsageError("replay: holds one reply to each conversation; leave out --repeats.")
         digits = read_digits(Path(spec.digits) if spec.digits else VOICED) if spec.hear else None
         card = read_card(Path(spec.card)) if spec.card else {}
+        if isinstance(system, RecordedSystem) and system.conversations.isdisjoint(one.id for one in chosen):
+            raise UsageError(
+                f"'{spec.model}' holds a reply to {min(system.conversations)!r} and others, and to none of the "
+                f"{len(chosen)} conversations chosen of the data '{conversations.name}'; check --data and --items."
+            )
         return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits)
 
     def prepare_import(
@@ -156,7 +161,11 @@ class DialogueRun:
         Args:
             repeats: replies to each conversation.
             digits: what the hearing check speaks; None for a run without one.
+
+        Raises:
+            UsageError: the judge can score none of the criteria.
         """
+        check_judge(judge, (criterion for conversation in chosen for criterion in conversation.criteria))
         self._repeats = repeats
         self._digits = digits
         self._conversations = conversations

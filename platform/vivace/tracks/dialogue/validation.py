@@ -24,7 +24,9 @@ from vivace.tracks.dialogue.conversations import (
     TEXT_COLUMNS,
     Conversation,
     Table,
+    axis_fault,
     parse_conversation,
+    strange_columns,
 )
 from vivace.tracks.dialogue.readers import (
     ParquetTable,
@@ -55,6 +57,7 @@ class Kind(StrEnum):
 
     UNREADABLE = "unreadable"
     MISSING_COLUMN = "missing column"
+    STRANGE_COLUMN = "strange column"
     NO_CONVERSATIONS = "no conversations"
     BAD_ID = "bad id"
     REPEATED_ID = "repeated id"
@@ -81,10 +84,11 @@ class Kind(StrEnum):
 WHAT_TO_DO = {
     Kind.UNREADABLE: "mend or replace it",
     Kind.MISSING_COLUMN: "add the column, or rename the one that holds this",
+    Kind.STRANGE_COLUMN: "rename the column, or leave it out if it is something else",
     Kind.NO_CONVERSATIONS: "give data with at least one row",
     Kind.BAD_ID: "give every conversation a short id of printable characters",
     Kind.REPEATED_ID: "give one of the two another id, or remove it",
-    Kind.UNKNOWN_AXIS: f"use one of {', '.join(Axis)}",
+    Kind.UNKNOWN_AXIS: f"use one of {', '.join(Axis)}, or another name of your own",
     Kind.NOT_TEXT: "write it as a string, or leave it empty",
     Kind.NO_USER_TURN: "write what the user says, or remove the conversation",
     Kind.BAD_RUBRIC: "write the rubric as a JSON list of sentences",
@@ -243,6 +247,8 @@ class _Source:
             if first:
                 for column in missing:
                     self._found(Kind.MISSING_COLUMN, column, f"there is no column '{column}'")
+                for column, meant in strange_columns(columns).items():
+                    self._found(Kind.STRANGE_COLUMN, column, meant)
                 if not has_audio:
                     self._found(Kind.NO_AUDIO, None, "there are transcripts, and no column of recordings")
                 first = False
@@ -253,9 +259,9 @@ class _Source:
     def _check_row(self, row: dict[str, Any], missing: set[str], has_audio: bool) -> None:
         faults = self._faults
         self._check_id(row, missing)
-        axis = row.get("axis")
-        if "axis" not in missing and axis not in list(Axis):
-            self._found(Kind.UNKNOWN_AXIS, "axis", f"the axis is {axis!r}")
+        fault = None if "axis" in missing else axis_fault(row.get("axis"))
+        if fault is not None:
+            self._found(Kind.UNKNOWN_AXIS, "axis", fault)
         last = self._check_turns(row, has_audio)
         criteria = 0 if "rubric" in missing else self._check_rubric(row)
         self._result.conversations += 1
