@@ -10,8 +10,9 @@ from typing import Any, Literal
 from vivace.breakdown import UNKNOWN, By, slices
 from vivace.errors import UsageError
 from vivace.naming import bare_address, distinct, settings_text
-from vivace.statistics.intervals import LEVEL_Z
+from vivace.statistics.intervals import LEVEL_Z, student
 from vivace.statistics.paired import (
+    POWER,
     POWER_Z,
     Difference,
     Pair,
@@ -285,9 +286,11 @@ def plan(database: Database, a: str, b: str | None, difference: float) -> Plan:
         if metric == "apr" and components is not None:
             rows += _rows_by_repeats(difference, one.n, *components)
         elif one.detectable:
-            spread = one.detectable / (LEVEL_Z + POWER_Z) * math.sqrt(one.n)
+            spread = one.detectable / (student(one.n - 1) + student(one.n - 1, POWER)) * math.sqrt(one.n)
             needed = conversations_needed(difference, spread)
             rows.append(_plan_row(metric, difference, None, needed, one.n, one.detectable))
+    if not rows:
+        raise UsageError(f"Conversations compared: {n}. So few do not tell how they spread; plan by a larger run.")
     return _plan(rows, difference, n, components)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 from vivace.statistics.intervals import clustered_ratio, wilson
 
@@ -48,19 +48,26 @@ def test_nothing_has_no_interval() -> None:
 
 @given(clusters)
 def test_the_clustered_interval_is_the_delta_methods(given_clusters: list[tuple[int, int]]) -> None:
-    """The ratio of two means, with the covariance matrix that numpy estimates."""
+    """Wilson's, of as many criteria as the ratio of two means with numpy's covariance matrix is worth, with t."""
     found = clustered_ratio(given_clusters)
     scored = np.array([pair for pair in given_clusters if pair[1]], dtype=float)
-    if len(scored) < 2:
+    k = len(scored)
+    if k < 2:
         assert found is None
         return
     assert found is not None
     met, total = scored.mean(axis=0)
+    rate = met / total
     gradient = np.array([1 / total, -met / total**2])
-    variance = gradient @ np.cov(scored.T) @ gradient / len(scored)
-    half = 1.959963984540054 * np.sqrt(max(variance, 0.0))
-    expected = (max(0.0, met / total - half), min(1.0, met / total + half))
-    assert (found.low, found.high) == pytest.approx(expected, abs=1e-7)
+    variance = max(0.0, gradient @ np.cov(scored.T) @ gradient / k)
+    seen = variance / (rate * (1 - rate) / (k * total)) if 0 < rate < 1 else 0.0
+    weight = min((scored[:, 0] > 0).sum(), (scored[:, 0] < scored[:, 1]).sum()) ** 2
+    expected = 1 + 0.2 * ((scored[:, 1] ** 2).sum() / scored[:, 1].sum() - 1)
+    effective = k * total / max(1 / 3, (weight * seen + 3 * expected) / (weight + 3))
+    quantile = t.ppf(0.975, k - 1)
+    for end in (found.low, found.high):
+        assert abs(end - rate) == pytest.approx(quantile * np.sqrt(end * (1 - end) / effective), abs=1e-6)
+    assert 0 <= found.low <= rate <= found.high <= 1 and found.high > found.low
 
 
 @given(clusters, st.randoms())
@@ -74,11 +81,22 @@ def test_the_order_of_the_clusters_does_not_count(given_clusters: list[tuple[int
 
 
 def test_clusters_of_one_are_a_plain_proportion() -> None:
-    """With one criterion each, the interval is the textbook one with n - 1."""
+    """With one criterion each, the interval is Wilson's of n - 1, but for t in the place of the normal."""
     found = clustered_ratio([(1, 1)] * 30 + [(0, 1)] * 70)
+    plain = wilson(0.3 * 99, 99, t.ppf(0.975, 99))
+    assert found is not None and plain is not None
+    assert (found.low, found.high) == pytest.approx((plain.low, plain.high), abs=1e-4)
+
+
+@pytest.mark.parametrize("cluster", [(4, 4), (3, 4), (0, 4)], ids=["all met", "one missed in each", "none met"])
+@pytest.mark.parametrize("k", [2, 5, 40, 452])
+def test_conversations_that_are_all_alike_do_not_pin_the_score_down(cluster: tuple[int, int], k: int) -> None:
+    """No spread seen is not no spread: the rule of three leaves room for what so many criteria cannot show."""
+    found = clustered_ratio([cluster] * k)
     assert found is not None
-    half = 1.959963984540054 * np.sqrt(0.3 * 0.7 / 99)
-    assert (found.low, found.high) == pytest.approx((0.3 - half, 0.3 + half), abs=1e-12)
+    assert found.high - found.low > 3 / (4 * k)
+    if k == 2:
+        assert found.high - found.low > 0.8
 
 
 def test_criteria_that_stand_and_fall_together_widen_the_interval() -> None:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from vivace.statistics.intervals import LEVEL_Z
-from vivace.statistics.noninferiority import non_inferiority, tango_interval
+from vivace.statistics.intervals import LEVEL_Z, tango_interval
+from vivace.statistics.noninferiority import non_inferiority
 
 
 def rejected(gained: int, lost: int, n: int, difference: float) -> float:

@@ -12,6 +12,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from vivace.statistics.intervals import score_statistic
 from vivace.statistics.paired import (
     Pair,
     apr_difference,
@@ -63,19 +64,30 @@ def test_corrections_are_statsmodels_on_200_random_families() -> None:
 
 
 def test_ars_difference_is_the_paired_t_test_where_all_conversations_have_equally_many_criteria() -> None:
+    """Score and t test agree where many conversations differ; both ends and p are where Tango's test just rejects."""
     random = np.random.default_rng(3)
     for _ in range(200):
         met = random.binomial(4, 0.6, (int(random.integers(5, 80)), 2))
         pairs = [Pair(f"c{i}", AXIS, True, 4, int(a), int(b)) for i, (a, b) in enumerate(met)]
         ours = ars_difference(pairs)
+        change = met[:, 1] - met[:, 0]
         test = stats.ttest_rel(met[:, 1] / 4, met[:, 0] / 4)
-        interval = test.confidence_interval(0.95)
-        assert ours is not None and ours.p_value is not None
-        if np.ptp(met[:, 1] - met[:, 0]) == 0:
-            continue  # no spread: scipy divides by zero
-        assert ours.value == pytest.approx(np.mean(met[:, 1] - met[:, 0]) / 4, abs=1e-9)
-        assert ours.p_value == pytest.approx(test.pvalue, abs=1e-9)
-        assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=1e-9)
+        n = len(change)
+        assert ours is not None and ours.low is not None and ours.high is not None and ours.p_value is not None
+        assert ours.value == pytest.approx(np.mean(change) / 4, abs=1e-9)
+        more, fewer, total = change[change > 0].sum(), -change[change < 0].sum(), 4 * n
+        seen = stats.sem(change / 4) ** 2 / (((more + fewer) / total - ours.value**2) / total)
+        weight = np.count_nonzero(change) ** 2
+        effect = max(1 / 3, (weight * seen + 3) / (weight + 3))
+        z = (more - fewer) / np.sqrt((more + fewer) * effect)
+        assert ours.p_value == pytest.approx(2 * stats.t.sf(abs(z), n - 1), abs=1e-9)
+        for end, sign in ((ours.low, 1), (ours.high, -1)):
+            statistic = score_statistic(more / effect, fewer / effect, total / effect, end)
+            assert sign * statistic == pytest.approx(stats.t.ppf(0.975, n - 1), abs=1e-6)
+        if n > 30:
+            interval = test.confidence_interval(0.95)
+            assert (ours.low, ours.high) == pytest.approx((interval.low, interval.high), abs=0.01)
+            assert ours.p_value == pytest.approx(test.pvalue, abs=0.01)
 
 
 def test_swapping_the_systems_swaps_the_sign() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vivace.statistics.intervals import LEVEL_Z, clustered_ratio
+from vivace.statistics.intervals import LEVEL_Z, clustered_ratio, student
 
 Numbers = NDArray[np.float64]
 
@@ -79,9 +79,10 @@ class Agreement:
 def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: int = 0) -> Agreement:
     """Cohen's κ, macro-F1 and accuracy over all criteria of these conversations.
 
-    Intervals are percentiles of a bootstrap over conversations (Efron & Tibshirani 1993, section 13.3); with
-    fewer than about 30 conversations they are too narrow. They are None where every draw gives the same
-    figure: labels without any disagreement do not show an infallible judge.
+    Intervals are percentiles of a bootstrap over conversations (Efron & Tibshirani 1993, section 13.3), expanded
+    to what Student's t and an unbiased variance make of few conversations (Hesterberg 2015, arXiv 1411.5279,
+    section 4.3). They are None where every draw gives the same figure: labels without any disagreement do not
+    show an infallible judge.
 
     Args:
         conversations: one table each; those without a shared criterion do not count.
@@ -91,8 +92,11 @@ def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: in
     tables = [table for table in conversations if table.n]
     whole = sum(tables, Confusion(0, 0, 0, 0))
     k = len(tables)
-    resampled = np.zeros((0, 4))
+    resampled, tail = np.zeros((0, 4)), 0.0
     if k > 1:
+        from scipy import special
+
+        tail = float(special.ndtr(-math.sqrt(k / (k - 1)) * student(k - 1)))
         times = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), size=draws)
         resampled = (times @ np.array([table.cells for table in tables])).astype(float)
 
@@ -102,7 +106,7 @@ def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: in
         drawn = drawn[~np.isnan(drawn)]
         if math.isnan(value) or drawn.size == 0 or np.ptp(drawn) == 0:
             return Estimate(None if math.isnan(value) else value)
-        low, high = np.quantile(drawn, [0.025, 0.975])
+        low, high = np.quantile(drawn, [tail, 1 - tail])
         return Estimate(value, float(low), float(high))
 
     return Agreement(whole, k, estimate(_kappa), cohen_kappa(whole), estimate(_macro_f1), estimate(_accuracy))
@@ -222,8 +226,6 @@ def prediction_powered(conversations: Sequence[PartlyLabelled]) -> CorrectedRate
     The labelled conversations must be a random part; None where there are none. Low and high are None for
     fewer than two.
     """
-    from scipy import stats
-
     counts = np.array([[c.met, c.scored, c.labelled_met, c.labelled_met_judge, c.labelled] for c in conversations])
     met, scored, label_met, judge_met, labelled = counts.astype(float).reshape(-1, 5).T
     total, part, k = scored.sum(), labelled.sum(), int((labelled > 0).sum())
@@ -240,7 +242,7 @@ def prediction_powered(conversations: Sequence[PartlyLabelled]) -> CorrectedRate
     if k > 1:
         influence = of_label + weight * of_judge
         variance = k / (k - 1) * float(influence @ influence) + 0.5 / part**2
-        half = float(stats.t.ppf(0.975, k - 1)) * math.sqrt(variance)
+        half = student(k - 1) * math.sqrt(variance)
         low, high = max(0.0, value - half), min(1.0, value + half)
     return CorrectedRate(float(judged), float(by_label), min(1.0, max(0.0, value)), low, high, weight, k)
 

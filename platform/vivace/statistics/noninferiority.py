@@ -6,10 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vivace.statistics.intervals import LEVEL_Z
-
-_HALVINGS = 60
-"""Of an interval of length 1: far beyond the precision of a float."""
+from vivace.statistics.intervals import tango_interval
 
 
 @dataclass(frozen=True)
@@ -64,37 +61,3 @@ def non_inferiority(baseline: Sequence[float], method: Sequence[float], margin: 
     n = len(differences)
     low, high = tango_interval(gained, lost, n)
     return NonInferiority((gained - lost) / n, low, high, n, margin)
-
-
-def tango_interval(gained: float, lost: float, n: int) -> tuple[float, float]:
-    """Tango's 95 % interval of the difference of two paired shares.
-
-    Args:
-        gained: samples where only the second is right.
-        lost: samples where only the first is right.
-        n: all samples.
-    """
-    value = (gained - lost) / n
-    low = _edge(gained, lost, n, inside=value, outside=-1.0)
-    return low, -_edge(lost, gained, n, inside=-value, outside=-1.0)
-
-
-def _edge(gained: float, lost: float, n: int, *, inside: float, outside: float) -> float:
-    """The smallest difference that the score test does not reject, by bisection: the statistic is monotone."""
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        if _score_statistic(gained, lost, n, middle) <= LEVEL_Z:
-            inside = middle
-        else:
-            outside = middle
-    return inside
-
-
-def _score_statistic(gained: float, lost: float, n: int, difference: float) -> float:
-    """Tango's statistic of a true difference (his equation 2.4, the loss's share at its restricted maximum)."""
-    above = gained - lost - n * difference
-    a, b = 2 * n, -gained - lost + (2 * n - gained + lost) * difference
-    c = -lost * difference * (1 - difference)
-    share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
-    variance = n * (2 * share + difference * (1 - difference))
-    return above / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, above) if above else 0.0

@@ -6,10 +6,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vivace.statistics.intervals import LEVEL_Z
+from vivace.statistics.intervals import LEVEL_Z, design_effect, score_statistic, student, tango_interval
 
+LEVEL = 0.05
+"""Of a test: the share of false alarms that is allowed."""
+POWER = 0.8
+"""The share of true differences of the detectable size that are found."""
 POWER_Z = 0.8416212335729143
-"""The standard normal quantile of 80 % power."""
+"""Its standard normal quantile."""
+ROUNDING = 1e-18
+"""Squares below this share are what sums of fractions leave where there is no spread."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,10 @@ class Difference:
     high: float | None
     p_value: float | None
     detectable: float | None
-    """The true difference that a comparison of this size finds in 80 of 100 cases, at the 5 % level."""
+    """The true difference that a comparison of this size finds in 80 of 100 cases, at the 5 % level.
+
+    None also where it would be larger than any difference can be: so few conversations cannot find one.
+    """
     n: int
     """Conversations compared."""
     gained: int
@@ -75,7 +84,7 @@ def apr_difference(pairs: Sequence[Pair]) -> Difference | None:
     paired t test on the conversations' differences d, each of which is one observation however many replies
     are behind it. Interval: Wald with ½ added to each of the four outcomes of a conversation (Agresti & Min
     2005), which keeps its level also when few flip: Σd and Σd² over n + 2 conversations, of which one more
-    has gained or lost.
+    has gained or lost; with Student's t. It holds 0 wherever the test does not reject that.
     """
     whole = [pair for pair in pairs if pair.whole]
     n = len(whole)
@@ -85,67 +94,96 @@ def apr_difference(pairs: Sequence[Pair]) -> Difference | None:
     squares, total = sum(one * one for one in differences), sum(differences)
     gained, lost = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
     once = all(pair.rate_a is None and pair.rate_b is None for pair in whole)
-    adjusted = total / (n + 2)
-    error = math.sqrt((squares + 1) - total**2 / (n + 2)) / (n + 2)
+    low = high = detectable = None
+    p_value = exact_mcnemar(gained, lost) if once else _paired_t(differences, gained + lost)
+    if n > 1:
+        adjusted, quantile = total / (n + 2), student(n - 1)
+        error = math.sqrt((squares + 1) - total**2 / (n + 2)) / (n + 2)
+        low, high = max(-1.0, adjusted - quantile * error), min(1.0, adjusted + quantile * error)
+        detectable = _detectable(error, n)
+        if p_value is not None and p_value >= LEVEL:
+            low, high = min(low, 0.0), max(high, 0.0)
     return Difference(
         a=sum(pair.passed_a for pair in whole) / n,
         b=sum(pair.passed_b for pair in whole) / n,
-        low=max(-1.0, adjusted - LEVEL_Z * error),
-        high=min(1.0, adjusted + LEVEL_Z * error),
-        p_value=exact_mcnemar(gained, lost) if once else _paired_t(differences),
-        detectable=(LEVEL_Z + POWER_Z) * error,
+        low=low,
+        high=high,
+        p_value=p_value,
+        detectable=detectable,
         n=n,
         gained=gained,
         lost=lost,
     )
 
 
-def _paired_t(differences: Sequence[float]) -> float | None:
-    """The p-value of a paired t test; None for fewer than two differences."""
-    from scipy import stats
+def _paired_t(differences: Sequence[float], differing: int) -> float | None:
+    """The p-value of a paired t test; None for fewer than two differences.
+
+    Where all differences are the same size, no spread tells how far chance reaches: then so many fair coins, as many
+    as conversations differ, that all fall alike.
+    """
+    from scipy import special
 
     n = len(differences)
     if n < 2:
         return None
     mean = sum(differences) / n
-    error = math.sqrt(sum((one - mean) ** 2 for one in differences) / (n - 1) / n)
-    return float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else float(mean == 0)
+    squares = sum((one - mean) ** 2 for one in differences)
+    if squares <= ROUNDING * mean**2:
+        return exact_mcnemar(differing, 0)
+    return float(2 * special.stdtr(n - 1, -abs(mean) / math.sqrt(squares / (n - 1) / n)))
+
+
+def _detectable(error: float, n: int) -> float | None:
+    """What n conversations find in 80 of 100 cases; None where no difference is as large."""
+    found = (student(n - 1) + student(n - 1, POWER)) * error
+    return found if found < 1 else None
 
 
 def ars_difference(pairs: Sequence[Pair]) -> Difference | None:
     """The difference of pooled rubric scores; None where no criterion is scored in both.
 
-    The difference of two ratios over the same criteria, linearised by conversation: with residuals
-    e_i = (met_b − met_a)_i − Δ·scored_i, Var(Δ) = k/(k−1) · Σ e_i² / (Σ scored)², and Student's t with
-    k − 1 degrees of freedom over the k conversations (Miller 2024, arXiv 2411.00640, on clustered evals).
+    Tango's score interval and test of paired shares (Tango 1998) at the effective number of criteria: a conversation
+    gains or loses so many criteria as the second system meets more or fewer of. That number is the criteria scored
+    over their design effect; the effect seen is the variance of the difference of two ratios over the same criteria,
+    linearised by conversation (Miller 2024, arXiv 2411.00640, on clustered evals), Var(Δ) = k/(k−1) · Σ e_i² /
+    (Σ scored)² with residuals e_i = (met_b − met_a)_i − Δ·scored_i, over that of independent criteria which gain and
+    lose as often. What a conversation does to both systems alike is not in their difference, so that an effect of 1
+    is expected until enough conversations differ. Student's t with k − 1 degrees of freedom over the k conversations
+    decides on interval and p alike: 0 lies outside the interval exactly where p < 0.05.
     """
-    from scipy import stats
+    from scipy import special
 
     common = [pair for pair in pairs if pair.scored]
     k = len(common)
     total = sum(pair.scored for pair in common)
     if total == 0:
         return None
-    a, b = sum(pair.met_a for pair in common) / total, sum(pair.met_b for pair in common) / total
-    value = b - a
+    differences = [pair.met_b - pair.met_a for pair in common]
+    value = sum(differences) / total
+    gained, lost = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
     low = high = p_value = detectable = None
     if k > 1:
-        squares = sum((pair.met_b - pair.met_a - value * pair.scored) ** 2 for pair in common)
-        error = math.sqrt(k / (k - 1) * squares) / total
-        quantile = float(stats.t.ppf(0.975, k - 1))
-        low, high = max(-1.0, value - quantile * error), min(1.0, value + quantile * error)
-        p_value = float(2 * stats.t.sf(abs(value) / error, k - 1)) if error else float(value == 0)
-        detectable = (quantile + float(stats.t.ppf(0.8, k - 1))) * error
+        more, fewer = (sum(max(sign * one, 0.0) for one in differences) for sign in (1, -1))
+        squares = sum((one - value * pair.scored) ** 2 for one, pair in zip(differences, common, strict=True))
+        independent = more + fewer - value**2 * total
+        seen = k / (k - 1) * squares / independent if independent > 0 else 0.0
+        effect = design_effect(seen, gained + lost, 1.0)
+        counts = more / effect, fewer / effect, total / effect
+        quantile = student(k - 1)
+        low, high = tango_interval(*counts, quantile)
+        p_value = float(2 * special.stdtr(k - 1, -abs(score_statistic(*counts, 0.0))))
+        detectable = _detectable((high - low) / 2 / quantile, k)
     return Difference(
-        a=a,
-        b=b,
+        a=sum(pair.met_a for pair in common) / total,
+        b=sum(pair.met_b for pair in common) / total,
         low=low,
         high=high,
         p_value=p_value,
         detectable=detectable,
         n=k,
-        gained=sum(pair.met_b > pair.met_a for pair in common),
-        lost=sum(pair.met_b < pair.met_a for pair in common),
+        gained=gained,
+        lost=lost,
     )
 
 

@@ -16,6 +16,7 @@ from vivace.errors import UsageError
 from vivace.reading import LONGEST_ROWS
 from vivace.reading import read_text as read_file
 from vivace.splits import patterns_of_others
+from vivace.statistics.intervals import student
 from vivace.tasks.files import READABLE, ColumnError, read_rows, task_files, text_of
 from vivace.tasks.hub import located
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 PARAGRAPH = "\n\n"
 """What stands between the rows of a dataset, as is usual for WikiText's perplexity."""
-_LEVEL_Z = 1.959963984540054
 _POSITIONS = 256
 """Of which the predictions are held in double precision at once: a vocabulary may have 100,000 words and more."""
 
@@ -48,17 +48,19 @@ class Perplexity:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the value over windows; None of fewer than two.
+        """The 95 % interval of the value over windows; None of fewer than two, or where all are alike.
 
         The mean is a ratio of sums, linearised by window (Cochran 1977, section 6.3): tokens of one window are not
-        independent.
+        independent. Student's t with windows − 1 degrees of freedom.
         """
         count, total = len(self.tokens), sum(self.tokens)
         if count < 2:
             return None
         mean = math.fsum(self.nats) / total
         squares = math.fsum((nats - mean * tokens) ** 2 for nats, tokens in zip(self.nats, self.tokens, strict=True))
-        half = _LEVEL_Z * math.sqrt(count / (count - 1) * squares) / total
+        if not squares:
+            return None
+        half = student(count - 1) * math.sqrt(count / (count - 1) * squares) / total
         return _exponential(mean - half), _exponential(mean + half)
 
 

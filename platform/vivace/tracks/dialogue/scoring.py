@@ -144,7 +144,12 @@ def _ars_and_coverage(name: str, conversations: Sequence[Tallies]) -> list[Score
     ]
     criteria = sum(reply.criteria for one in conversations for reply in one.replies)
     met, scored = sum(met for met, _ in clusters), sum(scored for _, scored in clusters)
-    interval = clustered_ratio(clusters)
+    interval = clustered_ratio(
+        [
+            (met / len(one.replies), scored / len(one.replies))
+            for one, (met, scored) in zip(conversations, clusters, strict=True)
+        ]
+    )
     ars = ScoreRow(
         metric="ars",
         slice=name,

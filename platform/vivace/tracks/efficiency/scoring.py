@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from vivace.statistics.intervals import LEVEL_Z, clustered_ratio, wilson
+from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
 from vivace_methods.ratios import Estimate, median_interval, paired_ratio
@@ -152,14 +152,17 @@ def _exponential(nats: float) -> float:
 def _per_token(metric: str, parts: Sequence[tuple[float, float]]) -> Figure:
     """Σ nats / Σ tokens over prompts, with the interval of the ratio estimator (Cochran 1977, section 6.3).
 
-    Neither can be below 0, and so neither is the interval.
+    Neither can be below 0, and so neither is the interval. There is none of a single prompt, nor of prompts that are
+    all alike: no spread seen is not no spread.
     """
     n, total = len(parts), sum(tokens for _, tokens in parts)
     value = math.fsum(nats for nats, _ in parts) / total
     if n < 2:
         return Figure(metric, value, n=n)
     squares = math.fsum((nats - value * tokens) ** 2 for nats, tokens in parts)
-    half = LEVEL_Z * math.sqrt(n / (n - 1) * squares) / total
+    if not squares:
+        return Figure(metric, value, n=n)
+    half = student(n - 1) * math.sqrt(n / (n - 1) * squares) / total
     return Figure(metric, value, max(0.0, value - half), value + half, n)
 
 
