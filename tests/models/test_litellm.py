@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
 import pytest
 
 from support.chat_server import Answer, chat_server
+from vivace.errors import UsageError
 from vivace.models import chat
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
@@ -57,6 +59,16 @@ FAILURES: dict[str, tuple[Answer, Unscored, int]] = {
     "no choices": (Answer(raw=b'{"choices": []}'), Unscored.UNREADABLE, 2),
     "too long": (Answer(raw=json.dumps({"x": "y" * 5_000_000}).encode()), Unscored.TOO_LONG, 1),
     "empty": (Answer(""), Unscored.EMPTY, 2),
+    "packed": (
+        Answer(raw=gzip.compress(bytes(50_000_000)), headers={"content-encoding": "gzip"}),
+        Unscored.TOO_LONG,
+        1,
+    ),
+    "two answers": (
+        Answer(raw=json.dumps({"choices": [{"message": {"content": text}} for text in ("Yes.", "No.")]}).encode()),
+        Unscored.UNREADABLE,
+        2,
+    ),
 }
 
 
@@ -67,6 +79,13 @@ def test_a_failure_has_its_reason_and_is_sent_once_a_try(name: str, model: str) 
         reply, records = reply_of(model, server.base)
     assert (reply.text, reply.unscored) == (None, reason)
     assert len(server.calls) == len(records) == calls
+
+
+def test_no_redirect_is_followed(model: str) -> None:
+    with chat_server() as other, chat_server(Answer(status=307, headers={"location": other.base})) as server:
+        with pytest.raises(UsageError, match=r"points to 'http://127\.0\.0\.1:[0-9]+/v1'"):
+            reply_of(model, server.base)
+    assert (len(server.calls), len(other.calls)) == (1, 0)
 
 
 def test_tokens_that_litellm_guesses_are_not_taken_for_counted(model: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +30,10 @@ class Answer:
     """Whether a content-length says where the body ends; else only the end of the connection does."""
     drip_s: float = 0.0
     """Send one byte and wait so long, again and again, and never come to the end."""
+    endless: bytes = b""
+    """Send this after the body, as fast as it is read, again and again, and never come to the end."""
+    resets: bool = False
+    """Reset the connection in place of an answer."""
     delay_s: float = 0.0
 
 
@@ -105,15 +110,22 @@ class ChatServer:
                 self._send(answer, {"content-type": kind, **answer.headers}, content)
 
             def _send(self, answer: Answer, headers: dict[str, str], content: bytes) -> None:
+                if answer.resets:
+                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    self.connection.close()
+                    return
                 head = [f"HTTP/1.1 {answer.status} X"]
-                head += [f"content-length: {len(content)}"] if answer.announces_length else ["connection: close"]
+                announces_length = answer.announces_length and not answer.endless
+                head += [f"content-length: {len(content)}"] if announces_length else ["connection: close"]
                 head += [f"{key}: {value}" for key, value in headers.items()]
                 # Head and body in one write: two would wait for each other (Nagle, delayed ACK).
                 first = 1 if answer.drip_s else answer.cut_after
                 self.wfile.write("\r\n".join([*head, "", ""]).encode() + content[:first])
                 while answer.drip_s and not owner._stopping.wait(answer.drip_s):
                     self.wfile.write(b" ")
-                self.close_connection = first is not None or not answer.announces_length
+                while answer.endless and not owner._stopping.is_set():
+                    self.wfile.write(answer.endless)
+                self.close_connection = first is not None or not announces_length
 
         class Server(ThreadingHTTPServer):
             allow_reuse_address = True

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import httpx
 from dotenv import load_dotenv
 
-from vivace.errors import UnreachableError, UsageError
+from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.masking import masked, without_keys
 from vivace.models.cache import current_answers
 from vivace.models.calls import CallRecord, ChatOptions, record_call, recorded_calls
@@ -27,10 +27,20 @@ from vivace.models.completions import (
     Received,
     RefusedArgumentsError,
 )
-from vivace.models.pacing import Pace, request_size, total_tokens
+from vivace.models.pacing import LONGEST_PAUSE_S, Pace, request_size, total_tokens
 from vivace.models.prices import TokenUsage
 from vivace.models.provider_rules import refused_audio
 from vivace.models.providers import PROVIDERS, split_model
+from vivace.models.refusals import (
+    Refusals,
+    always_refused,
+    argument_names,
+    no_credit,
+    redirect,
+    refused_parameter,
+    spent_quota,
+    unknown_parameter,
+)
 from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace_rubrics.criteria import Unscored
@@ -142,7 +152,7 @@ class ChatClient:
         self._connections: Connections | None = None
         self._speaks = "audio" in (arguments.get("modalities") or ())
         self._is_transcribed = is_transcribed
-        self._has_heard = False
+        self._refusals = Refusals()
         self._check_arguments()
         provider, name, default_base = _resolved(model, role)
         if not name:
@@ -169,14 +179,14 @@ class ChatClient:
         return DirectCompletions(name, self._direct, self._base, self.arguments)
 
     def _check_arguments(self) -> None:
-        for name in _argument_names(self.arguments):
+        for name in argument_names(self.arguments):
             if name in RESERVED_ARGUMENTS:
                 raise self._reserved(name)
 
     def _check_litellms_switches(self) -> None:
         from litellm.types.utils import all_litellm_params
 
-        for name in _argument_names(self.arguments):
+        for name in argument_names(self.arguments):
             if name in all_litellm_params:
                 raise self._reserved(name)
 
@@ -285,10 +295,26 @@ class ChatClient:
                 continue
             if caller.is_free(turn):
                 continue
-            if answer.unscored not in RETRIED or failures >= self.options.retries:
+            is_retried = answer.unscored in RETRIED or exchange.is_refusal
+            is_last = not is_retried or failures >= self.options.retries
+            if answer.unscored is Unscored.RATE_LIMITED and not exchange.is_refusal:
+                self._note_limit(answer, pause_s, is_last=is_last)
+            if is_last:
                 return answer
             await asyncio.sleep(pause_before_retry(failures, exchange.retry_after_s))
             failures += 1
+
+    def _note_limit(self, answer: ChatAnswer, pause_s: float | None, *, is_last: bool) -> None:
+        """Note a call that was turned away for its rate and not for a moment.
+
+        Raises:
+            IncompleteError: so is every other one.
+        """
+        if pause_s is not None and math.isinf(pause_s):
+            return  # this request alone is too large
+        is_long = pause_s is not None and pause_s > LONGEST_PAUSE_S
+        error = spent_quota(self.role, self.model, pause_s if is_long else None, answer.detail or "")
+        self._refusals.note(error, is_certain=is_long and is_last)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -319,7 +345,7 @@ class ChatClient:
         # Outside the handler, so that no error raised here drags an answer with a key in it along.
         if failure is None:
             answer = self._answer(received, total_s=ended - exchange.sent_at)
-            self._has_heard = True
+            self._refusals.answered()
         else:
             answer = self._failed(failure, exchange, messages)
         usage = received.usage
@@ -374,49 +400,62 @@ class ChatClient:
         Raises:
             UsageError: every other call would fail too.
         """
-        unscored, detail = self._reason(error, exchange)
+        unscored, detail, ending = self._reason(error, exchange)
+        if ending is not None:
+            self._refusals.note(ending)
+            exchange.is_refusal = True
         is_refused = unscored in (Unscored.BAD_REQUEST, Unscored.SERVER_ERROR) and self.role == "model"
         refusal = refused_audio(detail) if is_refused and has_audio(messages) else None
         if refusal is not None:
             detail = f"{refusal.explanation}: {detail}"
-            if refusal.is_total and not self._has_heard:
+            if refusal.is_total and not self._refusals.has_answered:
                 raise UsageError(f"The server of the {self.role} '{self.model}' takes no such audio: {detail}")
+        elif unscored is Unscored.BAD_REQUEST and ending is None and not self._refusals.has_answered:
+            self._refusals.note(always_refused(self.role, self.model, detail), is_certain=False)
         return ChatAnswer(None, unscored, masked(detail)[:500])
 
-    def _reason(self, error: Exception, exchange: Exchange) -> tuple[Unscored, str]:
+    def _reason(self, error: Exception, exchange: Exchange) -> tuple[Unscored, str, VivaceError | None]:
+        """What a failure is to the call, in words, and what ends the run where every call fails so."""
         reported = error if isinstance(error, CallError) else CallError(f"{type(error).__name__}: {error}")
         status = exchange.status if exchange.status not in (None, 200) else reported.status
         detail = masked(str(reported))[:500]
         if exchange.too_long:
-            return Unscored.TOO_LONG, "the answer is longer than any honest one"
+            return Unscored.TOO_LONG, "the answer is longer than any honest one", None
         if exchange.unreachable:
-            return Unscored.CONNECTION_CUT, "no connection"
+            return Unscored.CONNECTION_CUT, "no connection", None
         if isinstance(error, TimeoutError):
-            return Unscored.TIMEOUT, f"no complete answer within {self.options.timeout_s:g} s"
+            return Unscored.TIMEOUT, f"no complete answer within {self.options.timeout_s:g} s", None
         if exchange.broken:
-            return Unscored.CONNECTION_CUT, "the connection broke off before the answer was complete"
+            return Unscored.CONNECTION_CUT, "the connection broke off before the answer was complete", None
         if reported.codes & CONTENT_FILTER_CODES:
-            return Unscored.CONTENT_FILTER, detail
+            return Unscored.CONTENT_FILTER, detail, None
         if exchange.status == 200:
             if error is reported:
-                return Unscored.SERVER_ERROR, detail
-            return Unscored.UNREADABLE, f"the server's answer is not a chat completion ({detail})"
+                return Unscored.SERVER_ERROR, detail, None
+            return Unscored.UNREADABLE, f"the server's answer is not a chat completion ({detail})", None
         if isinstance(error, RefusedArgumentsError):
             raise UsageError(f"The {self.role} '{self.model}' does not take these parameters: {detail}")
+        if status == 402 or (status == 429 and (NO_CREDIT in reported.codes or NO_CREDIT in detail)):
+            return Unscored.RATE_LIMITED, detail, no_credit(self.role, self.model, detail)
+        if status == 429:
+            return Unscored.RATE_LIMITED, detail, None
+        if status is not None and 300 <= status < 500 and status != 408:
+            return Unscored.BAD_REQUEST, detail, self._lasting(status, detail, exchange)
+        return Unscored.SERVER_ERROR, detail, None
+
+    def _lasting(self, status: int, detail: str, exchange: Exchange) -> VivaceError | None:
+        """What a refused request means for all others: that they fare no better, or nothing."""
+        if exchange.redirected_to is not None:
+            return redirect(self.role, self.model, self._base, masked(exchange.redirected_to))
         if status in (401, 403):
-            raise self._refused_key()
+            return self._refused_key()
         if status == 404:
-            raise UsageError(
+            return UsageError(
                 f"The server of the {self.role} '{self.model}' does not know that model ({detail}); "
                 "check the name and the address."
             )
-        if status == 402 or (status == 429 and (NO_CREDIT in reported.codes or NO_CREDIT in detail)):
-            raise no_credit(self.role, self.model, detail)
-        if status == 429:
-            return Unscored.RATE_LIMITED, detail
-        if status is not None and 400 <= status < 500 and status != 408:
-            return Unscored.BAD_REQUEST, detail
-        return Unscored.SERVER_ERROR, detail
+        name = refused_parameter(argument_names(self.arguments), detail)
+        return None if name is None else unknown_parameter(self.role, self.model, name, detail)
 
     def _refused_key(self) -> UsageError:
         return UsageError(
@@ -444,14 +483,6 @@ class ChatClient:
         return self.options.price.of(usage) if self.options.price else self._completions.cost_of(usage)
 
 
-def no_credit(role: str, model: str, detail: str) -> UnreachableError:
-    """The error of an account that has nothing left to spend: every other call would fail too."""
-    return UnreachableError(
-        f"The account that pays for the {role} '{model}' has no credit left ({detail}); "
-        "top it up, then run the same command again."
-    )
-
-
 def _litellm() -> Any:
     from vivace.models.litellm_bridge import load_litellm
 
@@ -476,13 +507,6 @@ def _resolved(model: str, role: str) -> tuple[str, str, str | None]:
         if provider not in PROVIDERS:
             return str(provider), name, base
     return str(provider), name, PROVIDERS[str(provider)].address
-
-
-def _argument_names(arguments: dict[str, Any]) -> list[str]:
-    names = list(arguments)
-    if isinstance(arguments.get("extra_body"), dict):
-        names += arguments["extra_body"]  # its keys end up beside the others in the request
-    return names
 
 
 def has_audio(messages: list[dict[str, Any]]) -> bool:

@@ -28,6 +28,7 @@ from vivace.models.providers import OPENAI_ADDRESS, Provider
 from vivace.models.transport import (
     Exchange,
     NotACompletionError,
+    check_agreement,
     completion_choices,
     is_event_stream,
     named_status,
@@ -109,7 +110,7 @@ class DirectCompletions:
         content = RequestBody(body)
         headers = {**self._headers, "host": self._url.netloc.decode("ascii"), "content-length": str(content.size)}
         request = httpx.Request("POST", self._url, stream=content, headers=headers)
-        response = await send_watched(request, exchange, follow_redirects=True)
+        response = await send_watched(request, exchange)
         try:
             if response.status_code != 200:
                 raise _reported(await response.aread(), response.status_code)
@@ -136,8 +137,8 @@ def request_headers(provider: Provider, base: str) -> dict[str, str]:
 
 
 def _request_fields(name: str, base: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    fields = {key: value for key, value in arguments.items() if key != "extra_body"}
-    fields |= arguments.get("extra_body") or {}
+    given = {**arguments, **(arguments.get("extra_body") or {})}
+    fields = {key: value for key, value in given.items() if key != "extra_body" and value is not None}
     if base.rstrip("/") == OPENAI_ADDRESS and _REASONING_MODEL.match(name) and "max_tokens" in fields:
         fields["max_completion_tokens"] = fields.pop("max_tokens")  # the only name that these models take
     return fields
@@ -215,10 +216,11 @@ class _EventReader:
     def __init__(self, exchange: Exchange, received: Received) -> None:
         self._exchange = exchange
         self._received = received
-        self._pieces: list[str] = []
+        self._texts: dict[int, list[str]] = {}
+        """By the choice's index; one is asked for, and some servers give several."""
+        self._refusals: dict[int, list[str]] = {}
         self._transcript: list[str] = []
         self._size = 0
-        self._place: object = None
         self._ended = False
 
     async def read(self, chunks: AsyncIterator[bytes]) -> None:
@@ -229,24 +231,44 @@ class _EventReader:
             NotACompletionError: an event is no chunk of a completion.
             httpx.ReadError: the stream ends before its last event.
         """
-        rest = b""
         try:
-            async for chunk in chunks:
-                *lines, rest = (rest + chunk).split(b"\n")
-                if any(self._is_last(line) for line in lines) or self._size > TEXT_LIMIT:
-                    break
-            else:
+            rest = await self._read_lines(chunks)
+            if rest is not None:
                 with suppress(NotACompletionError):  # half an event, where the stream was cut
                     self._is_last(rest)
                 if not self._ended:
                     self._exchange.broken = True
                     raise httpx.ReadError("the stream ended before its last event")
         finally:
-            self._received.text = "".join(self._transcript or self._pieces)
+            self._received.text = "".join(self._transcript or next(iter(self._texts.values()), []))
+            self._received.refusal = "".join(next(iter(self._refusals.values()), []))
+        places = self._texts.keys() | self._refusals.keys()
+        check_agreement(("".join(self._texts.get(p, [])), "".join(self._refusals.get(p, []))) for p in places)
         with suppress(TimeoutError, httpx.TransportError):
             async with asyncio.timeout(PARTING_S):
                 async for _ in chunks:
                     pass
+
+    async def _read_lines(self, chunks: AsyncIterator[bytes]) -> bytes | None:
+        """Take line after line up to the last event; what stands behind the last line where the stream just ends.
+
+        Raises:
+            httpx.ReadError: a line is longer than an answer in one piece may be.
+        """
+        begun: list[bytes] = []  # put together once: a line may come in thousands of pieces
+        length = 0
+        async for chunk in chunks:
+            begun.append(chunk)
+            length += len(chunk)
+            if b"\n" in chunk:
+                *lines, rest = b"".join(begun).split(b"\n")
+                if any(self._is_last(line) for line in lines) or self._size > TEXT_LIMIT:
+                    return None
+                begun, length = [rest], len(rest)
+            if length > self._exchange.answer_limit:
+                self._exchange.too_long = True
+                raise httpx.ReadError("a line is longer than a whole answer")
+        return b"".join(begun)
 
     def _is_last(self, line: bytes) -> bool:
         """Take a line; whether it says that the stream is over."""
@@ -281,13 +303,16 @@ class _EventReader:
         received, seconds = self._received, time.perf_counter() - self._exchange.sent_at
         if choice.get("finish_reason"):
             received.finish_reason, self._ended = _text(choice["finish_reason"]), True
-        received.refusal += _text(delta.get("refusal"))
+        index = choice.get("index")
+        place = index if isinstance(index, int) else 0
+        if refusal := _text(delta.get("refusal")):
+            self._refusals.setdefault(place, []).append(refusal)
+            self._size += len(refusal)
         piece = delta.get("content")
         if not isinstance(piece, str | None):
             raise NotACompletionError("an event's delta holds no text")
-        if piece and self._place in (None, choice.get("index")):  # of several choices, the first with a text
-            self._place = choice.get("index")
-            self._note(piece, self._pieces, seconds)
+        if piece:
+            self._note(piece, self._texts.setdefault(place, []), seconds)
         if isinstance(sound := delta.get("audio"), dict):
             self._note(_text(sound.get("transcript")), self._transcript, seconds)
             if samples := _samples(sound.get("data")):

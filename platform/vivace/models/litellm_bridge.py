@@ -54,7 +54,7 @@ def load_litellm() -> Any:
 
 
 def _watched_client() -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=WatchingTransport(), follow_redirects=True)
+    return httpx.AsyncClient(transport=WatchingTransport())
 
 
 class LiteLLMCompletions:

@@ -27,10 +27,11 @@ from dotenv import load_dotenv
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeResponse, RealtimeServerEvent
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 
 from vivace.audio.convert import decode, encode_wav, to_mono
-from vivace.errors import UnreachableError, UsageError
+from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.masking import masked
 from vivace.models import reported
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
@@ -43,13 +44,13 @@ from vivace.models.chat import (
     PREFLIGHT_TIMEOUT_S,
     RETRIED,
     asked_pause,
-    no_credit,
     pause_before_retry,
 )
 from vivace.models.completions import NO_KEY, TEXT_LIMIT, usage_of
-from vivace.models.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, Pace, total_tokens
+from vivace.models.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, Pace, total_tokens
 from vivace.models.prices import TokenUsage, cost_of
 from vivace.models.providers import OPENAI_ADDRESS
+from vivace.models.refusals import Refusals, no_credit, redirect, spent_quota
 from vivace.models.spoken import is_sound
 from vivace.models.transport import STREAM_LIMIT, parse_retry_after
 from vivace_rubrics.criteria import Unscored
@@ -78,9 +79,34 @@ KEY_CODES = frozenset({"authentication_error", "invalid_api_key", "permission_er
 MODEL_CODES = frozenset({"invalid_model", "model_not_found"})
 LIMIT_CODES = re.compile("rate_limit")
 
+EVENT_LIMIT = 16_000_000
+"""Bytes of one event; those that the API takes are limited to 15 MiB."""
+
+
+class _Connection(ClientConnection):
+    """A connection to the address that was given, and to no other that a server points to."""
+
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        """Open the WebSocket.
+
+        Raises:
+            _RedirectedError: the server points elsewhere.
+        """
+        try:
+            await super().handshake(*args, **kwargs)
+        except InvalidStatus as error:
+            if 300 <= error.response.status_code < 400 and "location" in error.response.headers:
+                raise _RedirectedError(error.response.headers["location"]) from None
+            raise
+
+
+class _RedirectedError(Exception):
+    """A server points elsewhere, where the message says, instead of opening a session."""
+
+
 _CONNECTION: Any = {
-    "max_size": STREAM_LIMIT,
-    "max_queue": 1024,  # events that arrive while the conversation is still being sent
+    "create_connection": _Connection,
+    "max_size": EVENT_LIMIT,
     "compression": None,  # base64 of sound gains little, and the packing would be part of every time measured
     "ping_interval": None,  # the timeout of the try finds a dead server, too
     "close_timeout": 1.0,
@@ -126,6 +152,7 @@ class OpenAIRealtimeSystem:
         self._output = output
         self._is_transcribed = is_transcribed
         self._answered = False
+        self._refusals = Refusals()
         self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
         parameters = _parameters(arguments, output)
         address = options.api_base or _address_in_environment() or OPENAI_ADDRESS
@@ -168,6 +195,8 @@ class OpenAIRealtimeSystem:
         if error is None or received.configured:
             return
         failure = self._failure(error, received)
+        if failure.ending is not None:
+            raise failure.ending
         if failure.unreachable or failure.unscored in (Unscored.TIMEOUT, Unscored.CONNECTION_CUT):
             raise self._unreachable(failure.detail)
 
@@ -191,7 +220,10 @@ class OpenAIRealtimeSystem:
                 record_call(call)
             self._answered = self._answered or received.connected
             if failure is None:
+                self._refusals.answered()
                 return _reply(received)
+            if failure.ending is not None:
+                self._refusals.note(failure.ending)
             if failure.unreachable:
                 connect_failures += 1
                 if connect_failures >= (CONNECT_TRIES if self._answered else 2):
@@ -200,7 +232,13 @@ class OpenAIRealtimeSystem:
                 continue
             if caller.is_free(turn):
                 continue
-            if failure.unscored not in RETRIED or failures >= self._options.retries:
+            is_last = failures >= self._options.retries or (
+                failure.unscored not in RETRIED and failure.ending is None
+            )
+            if (failure.retry_after_s or 0.0) > LONGEST_PAUSE_S:
+                error = spent_quota("model", self._model, failure.retry_after_s, failure.detail)
+                self._refusals.note(error, is_certain=is_last)
+            if is_last:
                 return _no_reply(failure, received)
             await asyncio.sleep(pause_before_retry(failures, failure.retry_after_s))
             failures += 1
@@ -268,11 +306,10 @@ class OpenAIRealtimeSystem:
         return None
 
     def _failure(self, error: Exception, received: _Received) -> _Failure:
-        """Why a try broke off before the answer's end.
-
-        Raises:
-            UsageError: every other try would fail too.
-        """
+        """Why a try broke off before the answer's end."""
+        if isinstance(error, _RedirectedError):
+            ending = redirect("model", self._model, str(self._client.base_url), masked(str(error)))
+            return replace(_failed(Unscored.BAD_REQUEST, "the server points elsewhere"), ending=ending)
         if isinstance(error, InvalidStatus):
             failure = self._reported(_rejection(error), configured=False)
             return replace(failure, retry_after_s=parse_retry_after(error.response.headers.get("retry-after")))
@@ -298,33 +335,31 @@ class OpenAIRealtimeSystem:
         Args:
             error: the report.
             configured: whether the session was accepted; what is refused before is refused to every conversation.
-
-        Raises:
-            UsageError: every other try would fail too.
         """
         detail = masked(str(error))[:500]
         words = {error.kind, error.code}
+        ending: VivaceError | None = None
         if words & MODEL_CODES:
-            raise UsageError(
+            ending = UsageError(
                 f"The server of the model '{self._model}' does not know it, or not as a Realtime model ({detail}); "
                 "check the name and the address."
             )
-        if words & KEY_CODES:
-            raise UsageError(
+        elif words & KEY_CODES:
+            ending = UsageError(
                 f"The server of the model '{self._model}' refuses the key; "
                 "check OPENAI_API_KEY in the environment or in .env."
             )
-        if words & CONTENT_FILTER_CODES:
+        elif words & CONTENT_FILTER_CODES:
             return _failed(Unscored.CONTENT_FILTER, detail)
-        if NO_CREDIT in words:
-            raise no_credit("model", self._model, detail)
-        if any(LIMIT_CODES.search(word) for word in words):
+        elif NO_CREDIT in words:
+            ending = no_credit("model", self._model, detail)
+        elif any(LIMIT_CODES.search(word) for word in words):
             return _failed(Unscored.RATE_LIMITED, detail, _asked_wait(error.message))
-        if error.kind == "invalid_request_error":
-            if not configured:
-                raise UsageError(f"The model '{self._model}' does not take these parameters: {detail}")
-            return _failed(Unscored.BAD_REQUEST, detail)
-        return _failed(Unscored.SERVER_ERROR, detail)
+        elif error.kind == "invalid_request_error" and not configured:
+            ending = UsageError(f"The model '{self._model}' does not take these parameters: {detail}")
+        elif error.kind != "invalid_request_error":
+            return _failed(Unscored.SERVER_ERROR, detail)
+        return replace(_failed(Unscored.BAD_REQUEST, detail), ending=ending)
 
     def _unreachable(self, why: str) -> UnreachableError:
         return UnreachableError(
@@ -451,6 +486,8 @@ class _Failure:
     detail: str
     retry_after_s: float | None = None
     unreachable: bool = False
+    ending: VivaceError | None = None
+    """What ends the run where every call fails so."""
 
 
 def _failed(
@@ -545,11 +582,20 @@ async def _receive(connection: AsyncRealtimeConnection) -> RealtimeServerEvent:
 
 async def _converse(connection: AsyncRealtimeConnection, events: Sequence[str], received: _Received) -> None:
     received.sent_at = time.perf_counter()
-    with suppress(ConnectionClosed):  # the reason may stand in what was received before
+    # What comes while the conversation is still being sent is read at once, and never heaps up.
+    sending = asyncio.create_task(_send(connection, events))
+    try:
+        while not received.ended and not received.is_too_long:
+            received.take(await _receive(connection))
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _send(connection: AsyncRealtimeConnection, events: Sequence[str]) -> None:
+    with suppress(ConnectionClosed):  # the reason may stand in what is received
         for event in events:
             await connection.send_raw(event)
-    while not received.ended and not received.is_too_long:
-        received.take(await _receive(connection))
 
 
 def _wav(sound: bytes | bytearray) -> bytes:

@@ -11,7 +11,8 @@ import json
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -26,6 +27,8 @@ ANSWER_LIMIT = 4_000_000
 """Bytes of an answer in one piece; a longer one is cut off and counts as too long."""
 STREAM_LIMIT = 64_000_000
 """Bytes of a streamed answer: every token of a long train of thought comes in an envelope of its own."""
+UNPACKED_BYTES = 65_536
+"""At most so much of a packed answer is unpacked at once."""
 CONNECT_TIMEOUT_S = 5.0
 """A machine that is up accepts a connection at once; only its answer may take long."""
 
@@ -92,6 +95,10 @@ class Exchange:
     """The connection failed, or ended before the answer was complete."""
     status: int | None = None
     retry_after_s: float | None = None
+    redirected_to: str | None = None
+    """Where the server points instead of answering."""
+    is_refusal: bool = False
+    """Whether it was refused as every other call would be, if not for good answers before."""
     too_long: bool = False
     usage_reported: bool | None = None
     """Whether a chat completion came with the server's own count of tokens; None where that is not known."""
@@ -119,22 +126,23 @@ class NotACompletionError(httpx.DecodingError):
     """A complete answer with status 200 that is not a chat completion."""
 
 
-async def send_watched(
-    request: httpx.Request, exchange: Exchange, *, follow_redirects: bool = False
-) -> httpx.Response:
+async def send_watched(request: httpx.Request, exchange: Exchange) -> httpx.Response:
     """Send a request, and note in the exchange how that goes; the answer's body is still to be read, and closed.
+
+    The body comes unpacked. No redirect is followed: a key would go wherever a server points.
 
     Raises:
         httpx.TransportError: no connection, or one that broke; later also from reading the body.
+        NotACompletionError: from reading the body, which is packed in a way that was not asked for.
     """
-    request.headers["accept-encoding"] = "identity"  # so that the limits hold for what is unpacked, too
+    request.headers["accept-encoding"] = "identity"
     timeouts = dict(request.extensions.get("timeout", {}))
     timeouts["connect"] = min(timeouts.get("connect") or CONNECT_TIMEOUT_S, CONNECT_TIMEOUT_S)
     request.extensions = {**request.extensions, "timeout": timeouts}
     exchange.sent, exchange.sent_at = True, time.perf_counter()
     client = exchange.connections.take()
     try:
-        response = await client.send(request, stream=True, follow_redirects=follow_redirects)
+        response = await client.send(request, stream=True, follow_redirects=False)
     except BaseException as error:
         exchange.connections.give_back(client)
         exchange.unreachable = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
@@ -142,9 +150,14 @@ async def send_watched(
         raise
     exchange.status = response.status_code
     exchange.retry_after_s = parse_retry_after(response.headers.get("retry-after"))
+    if response.is_redirect:
+        exchange.redirected_to = response.headers["location"]
+    unpacked = [
+        pair for pair in response.headers.multi_items() if pair[0] not in ("content-encoding", "content-length")
+    ]
     return httpx.Response(
         response.status_code,
-        headers=response.headers,
+        headers=unpacked,
         stream=_WatchedBody(response, exchange, client),
         extensions=response.extensions,
         request=request,
@@ -157,7 +170,7 @@ def is_event_stream(response: httpx.Response) -> bool:
 
 
 class _WatchedBody(httpx.AsyncByteStream):
-    """A body within its limit; a connection that fails under it is noted."""
+    """A body, unpacked, within its limit; a connection that fails under it is noted."""
 
     def __init__(self, response: httpx.Response, exchange: Exchange, client: httpx.AsyncClient) -> None:
         self._response = response
@@ -167,13 +180,15 @@ class _WatchedBody(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         limit = STREAM_LIMIT if is_event_stream(self._response) else self._exchange.answer_limit
         size = 0
+        unpack = _unpacking(self._response.headers.get("content-encoding", ""))
         try:
             async for chunk in self._response.aiter_raw():
-                size += len(chunk)
-                if size > limit:
-                    self._exchange.too_long = True
-                    raise httpx.ReadError(f"the answer is longer than {limit:,} bytes")
-                yield chunk
+                for piece in (chunk,) if unpack is None else unpack(chunk):
+                    size += len(piece)
+                    if size > limit:
+                        self._exchange.too_long = True
+                        raise httpx.ReadError(f"the answer is longer than {limit:,} bytes")
+                    yield piece
         except httpx.TransportError:
             self._exchange.broken = True
             raise
@@ -186,6 +201,32 @@ class _WatchedBody(httpx.AsyncByteStream):
             await self._response.aclose()
         finally:
             self._exchange.connections.give_back(client)
+
+
+def _unpacking(encoding: str) -> Callable[[bytes], Iterator[bytes]] | None:
+    """What unpacks a body in bounded pieces, for a few bytes can stand for gigabytes; None for a plain body.
+
+    Raises:
+        NotACompletionError: it is packed otherwise than by gzip or deflate.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return None
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        raise NotACompletionError(f"the answer is packed as {encoding[:40]!r}, though plain text was asked for")
+    packed = zlib.decompressobj(zlib.MAX_WBITS | 32)  # either, by its first bytes
+
+    def unpack(chunk: bytes) -> Iterator[bytes]:
+        try:
+            while not packed.eof:
+                yield (piece := packed.decompress(chunk, UNPACKED_BYTES))
+                chunk = packed.unconsumed_tail
+                if not chunk and len(piece) < UNPACKED_BYTES:
+                    return
+        except zlib.error as error:
+            raise NotACompletionError(f"the answer cannot be unpacked ({error})") from error
+
+    return unpack
 
 
 class WatchingTransport(httpx.AsyncBaseTransport):
@@ -206,6 +247,9 @@ class WatchingTransport(httpx.AsyncBaseTransport):
         try:
             response = await send_watched(request, exchange)
             is_completion = request.url.path.endswith("/chat/completions")
+            if exchange.redirected_to is not None:
+                await response.aclose()
+                return _answer_of(response, response.status_code, b"", "text/plain")  # nothing that a client follows
             if response.status_code != 200:
                 return response
             if is_completion and not is_event_stream(response):
@@ -290,7 +334,7 @@ def named_status(error: Any) -> int:
 
 
 def completion_choices(completion: Any) -> list[dict[str, Any]]:
-    """The choices of a chat completion in one piece, each with a message.
+    """The choices of a chat completion in one piece, each with a message; those that say something say the same.
 
     Raises:
         NotACompletionError: it is no chat completion.
@@ -302,7 +346,22 @@ def completion_choices(completion: Any) -> list[dict[str, Any]]:
         message = choice.get("message") if isinstance(choice, dict) else None
         if not isinstance(message, dict) or not isinstance(message.get("content"), str | None):
             raise NotACompletionError("a choice's message holds no text")
+    check_agreement((choice["message"].get("content"), choice["message"].get("refusal")) for choice in choices)
     return choices
+
+
+def check_agreement(choices: Iterable[tuple[Any, Any]]) -> None:
+    """See that of several choices, though one was asked for, none says something else than another.
+
+    Args:
+        choices: the text and the refusal of each; a choice without either (a spoken answer's sound) agrees with all.
+
+    Raises:
+        NotACompletionError: two say different things, and nobody knows which is the answer.
+    """
+    said = {(text or "", refusal or "") for text, refusal in choices if text or refusal}
+    if len(said) > 1:
+        raise NotACompletionError("its choices contradict each other")
 
 
 def _as_events(completion: dict[str, Any], choices: list[dict[str, Any]]) -> bytes:
