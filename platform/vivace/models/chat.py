@@ -67,6 +67,8 @@ CONNECT_TRIES = 6
 """Tries to connect to a server that has answered before, in 13 seconds; then the run stops, to be resumed."""
 CONTENT_FILTER_CODES = frozenset({"content_policy_violation", "content_filter"})
 """Error codes by which OpenAI and Azure say that their filter stopped a request."""
+LONGEST_ERROR = 10_000
+"""Characters of an error that are looked at: far more than are shown."""
 NO_CREDIT = "insufficient_quota"
 """The word by which OpenAI says with a 429 that an account has no credit; others use status 402 (RFC 9110)."""
 LASTING_LIMITS = (NO_CREDIT, "Request too large")
@@ -418,7 +420,7 @@ class ChatClient:
         """What a failure is to the call, in words, and what ends the run where every call fails so."""
         reported = error if isinstance(error, CallError) else CallError(f"{type(error).__name__}: {error}")
         status = exchange.status if exchange.status not in (None, 200) else reported.status
-        detail = masked(str(reported))[:500]
+        detail = masked(str(reported)[:LONGEST_ERROR])[:500]
         if exchange.too_long:
             return Unscored.TOO_LONG, "the answer is longer than any honest one", None
         if exchange.unreachable:
@@ -521,7 +523,7 @@ def has_audio(messages: list[dict[str, Any]]) -> bool:
 
 def _status(answer: ChatAnswer, exchange: Exchange) -> int | None:
     """The status that a try ended with, also where a client library of its own has made it."""
-    if answer.unscored is Unscored.RATE_LIMITED:
+    if answer.unscored is Unscored.RATE_LIMITED and not exchange.is_refusal:
         return 429
     return 200 if exchange.status is None and answer.text is not None else exchange.status
 

@@ -14,8 +14,8 @@ import httpx
 
 from vivace.errors import IncompleteError, UnreachableError, UsageError, VivaceError
 
-MOST_IN_A_ROW = 10
-"""So many refusals without an answer between them end a run."""
+MOST_IN_A_ROW = 20
+"""So many refusals without an answer between them end a run: more than all tries of one conversation's verdicts."""
 
 _LENGTH = re.compile(r"context|too (long|large|many)|maximum .{0,20}length|exceed", re.IGNORECASE)
 _ALIASES = {"response_format": ("response_format", "json_schema", "json schema", "structured output")}
@@ -90,7 +90,7 @@ def redirect(role: str, model: str, base: str | None, location: str) -> UsageErr
         base: the address that was asked, where it is known.
         location: what the server says, without judging it.
     """
-    flag = "--judge-api-base" if role == "judge" else "--api-base"
+    flag = {"judge": "--judge-api-base", "model": "--api-base"}.get(role, "OPENAI_BASE_URL")
     return UsageError(
         f"The address of the {role} '{model}' does not answer itself, it points to {_shown(base, location)}; "
         f"redirects are not followed, so give the address that answers with {flag}."
