@@ -16,7 +16,7 @@ from transformers import DynamicCache
 from vivace_methods.arms import Arm
 from vivace_methods.audits import audit
 from vivace_methods.base import Emit, Family, Generator, Method, Request, Trace
-from vivace_methods.floor import Floor, probe
+from vivace_methods.floor import FloorProbe
 from vivace_methods.measuring import measure_arms
 from vivace_methods.models.cost import decode_cost, prefill_cost
 from vivace_methods.models.random import REAL_SHAPES, random_model, real_configuration
@@ -118,7 +118,9 @@ def few_layers(like: str, size: Size) -> Any:
     return random_model(configuration, dtype=DTYPE)
 
 
-def measured(model: Any, arms: Mapping[str, Arm], length: int, most_tokens: int, size: Size) -> Recording:
+def measured(
+    model: Any, arms: Mapping[str, Arm], length: int, most_tokens: int, size: Size, probe: FloorProbe
+) -> Recording:
     """Time arms on random prompts; the first is the baseline.
 
     Raises:
@@ -133,8 +135,10 @@ def measured(model: Any, arms: Mapping[str, Arm], length: int, most_tokens: int,
     ]
     baseline = next(iter(arms))
     recording = measure_arms(
-        model, arms, prompts, baseline=baseline, repetitions=size.repetitions, warm_up=prompts[:1], audited=0
-    )
+        model, arms, prompts, baseline=baseline, repetitions=size.repetitions, warm_up=prompts[:1], audited=0,
+        between=probe.between,
+    )  # fmt: skip
+    probe.again(2)
     for arm, figures in summarise(recording).items():
         if figures.failed:
             raise BenchmarkError(f"{arm} failed ({figures.failures[0]}).")
@@ -149,22 +153,22 @@ def measured(model: Any, arms: Mapping[str, Arm], length: int, most_tokens: int,
     return recording
 
 
-def decoding(name: str, model: Any, size: Size, floor: Floor) -> tuple[list[Row], Recording]:
+def decoding(name: str, model: Any, size: Size, probe: FloorProbe) -> tuple[list[Row], Recording]:
     """The baseline of speculation and sparsity beside `generate`."""
     arms = {"generate": Arm(TransformersGenerate()), "autoregressive": parse_arm("autoregressive")}
-    recording = measured(model, arms, PROMPT, size.decoded, size)
+    recording = measured(model, arms, PROMPT, size.decoded, size, probe)
     costs = [prefill_cost(model.config, PROMPT, DTYPE)]
     costs += [decode_cost(model.config, PROMPT + done, DTYPE) for done in range(size.decoded - 1)]
-    least = sum(floor.floor_seconds(cost.bytes, cost.flops, DTYPE) for cost in costs)
+    least = sum(probe.floor.floor_seconds(cost.bytes, cost.flops, DTYPE) for cost in costs)
     return [_row(f"{name}, {size.decoded} tokens", recording, "autoregressive", "time_s", least, True)], recording
 
 
-def reading(name: str, model: Any, size: Size, floor: Floor) -> tuple[list[Row], Recording]:
+def reading(name: str, model: Any, size: Size, probe: FloorProbe) -> tuple[list[Row], Recording]:
     """The baseline of prefill beside a plain forward pass, and beside `generate` of one token."""
     arms = {"forward": Arm(PlainForward()), "generate": Arm(TransformersGenerate()), "full": parse_arm("full")}
-    recording = measured(model, arms, size.read, 1, size)
+    recording = measured(model, arms, size.read, 1, size, probe)
     cost = prefill_cost(model.config, size.read, DTYPE)
-    least = floor.floor_seconds(cost.bytes, cost.flops, DTYPE)
+    least = probe.floor.floor_seconds(cost.bytes, cost.flops, DTYPE)
     case = f"{name}, prompt of {size.read}"
     return [
         _row(case, replace(recording, baseline=baseline), "full", "ttft_s", least, headline)
@@ -193,20 +197,21 @@ def benchmark(options: argparse.Namespace) -> int:
     size = QUICK if options.quick else FULL
     torch.set_num_threads(1)  # whatever else runs, a thread that waits for another would take more than half of it
     print("probing this machine", file=sys.stderr)
-    floor = probe(CPU, dtypes=[DTYPE], tries=4)
+    probe = FloorProbe(CPU, dtypes=[DTYPE])
+    probe.again()
     rows: list[Row] = []
     trials = []
     for like in REAL_SHAPES:
         print(f"making {size.layers} of the layers of {like}", file=sys.stderr)
         model = few_layers(like, size)
         for part in (decoding, reading):
-            found, recording = part(like.partition("/")[2], model, size, floor)
+            found, recording = part(like.partition("/")[2], model, size, probe)
             rows += found
             trials += [_written(like, recording)]
         del model
     details = running(
         work={**vars(size), "prompt": PROMPT, "vocabulary": VOCABULARY, "dtype": "bfloat16", "threads": 1},
-        floor={"read_bytes_per_s": floor.read_bytes_per_s, "flops_per_s": dict(floor.flops_per_s)},
+        floor={"read_bytes_per_s": probe.floor.read_bytes_per_s, "flops_per_s": dict(probe.floor.flops_per_s)},
         trials=trials,
     )
     return conclude(Report("baselines", details, rows, LIMITS), options)

@@ -17,7 +17,7 @@ from vivace_methods.arms import Arm
 from vivace_methods.audits import audit
 from vivace_methods.base import Method, MethodError, Request
 from vivace_methods.choosing import candidates
-from vivace_methods.floor import Floor, probe
+from vivace_methods.floor import FloorProbe
 from vivace_methods.measuring import measure_arms
 from vivace_methods.models.cost import Cost, decode_cost, prefill_cost
 from vivace_methods.models.loading import available_device
@@ -30,6 +30,8 @@ from vivace_methods.summary import summarise
 LIMITS = {"time_s": 1.05, "ttft_s": 1.05}
 """Of the fastest baseline beside transformers: as fast, for some pairs tell no less than a few percent."""
 TINY = ("llama", "olmoe", "qwen3_moe")
+SMALL: Mapping[str, Any] = {"reads": (2**20,), "sides": (64,)}
+"""What the probe tries beside tiny models, which lie in caches."""
 DTYPE = torch.bfloat16
 
 
@@ -74,8 +76,8 @@ class Case:
 class Bench:
     """A device that was probed, and what was measured on it so far."""
 
-    def __init__(self, device: torch.device, size: Size, floor: Floor) -> None:
-        self._device, self._size, self._floor = device, size, floor
+    def __init__(self, device: torch.device, size: Size, probe: FloorProbe) -> None:
+        self._device, self._size, self._probe = device, size, probe
         self.rows: list[Row] = []
         self.notes: list[str] = []
         self.trials: list[dict[str, Any]] = []
@@ -142,9 +144,12 @@ class Bench:
             for number in range(self._size.prompts)
         ]
         print(f"{case.name}: {', '.join(arms)}", file=sys.stderr)
+        self._probe.again()
         recording = measure_arms(
-            model, arms, prompts, baseline=next(iter(arms)), repetitions=self._size.repetitions, audited=0
-        )
+            model, arms, prompts, baseline=next(iter(arms)), repetitions=self._size.repetitions, audited=0,
+            between=self._probe.between,
+        )  # fmt: skip
+        self._probe.again()
         for arm in recording.arms:
             for reason in recording.failures(arm):
                 self._note(f"{case.name}: {arm} failed ({reason})")
@@ -183,7 +188,8 @@ class Bench:
             self.rows.append(estimated(case.name, arm, "floor", metric, times, floor=1.0))
 
     def _seconds(self, *costs: Cost) -> float:
-        return sum(self._floor.floor_seconds(cost.bytes, cost.flops, DTYPE) for cost in costs)
+        floor = self._probe.floor
+        return sum(floor.floor_seconds(cost.bytes, cost.flops, DTYPE) for cost in costs)
 
     def _note(self, text: str) -> None:
         print(text, file=sys.stderr)
@@ -205,11 +211,11 @@ def benchmark(options: argparse.Namespace) -> int:
     if options.quick and options.layers is not None:
         raise BenchmarkError("--layers is for models of real shapes, and --quick takes tiny ones: leave one out.")
     size = QUICK if options.quick else FULL
-    print("probing the device", file=sys.stderr)
-    floor = probe(device, dtypes=[DTYPE], tries=2 if options.quick else 8)
-    bench = Bench(device, size, floor)
+    probe = FloorProbe(device, dtypes=[DTYPE], **(SMALL if options.quick else {}))
+    bench = Bench(device, size, probe)
     for name in TINY if options.quick else options.model or REAL_SHAPES:
         bench.model(name, options.layers)
+    floor = probe.floor
     details = running(
         device={
             "name": floor.device.name,

@@ -22,7 +22,7 @@ from vivace_methods.arms import Arm
 from vivace_methods.audits import audit
 from vivace_methods.base import MethodError, Request
 from vivace_methods.choosing import fastest_baseline
-from vivace_methods.floor import Floor, dtype_name, probe
+from vivace_methods.floor import FloorProbe, dtype_name
 from vivace_methods.measuring import measure_arms
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import available_device
@@ -43,6 +43,8 @@ METHODS = {
     "r-sparse": f"r-sparse(sparsity={SPARSITY},ratio={RATIO},sequential=false)",
     "r-sparse(ratio=1)": f"r-sparse(sparsity={SPARSITY},ratio=1.0,criterion=magnitude,sequential=false)",
 }
+SMALL: Mapping[str, Any] = {"reads": (2**20,), "sides": (64,)}
+"""What the probe tries beside tiny shapes, which lie in caches."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 CALIBRATED = 256
 """Tokens of each text that thresholds of the whole model are taken from."""
@@ -139,8 +141,8 @@ class GroupArm:
 class Bench:
     """A device that was probed, and what was measured on it so far."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype, size: Size, floor: Floor) -> None:
-        self._device, self._dtype, self._size, self._floor = device, dtype, size, floor
+    def __init__(self, device: torch.device, dtype: torch.dtype, size: Size, probe: FloorProbe) -> None:
+        self._device, self._dtype, self._size, self._probe = device, dtype, size, probe
         self._clock = DeviceClock(device)
         self.rows: list[Row] = []
         self.notes: list[str] = []
@@ -152,10 +154,10 @@ class Bench:
         arms = self._arms(group)
         for name, arm in arms.items():
             self._require_right(group, name, arm)
+        self._probe.again()
         times = self._times(arms)
-        least = {
-            name: arm.weights * self._dtype.itemsize / self._floor.read_bytes_per_s for name, arm in arms.items()
-        }
+        rate = self._probe.again().read_bytes_per_s
+        least = {name: arm.weights * self._dtype.itemsize / rate for name, arm in arms.items()}
         same = [0] * self._size.repetitions
         for name, taken in times.items():
             for baseline in times:
@@ -205,9 +207,12 @@ class Bench:
             usual = prompts[0].request
             dense = fastest_baseline("sparsity", model, replace(usual, prompt=usual.prompt.to(self._device)))
             self._note(dense.sentence)
+            self._probe.again()
             recording = measure_arms(
-                model, {"dense": Arm(dense.method), **arms}, prompts, baseline="dense", repetitions=2, audited=0
-            )
+                model, {"dense": Arm(dense.method), **arms}, prompts, baseline="dense", repetitions=2, audited=0,
+                between=self._probe.between,
+            )  # fmt: skip
+            self._probe.again()
         self._steps(f"{size.model}, a decoded token", configuration, recording)
 
     def _steps(self, case: str, configuration: Any, recording: Recording) -> None:
@@ -238,7 +243,7 @@ class Bench:
         )
         moved = sum(each.bytes for each in passes) - spared * self._dtype.itemsize
         computed = sum(each.flops for each in passes) - 2 * spared  # a token multiplies and adds once for each weight
-        return self._floor.floor_seconds(moved / steps, computed / steps, self._dtype)
+        return self._probe.floor.floor_seconds(moved / steps, computed / steps, self._dtype)
 
     def _above_floor(self, case: str, arm: str, its: ArmSummary, least: float) -> None:
         taken = its.tpot_s
@@ -444,9 +449,8 @@ def benchmark(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise BenchmarkError(f"{error} Set TRITON_INTERPRET=1 to try tiny shapes on a processor.") from error
     size, dtype = QUICK if options.quick else FULL, DTYPES[options.dtype]
-    print("probing the device", file=sys.stderr)
-    floor = probe(device, dtypes=[dtype], tries=2 if options.quick else 8)
-    bench = Bench(device, dtype, size, floor)
+    probe = FloorProbe(device, dtypes=[dtype], **(SMALL if options.quick else {}))
+    bench = Bench(device, dtype, size, probe)
     if options.part != "step":
         with torch.inference_mode():
             for group in size.groups:
@@ -455,6 +459,7 @@ def benchmark(options: argparse.Namespace) -> int:
                     torch.cuda.empty_cache()
     if options.part != "groups":
         bench.step()
+    floor = probe.floor
     details = running(
         device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
         floor={"read_bytes_per_s": floor.read_bytes_per_s, "launch_s": floor.launch_s},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,14 @@ CPU_DTYPES = (torch.float32, torch.bfloat16)
 CUDA_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 LAUNCHES = 500
 """Tiny operations in a row, of which the cost of starting one is taken."""
+LEAST_READ = 2**18
+"""Bytes; to read fewer takes no longer than to begin."""
+TRIES = 8
+"""Of each size, before the trials and after them."""
+SHORT_S, MOST = 0.002, 16
+"""Work that takes less is tried more often, up to so many times: a moment's disturbance spoils many short tries."""
+SHARE = 0.05
+"""Of the time between the first trial and the last that may go to further tries."""
 
 
 @dataclass(frozen=True)
@@ -68,80 +76,127 @@ class Floor:
         """
         return max(bytes / self.read_bytes_per_s, flops / self.flops_per_s[dtype_name(dtype)])
 
+    def best_with(self, other: Floor) -> Floor:
+        """The better of two probes of one device in each respect."""
+        rates = {**other.flops_per_s, **self.flops_per_s}
+        return replace(
+            self,
+            read_bytes_per_s=max(self.read_bytes_per_s, other.read_bytes_per_s),
+            flops_per_s={name: max(rate, other.flops_per_s.get(name, rate)) for name, rate in rates.items()},
+            launch_s=min(self.launch_s, other.launch_s),
+        )
+
 
 def dtype_name(dtype: torch.dtype) -> str:
     """A type of number as people write it: `bfloat16`."""
     return str(dtype).removeprefix("torch.")
 
 
-def probe(
-    device: torch.device,
-    *,
-    clock: Clock | None = None,
-    reads: Sequence[int] | None = None,
-    sides: Sequence[int] | None = None,
-    dtypes: Sequence[torch.dtype] | None = None,
-    tries: int = 8,
-) -> Floor:
-    """Probe a device; a few seconds where it is idle.
+class FloorProbe:
+    """Finds what a device can do by trying it again and again, and keeps the best that it ever did.
+
+    A floor is a lower bound, and whatever else a machine has to do only ever makes a try slower: one that was
+    measured in a busy moment would lie above honest times. So tries are short and many, and spread over a whole
+    session: before the trials, between them and after them.
 
     Args:
+        device: to probe.
         clock: the device's own if None.
         reads: sizes of the arrays that are read, in bytes; the device's usual ones if None.
-        sides: rows of the square matrices; likewise.
+        sides: rows of the square matrices that are multiplied; likewise.
         dtypes: types of number to multiply; likewise.
-        tries: of each size, of which the best counts.
+        working_set: bytes that the trials go through. What fits into a cache is read from there, and so a floor for
+            it takes the cache's rate.
     """
-    cuda = device.type == "cuda"
-    timer = clock or DeviceClock(device)
-    with torch.inference_mode():
-        return Floor(
-            device=Device.of(device),
-            read_bytes_per_s=max(
-                _read_rate(device, timer, size, tries) for size in reads or (CUDA_READS if cuda else CPU_READS)
-            ),
-            flops_per_s={
-                dtype_name(dtype): max(
-                    _product_rate(device, timer, side, dtype, tries)
-                    for side in sides or (CUDA_SIDES if cuda else CPU_SIDES)
-                )
-                for dtype in dtypes or (CUDA_DTYPES if cuda else CPU_DTYPES)
-            },
-            launch_s=_launch_cost(device, timer, tries),
-        )
 
+    def __init__(
+        self,
+        device: torch.device,
+        *,
+        clock: Clock | None = None,
+        reads: Sequence[int] | None = None,
+        sides: Sequence[int] | None = None,
+        dtypes: Sequence[torch.dtype] | None = None,
+        working_set: int | None = None,
+    ) -> None:
+        cuda = device.type == "cuda"
+        self._device, self._clock = device, clock or DeviceClock(device)
+        usual = reads or (CUDA_READS if cuda else CPU_READS)
+        small = [working_set] if working_set is not None and LEAST_READ <= working_set < min(usual) else []
+        self._reads = [*small, *usual]
+        self._sides = sides or (CUDA_SIDES if cuda else CPU_SIDES)
+        self._dtypes = dtypes or (CUDA_DTYPES if cuda else CPU_DTYPES)
+        self._floor: Floor | None = None
+        self._began: float | None = None
+        self._spent = 0.0
 
-def _read_rate(device: torch.device, clock: Clock, size: int, tries: int) -> float:
-    numbers = torch.ones(size // torch.float32.itemsize, device=device)
-    return size / _best(clock, lambda: torch.sum(numbers), tries)
+    @property
+    def floor(self) -> Floor:
+        """The best of all tries so far; a device that was not tried yet is tried now."""
+        return self._floor or self.again()
 
+    def again(self, tries: int = TRIES) -> Floor:
+        """Try everything at every size; a few seconds where the device is idle.
 
-def _product_rate(device: torch.device, clock: Clock, side: int, dtype: torch.dtype, tries: int) -> float:
-    # Random numbers: a GPU multiplies constant ones with less power, at clocks that real work never sees.
-    left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    product = torch.empty_like(left)
-    return 2 * side**3 / _best(clock, lambda: torch.mm(left, right, out=product), tries)
+        Args:
+            tries: of each size, at least.
 
+        Returns:
+            The best of these tries and of all before.
+        """
+        return self._tried(self._reads, self._sides, tries)
 
-def _launch_cost(device: torch.device, clock: Clock, tries: int) -> float:
-    number = torch.zeros(1, device=device)
+    def between(self) -> Floor:
+        """One more try at the smallest sizes, unless such tries have taken their share of the time already."""
+        now = self._clock.read()
+        self._began = now if self._began is None else self._began
+        if self._floor is not None and self._spent <= SHARE * (now - self._began):
+            self._tried(self._reads[:1], self._sides[:1], 1)
+            self._spent += self._clock.read() - now
+        return self.floor
 
-    def many() -> None:
-        for _ in range(LAUNCHES):
-            number.add_(1)
+    def _tried(self, reads: Sequence[int], sides: Sequence[int], tries: int) -> Floor:
+        with torch.inference_mode():
+            found = Floor(
+                device=Device.of(self._device),
+                read_bytes_per_s=max(self._read_rate(size, tries) for size in reads),
+                flops_per_s={
+                    dtype_name(dtype): max(self._product_rate(side, dtype, tries) for side in sides)
+                    for dtype in self._dtypes
+                },
+                launch_s=self._launch_cost(tries),
+            )
+        self._floor = found if self._floor is None else self._floor.best_with(found)
+        return self._floor
 
-    return _best(clock, many, tries) / LAUNCHES
+    def _read_rate(self, size: int, tries: int) -> float:
+        numbers = torch.ones(size // torch.float32.itemsize, device=self._device)
+        return size / self._best(lambda: torch.sum(numbers), tries)
 
+    def _product_rate(self, side: int, dtype: torch.dtype, tries: int) -> float:
+        # Random numbers: a GPU multiplies constant ones with less power, at clocks that real work never sees.
+        left, right = (torch.randn(side, side, device=self._device, dtype=dtype) for _ in range(2))
+        product = torch.empty_like(left)
+        return 2 * side**3 / self._best(lambda: torch.mm(left, right, out=product), tries)
 
-def _best(clock: Clock, work: Callable[[], Any], tries: int) -> float:
-    """The shortest of some times: what disturbs a machine only ever makes it slower."""
-    work()
-    times = []
-    for _ in range(tries):
-        start = clock.now()
+    def _launch_cost(self, tries: int) -> float:
+        number = torch.zeros(1, device=self._device)
+
+        def many() -> None:
+            for _ in range(LAUNCHES):
+                number.add_(1)
+
+        return self._best(many, tries) / LAUNCHES
+
+    def _best(self, work: Callable[[], Any], tries: int) -> float:
+        """The shortest of some times, and of many more where each is short."""
         work()
-        times.append(clock.now() - start)
-    return min(times)
+        times: list[float] = []
+        while len(times) < tries or (sum(times) < tries * SHORT_S and len(times) < MOST * tries):
+            start = self._clock.now()
+            work()
+            times.append(self._clock.now() - start)
+        return min(times)
 
 
 def _processor() -> str:

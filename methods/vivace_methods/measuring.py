@@ -41,6 +41,7 @@ def measure_arms(
     on_trial: Callable[[Trial], None] = lambda trial: None,
     folder_of: FolderOf = Path,
     audited: int = AUDITED,
+    between: Callable[[], object] = lambda: None,
 ) -> Recording:
     """Time arms against each other on one model, on the device on which the model lies.
 
@@ -64,6 +65,7 @@ def measure_arms(
         on_trial: told of each timed trial as it ends.
         folder_of: where a fitted thing lies by the name that an arm gives it; the platform knows `zoo:NAME`.
         audited: as `Stopwatch.run` says.
+        between: called before each round of a prompt, on no clock: where a `FloorProbe` has its further tries.
 
     Returns:
         This session's trials and audit trials. `audits.audit` finds what speaks against them, `summary.summarise`
@@ -81,7 +83,7 @@ def measure_arms(
     watch = ProcessWatch(model.device, nobody=baseline)
     with applied(model, arms, folder_of) as (generators, failed):
         stopwatch = Stopwatch(generators, baseline, DeviceClock(model.device), watch, failed)
-        return stopwatch.run(timed, repetitions, warm, on_trial, done=done, audited=audited)
+        return stopwatch.run(timed, repetitions, warm, on_trial, done=done, audited=audited, between=between)
 
 
 @contextmanager

@@ -265,6 +265,7 @@ class Stopwatch:
         *,
         done: Collection[TrialKey] = (),
         audited: int = AUDITED,
+        between: Callable[[], object] = lambda: None,
     ) -> Recording:
         """Warm up, then time every arm on every prompt, `repetitions` times, interleaved; then the audit trials.
 
@@ -280,6 +281,7 @@ class Stopwatch:
             done: what an earlier session has timed, and is left out. Pairs are never formed over sessions: a round
                 that was cut in the middle has none for the arms that are timed now.
             audited: how many times the audits go through a prompt with every arm; 0 for no audit trials.
+            between: called before each round of a prompt, while no clock runs.
 
         Returns:
             The trials of this session alone.
@@ -299,6 +301,7 @@ class Stopwatch:
         self._place = 0
         trials = []
         for repetition, _, prompt, arms in left:
+            between()
             for arm in arms:
                 trials.append(self._trial(arm, prompt, repetition, prompt.name in warmed))
                 on_trial(trials[-1])

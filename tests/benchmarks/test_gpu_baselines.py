@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from vivace_methods.models import random as random_models
 
 
 @pytest.fixture(autouse=True)
-def quickly_probed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_baselines, "probe", partial(gpu_baselines.probe, reads=[2**20], sides=[64]))
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def written(folder: Path, *arguments: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import gpu_sparsity
 from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
 from report import BenchmarkError
 
-from vivace_methods.floor import probe
+from vivace_methods.floor import FloorProbe
 from vivace_methods.sparsity.applying import SparseGenerator
 
 
@@ -73,7 +73,7 @@ def test_an_arm_that_fails_is_a_note_and_the_others_have_rows(monkeypatch: pytes
 
     monkeypatch.setattr(SparseGenerator, "generate", fail)
     device = torch.device("cpu")
-    bench = Bench(device, torch.bfloat16, gpu_sparsity.QUICK, probe(device, dtypes=[torch.bfloat16], tries=2))
+    bench = Bench(device, torch.bfloat16, gpu_sparsity.QUICK, FloorProbe(device, **gpu_sparsity.SMALL))
     bench.step()
     assert [(row.arm, row.baseline) for row in bench.rows] == [("dense", "floor")]
     assert {"r-sparse", "r-sparse(ratio=1)"} == {

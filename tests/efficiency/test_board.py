@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from support.measured import PROMPTS, run_of
 from vivace.errors import UsageError
@@ -19,6 +20,7 @@ from vivace.store.efficiency import ArmRow, Measured, arm_board, frontier
 from vivace.store.migrate import open_for_writing
 from vivace.store.verdicts import judging_card
 from vivace.tracks.efficiency.scoring import score_run
+from vivace.tracks.efficiency.track import best_floor
 from vivace_methods.stopwatch import Trial
 
 
@@ -145,3 +147,28 @@ def test_arms_that_read_alike_are_told_apart_by_their_runs_settings(database: Da
         "r1": {"repeats": "2", "seed": "1"}, "r2": {"repeats": "3", "seed": "2"},
     }  # fmt: skip
     assert rows[0].as_json()["apart"] and next(row.apart for row in arm_board(database) if row.arm == "sparse") == {}
+
+
+def test_a_floor_is_of_the_best_that_the_device_did_in_all_of_the_run(database: Database) -> None:
+    """The probe goes on between the trials and after them: a later, better try holds for earlier trials, too."""
+    run = run_of(database)
+    with database.write() as session:
+        for trial in session.scalars(select(tables.Trial)):
+            trial.measurements = {**trial.measurements, "full_prefill_bytes": 100.0, "full_prefill_flops": 4e4}
+    found = []
+    for rate in (1e9, 4e9):
+        with database.write() as session:
+            row = session.get_one(tables.Run, run)
+            assert row.measured is not None
+            better = {**row.measured["floor"], "read_bytes_per_s": rate, "device": DEVICE}
+            slower = {**better, "read_bytes_per_s": rate / 2, "launch_s": 9.0}
+            for floor in (best_floor(better, slower), best_floor(slower, better), best_floor(None, better)):
+                assert floor == better
+            row.measured = {**row.measured, "floor": better}
+            score_run(session, run, margin=0.05)
+        found.append(arm_board(database, "sparsity")[1].figures)
+    assert [each["floor_s"].value for each in found] == pytest.approx([5e-7, 1.25e-7])
+    assert found[0]["full_prefill_floor_s"].value == pytest.approx(4e-6), "here products take longer than reading"
+
+
+DEVICE = {"name": "Some CPU", "kind": "cpu", "threads": 2, "torch_version": "2"}

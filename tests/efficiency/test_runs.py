@@ -187,7 +187,7 @@ def test_random_models_are_timed_on_token_ids(tmp_path: Path) -> None:
         "run", "prefill", "--model", "random:olmoe", "--seed", 3, "--tasks",
         "tokens(length=64,vocabulary=199)", "--limit", 2, "--repeats", 1, "--most-tokens", 4, "--dtype", "bfloat16",
         "--threads", 1,
-        "--arms", "full(attention=eager)", "--home", tmp_path / "home",
+        "--arms", "full(attention=eager)", "--baseline", "full", "--home", tmp_path / "home",
     )  # fmt: skip
     done = vivace(*options, "--format", "json")
     assert done.returncode == 0, done.stderr

@@ -118,7 +118,7 @@ def _measure(job: Job, tell: Tell) -> None:
     from vivace_methods.audits import audit
     from vivace_methods.base import Family
     from vivace_methods.choosing import fastest_baseline
-    from vivace_methods.floor import probe
+    from vivace_methods.floor import FloorProbe
     from vivace_methods.measuring import measure_arms
     from vivace_methods.registry import parse_arm
 
@@ -142,18 +142,13 @@ def _measure(job: Job, tell: Tell) -> None:
         arms = {baseline: Arm(choice.method), **arms}
         tell({"kind": "baseline", "arm": baseline, "sentence": choice.sentence})
     # A type that the processor has no instructions for takes many seconds to probe, and no arm multiplies it here.
-    floor = probe(model.device, dtypes=[model.dtype])
-    tell(
-        {
-            "kind": "floor",
-            "floor": {**asdict(floor), "flops_per_s": dict(floor.flops_per_s)},
-            "kernels": _kernels(model),
-        }
-    )
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    probe = FloorProbe(model.device, dtypes=[model.dtype], working_set=weights)
+    _tell_floor(tell, model, probe.again())
     longest = max(prompts, key=lambda prompt: prompt.request.prompt.shape[1] + prompt.request.most_tokens).request
     asked = {"prompt": longest.prompt[0].tolist(), "most_tokens": longest.most_tokens}
     tell({"kind": "longest", **asked, "end_tokens": sorted(longest.end_tokens)})
-    teller = _Teller(tell, model, tokenizer, arms, floor, planned, prompts)
+    teller = _Teller(tell, model, tokenizer, arms, planned, prompts)
     recording = measure_arms(
         model,
         arms,
@@ -163,7 +158,9 @@ def _measure(job: Job, tell: Tell) -> None:
         done=frozenset((arm, prompt, repetition) for arm, prompt, repetition in job.done),
         on_trial=teller.trial,
         folder_of=_folder_of(job),
+        between=probe.between,
     )
+    _tell_floor(tell, model, probe.again())
     _tell_predictions(job, tell, model, tokenizer, arms, planned, prompts, recording)
     # The baseline's own method under another name must give its tokens and its time.
     twins = [name for name, arm in arms.items() if name != baseline and arm == arms[baseline]]
@@ -277,6 +274,11 @@ def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, An
     return fitted
 
 
+def _tell_floor(tell: Tell, model: Any, floor: Any) -> None:
+    written = {**asdict(floor), "flops_per_s": dict(floor.flops_per_s)}
+    tell({"kind": "floor", "floor": written, "kernels": _kernels(model)})
+
+
 def _kernels(model: Any) -> dict[str, Any]:
     """Which kernels of transformers the model has before any arm chooses others."""
     kernels = {
@@ -304,10 +306,10 @@ class _Teller:
     """Tells trials, each with its answer, how good that is, and what it had to move at the least."""
 
     def __init__(
-        self, tell: Tell, model: Any, tokenizer: Any, arms: Any, floor: Any, planned: PlannedTasks, prompts: Any
+        self, tell: Tell, model: Any, tokenizer: Any, arms: Any, planned: PlannedTasks, prompts: Any
     ) -> None:
         self._tell, self._model, self._tokenizer = tell, model, tokenizer
-        self._arms, self._floor = arms, floor
+        self._arms = arms
         self._planned = {prompt.name: prompt for prompt in planned.prompts}
         self._lengths = {prompt.name: prompt.request.prompt.shape[1] for prompt in prompts}
 
@@ -339,11 +341,11 @@ class _Teller:
             return {}  # an architecture whose costs are not known: there is no floor to show
         whole = prefill_cost(self._model.config, length, dtype)
         return {
-            "full_prefill_floor_s": self._floor.floor_seconds(whole.bytes, whole.flops, dtype),
             "prompt_tokens": length,
             "bytes": cost.bytes,
             "flops": cost.flops,
-            "floor_s": self._floor.floor_seconds(cost.bytes, cost.flops, dtype),
+            "full_prefill_bytes": whole.bytes,
+            "full_prefill_flops": whole.flops,
         }
 
 

@@ -62,6 +62,8 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
     stored = {
         arm.id: session.scalars(select(tables.Trial).where(tables.Trial.arm_id == arm.id)).all() for arm in arms
     }
+    for row in (row for rows in stored.values() for row in rows):
+        row.measurements = _above_floor(row.measurements, (run.measured or {}).get("floor"))
     trials = [Trial.from_json(row.measurements["trial"]) for rows in stored.values() for row in rows]
     ordered = sorted(trials, key=lambda trial: (trial.session, trial.place))
     baseline = next(arm for arm in arms if arm.baseline)
@@ -79,6 +81,25 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
         reasons = _unofficial_reasons(run, model, arm, failed, len(run.items))
         arm.official, arm.unofficial_reasons, arm.ended_at = not reasons, reasons, tables.now()
     run.status = "generated"
+
+
+def _above_floor(measurements: dict[str, Any], floor: dict[str, Any] | None) -> dict[str, Any]:
+    """A trial's measurements with its floor, by the best that the device did in all of the run.
+
+    Args:
+        measurements: of the trial; earlier versions wrote the floor itself, as it was probed then.
+        floor: of the run, as it is stored; None where nothing was probed.
+    """
+    if floor is None or "full_prefill_bytes" not in measurements:
+        return measurements
+    (flops_per_s,) = floor["flops_per_s"].values()  # of the type of the weights alone
+    found = {
+        name: max(
+            measurements[f"{part}bytes"] / floor["read_bytes_per_s"], measurements[f"{part}flops"] / flops_per_s
+        )
+        for name, part in (("floor_s", ""), ("full_prefill_floor_s", "full_prefill_"))
+    }
+    return {**measurements, **found}
 
 
 def _told(row: tables.Trial) -> _Told:

@@ -33,6 +33,7 @@ from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.scoring import score_run
 from vivace.tracks.efficiency.targets import Target, find_target, folder_of_fitted
 from vivace_methods.arms import Arm
+from vivace_methods.floor import Device, Floor
 from vivace_methods.memory import generate_command
 from vivace_methods.models.random import TINY_SHAPES
 from vivace_methods.registry import parse_arm
@@ -459,7 +460,8 @@ class EfficiencyRun:
             return
         measured = dict(run.measured or {"sessions": []})
         if told["kind"] == "floor":
-            measured["floor"], measured["kernels"] = told["floor"], told["kernels"]
+            measured["floor"] = best_floor(measured.get("floor"), told["floor"])
+            measured["kernels"] = told["kernels"]
         elif told["kind"] == "recipe":
             measured["recipes"] = {**measured.get("recipes", {}), told["arm"]: told["recipe"]}
         elif told["kind"] == "memory":
@@ -517,6 +519,15 @@ class EfficiencyRun:
 
 def _sentence(message: str) -> str:
     return message if message.endswith((".", "!", "?")) else f"{message}."
+
+
+def best_floor(before: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
+    """What a device did at its best, in this session or in one before: a floor is a lower bound."""
+    if before is None:
+        return found
+    rates = (Floor(**{**each, "device": Device(**each["device"])}) for each in (found, before))
+    best = next(rates).best_with(next(rates))
+    return {**dataclasses.asdict(best), "flops_per_s": dict(best.flops_per_s)}
 
 
 def _machine(spec: EfficiencySpec) -> Machine:
