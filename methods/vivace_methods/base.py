@@ -91,6 +91,8 @@ class Method(ABC):
     """Title and arXiv number, or where else it comes from."""
     needs: ClassVar[tuple[str, ...]] = ()
     """What it cannot do without: a `drafter`, or a `recipe` fitted to the model."""
+    fitted_files: ClassVar[tuple[str, ...]] = ("**/*",)
+    """Patterns of the files that `read_fitted` reads: what is in them makes two arms the same, wherever they lie."""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import pytest
 import soundfile
 
 from support.datasets import tone
+from vivace import contents
 from vivace.audio.convert import EncodedAudio, encode_wav, for_model
 from vivace.errors import UnreachableError, UsageError
 from vivace.models import local
@@ -829,7 +830,7 @@ def test_identity_covers_weights_and_arguments_but_not_the_place(
 ) -> None:
     original = checkpoint("text_only")
     one = opened(original).identity
-    moved = copied(original, tmp_path / "elsewhere" / original.name)
+    moved = copied(original, tmp_path / "elsewhere" / "of another name")
     assert opened(moved).identity.fingerprint == one.fingerprint
     assert opened(original, max_new_tokens=5).identity.fingerprint != one.fingerprint
     assert opened(original, batch=2).identity.fingerprint != one.fingerprint
@@ -844,18 +845,21 @@ def test_identity_covers_weights_and_arguments_but_not_the_place(
 
 
 def test_large_weights_are_hashed_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "WHOLE_BYTES", 2**16)
-    numbers = np.random.default_rng(0).bytes(3 * 2**20)
+    """No longer in samples: whichever number was changed, it is another model."""
+    monkeypatch.setattr(contents, "LARGE", 2**16)
     header = b'{"weight": 1}'
-    content = len(header).to_bytes(8, "little") + header + numbers
+    content = len(header).to_bytes(8, "little") + header + np.random.default_rng(0).bytes(3 * 2**20)
     file = tmp_path / "model.safetensors"
     hashes = set()
-    changed = bytearray(content)
-    changed[2**20 + 5] ^= 1
-    for version in (content, bytes(changed), content[:-1], content.replace(b"weight", b"height")):
+    for place in (2**20 + 5, 2**20 + 2**15, 3 * 2**20 - 2**17):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        hashes.add(local.checkpoint_sha256(tmp_path))
+    for version in (content, content[:-1], content.replace(b"weight", b"height")):
         file.write_bytes(version)
         hashes.add(local.checkpoint_sha256(tmp_path))
-    assert len(hashes) == 4
+    assert len(hashes) == 6
 
 
 def copied(folder: Path, to: Path) -> Path:

@@ -28,7 +28,7 @@ from vivace_methods.sparsity.calibration import inputs_of, require_texts
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group, find_groups
-from vivace_methods.sparsity.recipe import Recipe, fingerprint, load_recipe
+from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, Recipe, fingerprint, load_recipe
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class ActivationSparsity(Method):
 
     family: ClassVar[Family] = "sparsity"
     needs: ClassVar[tuple[str, ...]] = ("recipe",)
+    fitted_files: ClassVar[tuple[str, ...]] = (RECIPE_FILE, FACTORS_FILE)
 
     sparsity: float = 0.5
     prompt: float = 0.0

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
+from vivace.contents import remember_in
 from vivace.engine.execution import Limits, StopSignal, execute
 from vivace.engine.leases import Heartbeat, Lease, is_alive, try_lease
 from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
@@ -49,6 +50,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     Raises:
         UsageError: the spec, the data or the database is wrong.
     """
+    remember_in(settings.home)
     run = find_track(spec.track).prepare(spec, settings.home)
     stored = open_for_reading(settings)
     try:

@@ -47,16 +47,18 @@ class ModelIdentity:
     parameters: dict[str, Any] = field(default_factory=dict)
     """Every generation parameter given: maximum tokens, reasoning effort, thinking, temperature."""
     content_sha256: str | None = None
-    """The hash of recorded replies, for systems that are a file."""
+    """The hash of what they are, for systems that are a file or a folder: where it lies does not count."""
+    is_named: bool = False
+    """Whether somebody gave the name on purpose, as those who import results do; then it counts."""
     method: AppliedMethod | None = None
     """What it decodes with: of the run, and not of the model, which is the same with another."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all but the display name and the method; of a recorded file its bytes count, not its place."""
+        """SHA-256 of all but the display name and the method; of a file or folder its bytes count, not its place."""
         target = self.adapter if self.content_sha256 else self.target
         identity = [target, self.address, self.parameters, self.content_sha256]
-        if self.content_sha256:
+        if self.is_named:
             identity.append(self.name)
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
 import importlib.util
 import json
 import os
@@ -23,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from vivace.contents import folder_sha256
 from vivace.errors import UnreachableError, UsageError
 from vivace.hub import commit_of, snapshot
 from vivace.models.base import AppliedMethod, ModelIdentity, ModelReply, Prompt
@@ -43,9 +43,6 @@ MOST_DEATHS = 3
 WORKER = [sys.executable, "-P", "-m", "vivace.models.local_worker"]
 """The program that holds the model; -P keeps folders of the working directory from being taken for packages."""
 
-WHOLE_BYTES = 64 * 2**20
-BLOCK_BYTES = 4096
-STRIDE_BYTES = 2**20
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 """What makes a checkpoint: settings, templates, vocabularies and weights."""
 DOUBLES = ("consolidated*", "original/*")
@@ -178,27 +175,8 @@ def check_folder(folder: Path, name: str) -> None:
 
 
 def checkpoint_sha256(folder: Path) -> str:
-    """A hash of what makes a checkpoint, without reading tens of gigabytes.
-
-    Files up to 64 MiB count whole. Of larger ones (weights) count the name, the size, the safetensors header
-    (every tensor's name, type and shape), and 4 KiB out of every MiB. Training changes nearly every number, so
-    another checkpoint of the same model has another hash; a change of a few numbers by hand may go unseen.
-    """
-    digest = hashlib.sha256()
-    files = {file for pattern in (*FILES, "additional_chat_templates/*.jinja") for file in folder.glob(pattern)}
-    for file in sorted(files):
-        size = file.stat().st_size
-        digest.update(f"{file.relative_to(folder)}\0{size}\0".encode())
-        with file.open("rb") as opened:
-            if size <= WHOLE_BYTES:
-                digest.update(opened.read())
-                continue
-            header = int.from_bytes(opened.read(8), "little")
-            digest.update(opened.read(min(header, WHOLE_BYTES)))
-            for place in (*range(0, size, STRIDE_BYTES), size - BLOCK_BYTES):
-                opened.seek(place)
-                digest.update(opened.read(BLOCK_BYTES))
-    return digest.hexdigest()
+    """A hash of what makes a checkpoint: every byte of its settings, templates, vocabularies and weights."""
+    return folder_sha256(folder, (*FILES, "additional_chat_templates/*.jinja"))
 
 
 @dataclass(eq=False)

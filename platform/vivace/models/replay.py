@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
+from vivace.contents import file_sha256
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
 from vivace.reading import json_rows
@@ -41,7 +41,8 @@ class Replay:
             target=f"replay:{path}",
             adapter="replay",
             name=name or path.stem,
-            content_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            content_sha256=file_sha256(path),
+            is_named=name is not None,
         )
 
     @property

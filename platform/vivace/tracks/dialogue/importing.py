@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from vivace.contents import file_sha256
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply
 from vivace.models.replay import read_replies
@@ -142,11 +142,11 @@ def prepare_import(
     judged = any(row.get("criteria_met") is not None for row in rows.values())
     if judged and not judge_name:
         raise UsageError("The file holds verdicts; say with --judge-name who gave them.")
-    content = hashlib.sha256(verdicts.read_bytes()).hexdigest()
+    content = file_sha256(verdicts)
     return DialogueImport(
         conversations=conversations,
         rows=rows,
-        identity=ModelIdentity(f"import:{model}", "import", model, content_sha256=content),
+        identity=ModelIdentity(f"import:{model}", "import", model, content_sha256=content, is_named=True),
         judge=JudgeCard(f"import:{judge_name}", judge_name, "imported") if judged and judge_name else None,
         card=read_card(card) if card else {},
     )

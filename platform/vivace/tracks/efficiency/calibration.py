@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from vivace.contents import file_sha256
 from vivace.errors import UsageError
 from vivace.reading import LONGEST_ROWS, read_text
 from vivace.spec import split_list
@@ -34,6 +35,20 @@ class Calibration:
     name: str
     file: Path | None
     tasks: tuple[GeneratedTask, ...]
+
+    @property
+    def identity(self) -> Any:
+        """What makes it the same text, as JSON has it: a file's content, wherever it lies, or the tasks.
+
+        Raises:
+            UsageError: the file cannot be read.
+        """
+        if self.file is None:
+            return [[task.name, task.settings, task.revision] for task in self.tasks]
+        try:
+            return file_sha256(self.file)
+        except OSError as error:
+            raise UsageError(f"The calibration text {self.file} cannot be read ({error.strerror}).") from error
 
     def texts(self, model: Any, tokenizer: Any, tokens: int) -> list[Any]:
         """Token ids, each of shape (1, length): so many tokens in all, or all that a file has.

@@ -51,6 +51,7 @@ class Job:
         calibration: what arms are fitted on that name no recipe; None is the run's own generated tasks.
         recipes: where recipes are kept.
         done: arm, prompt and repetition of trials that are recorded.
+        prompts: their names, in the order of the planned tasks.
     """
 
     folder: str | None
@@ -72,6 +73,7 @@ class Job:
     calibration: str | None
     recipes: str
     done: list[tuple[str, str, int]]
+    prompts: list[str]
 
 
 def main() -> int:
@@ -124,7 +126,7 @@ def _measure(job: Job, tell: Tell) -> None:
 
     logging.disable_progress_bar()
     model, tokenizer = _loaded(job)
-    planned = plan_tasks(job.tasks, job.limit, job.seed, job.most_tokens)
+    planned = plan_tasks(job.tasks, job.limit, job.seed, job.most_tokens).named(job.prompts)
     timed = [timed_prompt(prompt, model, tokenizer) for prompt in planned.prompts]
     prompts = [prompt for prompt, _ in timed]
     if cut := [tokens for _, tokens in timed if tokens]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vivace.manifest import fingerprint
@@ -46,6 +46,11 @@ class PlannedTasks:
     name: str
     revision: str
 
+    def named(self, names: Sequence[str]) -> PlannedTasks:
+        """The same prompts under the names that an earlier run of them gave, which may have found them elsewhere."""
+        renamed = (replace(prompt, name=name) for prompt, name in zip(self.prompts, names, strict=True))
+        return replace(self, prompts=tuple(renamed))
+
 
 def plan_tasks(texts: Sequence[str], limit: int, seed: int, most_tokens: int | None) -> PlannedTasks:
     """The samples of some tasks.
@@ -79,4 +84,12 @@ def _samples(task: Task, limit: int, seed: int) -> list[Sample]:
 
 
 def _revisions(tasks: Sequence[Task], limit: int, seed: int, most_tokens: int | None) -> list[Any]:
-    return [[task.name, task.settings, task.revision, limit, seed, most_tokens] for task in tasks]
+    return [[task.name, _settings(task), task.revision, limit, seed, most_tokens] for task in tasks]
+
+
+def _settings(task: Task) -> dict[str, Any]:
+    """What counts of a task's settings: not where files lie, for the revision holds what is in them."""
+    settings = task.settings
+    if isinstance(task, FileTask):
+        del settings["path"]
+    return settings

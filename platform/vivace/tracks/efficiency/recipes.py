@@ -47,8 +47,10 @@ def fit_arm(
     """
     from vivace_methods.sparsity.recipe import RECIPE_FILE, fingerprint
 
-    made_of = [method.fitted_label, str(model.dtype), fingerprint(method.groups(model)), calibration]
-    key = hashlib.sha256("\n".join(made_of).encode())
+    # What the text was called, or where it lay, makes no other recipe.
+    lengths = [text.shape[1] for text in texts]
+    made_of = [method.fitted_label, str(model.dtype), fingerprint(method.groups(model)), *lengths]
+    key = hashlib.sha256("\n".join(map(str, made_of)).encode())
     for text in texts:
         key.update(text.numpy().tobytes())
     folder = recipes / key.hexdigest()[:24]

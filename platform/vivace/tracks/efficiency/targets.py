@@ -37,7 +37,14 @@ class Target:
         name = self.name + (f" ({self.layers} layers)" if self.layers is not None else "")
         made_of = {"content": self.content, "layers": self.layers}
         kept = {key: value for key, value in made_of.items() if value is not None}
-        return ModelIdentity(f"{self.adapter}:{self.name}", self.adapter, name, parameters={**parameters, **kept})
+        in_folder = self.adapter == "local" and self.checkpoint is not None and self.checkpoint.folder is not None
+        return ModelIdentity(
+            f"{self.adapter}:{self.name}",
+            self.adapter,
+            name,
+            parameters={**parameters, **kept},
+            content_sha256=self.content if in_folder else None,
+        )
 
 
 def find_target(text: str, layers: int | None, zoo: Path) -> Target:

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from vivace.contents import folder_sha256
 from vivace.errors import UsageError, VivaceError
 from vivace.manifest import fingerprint, hardware, manifest
 from vivace.spec import EfficiencySpec, RunSpec, read_card
@@ -77,15 +78,16 @@ class EfficiencyTrack:
         # How long a small model takes says nothing, nor which baseline is the fastest on it.
         baseline = BASELINES[self.name] if spec.baseline is None and target.adapter == "zoo" else spec.baseline
         arms = plan_arms(self.name, spec.arms, spec.sweep, baseline)
-        for arm in arms.values():
-            if arm.fitted is not None:
-                folder_of_fitted(zoo)(arm.fitted)
+        contents = [_content(name, arm, zoo) for name, arm in arms.items()]
+        calibration = None
         if any(map(needs_recipe, arms.values())):
-            find_calibration(spec.calibration, spec.tasks)
+            found = find_calibration(spec.calibration, spec.tasks)
+            calibration = found.identity if spec.calibration is not None else None
         planned = plan_tasks(spec.tasks, spec.limit, spec.seed, spec.most_tokens)
         card = read_card(Path(spec.card)) if spec.card else {}
         named = None if baseline is None else next(iter(arms))
-        return EfficiencyRun(self.name, spec, target, arms, named, planned, _machine(spec), card, home)
+        asked = [contents, None if named is None else contents[0][0], *([] if calibration is None else [calibration])]
+        return EfficiencyRun(self.name, spec, target, arms, named, asked, planned, _machine(spec), card, home)
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
@@ -104,6 +106,7 @@ class EfficiencyRun:
         target: Target,
         arms: dict[str, Arm],
         baseline: str | None,
+        asked: Any,
         planned: PlannedTasks,
         machine: Machine,
         card: dict[str, Any],
@@ -114,7 +117,7 @@ class EfficiencyRun:
         self._machine, self._card = machine, card
         self._zoo, self._recipes = home / "zoo", home / "recipes"
         self._found: dict[str, Path] = {}
-        self._asked = [[[name, arm.label] for name, arm in arms.items()], baseline]
+        self._asked = asked
         self._registered: Registered | None = None
         self._arm_ids: dict[str, int] = {}
 
@@ -174,11 +177,10 @@ class EfficiencyRun:
                 {"fingerprint": fingerprint(self._machine.details)},
                 {"details": self._machine.details},
             )
-            made_of = [self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, self._asked,
-                       self._spec.repeats, self._spec.margin]  # fmt: skip
-            if self._spec.calibration is not None:
-                made_of.append(self._spec.calibration)
-            run_identity = fingerprint(made_of)
+            run_identity = fingerprint(
+                [self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, self._asked,
+                 self._spec.repeats, self._spec.margin]
+            )  # fmt: skip
             ordinal = run_ordinal(session, run_identity, force, run_id)
             run = ensure(
                 session,
@@ -204,6 +206,7 @@ class EfficiencyRun:
                     f"--force for a new run, or bring it back with `vivace retract --undo {run.id}`."
                 )
             first = int(self._baseline is None)
+            self._take_names(session, run, first)
             self._arm_ids = {
                 name: self._arm_row(session, run.id, place, name, arm).id
                 for place, (name, arm) in enumerate(self._arms.items(), first)
@@ -214,6 +217,18 @@ class EfficiencyRun:
                 if found is not None:
                     self._adopt(found.name, found.id)
         return self._registered
+
+    def _take_names(self, session: Session, run: tables.Run, first: int) -> None:
+        """Call fitted arms and prompts as the run does that was recorded: it may have found them in other places."""
+        rows = session.scalars(select(tables.Arm).where(tables.Arm.run_id == run.id))
+        recorded = {arm.position: arm.name for arm in rows}
+        self._arms = {
+            name if arm.fitted is None else recorded.get(place, name): arm
+            for place, (name, arm) in enumerate(self._arms.items(), first)
+        }
+        if self._baseline is not None:
+            self._baseline = next(iter(self._arms))
+        self._planned = self._planned.named(run.items)
 
     def _adopt(self, name: str, row_id: int) -> None:
         """Take an arm for the baseline: one that was found to be the fastest, now or before an interruption."""
@@ -371,6 +386,7 @@ class EfficiencyRun:
             calibration=self._spec.calibration,
             recipes=str(self._recipes.absolute()),
             done=list(item.done),
+            prompts=[prompt.name for prompt in self._planned.prompts],
         )
 
     async def _recorded(
@@ -519,6 +535,21 @@ class EfficiencyRun:
 
 def _sentence(message: str) -> str:
     return message if message.endswith((".", "!", "?")) else f"{message}."
+
+
+def _content(name: str, arm: Arm, zoo: Path) -> list[str]:
+    """What makes it the same arm: the method with its settings, and the content of what was fitted.
+
+    Raises:
+        UsageError: what was fitted is not there or cannot be read.
+    """
+    if arm.fitted is None:
+        return [name, arm.label]
+    folder = folder_of_fitted(zoo)(arm.fitted)
+    try:
+        return [arm.method.label, folder_sha256(folder, arm.method.fitted_files)]
+    except OSError as error:
+        raise UsageError(f"What was fitted in '{folder}' cannot be read ({error.strerror}).") from error
 
 
 def best_floor(before: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:
