@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import LlamaConfig
+from transformers import AutoConfig, DynamicCache, LlamaConfig
 
 from vivace_methods.base import MethodError, Request
 from vivace_methods.models.random import TINY_SHAPES, random_model, tiny_configuration
@@ -212,3 +212,61 @@ def test_without_a_drafter_or_a_depth_it_is_refused() -> None:
         Eagle3().apply(target_of("llama"))
     with pytest.raises(MethodError, match="depth"):
         parse_method("eagle-3(depth=0)")
+
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 199, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256,
+    "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
+}  # fmt: skip
+WINDOWED: dict[str, dict[str, Any]] = {
+    "mistral": {"head_dim": 8},
+    "gemma2": {"head_dim": 8, "query_pre_attn_scalar": 8},
+    "gemma3_text": {"head_dim": 8, "query_pre_attn_scalar": 8, "sliding_window_pattern": 2},
+    "qwen2": {"use_sliding_window": True, "max_window_layers": 1},
+    "qwen3": {"head_dim": 8, "use_sliding_window": True, "max_window_layers": 0},
+    "phi3": {},
+    "gpt_oss": {"head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2},
+}
+"""Architectures whose layers see a part of what was read, some all of them and some every other one."""
+
+
+@pytest.mark.parametrize("kind", list(WINDOWED))
+def test_the_tokens_are_the_targets_own_beyond_a_sliding_window(kind: str) -> None:
+    """Where prompt, answer or draft reach over the window, what left it must be back after a rejected draft."""
+    configuration = AutoConfig.for_model(kind, **{**SIZES, **WINDOWED[kind]}, sliding_window=7)
+    target = random_model(configuration)
+    assert True in DynamicCache(config=target.config).is_sliding
+    for length in (5, 30):
+        ids = torch.randint(199, (1, length), generator=torch.Generator().manual_seed(length))
+        expected: list[int] = []
+        with parse_method("autoregressive").apply(target) as generator:
+            generator.generate(Request(ids, 20), expected.extend)
+        for depth, drafter in ((4, drafter_of(target)), (9, all_knowing(target, expected, length))):
+            tokens: list[int] = []
+            with Eagle3(depth).apply(target, drafter) as generator:
+                figures = generator.generate(Request(ids, 20), tokens.extend).figures
+            assert tokens == expected
+        assert figures["tau"] > 2, "drafts are accepted, too"
+
+
+LINEAR = {
+    "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "linear_num_value_heads": 4,
+    "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "layer_types": ["linear_attention", "full_attention"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "reason"),
+    [
+        ("qwen3_next", LINEAR, "a state that only goes forward"),
+        ("mamba", {"state_size": 4}, "taps the layers of plain language models"),
+    ],
+)
+def test_a_target_that_cannot_take_a_draft_back_is_refused_before_anything_is_read(
+    kind: str, more: dict[str, Any], reason: str
+) -> None:
+    target = random_model(AutoConfig.for_model(kind, **{**SIZES, **more}))
+    with pytest.raises(MethodError, match=reason), Eagle3().apply(target, None):
+        pytest.fail("it started")

@@ -36,6 +36,7 @@ class Eagle3(Method):
         "EAGLE-3: Scaling up Inference Acceleration of LLMs via Training-Time Test, arXiv 2503.01840"
     )
     needs: ClassVar[tuple[str, ...]] = ("drafter",)
+    fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "model.safetensors")
 
     depth: int = 5
 
@@ -54,6 +55,7 @@ class Eagle3(Method):
         from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter
 
         require_causal(model)
+        require_rewinding(model, self.name)
         if not isinstance(fitted, Eagle3Drafter):
             raise MethodError(f"{self.name} needs a drafter: write {self.name}:FOLDER or {self.name}:zoo:NAME.")
         return _speculating(model, fitted, self.depth)
@@ -78,6 +80,42 @@ class Eagle3(Method):
             cost = cost + pass_cost(configuration, context, drafted + 1, dtype) + drafting
             context += given
         return cost
+
+
+def rewinding_cache(configuration: Any) -> Any:
+    """An empty cache that goes back exactly to before tokens that were rejected.
+
+    Layers with a sliding window forget what has left it; this one's keep that until it is known how many tokens of a
+    pass stand.
+
+    Args:
+        configuration: of the model.
+    """
+    from transformers import DynamicCache
+
+    cache = DynamicCache(config=configuration)
+    cache.activate_past_recording()
+    return cache
+
+
+def require_rewinding(model: Any, name: str) -> None:
+    """Refuse a model that cannot take a draft back, before anything is read.
+
+    Args:
+        model: a causal language model of transformers.
+        name: of the method.
+
+    Raises:
+        MethodError: its layers are not found where they are tapped, or keep a state that only goes forward.
+    """
+    kind = type(model).__name__
+    if not hasattr(getattr(model, "model", None), "layers"):
+        raise MethodError(f"{name} taps the layers of plain language models, and {kind} keeps its own elsewhere.")
+    if not rewinding_cache(model.config).is_croppable:
+        raise MethodError(
+            f"{name} takes rejected drafts back, and layers of {kind} keep a state that only goes forward (linear or "
+            "recurrent attention): decode it with autoregressive."
+        )
 
 
 @contextmanager
@@ -150,9 +188,7 @@ class ChainGenerator(Generator):
         )
 
     def _generate(self, request: Request, emit: Emit) -> tuple[list[int], list[int]]:
-        from transformers import DynamicCache
-
-        cache = DynamicCache(config=self._model.config)
+        cache = rewinding_cache(self._model.config)
         past: KeysAndValues | None = None
         lengths: list[int] = []
         drafted: list[int] = []
