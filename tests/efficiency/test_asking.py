@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ from transformers import PreTrainedTokenizerFast
 
 from vivace.tasks.base import Sample
 from vivace.tracks.efficiency.asking import timed_prompt, token_ids
-from vivace.tracks.efficiency.prompts import PlannedPrompt
+from vivace.tracks.efficiency.prompts import PlannedPrompt, plan_tasks
+from vivace.tracks.efficiency.targets import loaded
 from vivace_methods.base import MethodError
 from vivace_methods.models.random import random_model, tiny_configuration
 
@@ -90,3 +92,19 @@ def test_what_cannot_be_asked_is_refused(model: Any, chatting: Any) -> None:
         asked(model, chatting, numbers(50))
     with pytest.raises(MethodError, match="its answer up to 39, and the model holds 40: take a shorter one"):
         asked(model, chatting, numbers(50), most_tokens=39, cuttable=True)
+
+
+def test_a_checkpoint_without_a_tokenizer_reads_ids_and_one_that_is_damaged_is_said(
+    model: Any, tmp_path: Path
+) -> None:
+    model.save_pretrained(tmp_path)
+    read, none = loaded(tmp_path, None, None, dtype="float32", device="cpu", seed=1)
+    assert none is None
+    ids = plan_tasks(["tokens(length=5,vocabulary=99)"], 1, 1, 4).prompts[0]
+    asked, cut = timed_prompt(ids, read, none)
+    assert asked.request.prompt.shape == (1, 5) and not asked.request.end_tokens and not cut
+    with pytest.raises(MethodError, match="no tokenizer: give it the task tokens"):
+        timed_prompt(plan_tasks(["sums"], 1, 1, 4).prompts[0], read, none)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(MethodError, match=r"no tokenizer in .* that transformers can read"):
+        loaded(tmp_path, None, None, dtype="float32", device="cpu", seed=1)

@@ -189,6 +189,8 @@ def accuracy(
         _use_threads(threads or (1 if target.adapter == "zoo" else None))
         folder = target.checkpoint.fetched()
         made, tokenizer = loaded(folder, None, None, dtype=dtype, device=device, seed=1)
+        if tokenizer is None:
+            raise UsageError(f"The model in {folder} has no tokenizer, and public tasks are text.")
         rows = measure_accuracy(
             made,
             tokenizer,

@@ -15,7 +15,7 @@ from vivace.tasks.generated import GeneratedTask
 class Tokens(GeneratedTask):
     """Random token ids, written as numbers; the answer is never scored, and has always the same length.
 
-    Models of random weights have no tokenizer, and read the numbers as they stand.
+    Models of random weights have no tokenizer, nor have some checkpoints, and read the numbers as they stand.
 
     Attributes:
         length: of a prompt, in tokens.

@@ -17,7 +17,7 @@ def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[Tim
     Args:
         prompt: as it was planned.
         model: a causal language model of transformers.
-        tokenizer: the model's; None for a random model.
+        tokenizer: the model's; None where it has none, as random ones.
 
     Returns:
         The prompt, and how many tokens are left out of its middle because the model does not hold them: as many as
@@ -51,20 +51,21 @@ def token_ids(text: str, tokenizer: Any, answer: str = "", *, plain: bool = Fals
 
     Args:
         text: what is asked.
-        tokenizer: whose chat template it is put in where there is one; None for a random model, for which the text is
-            ids with blanks between.
+        tokenizer: whose chat template it is put in where there is one; None where the model has none: the text is
+            then ids with blanks between.
         answer: follows the text.
         plain: whether the text is put as it stands, whatever the template.
 
     Raises:
-        MethodError: other text than ids for a random model.
+        MethodError: other text than ids for a model without a tokenizer.
     """
     if tokenizer is None:
         try:
             return [int(part) for part in text.split()]
         except ValueError as error:
             raise MethodError(
-                "A model of random weights has no tokenizer: give it the task tokens, as in tokens(length=512)."
+                "This model has no tokenizer: give it the task tokens, as in tokens(length=512), or a text "
+                "of ids with blanks between."
             ) from error
     if getattr(tokenizer, "chat_template", None) and not plain:
         asked = [{"role": "user", "content": text}]
@@ -74,7 +75,7 @@ def token_ids(text: str, tokenizer: Any, answer: str = "", *, plain: bool = Fals
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    """What ends an answer; nothing ends a random model's."""
+    """What ends an answer; nothing does where no text is made of it."""
     if tokenizer is None:
         return frozenset()
     ends: set[int] = set()

@@ -55,7 +55,7 @@ class Calibration:
 
         Args:
             model: that is calibrated.
-            tokenizer: the model's; None for a random model.
+            tokenizer: the model's; None where it has none.
             tokens: wanted.
 
         Raises:

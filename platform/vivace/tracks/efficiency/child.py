@@ -297,7 +297,7 @@ def _folder_of(job: Job) -> Any:
 
 
 def _loaded(job: Job) -> tuple[Any, Any]:
-    """The model in evaluation mode, and its tokenizer; None for a random model."""
+    """The model in evaluation mode, and its tokenizer; None where there is none."""
     from vivace.tracks.efficiency.targets import loaded
 
     folder = None if job.folder is None else Path(job.folder)

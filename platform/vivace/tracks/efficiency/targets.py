@@ -99,6 +99,10 @@ def _random(name: str, layers: int | None) -> Target:
     return Target("random", name, None, None, configuration.num_hidden_layers if layers is not None else None)
 
 
+TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json")
+"""Names of the files that hold a tokenizer; a checkpoint that has none of them reads ids."""
+
+
 def folder_of_fitted(zoo: Path) -> Any:
     """What finds a fitted thing by the name that an arm gives it: a folder, or `zoo:NAME`."""
 
@@ -118,7 +122,7 @@ def folder_of_fitted(zoo: Path) -> Any:
 def loaded(
     folder: Path | None, random: str | None, layers: int | None, *, dtype: str, device: str, seed: int
 ) -> tuple[Any, Any]:
-    """A model in evaluation mode, and its tokenizer; None for a random model.
+    """A model in evaluation mode, and its tokenizer; None for a random model, and for a folder that holds none.
 
     Args:
         folder: with its weights; None for a random one.
@@ -144,6 +148,8 @@ def loaded(
         configuration = random_configuration(random, layers=layers)
         return random_model(configuration, dtype=numbers, device=available_device(device), seed=seed), None
     model = load_model(folder, dtype=numbers, device=device)
+    if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+        return model, None
     try:
         return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
