@@ -39,7 +39,11 @@ def lay_out(folder: Path, page: Path) -> None:
     for block in [*blocks(page, "yaml"), *blocks(page, "python")]:
         name = re.match(r"# (\S+\.(?:yaml|py))\n", block)
         assert name, f"a block of YAML or Python in {page.name} does not say which file it is"
-        (folder / name.group(1)).write_text(block)
+        file = folder / name.group(1)
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(block)
+        for recording in re.findall(r"recording: ([\w.-]+)", block):
+            (file.parent / recording).write_bytes(one_recording())
     shutil.copy(SYSTEMS[0].replies, folder / "replies.jsonl")
     rubrics = pyarrow.parquet.read_table(DATA, columns=["id", "rubric"]).to_pylist()
     (folder / "verdicts.jsonl").write_text(
@@ -49,6 +53,12 @@ def lay_out(folder: Path, page: Path) -> None:
             for row in rubrics
         )
     )
+
+
+def one_recording() -> bytes:
+    """A recording of the demo set."""
+    column = pyarrow.parquet.read_table(DATA, columns=["user_turn_1_audio"]).column(0)
+    return bytes(column[0]["bytes"].as_py())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vivace.cli.common import percent, seconds
@@ -112,6 +113,18 @@ BOARD = Table(
     cut=("model", "settings", "notes", "judge", "data"),
 )
 """Judgings, for people."""
+
+
+def board_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """`BOARD`, with the axes that the rows' sets have of their own behind the benchmark's four."""
+    own = sorted({axis for row in rows for axis in row.get("axes", ())} - SHORT_AXES.keys())
+    columns = dict[str, Callable[[dict[str, Any]], str]]()
+    for heading, text in BOARD_COLUMNS.items():
+        columns[heading] = text
+        if heading == SHORT_AXES["VOICE_EDITING"]:
+            columns |= {axis if axis not in BOARD_COLUMNS else f"axis {axis}": _axis(axis) for axis in own}
+    return replace(BOARD, columns=columns)
+
 
 PUBLISHED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda row: str(row["model"]),

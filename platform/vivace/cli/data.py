@@ -1,4 +1,4 @@
-"""`vivace data`: fetch a set of conversations, find its faults, count what it holds, and voice its transcripts."""
+"""`vivace data`: fetch or build a set of conversations, find its faults, count what it holds, and voice it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import typer
 from vivace.cli.common import Format, FormatOption, HomeOption, print_json, print_rows, print_text, say, settings_of
 from vivace.cli.tables import Table
 
-app = typer.Typer(help="Sets of conversations: fetch, validate, describe, voice.", no_args_is_help=True)
+app = typer.Typer(help="Sets of conversations: fetch, build, validate, describe, voice.", no_args_is_help=True)
 
 DataArgument = Annotated[str, typer.Argument(help="demo, a file or folder, or hub-id@revision.")]
 
@@ -117,6 +117,43 @@ def describe(data: DataArgument, format: FormatOption = Format.TABLE) -> None:
     if rows[0]["audio"] is not None and format in (Format.TABLE, Format.MD):
         typer.echo()
         print_rows(rows, format, AUDIO_DESCRIPTION)
+
+
+@app.command()
+def build(
+    folder: Annotated[Path, typer.Argument(help="A folder of recordings and a sheet of turns and rubrics.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The parquet file to write.", show_default="FOLDER.parquet")
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option("--sheet", help="A CSV, YAML or JSONL file.", show_default="the only one in the folder"),
+    ] = None,
+) -> None:
+    """Make a set of your own: recordings and a CSV, YAML or JSONL of turns and rubrics, in the public columns."""
+    from vivace.errors import UsageError
+    from vivace.tracks.dialogue.building import BuildError
+    from vivace.tracks.dialogue.building import build as make
+
+    out = out or Path(f"{folder.resolve().name}.parquet")
+    if out.suffix != ".parquet":
+        raise UsageError(f"'{out}' is not named as a parquet file; let --out end in .parquet.")
+    try:
+        with _progress("recordings decoded") as progress:
+            built = make(folder, out, sheet, progress)
+    except BuildError as error:
+        for fault in error.faults[1:]:
+            say(f"{fault}.")
+        raise
+    typer.echo(str(out))
+    for name in built.unused:
+        say(f"no turn names the recording '{name}'")
+    if (folder / "judge_prompt.txt").is_file() and out.resolve().parent != folder.resolve():
+        say(f"the folder's own judge prompt is no part of the file; copy it to '{out.parent / 'judge_prompt.txt'}'")
+    say(
+        f"{built.conversations:,} conversations, {built.criteria:,} criteria, {built.recordings:,} recordings "
+        f"({built.audio_s / 60:.1f} minutes); axes: {', '.join(built.axes)}"
+    )
 
 
 @app.command()

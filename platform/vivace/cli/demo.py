@@ -25,7 +25,7 @@ def demo(
 ) -> None:
     """Fill the boards without a key, a GPU or a network. Repeats nothing that is recorded."""
     from vivace.cli.arm_table import print_arms
-    from vivace.cli.board_table import BOARD
+    from vivace.cli.board_table import board_table
     from vivace.cli.execution import run_here, specs_from
     from vivace.demo import EFFICIENCY, SYSTEMS
     from vivace.errors import IncompleteError
@@ -65,10 +65,10 @@ def demo(
     rows = [row.as_json() for row in board(opened) if row.judging in judgings]
     arms = [row.as_json() for row in arm_board(opened) if row.run in runs]
     if format in (Format.JSON, Format.CSV):
-        print_rows([*rows, *arms], format, BOARD)
+        print_rows([*rows, *arms], format, board_table(rows))
     else:
         if only != Part.EFFICIENCY:
-            print_rows(rows, format, BOARD)
+            print_rows(rows, format, board_table(rows))
         if only != Part.DIALOGUE:
             print_arms(arms, format)
     say("`vivace serve` shows it in the browser: listen to the turns, read replies and verdicts, see the frontiers")

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from vivace.cli.arm_table import print_arms
-from vivace.cli.board_table import BOARD
+from vivace.cli.board_table import board_table
 from vivace.cli.common import Format, print_rows, print_text, say
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
@@ -150,7 +150,7 @@ def print_result(result: Result, settings: Settings, format: Format) -> None:
         return
     rows = [row.as_json() for row in board(database, include_retracted=True) if row.judging == result.judging_id]
     if rows:
-        print_rows(rows, format, BOARD)
+        print_rows(rows, format, board_table(rows))
     database.close()
 
 

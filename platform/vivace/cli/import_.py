@@ -33,7 +33,7 @@ def import_(
 
     The run is marked as imported. Importing twice changes nothing.
     """
-    from vivace.cli.board_table import BOARD
+    from vivace.cli.board_table import board_table
     from vivace.store.migrate import open_for_writing
     from vivace.store.queries import board
     from vivace.tracks.registry import find_track
@@ -45,5 +45,5 @@ def import_(
         say(f"Run {registered.run_id} is recorded with its replies; the file holds no verdicts.")
         return
     rows = [row.as_json() for row in board(opened, include_retracted=True) if row.judging == registered.judging_id]
-    print_rows(rows, format, BOARD)
+    print_rows(rows, format, board_table(rows))
     opened.close()

@@ -36,7 +36,7 @@ def leaderboard(
     Of the efficiency tracks (speculation, prefill, sparsity) it has the arms; ★ marks those that no other one beats.
     """
     from vivace.cli.arm_table import arm_table, print_arms
-    from vivace.cli.board_table import BOARD, PUBLISHED, group_name
+    from vivace.cli.board_table import PUBLISHED, board_table, group_name
     from vivace.cli.tables import chosen_headings
     from vivace.published import published_figures
     from vivace.spec import check_track_name
@@ -55,12 +55,13 @@ def leaderboard(
     ]  # fmt: skip
     own = [row.as_json() for row in rows]
     others = [figure.as_json() for figure in published_figures(track)] if published else []
+    table = board_table(own)
     if format in (Format.JSON, Format.CSV):
-        print_rows([*own, *others, *arms], format, BOARD, columns)
+        print_rows([*own, *others, *arms], format, table, columns)
         return
-    wanted = chosen_headings(columns, *([BOARD] if own or not arms else []), *([arm_table(arms)] if arms else []))
+    wanted = chosen_headings(columns, *([table] if own or not arms else []), *([arm_table(arms)] if arms else []))
     if own or (format is Format.MD and not arms):
-        print_grouped(own, format, BOARD, group_name, ",".join(name for name in wanted if name in BOARD.columns))
+        print_grouped(own, format, table, group_name, ",".join(name for name in wanted if name in table.columns))
     if arms:
         print_arms(arms, format, ",".join(name for name in wanted if name in arm_table(arms).columns))
     if not own and not arms and format is not Format.MD:

@@ -178,7 +178,7 @@ def _look_alike(text: str, known: str) -> bool:
     return re.findall(r"\d+", one) == re.findall(r"\d+", other) and SequenceMatcher(None, one, other).ratio() > ALIKE
 
 
-_TURN_COLUMN = re.compile(r"(user|assistant)_?turn_?(\d+)_?(.*)")
+_TURN_COLUMN = re.compile(r"(user|assistant)_?turn_?(\d{1,9})_?(.*)")
 _OTHER_WORDS = {
     "transcript": ("text", "content", "transcription", "words"),
     "audio": ("wav", "mp3", "file", "path", "recording", "sound", "speech", "audio_path", "audio_file"),

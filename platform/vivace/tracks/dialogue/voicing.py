@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from vivace.audio.containers import container
 from vivace.audio.voice import SpeechVoice, VoiceError
 from vivace.errors import UsageError
 from vivace.tracks.dialogue.conversations import TEXT_COLUMNS, VOICES_KEY, Conversation, ConversationSet
-from vivace.tracks.dialogue.writer import public_schema
+from vivace.tracks.dialogue.writer import public_schema, unfinished_file, write_rows
 
 ROWS_AT_A_TIME = 32
 """A row group: small enough that a set of any size is written with little memory."""
@@ -81,11 +80,16 @@ def voice_set(
         "voices": {voice.name: voice.identity for voice in voices},
         "speakers": {key: voice.name for key, voice in speakers.items()},
     }
-    unfinished = _unfinished(out)
+    unfinished = unfinished_file(out)
     try:
         unfinished.touch()  # whether it can be written is seen before minutes of work, not after
         _speak_all(missing, concurrency, progress)
-        _write(unfinished, _rows(source, utterances), "rubric_checks" in source.table.columns, description)
+        schema = public_schema(
+            None,
+            checks="rubric_checks" in source.table.columns,
+            metadata={VOICES_KEY: json.dumps(description, ensure_ascii=False).encode()},
+        )
+        write_rows(unfinished, _rows(source, utterances), schema, ROWS_AT_A_TIME)
         size = unfinished.stat().st_size
         unfinished.replace(out)
     except OSError as error:
@@ -136,14 +140,9 @@ def _speak(one: Utterance) -> None:
             "transcript, or leave the conversation out with --items."
         ) from error
     one.file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _unfinished(one.file)
+    unfinished = unfinished_file(one.file)
     unfinished.write_bytes(content)
     unfinished.replace(one.file)
-
-
-def _unfinished(file: Path) -> Path:
-    """Where a file lies until it is complete."""
-    return file.with_name(f".{file.name}.{os.getpid()}.part")
 
 
 def _rows(source: ConversationSet, utterances: dict[str, list[Utterance]]) -> Iterator[dict[str, Any]]:
@@ -160,25 +159,3 @@ def _rows(source: ConversationSet, utterances: dict[str, list[Utterance]]) -> It
             path = f"{one.conversation}_user_turn_{one.number}.{container(content)}"
             row[f"user_turn_{one.number}_audio"] = {"bytes": content, "path": path}
         yield row
-
-
-def _write(file: Path, rows: Iterable[dict[str, Any]], checks: bool, description: dict[str, Any]) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
-    metadata = {VOICES_KEY: json.dumps(description, ensure_ascii=False).encode()}
-    schema = public_schema(None, checks=checks, metadata=metadata)
-    with pyarrow.parquet.ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _groups(rows):
-            writer.write_table(pyarrow.Table.from_pylist(group, schema=schema))
-
-
-def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    group: list[dict[str, Any]] = []
-    for row in rows:
-        group.append(row)
-        if len(group) == ROWS_AT_A_TIME:
-            yield group
-            group = []
-    if group:
-        yield group
