@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from vivace.errors import VivaceError
+from vivace.errors import UsageError, VivaceError
 from vivace.manifest import package_version
 from vivace.settings import Settings
+from vivace.surroundings import key_fault, load_surroundings
 
 NEEDED = (
     "sqlalchemy",
@@ -59,6 +60,7 @@ def diagnose(settings: Settings) -> list[Finding]:
         _tool("espeak-ng", "voices test speech; install the Debian package espeak-ng to rebuild the demo set"),
         _gpu(),
         *_keys(),
+        *_network(),
     ]
 
 
@@ -157,5 +159,17 @@ def _keys() -> Iterator[Finding]:
     from dotenv import dotenv_values
 
     present = {**dotenv_values(".env"), **os.environ}
-    for key in KEYS:
-        yield Finding(key, "ok" if present.get(key) else "missing", "set" if present.get(key) else "not set")
+    for name in KEYS:
+        key = (present.get(name) or "").strip()
+        fault = key_fault(key) if key else None
+        if fault is not None:
+            yield Finding(name, "broken", f"set, but it {fault}; set it anew")
+        else:
+            yield Finding(name, "ok" if key else "missing", "set" if key else "not set")
+
+
+def _network() -> Iterator[Finding]:
+    try:
+        load_surroundings()
+    except UsageError as error:
+        yield Finding("network", "broken", str(error))

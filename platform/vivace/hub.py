@@ -72,6 +72,10 @@ def _client(kind: Kind, name: str, revision: str | None) -> Iterator[Any]:
     from huggingface_hub import errors
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
+    from vivace.surroundings import load_surroundings, read_key
+
+    load_surroundings()
+    read_key("HF_TOKEN")
     session = huggingface_hub.get_session()
     if _limit_silence not in session.event_hooks["request"]:
         session.event_hooks = {**session.event_hooks, "request": [*session.event_hooks["request"], _limit_silence]}

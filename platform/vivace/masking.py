@@ -26,6 +26,12 @@ LONGEST_PART = 12
 _NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASS$|CREDENTIAL|AUTH$|AUTHORIZATION", re.IGNORECASE)
 _NO_SECRET = re.compile(r"^VIVACE_|TOKENIZER|TOKENS$|(FILE|PATH|DIR|FOLDER|URL|URI|HOST|SOCK)$", re.IGNORECASE)
 
+_SECRET_PARAMETER = re.compile(
+    r"(api|access|secret|private|subscription|account|auth)keys?$|passw|passphrase|secret|credential|authorization|cookie"
+    r"|bearer|(api|auth|access|id|refresh|session|security|personal|hf|user)token$"
+)
+_SECRET_WORDS = frozenset({"auth", "key", "pass", "pwd", "token"})
+
 _REST = r"(?:[\w*…+/=~-]|\.(?=[\w*.]))*"
 """What follows the beginning of a key and belongs to it, stars that a server puts there among it."""
 
@@ -80,6 +86,12 @@ def without_keys_inside(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [without_keys_inside(each) for each in value]
     return value
+
+
+def is_named_like_secret(name: str) -> bool:
+    """Whether a parameter's name says that it holds a key or password."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    return plain in _SECRET_WORDS or _SECRET_PARAMETER.search(plain) is not None
 
 
 def note_password(password: str | None, *beside: str | None) -> None:

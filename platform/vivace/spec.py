@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
+from vivace.masking import is_named_like_secret, without_keys
 from vivace.models.prices import parse_price
 from vivace.reading import parse_yaml, read_yaml, whole
 from vivace_rubrics.json_text import parse_json
@@ -301,10 +302,36 @@ def _validated(kind: type[Spec], values: dict[str, Any], source: str) -> Spec:
     normal = {str(key).replace("_", "-"): value for key, value in values.items()}
     if isinstance(normal.get("items"), str):
         normal["items"] = [item.strip() for item in normal["items"].split(",") if item.strip()]
+    _refuse_secrets(normal, source)
     try:
         return kind.model_validate(normal)
     except ValidationError as error:
         raise UsageError(_first_fault(error, kind, source)) from error
+
+
+def _refuse_secrets(value: Any, source: str, path: str = "") -> None:
+    """See that a request, which is stored, holds no key or password.
+
+    Raises:
+        UsageError: it does; the place is named, and not what stands there.
+    """
+    if isinstance(value, dict):
+        for key, each in value.items():
+            place = f"{path}.{key}".removeprefix(".")
+            if is_named_like_secret(str(key)):
+                raise UsageError(
+                    f"'{place}' in {source} is named like a key or password, and would be stored; leave it out, and "
+                    "set the provider's key in the environment or in .env, for instance as OPENAI_API_KEY."
+                )
+            _refuse_secrets(each, source, place)
+    elif isinstance(value, list):
+        for each in value:
+            _refuse_secrets(each, source, path)
+    elif isinstance(value, str) and without_keys(value) != value:
+        raise UsageError(
+            f"'{path}' in {source} holds a key that is set in the environment or in .env, and would be stored; leave "
+            "it out: it is read from there."
+        )
 
 
 def _first_fault(error: ValidationError, kind: type[RunSpec], source: str) -> str:

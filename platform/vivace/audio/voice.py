@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import os
 import platform
 import re
 import shutil
@@ -155,6 +154,7 @@ class LiteLLMVoice:
         from vivace.models.calls import ChatOptions
         from vivace.models.chat import NO_KEY, ChatClient
         from vivace.models.litellm_bridge import load_litellm
+        from vivace.surroundings import read_key
 
         # The chat client knows providers, addresses and keys.
         client = ChatClient(model, {}, ChatOptions(api_base=api_base), "voice")
@@ -164,7 +164,7 @@ class LiteLLMVoice:
         self._litellm = load_litellm()
         self._request: dict[str, Any] = {"model": model, "voice": voice, "response_format": "mp3"}
         if client.address is not None:
-            key = os.environ.get(f"{model.partition('/')[0].upper()}_API_KEY") or NO_KEY
+            key = read_key(f"{model.partition('/')[0].upper()}_API_KEY") or NO_KEY
             self._request |= {"api_base": client.address, "api_key": key}
 
     def speak(self, text: str) -> bytes:

@@ -9,11 +9,9 @@ import os
 import random
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-from dotenv import load_dotenv
 
 from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.masking import masked, without_keys
@@ -43,6 +41,7 @@ from vivace.models.refusals import (
 )
 from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
+from vivace.surroundings import checked_address, load_surroundings, read_key, settle_keys
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, storable, without_thoughts
 
@@ -142,7 +141,7 @@ class ChatClient:
         *,
         is_transcribed: bool = False,
     ) -> None:
-        load_dotenv(Path(".env"))
+        load_surroundings()
         # Whoever imports litellm later in this process: it would fetch a price list from the internet.
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
         self.model = model
@@ -161,10 +160,9 @@ class ChatClient:
             raise UsageError(f"The {role} '{model}' lacks a name after '{provider}/'.")
         self._direct = PROVIDERS.get(provider)
         self._provider = provider
-        self.address = options.api_base or (self._direct.address_in_environment if self._direct else None)
+        self.address = self._own_address()
         """Where an OpenAI-compatible server of one's own is asked; None for the provider's own address."""
         self._base = self.address or default_base
-        self._check_address()
         self._completions = self._open_completions(name)
 
     def _open_completions(self, name: str) -> Completions:
@@ -172,6 +170,7 @@ class ChatClient:
             from vivace.models.litellm_bridge import LiteLLMCompletions
 
             self._check_litellms_switches()
+            settle_keys(self._provider)
             return LiteLLMCompletions(self.model, self._provider, self.address, self._key(), self.arguments)
         if self._base is None:
             raise UsageError(
@@ -179,6 +178,14 @@ class ChatClient:
                 f"give its address with {'--judge-api-base' if self.role == 'judge' else '--api-base'}."
             )
         return DirectCompletions(name, self._direct, self._base, self.arguments)
+
+    def _own_address(self) -> str | None:
+        """The address of the flag, else of the environment, checked; None for the provider's own."""
+        if self.options.api_base:
+            return checked_address(self.options.api_base, self.role)
+        if self._direct is None or (address := self._direct.address_in_environment) is None:
+            return None
+        return checked_address(address, self.role, self._direct.address_variable)
 
     def _check_arguments(self) -> None:
         for name in argument_names(self.arguments):
@@ -194,21 +201,6 @@ class ChatClient:
 
     def _reserved(self, name: str) -> UsageError:
         return UsageError(f"--{self.role}-arg cannot set '{name}'; leave it out.")
-
-    def _check_address(self) -> None:
-        if self.address is None:
-            return
-        try:
-            url = httpx.URL(self.address)
-        except httpx.InvalidURL:
-            url = httpx.URL("")
-        if url.scheme not in ("http", "https") or not url.host:
-            raise UsageError(f"The address '{masked(self.address)}' of the {self.role} is not an HTTP URL.")
-        if url.userinfo or url.query:
-            raise UsageError(
-                f"The address of the {self.role} carries a password or a query, which would be stored; leave "
-                "them out, and set the provider's key in the environment or in .env."
-            )
 
     async def preflight(self) -> None:
         """See that a key is there and that something answers at the address.
@@ -477,7 +469,7 @@ class ChatClient:
         if self._direct is not None:
             return self._direct.key
         own: str | None = _litellm().get_llm_provider(self.model)[2]
-        return os.environ.get(f"{self._provider.upper()}_API_KEY") or own
+        return read_key(f"{self._provider.upper()}_API_KEY") or own
 
     def _cost(self, usage: TokenUsage) -> float | None:
         # Also at an address of one's own: a gateway passes its provider's bill on. A model that is served there

@@ -12,7 +12,6 @@ import asyncio
 import base64
 import binascii
 import json
-import os
 import re
 import secrets
 import time
@@ -35,6 +34,7 @@ from vivace.models.transport import (
     parse_answer,
     send_watched,
 )
+from vivace.surroundings import read_key
 
 TEXT_LIMIT = 250_000
 """Characters of an answer; a longer one is not kept."""
@@ -131,8 +131,8 @@ def request_headers(provider: Provider, base: str) -> dict[str, str]:
     headers = {"authorization": f"Bearer {provider.key or NO_KEY}"}
     if base.rstrip("/") == OPENAI_ADDRESS:
         for header, name in (("openai-organization", "OPENAI_ORG_ID"), ("openai-project", "OPENAI_PROJECT_ID")):
-            if os.environ.get(name):
-                headers[header] = os.environ[name]
+            if (value := read_key(name)) is not None:
+                headers[header] = value
     return headers
 
 

@@ -10,7 +10,6 @@ import asyncio
 import base64
 import io
 import json
-import os
 import re
 import time
 import wave
@@ -18,12 +17,9 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
-import httpx
 import numpy as np
-from dotenv import load_dotenv
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeResponse, RealtimeServerEvent
@@ -49,10 +45,11 @@ from vivace.models.chat import (
 from vivace.models.completions import NO_KEY, TEXT_LIMIT, usage_of
 from vivace.models.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, Pace, total_tokens
 from vivace.models.prices import TokenUsage, cost_of
-from vivace.models.providers import OPENAI_ADDRESS
+from vivace.models.providers import OPENAI_ADDRESS, PROVIDERS
 from vivace.models.refusals import Refusals, no_credit, redirect, spent_quota
 from vivace.models.spoken import is_sound
 from vivace.models.transport import STREAM_LIMIT, parse_retry_after
+from vivace.surroundings import checked_address, load_surroundings
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, without_thoughts
 
@@ -146,7 +143,7 @@ class OpenAIRealtimeSystem:
         *,
         is_transcribed: bool = False,
     ) -> None:
-        load_dotenv(Path(".env"))
+        load_surroundings()
         self._model = model
         self._options = options
         self._output = output
@@ -155,8 +152,9 @@ class OpenAIRealtimeSystem:
         self._refusals = Refusals()
         self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
         parameters = _parameters(arguments, output)
-        address = options.api_base or _address_in_environment() or OPENAI_ADDRESS
-        _check_address(address)
+        provider = PROVIDERS["openai"]
+        given = options.api_base or provider.address_in_environment or OPENAI_ADDRESS
+        address = checked_address(given, "model", None if options.api_base else provider.address_variable)
         self._own_server = address.rstrip("/") != OPENAI_ADDRESS
         self._identity = ModelIdentity(
             target=f"openai-realtime:{model}",
@@ -166,7 +164,7 @@ class OpenAIRealtimeSystem:
             parameters={"output": output, **parameters},
         )
         self._session_update = _event("session.update", session=_session(parameters, output))
-        self._client = AsyncOpenAI(api_key=os.environ.get("OPENAI_API_KEY") or NO_KEY, base_url=address)
+        self._client = AsyncOpenAI(api_key=provider.key or NO_KEY, base_url=address)
 
     @property
     def identity(self) -> ModelIdentity:
@@ -180,7 +178,7 @@ class OpenAIRealtimeSystem:
             UsageError: no key is set or it is refused, or the model or a parameter is unknown.
             UnreachableError: nothing answers, or nothing that opens a session.
         """
-        if not self._own_server and not os.environ.get("OPENAI_API_KEY"):
+        if not self._own_server and PROVIDERS["openai"].key is None:
             raise UsageError(
                 f"The model '{self._model}' needs OPENAI_API_KEY, which is not set; "
                 "set it in the environment or in .env."
@@ -458,24 +456,6 @@ def _session(parameters: dict[str, Any], output: Output) -> dict[str, Any]:
         "audio": {"input": {"format": pcm, "turn_detection": None}, "output": {"format": pcm, **spoken}},
         **others,
     }
-
-
-def _address_in_environment() -> str | None:
-    return os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
-
-
-def _check_address(address: str) -> None:
-    try:
-        url = httpx.URL(address)
-    except httpx.InvalidURL:
-        url = httpx.URL("")
-    if url.scheme not in ("http", "https") or not url.host:
-        raise UsageError(f"The address '{masked(address)}' of the model is not an HTTP URL.")
-    if url.userinfo or url.query:
-        raise UsageError(
-            "The address of the model carries a password or a query, which would be stored; leave "
-            "them out, and set OPENAI_API_KEY in the environment or in .env."
-        )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from vivace.surroundings import read_key
+
 OPENAI_ADDRESS = "https://api.openai.com/v1"
 
 
@@ -23,14 +25,23 @@ class Provider:
 
     @property
     def key(self) -> str | None:
-        """The key in the environment."""
-        return _first_set(self.key_names)
+        """The key in the environment.
+
+        Raises:
+            UsageError: it cannot be sent.
+        """
+        return next(filter(None, map(read_key, self.key_names)), None)
 
     @property
     def address_in_environment(self) -> str | None:
         """An address set in the environment, other than the provider's own."""
-        address = _first_set(self.address_names)
+        address = os.environ.get(self.address_variable or "", "").strip()
         return address if address and address.rstrip("/") != self.address else None
+
+    @property
+    def address_variable(self) -> str | None:
+        """The variable that sets an address."""
+        return next((name for name in self.address_names if os.environ.get(name)), None)
 
 
 PROVIDERS = {
@@ -54,7 +65,3 @@ def split_model(model: str) -> tuple[str | None, str]:
     """`provider/name` as (provider, name); a bare name's provider is None."""
     provider, slash, name = model.partition("/")
     return (provider, name) if slash else (None, model)
-
-
-def _first_set(names: tuple[str, ...]) -> str | None:
-    return next((os.environ[name] for name in names if os.environ.get(name)), None)
