@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from support.chat_server import Answer, ChatServer, chat_server, verdict
+from support.realtime_server import Answer as RealtimeAnswer
 from support.realtime_server import realtime_server
 from vivace.errors import IncompleteError, UnreachableError, UsageError, VivaceError
-from vivace.models import chat, pacing, transport
+from vivace.models import chat, openai_realtime, pacing, transport
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.calls import ChatOptions
 from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
@@ -213,6 +214,16 @@ def test_the_realtime_adapter_follows_no_redirect() -> None:
         with pytest.raises(UsageError, match="points to"):
             asyncio.run(system.preflight())
     assert len(server.conversations) == 2
+
+
+def test_an_event_of_the_realtime_adapter_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(openai_realtime._CONNECTION, "max_size", 10_000)
+    piece = {"type": "response.output_text.delta", "item_id": "i", "content_index": 0, "delta": "x" * 20_000}
+    with realtime_server(RealtimeAnswer(raw=[json.dumps(piece)])) as server:
+        system = OpenAIRealtimeSystem("m", {}, ChatOptions(server.base, 5.0, 2), "text")
+        reply = asyncio.run(system.reply(PROMPT))
+    assert reply.unscored is Unscored.TOO_LONG
+    assert len(server.conversations) == 1
 
 
 # What every call would be refused for

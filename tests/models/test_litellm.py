@@ -64,6 +64,11 @@ FAILURES: dict[str, tuple[Answer, Unscored, int]] = {
         Unscored.TOO_LONG,
         1,
     ),
+    "two streamed answers": (
+        Answer(raw=PIECE + PIECE.replace(b'"index": 0', b'"index": 1') + b"data: [DONE]\n\n", headers=EVENTS),
+        Unscored.UNREADABLE,
+        2,
+    ),
     "two answers": (
         Answer(raw=json.dumps({"choices": [{"message": {"content": text}} for text in ("Yes.", "No.")]}).encode()),
         Unscored.UNREADABLE,

@@ -25,6 +25,7 @@ from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from openai.types.realtime import RealtimeResponse, RealtimeServerEvent
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
+from websockets.frames import CloseCode
 
 from vivace.audio.convert import decode, encode_wav, to_mono
 from vivace.errors import UnreachableError, UsageError, VivaceError
@@ -318,6 +319,8 @@ class OpenAIRealtimeSystem:
         if isinstance(error, TimeoutError):
             return _failed(Unscored.TIMEOUT, f"no complete answer within {self._options.timeout_s:g} s")
         if isinstance(error, ConnectionClosed):
+            if error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG:
+                return _failed(Unscored.TOO_LONG, f"an event is longer than {EVENT_LIMIT:,} bytes")
             reported = _closing_report(error)
             if reported is not None:
                 return self._reported(reported, configured=received.configured)

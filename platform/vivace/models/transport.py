@@ -33,6 +33,11 @@ CONNECT_TIMEOUT_S = 5.0
 """A machine that is up accepts a connection at once; only its answer may take long."""
 
 _LAST_EVENT = re.compile(rb'"finish_reason"\s*:\s*"|data:\s*\[DONE\]')
+_TWO_ANSWERS = re.compile(
+    rb'"choices"\s*:[^\n]*"choices"\s*:|\{\s*"index"\s*:\s*[1-9]\d*\s*,\s*"(delta|finish_reason|logprobs)"'
+    rb'|"delta"\s*:\s*\{[^{}]*\}\s*,\s*"index"\s*:\s*[1-9]'
+)
+"""Of a chat completion's stream: a choice beyond the first, or the choices twice in one event."""
 _USAGE = re.compile(rb'"usage"\s*:\s*\{')
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]+)"')
 _OVERLAP = 256
@@ -274,6 +279,8 @@ class _NotedBody(httpx.AsyncByteStream):
         async for chunk in self._response.aiter_raw():
             window = tail + chunk
             ended = ended or _LAST_EVENT.search(window) is not None
+            if self._is_completion and _TWO_ANSWERS.search(window):
+                raise NotACompletionError("the stream gives more than one answer")
             self._exchange.note(window, counts_tokens=self._is_completion)
             tail = window[-_OVERLAP:]
             yield chunk
