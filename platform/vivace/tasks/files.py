@@ -38,7 +38,7 @@ class FileTask(Task):
     """
 
     version: ClassVar[str]
-    """Of the prompt's wording: another wording is another task."""
+    """Of the prompt's wording and of what its metric counts: another one is another task."""
 
     path: str = ""
     split: Literal["test", "validation", "dev", "train"] = "test"

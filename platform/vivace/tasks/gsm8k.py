@@ -19,7 +19,7 @@ class Gsm8k(FileTask):
     name: ClassVar[str] = "gsm8k"
     metric: ClassVar[str] = "number"
     most_tokens: ClassVar[int] = 512
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def read(self, row: Row) -> Sample:
         """Question and worked answer."""

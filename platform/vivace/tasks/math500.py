@@ -19,7 +19,7 @@ class Math500(FileTask):
     name: ClassVar[str] = "math500"
     metric: ClassVar[str] = "number"
     most_tokens: ClassVar[int] = 1024
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
 
     def read(self, row: Row) -> Sample:
         """Problem and result."""

@@ -10,10 +10,10 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample
+from vivace.tasks.results import same_result
 
 Metric = Callable[[str, Sample], float]
 
@@ -66,12 +66,14 @@ def edit_similarity(answer: str, sample: Sample) -> float:
 def number(answer: str, sample: Sample) -> float:
     r"""1 where the final result of the answer is that of a reference.
 
-    The final result stands after the last `####` (GSM8K, arXiv 2110.14168), else in the last `\boxed{}` (MATH, arXiv
-    2103.03874); a text without either ends with it. Where a reference is a number, numbers are compared, exactly:
-    fractions and decimals, whatever their separators, currency and units. Any other reference (a root, a pair, an
-    interval) is compared as text without the spaces and wrappings of LaTeX.
+    The final result stands in the last `\boxed{}` (MATH, arXiv 2103.03874), else after the first `####` that is no
+    heading (GSM8K, arXiv 2110.14168), else after words like "the answer is"; a text without any of them ends with it.
+    What follows the beginning of a further question does not count. Where a reference is a number, numbers are
+    compared, exactly: mixed numbers, fractions, decimals and powers of ten, whatever their separators, currency and
+    units. Any other reference (a root, a pair, an interval) is compared as text without the spaces and wrappings of
+    LaTeX.
     """
-    return float(any(_same_result(answer, reference) for reference in sample.references))
+    return float(any(same_result(answer, reference) for reference in sample.references))
 
 
 def multiple_choice(answer: str, sample: Sample) -> float:
@@ -251,69 +253,6 @@ def _distance(first: str, second: str) -> int:
         above = (falling | ~(vertical | rising)) & whole
         below = rising & vertical
     return distance
-
-
-_NUMBER = re.compile(r"(?:(?<![\w.)])[-−+])?(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+|(?<=\d))(?:\s*/\s*\d+(?:\.\d+)?)?")
-_FRACTION = re.compile(r"\\[dt]?frac\s*(?:\{\s*([-−+]?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
-_UNIT = re.compile(r"\\(?:text|mbox|mathrm)\s*\{[^{}]*\}(?:\^\{?\d\}?)?|\^\{?\\circ\}?|\\?[%$]|\\[!,;: ]")
-_WRAPPING = re.compile(r"\\(?:left|right|text|mbox|mathrm|displaystyle)\b|\\[!,;: ]|\\?[%$]|[{}\s]")
-
-
-def _same_result(answer: str, reference: str) -> bool:
-    wanted, found = _final_part(reference), _final_part(answer)
-    value = _whole_number(wanted)
-    if value is None:
-        return _unwrapped(found) == _unwrapped(wanted)
-    if "####" not in answer and "\\boxed{" in answer:
-        return _whole_number(found.rpartition("=")[2]) == value
-    return _last_number(found) == value
-
-
-def _without_units(text: str) -> str:
-    def fraction(found: re.Match[str]) -> str:
-        return f"{found[1] or found[2]}/{found[3] or found[4]}"
-
-    return _UNIT.sub("", _FRACTION.sub(fraction, text[-LONGEST:].replace("{,}", ","))).strip().rstrip(".")
-
-
-def _whole_number(text: str) -> Fraction | None:
-    """The number that a text is, if it is one and nothing else."""
-    plain = _without_units(text)
-    return _value(plain) if _NUMBER.fullmatch(plain) else None
-
-
-def _last_number(text: str) -> Fraction | None:
-    for found in reversed(_NUMBER.findall(_without_units(text))):
-        value = _value(found)
-        if value is not None:
-            return value
-    return None
-
-
-def _value(written: str) -> Fraction | None:
-    above, _, below = written.replace("−", "-").replace(",", "").partition("/")
-    try:
-        return Fraction(above.strip()) / Fraction(below.strip() or 1)
-    except (ValueError, ZeroDivisionError):
-        return None
-
-
-def _unwrapped(text: str) -> str:
-    return _WRAPPING.sub("", re.sub(r"\\[dt]frac", r"\\frac", _plain(text)))
-
-
-def _final_part(text: str) -> str:
-    if "####" in text:
-        return text.rpartition("####")[2]
-    _, boxed, rest = text.rpartition("\\boxed{")
-    if not boxed:
-        return text
-    depth = 1
-    for place, character in enumerate(rest):
-        depth += (character == "{") - (character == "}")
-        if depth == 0:
-            return rest[:place]
-    return rest
 
 
 _STATED = re.compile(r"(?i:\b(?:answer|choice|option)\b(?:\s+is)?\s*:?\s*)\(?([A-Z])\b(?!')")
