@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from vivace.naming import settings_text
+from vivace.statistics.noninferiority import finding
 from vivace.store.efficiency import ArmRow, Measured, hardware_name
 from vivace_app import figures
 
@@ -121,8 +122,11 @@ def _difference(row: ArmRow) -> str:
 def _comparable(row: ArmRow) -> str:
     if row.baseline:
         return "baseline"
-    found = row.figures.get("comparable")
-    return figures.ABSENT if found is None else "yes" if found.value else "not shown"
+    found, difference = row.figures.get("comparable"), row.figures.get("quality_difference")
+    if found is None or difference is None:
+        return figures.ABSENT
+    said = finding(bool(found.value), difference.high)
+    return "yes" if said == "comparable" else said
 
 
 def _ratio(row: ArmRow, metric: str) -> str:

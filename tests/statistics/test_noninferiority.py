@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from vivace.cli.arm_table import ARM_COLUMNS
 from vivace.statistics.intervals import LEVEL_Z, tango_interval
-from vivace.statistics.noninferiority import non_inferiority
+from vivace.statistics.noninferiority import finding, non_inferiority
+from vivace.store.efficiency import Measured
+from vivace_app import arms
 
 
 def rejected(gained: int, lost: int, n: int, difference: float) -> float:
@@ -101,3 +105,25 @@ def test_more_samples_narrow_it() -> None:
 def test_what_cannot_be_compared_is_refused(baseline: list[float], method: list[float], margin: float) -> None:
     with pytest.raises(ValueError, match=r"non-inferiority needs|a margin lies"):
         non_inferiority(baseline, method, margin)
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "said"),
+    [(0, 5, "worse (-62.5 [-86.3, -9.8])"), (1, 2, "not shown (-12.5 ["), (0, 0, "not shown (+0.0 [")],
+)
+def test_the_board_says_what_is_shown_and_what_is_not(gained: int, lost: int, said: str) -> None:
+    """A loss that is certain is no lack of evidence; ends with signs are set apart by a comma, not by a dash."""
+    baseline, method = [1.0] * lost + [0.0] * (8 - lost), [0.0] * lost + [1.0] * gained + [0.0] * (8 - lost - gained)
+    found = non_inferiority(baseline, method, 0.05)
+    figures = {
+        "comparable": {"value": float(found.comparable), "low": None, "high": None},
+        "quality_difference": {"value": found.value, "low": found.low, "high": found.high},
+    }
+    assert ARM_COLUMNS["against the baseline"]({"baseline": False, "figures": figures}).startswith(said)
+    measured = {name: Measured(one["value"] or 0.0, one["low"], one["high"], 8) for name, one in figures.items()}
+    shown = arms._comparable(SimpleNamespace(baseline=False, figures=measured))  # type: ignore[arg-type]
+    assert said.startswith(shown)
+
+
+def test_a_method_within_the_margin_is_comparable() -> None:
+    assert finding(True, -0.01) == "comparable" and finding(False, None) == "not shown"

@@ -173,7 +173,8 @@ def _columns() -> dict[str, Any]:
         "Quality": column.TextColumn(help="The task's own metric over all prompts [95 % interval]."),
         "Difference": column.TextColumn(help="Quality less the baseline's on the same prompts, in points."),
         "Comparable": column.TextColumn(
-            help="Whether a loss as large as the run's margin is ruled out (non-inferiority, one-sided 2.5 %)."
+            help="Whether a loss as large as the run's margin is ruled out (non-inferiority, one-sided 2.5 %); "
+            "worse where the interval of the difference lies below 0."
         ),
         "Same tokens": column.TextColumn(help="Answers that are the baseline's to the last token."),
         "Bytes ×": column.TextColumn(help="Bytes moved per token of an answer, relative to the baseline."),

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vivace.cli.common import Format, percent, print_grouped
+from vivace.cli.compare import interval, points
 from vivace.cli.tables import Table
 from vivace.naming import settings_text
+from vivace.statistics.noninferiority import finding
 
 
 def _figure(row: dict[str, Any], metric: str) -> dict[str, Any] | None:
@@ -50,10 +52,8 @@ def _comparable(row: dict[str, Any]) -> str:
     found, difference = _figure(row, "comparable"), _figure(row, "quality_difference")
     if found is None or difference is None:
         return "–"
-    said = "comparable" if found["value"] else "not shown"
-    return (
-        f"{said} ({100 * difference['value']:+.1f} [{100 * difference['low']:+.1f}–{100 * difference['high']:+.1f}])"
-    )
+    said = finding(bool(found["value"]), difference["high"])
+    return f"{said} ({points(difference['value'])} {interval(difference)})"
 
 
 def _seconds(metric: str) -> Callable[[dict[str, Any]], str]:

@@ -374,7 +374,7 @@ def _print_json(value: dict[str, Any]) -> None:
 def _estimate(figure: dict[str, float | None]) -> str:
     if figure["value"] is None:
         return "–"
-    interval = "" if figure["low"] is None else f" [{figure['low']:.3f}–{figure['high']:.3f}]"
+    interval = "" if figure["low"] is None else f" [{figure['low']:.3f}, {figure['high']:.3f}]"
     return f"{figure['value']:.3f}{interval}"
 
 

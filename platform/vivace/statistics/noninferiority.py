@@ -33,6 +33,18 @@ class NonInferiority:
         return self.low > -self.margin
 
 
+def finding(comparable: bool, high: float | None) -> str:
+    """What a comparison has shown, in the words of every table.
+
+    Args:
+        comparable: whether a loss as large as the margin is ruled out.
+        high: the upper end of the difference's interval; None where there is none.
+    """
+    if comparable:
+        return "comparable"
+    return "worse" if high is not None and high < 0 else "not shown"
+
+
 def non_inferiority(baseline: Sequence[float], method: Sequence[float], margin: float) -> NonInferiority:
     """Compare scores from 0 to 1 on the same samples.
 
