@@ -53,7 +53,7 @@ AUDIO_DESCRIPTION: dict[str, Callable[[dict[str, Any]], str]] = {
     "seconds/conversation": lambda row: _spread(row["audio"]["conversation_s"], ".1f", ".1f"),
     "sample rates, Hz": lambda row: _counts(row["audio"]["sample_rates"]),
     "containers": lambda row: _counts(row["audio"]["containers"]),
-    "speakers": lambda row: "unknown",
+    "speakers": lambda row: "unknown" if row["audio"]["speakers"] is None else str(row["audio"]["speakers"]),
 }
 
 

@@ -155,10 +155,17 @@ def print_result(result: Result, settings: Settings, format: Format) -> None:
 
 
 def show_plans(specs: Sequence[RunSpec], settings: Settings, format: Format) -> None:
-    """Print what runs would do, without doing or writing anything."""
-    plans = [prepare_run(spec.with_absolute_paths(), settings).describe() for spec in specs]
+    """Print what runs would do, without doing or writing anything.
+
+    Raises:
+        UsageError: a run cannot be made, or, once all are printed, lacks a key.
+    """
+    runs = [prepare_run(spec.with_absolute_paths(), settings) for spec in specs]
+    plans = [run.describe() for run in runs]
     for rows in [plans] if format in (Format.JSON, Format.CSV) else [[plan] for plan in plans]:
         print_rows(rows, format, {key: lambda row, key=key: str(row[key]) for key in rows[0]})  # type: ignore[misc]
+    for run in runs:
+        run.check_keys()
 
 
 @contextmanager

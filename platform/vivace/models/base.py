@@ -190,3 +190,16 @@ class RecordedSystem(Protocol):
     def conversations(self) -> Set[str]:
         """The ids of those conversations."""
         ...
+
+
+@runtime_checkable
+class NeedsKey(Protocol):
+    """Something that needs a key before it can be asked."""
+
+    def check_key(self) -> None:
+        """See that the key is there; nothing is asked.
+
+        Raises:
+            UsageError: it is not.
+        """
+        ...

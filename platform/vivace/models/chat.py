@@ -209,11 +209,7 @@ class ChatClient:
             UsageError: no key is set, or it is refused.
             UnreachableError: nothing answers.
         """
-        if self.address is None and (missing := self._missing_keys()):
-            raise UsageError(
-                f"The {self.role} '{self.model}' needs {missing}, which is not set; "
-                "set it in the environment or in .env."
-            )
+        self.check_key()
         if self._base is None:
             return
         key = self._key()
@@ -232,6 +228,18 @@ class ChatClient:
         # Without a key at hand nothing was shown that could be refused: litellm may find it by another name.
         if status in (401, 403) and (key or self.address):
             raise self._refused_key()
+
+    def check_key(self) -> None:
+        """See that a key is there, where one is needed.
+
+        Raises:
+            UsageError: none is set.
+        """
+        if self.address is None and (missing := self._missing_keys()):
+            raise UsageError(
+                f"The {self.role} '{self.model}' needs {missing}, which is not set; "
+                "set it in the environment or in .env."
+            )
 
     def _missing_keys(self) -> str:
         if self._direct is not None:

@@ -28,6 +28,8 @@ from vivace.models.calls import CallRecord, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
 Kind = Literal["spoken", "swapped", "silent"]
+KINDS_OF_PROBES: tuple[Kind, ...] = ("spoken", "swapped", "silent")
+"""Each is asked once; a number that does not come out is asked for by itself besides."""
 Outcome = Literal["passed", "failed", "undecided"]
 
 DIGITS = 4
@@ -205,8 +207,7 @@ class _Check:
 
     async def run(self) -> Hearing:
         heard = set(self._all)
-        kinds: tuple[Kind, ...] = ("spoken", "swapped")
-        for kind in kinds:
+        for kind in KINDS_OF_PROBES[:2]:
             heard &= await self._heard_in(kind, heard)
         await self._probe("silent", self._all)
         problems = self._problems(heard)

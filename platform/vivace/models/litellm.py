@@ -64,6 +64,10 @@ class LiteLLMSystem:
         """Provider and name, address, and every generation parameter."""
         return self._identity
 
+    def check_key(self) -> None:
+        """See that a key is there."""
+        self._client.check_key()
+
     async def preflight(self) -> None:
         """See that a key is there and something answers."""
         await self._client.preflight()
@@ -90,6 +94,10 @@ class LiteLLMAsker:
         self.arguments = {**JUDGE_ARGUMENTS, **arguments}
         self._client = ChatClient(model, self.arguments, options, "judge")
         self.address = self._client.address
+
+    def check_key(self) -> None:
+        """See that a key is there."""
+        self._client.check_key()
 
     async def preflight(self) -> None:
         """See that a key is there and something answers."""

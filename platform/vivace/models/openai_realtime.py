@@ -172,6 +172,18 @@ class OpenAIRealtimeSystem:
         """Name, address, output, voice, and every generation parameter."""
         return self._identity
 
+    def check_key(self) -> None:
+        """See that a key is there, where one is needed.
+
+        Raises:
+            UsageError: none is set.
+        """
+        if not self._own_server and PROVIDERS["openai"].key is None:
+            raise UsageError(
+                f"The model '{self._model}' needs OPENAI_API_KEY, which is not set; "
+                "set it in the environment or in .env."
+            )
+
     async def preflight(self) -> None:
         """Open a session as every conversation will, which costs no tokens, and close it again.
 
@@ -179,11 +191,7 @@ class OpenAIRealtimeSystem:
             UsageError: no key is set or it is refused, or the model or a parameter is unknown.
             UnreachableError: nothing answers, or nothing that opens a session.
         """
-        if not self._own_server and PROVIDERS["openai"].key is None:
-            raise UsageError(
-                f"The model '{self._model}' needs OPENAI_API_KEY, which is not set; "
-                "set it in the environment or in .env."
-            )
+        self.check_key()
         received = _Received()
         error: Exception | None = None
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import soundfile
 
-from vivace.models.base import ModelIdentity, ModelReply, Prompt, SystemUnderTest
+from vivace.models.base import ModelIdentity, ModelReply, NeedsKey, Prompt, SystemUnderTest
 
 if TYPE_CHECKING:  # it stands on the chat client, which needs `as_wav`
     from vivace.models.transcription import Transcriber
@@ -54,6 +54,12 @@ class Transcribed:
         """The system's, with the transcriber."""
         identity = self._system.identity
         return replace(identity, parameters={**identity.parameters, "transcriber": self._transcriber.identity})
+
+    def check_key(self) -> None:
+        """See that the keys of both are there."""
+        for each in (self._system, self._transcriber):
+            if isinstance(each, NeedsKey):
+                each.check_key()
 
     async def preflight(self) -> None:
         """See that both can answer."""

@@ -119,6 +119,10 @@ class ServedTranscriber:
         """Provider and name, and the address where it is not the provider's own."""
         return {key: value for key, value in self._identity.items() if value is not None}
 
+    def check_key(self) -> None:
+        """See that a key is there."""
+        self._client.check_key()
+
     async def preflight(self) -> None:
         """See that a key is there and something answers."""
         await self._client.preflight()

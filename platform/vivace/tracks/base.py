@@ -118,7 +118,15 @@ class PreparedRun(Protocol):
     """One run of a track, with its model and judge at hand."""
 
     def describe(self) -> dict[str, Any]:
-        """What the run takes (items, calls, minutes of audio), for `--dry-run`."""
+        """What the run takes (items, calls, tokens, minutes of audio, cost), for `--dry-run`."""
+        ...
+
+    def check_keys(self) -> None:
+        """See that model and judge have the keys that they need; nothing is asked.
+
+        Raises:
+            UsageError: one is missing.
+        """
         ...
 
     async def preflight(self) -> None:

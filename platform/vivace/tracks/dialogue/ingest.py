@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from vivace.audio.convert import AudioError, decode
@@ -31,15 +31,13 @@ class TurnAudio:
     seconds: float
 
 
-def without_stored_audio(
-    database: Database | None, conversations: ConversationSet, chosen: Sequence[Conversation]
-) -> list[Conversation]:
-    """The chosen conversations whose audio is not in the store yet."""
+def stored_seconds(database: Database | None, conversations: ConversationSet) -> dict[str, float]:
+    """Conversation → the length of its recordings, of those whose audio is in the store already."""
     if database is None:
-        return list(chosen)
+        return {}
     with database.read() as session:
         query = (
-            select(tables.Conversation.external_id)
+            select(tables.Conversation.external_id, func.sum(tables.Turn.audio_seconds))
             .join(tables.Dataset)
             .join(tables.Turn)
             .where(
@@ -47,9 +45,9 @@ def without_stored_audio(
                 tables.Turn.role == "user",
                 tables.Turn.audio_sha256.is_not(None),
             )
+            .group_by(tables.Conversation.external_id)
         )
-        stored = set(session.scalars(query))
-    return [conversation for conversation in chosen if conversation.id not in stored]
+        return {key: float(seconds or 0.0) for key, seconds in session.execute(query)}
 
 
 def check_audio(conversations: ConversationSet, chosen: Sequence[Conversation]) -> dict[str, list[TurnAudio]]:

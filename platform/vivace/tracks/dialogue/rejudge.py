@@ -12,12 +12,14 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
+from vivace.models.prices import parse_price
 from vivace.spec import RECORDED, DialogueSpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.estimate import Prices
 from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.registration import register_judging
 from vivace.tracks.dialogue.track import DialogueItem, DialogueRun
@@ -184,11 +186,12 @@ class Rejudging(DialogueRun):
             open_judge(self._spec, conversations.judge_prompt),
             {},
             self._recorded.repeats,
+            prices=Prices(judge=parse_price(self._spec.judge_price)),
         )
 
-    def describe(self) -> dict[str, Any]:
-        """What the judging takes."""
-        return super().describe() | {"model calls": 0}
+    @property
+    def _generates(self) -> bool:
+        return False
 
     def register(
         self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None

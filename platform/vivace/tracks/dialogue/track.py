@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from vivace.audio.convert import AudioForm, for_model
 from vivace.audio.digits import VOICED, SpokenDigits, read_digits
 from vivace.errors import LeaseLostError, UsageError
-from vivace.models.base import ModelReply, Prompt, RecordedSystem, SpokenOutput, SpokenTurn, SystemUnderTest
+from vivace.models.base import ModelReply, NeedsKey, Prompt, RecordedSystem, SpokenOutput, SpokenTurn, SystemUnderTest
 from vivace.models.cache import kept_answers
 from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
@@ -32,6 +32,7 @@ from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Ending, Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.estimate import NO_PRICES, Prices, estimated
 from vivace.tracks.dialogue.judging import OpenJudge, check_judge, open_judge
 from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.registration import TRACK, register_run
@@ -111,7 +112,8 @@ class DialogueTrack:
                 f"'{spec.model}' holds a reply to {min(system.conversations)!r} and others, and to none of the "
                 f"{len(chosen)} conversations chosen of the data '{conversations.name}'; check --data and --items."
             )
-        return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits)
+        prices = Prices(parse_price(spec.price), parse_price(spec.judge_price), spec.transcriber)
+        return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits, prices)
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
@@ -155,12 +157,14 @@ class DialogueRun:
         card: dict[str, Any],
         repeats: int = 1,
         digits: SpokenDigits | None = None,
+        prices: Prices = NO_PRICES,
     ) -> None:
         """Put a run together.
 
         Args:
             repeats: replies to each conversation.
             digits: what the hearing check speaks; None for a run without one.
+            prices: what is known of them beside litellm's list.
 
         Raises:
             UsageError: the judge can score none of the criteria.
@@ -168,6 +172,9 @@ class DialogueRun:
         check_judge(judge, (criterion for conversation in chosen for criterion in conversation.criteria))
         self._repeats = repeats
         self._digits = digits
+        self._prices = prices
+        self._seconds: dict[str, float] = {}
+        """Conversation → the length of its recordings."""
         self._conversations = conversations
         self._chosen = chosen
         self._form = form
@@ -180,20 +187,43 @@ class DialogueRun:
 
     def describe(self) -> dict[str, Any]:
         """What the run takes, for `--dry-run`."""
-        criteria = self._repeats * sum(len(conversation.criteria) for conversation in self._chosen)
-        replies = self._repeats * len(self._chosen)
-        recordings = [turn.seconds for turns in self._new_audio.values() for turn in turns]
         identity = self._system.identity
+        ids = {conversation.id for conversation in self._chosen}
+        recorded = self._system.conversations if isinstance(self._system, RecordedSystem) else ids
         return {
             "model": with_method(identity.name, identity.method.name if identity.method else None),
             "judge": self._judge.card.name,
             "conversations": len(self._chosen),
             "user turns": sum(len(conversation.exchanges) for conversation in self._chosen),
-            "minutes of audio": round(sum(recordings) / 60, 1),
-            "model calls": replies if identity.adapter != "replay" else 0,
-            "criteria": criteria,
-            "judge calls": criteria * self._judge.votes if self._judge.is_asked else 0,
+            "minutes of audio": round(sum(self._seconds.values()) / 60, 1),
+            "criteria": self._repeats * sum(len(conversation.criteria) for conversation in self._chosen),
+            **estimated(
+                self._chosen,
+                seconds=self._seconds,
+                repeats=self._repeats,
+                asked=identity.target if self._generates else None,
+                speaks=identity.parameters.get("output") == "audio",
+                is_checked=self._sends_audio and self._digits is not None,
+                judged=frozenset(ids & recorded),
+                judge=self._judge,
+                prices=self._prices,
+            ),
         }
+
+    @property
+    def _generates(self) -> bool:
+        """Whether replies are asked for, not recorded."""
+        return self._system.identity.adapter != "replay"
+
+    @property
+    def _sends_audio(self) -> bool:
+        return self._generates and self._form != "transcript"
+
+    def check_keys(self) -> None:
+        """See that system and judge have the keys that they need; nothing is asked."""
+        for each in (self._system, *(member.connection for member in self._judge.members)):
+            if isinstance(each, NeedsKey):
+                each.check_key()
 
     async def preflight(self) -> None:
         """See that system and judge can answer."""
@@ -203,8 +233,11 @@ class DialogueRun:
     def check(self, database: Database | None) -> None:
         """Decode the audio that the store does not hold yet."""
         if self._form != "transcript":
-            fresh = ingest.without_stored_audio(database, self._conversations, self._chosen)
+            stored = ingest.stored_seconds(database, self._conversations)
+            fresh = [conversation for conversation in self._chosen if conversation.id not in stored]
             self._new_audio = ingest.check_audio(self._conversations, fresh)
+            new = {key: sum(turn.seconds for turn in turns) for key, turns in self._new_audio.items()}
+            self._seconds = {one.id: stored.get(one.id, new.get(one.id, 0.0)) for one in self._chosen}
 
     def register(
         self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
@@ -298,8 +331,7 @@ class DialogueRun:
 
     async def begin(self, items: Sequence[DialogueItem], bench: Workbench) -> None:
         """Check that recordings are heard, before the first reply of a run that sends some."""
-        sends_audio = self._form != "transcript" and self._system.identity.adapter != "replay"
-        if not sends_audio or all(item.reply_id is not None for item in items):
+        if not self._sends_audio or all(item.reply_id is not None for item in items):
             return
         hearing_so_far = await bench.write(self._recorded_hearing)
         recorded = hearing_so_far.get("outcome")

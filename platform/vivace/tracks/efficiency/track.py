@@ -139,6 +139,9 @@ class EfficiencyRun:
             "dtype": self._machine.dtype,
         }
 
+    def check_keys(self) -> None:
+        """None is needed: the model is on this machine."""
+
     async def preflight(self) -> None:
         """Nothing has to be asked: the model is loaded by the process that measures."""
 
