@@ -185,6 +185,7 @@ class Seed:
                 run_id=row.id,
                 conversation_id=conversation.id,
                 text=said,
+                raw_text=f"<think>Ana eats none.</think>{said}" if position == 23 else None,
                 unscored_reason="timeout" if said is None else None,
                 ttft_s=None if said is None else 0.3 + 0.01 * position + 0.1 * self.days,
                 total_s=None if said is None else 1.5 + 0.05 * position,

@@ -214,6 +214,7 @@ def test_conversation_shows_what_was_said_replied_and_judged(judgings: dict[str,
     assert "1. The reply suggests a dessert without walnuts." in told
     assert "The reply names a lemon sorbet, which has no nuts." in told
     assert "TTFT 0.63 s · total 2.65 s" in told
+    assert "<think>Ana eats none.</think>A lemon sorbet" in told
     assert "2 of 3 criteria met" in told
     badges = [element.value for element in app.markdown if "badge[" in element.value]
     assert [("not met" in badge, "fail" in badge) for badge in badges] == [

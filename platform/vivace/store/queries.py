@@ -386,7 +386,7 @@ def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
     alike: dict[str, list[_BoardEntry]] = defaultdict(list)
     for row in group:
         alike[row.model.name].append(row)
-    found = {}
+    found: dict[str, dict[str, str]] = {}
     for rows in alike.values():
         settings = [settings_of(row.model, row.run) for row in rows]
         sizes = Counter(len(row.run.items) for row in rows if row.run.limited)
