@@ -8,6 +8,8 @@ import streamlit as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from vivace.errors import VivaceError
+from vivace.masking import masked
+from vivace.printable import printable
 from vivace_app.views import analysis, board, conversation, efficiency
 
 # A file of our own: Streamlit fetches its named icons for the browser's tab from another server.
@@ -24,7 +26,7 @@ def main() -> None:
         page.run()
     except VivaceError as error:
         st.error("The results database cannot be shown.", icon=":material/database_off:")
-        st.text(str(error))
+        st.text(printable(masked(str(error))))
     except SQLAlchemyError:
         st.error("The results database could not be read just now; reload the page in a moment.")
 

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vivace.errors import UsageError
+from vivace.masking import masked
+from vivace.paths import sqlite_url, with_homes
+
+
+def _with_homes(path: Path) -> Path:
+    return Path(with_homes(str(path)))
 
 
 class Settings(BaseSettings):
@@ -18,7 +26,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIVACE_", env_file=".env", env_ignore_empty=True, extra="ignore")
 
-    home: Path = Path(".vivace")
+    home: Annotated[Path, AfterValidator(_with_homes)] = Path(".vivace")
     database: str | None = None
     lease_seconds: float = Field(default=15.0, ge=1.0, allow_inf_nan=False)
     """How long a run stays its worker's own after the worker's last sign of life."""
@@ -28,7 +36,14 @@ class Settings(BaseSettings):
         """The SQLAlchemy URL: the one given, else SQLite in the home folder."""
         if self.database:
             return normalised_url(self.database)
-        return f"sqlite:///{(self.home / 'vivace.db').absolute()}"
+        return sqlite_url(self.home / "vivace.db")
+
+    @property
+    def database_name(self) -> str:
+        """The database as a message names it: the file, or the URL without its password."""
+        if not self.database:
+            return str(self.home / "vivace.db")
+        return masked(self.database)
 
     @property
     def artifacts(self) -> Path:
@@ -36,14 +51,32 @@ class Settings(BaseSettings):
         return self.home / "artifacts"
 
 
+_LIBPQ = re.compile(
+    r"(^|\s)(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|options)\s*=", re.IGNORECASE
+)
+_SCHEME = re.compile(r"(postgres(ql)?|sqlite3?|mysql|mariadb|mssql|oracle|jdbc|file|https?)(\+\w+)?:", re.IGNORECASE)
+
+
 def normalised_url(url: str) -> str:
-    """A database URL as people write it (`postgres://…`, a bare file path) in SQLAlchemy's form."""
-    for prefix in ("postgres://", "postgresql://"):
-        if url.startswith(prefix):
-            return "postgresql+psycopg://" + url.removeprefix(prefix)
-    if "://" not in url:
-        return f"sqlite:///{Path(url).absolute()}"
-    return url
+    """A database URL as people write it (`postgres://…`, a bare file path) in SQLAlchemy's form.
+
+    Raises:
+        UsageError: it is neither a URL nor a path.
+    """
+    url = url.strip()
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme.lower() in ("postgres", "postgresql"):
+        return f"postgresql+psycopg://{rest}"
+    if separator and scheme.lower() == "sqlite":
+        return f"sqlite://{rest[:1]}{with_homes(rest[1:])}"
+    if separator:
+        return url
+    if not Path(url).exists() and (_LIBPQ.search(url) or _SCHEME.match(url)):
+        raise UsageError(
+            "The database is neither a path nor a URL that Vivace reads; write it as FILE, sqlite:///FILE or "
+            "postgresql://USER@HOST/NAME."
+        )
+    return sqlite_url(Path(with_homes(url)))
 
 
 def load_settings(home: Path | None = None, database: str | None = None) -> Settings:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vivace.errors import UsageError
 from vivace.masking import is_named_like_secret, without_keys
 from vivace.models.prices import parse_price
+from vivace.paths import with_homes
 from vivace.reading import parse_yaml, read_yaml, whole
 from vivace_rubrics.json_text import parse_json
 
@@ -61,6 +62,13 @@ def _swept(value: Any) -> Any:
     return swept
 
 
+def _homes(value: Any) -> Any:
+    """A path, a target or a list of such, with home folders written out."""
+    if isinstance(value, list):
+        return [_homes(each) for each in value]
+    return with_homes(value) if isinstance(value, str) else value
+
+
 def _price(text: str | None) -> str | None:
     parse_price(text)
     return text
@@ -97,8 +105,8 @@ class RunSpec(BaseModel):
     )
 
     track: str
-    model: str = Field(min_length=1)
-    card: str | None = None
+    model: Annotated[str, AfterValidator(_homes)] = Field(min_length=1)
+    card: Annotated[str | None, AfterValidator(_homes)] = None
     """A YAML file that describes the model: name, organisation, size, open_weights, licence, description."""
 
     @property
@@ -121,14 +129,14 @@ class RunSpec(BaseModel):
 class DialogueSpec(RunSpec):
     """A request to take a system through conversations."""
 
-    data: str = Field(min_length=1)
+    data: Annotated[str, AfterValidator(_homes)] = Field(min_length=1)
     """`demo`, a file or folder, or `hub-id@revision`."""
     judge: str = Field(default="litellm:openai/o4-mini", min_length=1)
-    judge_prompt: str | None = None
+    judge_prompt: Annotated[str | None, AfterValidator(_homes)] = None
     api_base: str | None = None
     judge_api_base: str | None = None
     model_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
-    method: str | None = Field(default=None, min_length=1)
+    method: Annotated[str | None, AfterValidator(_homes)] = Field(default=None, min_length=1)
     """What a `local:` model decodes with, `name(setting=value):RECIPE`; None is plainly."""
     judge_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
     audio: Literal["16k", "original", "transcript"] = "16k"
@@ -140,7 +148,7 @@ class DialogueSpec(RunSpec):
     """What writes down spoken answers, `adapter:name`; None is the API's own transcript."""
     hear: bool = True
     """Whether an audio run begins with the hearing check."""
-    digits: str | None = Field(default=None, min_length=1)
+    digits: Annotated[str | None, AfterValidator(_homes)] = Field(default=None, min_length=1)
     """A folder of spoken digits for the hearing check, in place of the voiced ones."""
     repeats: int = Field(default=1, ge=1, le=100)
     """Replies generated to each conversation."""
@@ -194,15 +202,15 @@ class EfficiencySpec(RunSpec):
     Arms, tasks and items are lists; on one line they are separated by commas outside of brackets.
     """
 
-    arms: Annotated[list[str], BeforeValidator(split_list)] = []
+    arms: Annotated[list[str], BeforeValidator(split_list), AfterValidator(_homes)] = []
     """Methods with their settings, `name(setting=value):FITTED`; the family's baseline is always one of them."""
-    tasks: Annotated[list[str], BeforeValidator(split_list), Field(min_length=1)]
+    tasks: Annotated[list[str], BeforeValidator(split_list), AfterValidator(_homes), Field(min_length=1)]
     """Tasks with their settings, `name(setting=value)`."""
     sweep: Annotated[dict[str, list[Any]], BeforeValidator(_swept)] = {}
     """Settings with the values that each arm that has them is measured at."""
     baseline: str | None = Field(default=None, min_length=1)
     """The arm that the others are compared with; None is the fastest plain one that this machine has."""
-    calibration: str | None = Field(default=None, min_length=1)
+    calibration: Annotated[str | None, AfterValidator(_homes)] = Field(default=None, min_length=1)
     """What arms are fitted on that need a recipe and name none: a text file, or generated tasks; None is what the
     run's own generated tasks never ask."""
     layers: int | None = Field(default=None, ge=1)

@@ -46,7 +46,8 @@ def leaderboard(
 
     if track is not None:
         check_track_name(track)
-    opened = open_for_reading(settings_of(home, database))
+    settings = settings_of(home, database)
+    opened = open_for_reading(settings)
     rows = [] if opened is None else board(
         opened, track, official_only=official, include_retracted=retracted
     )  # fmt: skip
@@ -72,7 +73,9 @@ def leaderboard(
         if unofficial:
             say(f"No row is official; {unofficial} others are shown without --official, each with its reasons.")
         else:
-            say("The board is empty; `vivace demo` fills it with three example systems.")
+            where = settings.database_name
+            found = f"There is no board in '{where}' yet" if opened is None else f"The board of '{where}' is empty"
+            say(f"{found}; `vivace demo` fills it with three example systems.")
     if others:
         say("Published by others, not run here, and not ranked:")
         print_rows(others, format, PUBLISHED)

@@ -7,9 +7,11 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vivace import __version__
 from vivace.cli import (
@@ -41,6 +43,7 @@ from vivace.cli import (
 from vivace.cli.common import say
 from vivace.errors import UsageError, VivaceError
 from vivace.masking import masked, masked_output
+from vivace.paths import with_homes
 from vivace.printable import printable
 
 CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}
@@ -52,6 +55,27 @@ app = typer.Typer(
     rich_markup_mode=None,  # boxes would break an error's sentence into pieces that nobody can search for
     context_settings=CONTEXT,
 )
+
+
+class Verb(TyperCommand):
+    """A verb whose paths may begin with `~`, also where no shell writes it out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        ctx.params = {name: _with_homes(name, value) for name, value in ctx.params.items()}
+        return super().invoke(ctx)
+
+
+def _with_homes(name: str, value: Any) -> Any:
+    if isinstance(value, Path):
+        return Path(with_homes(str(value)))
+    if isinstance(value, list):
+        return [_with_homes(name, each) for each in value]
+    return with_homes(value) if type(value) is str and name not in NO_PATHS else value
+
+
+NO_PATHS = frozenset({"reason", "model_arg", "judge_arg"})
+"""Options that say something else, which is left as it is."""
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run.run,
@@ -84,6 +108,10 @@ app.add_typer(methods.app, name="methods")
 app.add_typer(models.app, name="models")
 app.add_typer(tasks.app, name="tasks")
 
+for group in (app, data.app, db.app, judge.app, methods.app, models.app, tasks.app):
+    for each in group.registered_commands:
+        each.cls = Verb
+
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -114,7 +142,7 @@ def main() -> None:
 def submit_model() -> None:
     """The program `submit-model`: the verb `vivace submit` under a name of its own."""
     program = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, context_settings=CONTEXT)
-    program.command("submit-model")(submit.submit)
+    program.command("submit-model", cls=Verb)(submit.submit)
     _run(program)
 
 

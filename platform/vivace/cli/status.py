@@ -74,11 +74,12 @@ def status(
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries import submissions
 
-    opened = open_for_reading(settings_of(home, database))
+    settings = settings_of(home, database)
+    opened = open_for_reading(settings)
     rows = [] if opened is None else [view.as_json() for view in submissions(opened, submission)]
     if submission is not None and not rows:
         raise UsageError(f"There is no submission '{submission}'; `vivace status` lists them.")
     if not rows and format is Format.TABLE:
-        say("Nothing is submitted yet.")
+        say(f"Nothing is submitted yet in '{settings.database_name}'.")
         return
     print_rows(rows, format, TABLE, columns)

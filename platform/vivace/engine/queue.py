@@ -10,6 +10,7 @@ import logging
 
 from sqlalchemy import select, update
 
+from vivace.paths import sqlite_url
 from vivace.store.database import Database
 from vivace.store.tables import Submission
 
@@ -21,7 +22,7 @@ def system_database_url(database: Database) -> str:
     """Where DBOS keeps its own tables: a file beside ours, or a schema `dbos` in the same PostgreSQL."""
     path = database.path
     if path is not None:
-        return f"sqlite:///{path.with_name(path.stem + '-queue.db')}"
+        return sqlite_url(path.with_name(path.stem + "-queue.db"))
     return database.url
 
 

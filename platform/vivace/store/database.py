@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from vivace.errors import UsageError, VivaceError
+from vivace.masking import masked, note_password
 
 BUSY_TIMEOUT_S = 60.0
 """How long a SQLite statement waits for another process's write to end."""
@@ -44,6 +45,7 @@ class Database:
         try:
             parsed = make_url(url)
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
+            note_password(str(parsed.password or ""), parsed.username, parsed.database, parsed.host)
             self.engine = _sqlite_engine(url, read_only) if self.is_sqlite else _server_engine(url)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise UsageError(
@@ -106,9 +108,9 @@ class Database:
 def redacted(url: str) -> str:
     """A URL without its password."""
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        return masked(make_url(url).render_as_string(hide_password=True))
     except (ArgumentError, ValueError):
-        return re.sub("//.*@", "//***@", url)
+        return masked(re.sub("//.*@", "//***@", url))
 
 
 _SQLITE_TROUBLES = frozenset(
