@@ -71,7 +71,7 @@ def refused(call: Call, tmp_path: Path) -> Callable[..., str]:
         else:
             assert lines[0].endswith("."), lines
         assert len(lines) == 1 and lines[0].startswith("Error: "), done.err
-        assert "Traceback" not in done.err and "did not expect" not in done.err
+        assert "Traceback" not in done.err and "at fault" not in done.err
         assert listing() == before
         return lines[0]
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+import shlex
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,16 +26,17 @@ from vivace.engine.submissions import (
     settle_dead_submissions,
     submit,
 )
-from vivace.errors import UsageError
+from vivace.errors import UsageError, VivaceError
 from vivace.memory import give_memory_back
 from vivace.printable import printable
-from vivace.settings import Settings
+from vivace.settings import Settings, load_settings
 from vivace.spec import RunSpec, assign, parse_spec, parsed_argument, read_spec_file
-from vivace.store.database import Database
+from vivace.store.database import Database, redacted
 from vivace.store.efficiency import arm_board
 from vivace.store.migrate import open_for_reading
 from vivace.store.queries import SubmissionView, board, submissions
 
+_FINISHING = b"\nfinishing the calls in flight; press Ctrl-C again to drop them\n"
 EXIT_CODES = {"complete": 0, "incomplete": 3, "cancelled": 3, "interrupted": 130}
 
 
@@ -45,6 +46,7 @@ class Result:
 
     run_id: str
     judging_id: str | None
+    track: str
     exit_code: int
     message: str
 
@@ -116,26 +118,30 @@ def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bo
     database, run, submission_id = submit(spec, settings, queue=None, force=force)
     settle_dead_submissions(database, None)
     worker_id = register_worker(database, [], settings.lease_seconds)
-    with (
-        Heartbeat(database, worker_id, settings.lease_seconds) as heartbeat,
-        stop_on_ctrl_c() as stop,
-        _progress(database, submission_id),
-    ):
-        outcome = execute_submission(
-            submission_id,
-            database,
-            settings,
-            heartbeat,
-            stop,
-            run=run,
-            retry_errors=retry_errors,
-            say=say,
-        )
+    try:
+        with (
+            Heartbeat(database, worker_id, settings.lease_seconds) as heartbeat,
+            stop_on_ctrl_c() as stop,
+            _progress(database, submission_id),
+        ):
+            outcome = execute_submission(
+                submission_id,
+                database,
+                settings,
+                heartbeat,
+                stop,
+                run=run,
+                retry_errors=retry_errors,
+                say=say,
+            )
+    except VivaceError:
+        run_id = submissions(database, submission_id)[0].run
+        say(f"Run {run_id} has stopped; `vivace logs {run_id}{same_place(settings)}` has its log.")
+        raise
     view = submissions(database, submission_id)[0]
     database.close()
-    return Result(
-        view.run, view.judging, EXIT_CODES[outcome.status], f"Run {view.run} {outcome.status}: {outcome.message}."
-    )
+    message = f"Run {view.run} {outcome.status}: {outcome.message}."
+    return Result(view.run, view.judging, view.track, EXIT_CODES[outcome.status], message)
 
 
 def print_result(result: Result, settings: Settings, format: Format) -> None:
@@ -152,6 +158,28 @@ def print_result(result: Result, settings: Settings, format: Format) -> None:
     if rows:
         print_rows(rows, format, board_table(rows))
     database.close()
+
+
+def say_where(result: Result, settings: Settings) -> None:
+    """Say a run's id, and how to look at it."""
+    at = same_place(settings)
+    if result.exit_code:
+        say(f"{result.message} `vivace logs {result.run_id}{at}` has its log.")
+        return
+    parts = f"breakdown {result.judging_id}" if result.judging_id else f"export {result.run_id}"
+    say(
+        f"Run {result.run_id} is recorded; look at it with `vivace leaderboard {result.track}{at}`, "
+        f"`vivace {parts}{at}`, or `vivace serve{at}` in the browser."
+    )
+
+
+def same_place(settings: Settings) -> str:
+    """The flags that another command takes to find the same database; none where they are not needed."""
+    usual = load_settings()
+    flags = ["--home", str(settings.home)] if settings.home != usual.home else []
+    if settings.database is not None and settings.database != usual.database:
+        flags += ["--database", redacted(settings.database)]
+    return "".join(f" {shlex.quote(flag)}" for flag in flags)
 
 
 def show_plans(specs: Sequence[RunSpec], settings: Settings, format: Format) -> None:
@@ -178,7 +206,7 @@ def stop_on_ctrl_c() -> Iterator[StopSignal]:
             stop.abort()
         else:
             # Not through `sys.stderr`: this handler may have interrupted a write to it.
-            os.write(2, b"\nfinishing the calls in flight; press Ctrl-C again to drop them\n")
+            os.write(2, _FINISHING if stop.is_working else b"\nstopping\n")
             stop.request()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -234,20 +262,16 @@ def _watch_with_bar(database: Database, submission_id: str, done: threading.Even
         TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True), transient=True,
     ) as progress:  # fmt: skip
-        task = progress.add_task(submission_id, total=None, note="")
-        while True:
-            ended = done.wait(0.5)
+        model = submissions(database, submission_id)[0].model
+        task = progress.add_task(printable(model), total=None, note="")
+        while not done.wait(0.5):
             view = submissions(database, submission_id)[0]
             progress.update(
                 task,
                 total=view.items_planned + view.verdicts_planned,
                 completed=view.items_done + view.verdicts_done,
-                description=printable(view.model),
                 note=_note(view),
             )
-            if ended:
-                time.sleep(0)
-                return
 
 
 def time_left(view: SubmissionView) -> str:

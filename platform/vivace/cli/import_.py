@@ -34,12 +34,14 @@ def import_(
     The run is marked as imported. Importing twice changes nothing.
     """
     from vivace.cli.board_table import board_table
+    from vivace.cli.execution import Result, say_where
     from vivace.store.migrate import open_for_writing
     from vivace.store.queries import board
     from vivace.tracks.registry import find_track
 
     importing = find_track(track).prepare_import(data, verdicts, model, judge_name, card)
-    opened = open_for_writing(settings_of(home, database))
+    settings = settings_of(home, database)
+    opened = open_for_writing(settings)
     registered = importing.record(opened)
     if registered.judging_id is None:
         say(f"Run {registered.run_id} is recorded with its replies; the file holds no verdicts.")
@@ -47,3 +49,4 @@ def import_(
     rows = [row.as_json() for row in board(opened, include_retracted=True) if row.judging == registered.judging_id]
     print_rows(rows, format, board_table(rows))
     opened.close()
+    say_where(Result(registered.run_id, registered.judging_id, track, 0, ""), settings)

@@ -108,8 +108,7 @@ def run(
         return
     outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=False)
     execution.print_result(outcome, settings, format)
-    if outcome.exit_code:
-        say(outcome.message)
+    execution.say_where(outcome, settings)
     raise typer.Exit(outcome.exit_code)
 
 

@@ -175,8 +175,8 @@ def _run_masked(program: typer.Typer) -> None:
         _fail(error, f"Something could not be read or written ({error}); see to that, and run the command again.", 1)
     except Exception as error:
         found = " ".join(masked(f"{type(error).__name__}: {error}").split())
-        _fail(error, f"Something went wrong that Vivace did not expect ({found[:500]}); "
-              "run it again as `vivace --debug …` for the details.", 1)  # fmt: skip
+        _fail(error, f"Vivace itself is at fault here ({found[:500]}); run it again as `vivace --debug …` for the "
+              "details.", 1)  # fmt: skip
 
 
 def _check_text() -> None:

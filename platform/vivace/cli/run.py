@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, say, settings_of
+from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, settings_of
 
 
 class OutputChoice(StrEnum):
@@ -259,8 +259,7 @@ def run(
     for spec in specs:
         outcome = execution.run_here(spec, settings, retry_errors=retry_errors, force=force)
         execution.print_result(outcome, settings, format)
-        if outcome.exit_code:
-            say(outcome.message)
+        execution.say_where(outcome, settings)
         code = code or outcome.exit_code
         if outcome.exit_code == execution.EXIT_CODES["interrupted"]:
             break

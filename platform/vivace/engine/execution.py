@@ -40,6 +40,11 @@ class StopSignal:
         """Whether no new call may start."""
         return self._requested or (self._parent is not None and self._parent.requested)
 
+    @property
+    def is_working(self) -> bool:
+        """Whether something is in flight that would be finished or dropped."""
+        return self._abort is not None
+
     def request(self) -> None:
         """Finish what is in flight, and start nothing new."""
         self._requested = True
@@ -90,8 +95,9 @@ class Limits:
             )
         if self.max_errors is not None and self.errors >= self.max_errors:
             return (
-                f"Stopped after {self.errors} failed calls (--max-errors {self.max_errors}); see `vivace logs`. What "
-                "is recorded stays, and the same command goes on; --retry-errors also tries the failed ones again."
+                f"Stopped after {self.errors} failed calls (--max-errors {self.max_errors}); `vivace logs` has them. "
+                "What is recorded stays, and the same command goes on; --retry-errors also tries the failed ones "
+                "again."
             )
         return None
 

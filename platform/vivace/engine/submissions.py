@@ -41,6 +41,7 @@ class Outcome:
     status: str
     """`complete`, `incomplete`, `cancelled`, `interrupted`, or `skipped` where it was not to be executed."""
     message: str
+    """What else there is to say; it does not say the status again."""
     unscored: int = 0
 
 
@@ -176,8 +177,10 @@ def execute_submission(
         message = str(error) if isinstance(error, VivaceError) else f"{type(error).__name__}: {error}"
         _end(database, submission_id, status, message, heartbeat.worker_id)
         raise
-    status = paused if outcome.status == "interrupted" else outcome.status
-    _end(database, submission_id, status, outcome.message, heartbeat.worker_id)
+    if outcome.status == "interrupted":
+        _end(database, submission_id, paused, f"interrupted; {outcome.message}", heartbeat.worker_id)
+    else:
+        _end(database, submission_id, outcome.status, outcome.message, heartbeat.worker_id)
     return outcome
 
 
@@ -260,8 +263,8 @@ def _execute(
             loop.run(prepared.close())
     if not ended:
         if lease.cancel_requested:
-            return Outcome("cancelled", "cancelled; what is recorded stays")
-        return Outcome("interrupted", "interrupted; what is recorded stays, the same command goes on")
+            return Outcome("cancelled", "what is recorded stays")
+        return Outcome("interrupted", "what is recorded stays, the same command goes on")
     with database.read() as session:
         ending = prepared.ending(session, registered)
     return Outcome("complete" if ending.complete else "incomplete", ending.message, ending.unscored)
@@ -302,9 +305,9 @@ def _wait_for_lease(
         with database.read() as session:
             cancelled = session.get_one(Submission, submission.id).cancel_requested
         if cancelled and not submission.cancel_requested:
-            return Outcome("cancelled", "cancelled while waiting for the run")
+            return Outcome("cancelled", "it was waiting for the run")
         time.sleep(0.5)
-    return Outcome("interrupted", "interrupted while waiting; the same command goes on")
+    return Outcome("interrupted", "it was waiting for the run; the same command goes on")
 
 
 def _start(submission: Submission, database: Database, worker_id: str) -> None:
@@ -372,7 +375,7 @@ def cancel(database: Database, identifier: str) -> str:
         add_event(session, "cancellation asked for", run_id=submission.run_id, submission_id=submission.id)
         if submission.status == "running" and is_alive(session, submission.worker_id):
             return f"Submission {submission.id} will stop once its calls in flight have ended."
-        submission.message = f"cancelled while it was {submission.status}; what is recorded stays"
+        submission.message = f"it was {submission.status}; what is recorded stays"
         submission.status, submission.ended_at = "cancelled", now()
         return f"Submission {submission.id} is cancelled."
 
@@ -413,7 +416,7 @@ def _settle(database: Database, submission_id: str) -> str:
         died = f"{submission.worker_id} no longer answers"
         submission.worker_id = None
         if submission.cancel_requested:
-            submission.status, submission.message = "cancelled", f"cancelled; {died}"
+            submission.status, submission.message = "cancelled", died
         elif submission.queue is None:
             submission.status = "incomplete"
             submission.message = f"{died}; the same command goes on where it stopped"

@@ -18,6 +18,7 @@ from vivace.errors import LeaseLostError, VivaceError
 from vivace.settings import Settings
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import head, open_for_writing
+from vivace.store.queries import submissions
 from vivace.store.tables import Submission
 
 POLL_S = 1.0
@@ -149,7 +150,7 @@ class _Worker:
     def _execute(self, submission_id: str) -> str:
         if not self._is_queued(submission_id):
             return "skipped"
-        self._say(f"{submission_id} started")
+        self._say(f"{submission_id} started: {self._described(submission_id)}")
         try:
             outcome = execute_submission(submission_id, self._database, self._settings, self._heartbeat, self._stop)
         except LeaseLostError as error:
@@ -167,6 +168,11 @@ class _Worker:
             return "failed"
         self._say(f"{submission_id} {outcome.status}: {outcome.message}")
         return outcome.status
+
+    def _described(self, submission_id: str) -> str:
+        """What a submission asks for, in words."""
+        view = submissions(self._database, submission_id)[0]
+        return f"{view.model} on {view.track}"
 
     def _give_back(self, submission_id: str) -> None:
         """As soon as the database can be written again; if the worker ends before, it counts as dead."""

@@ -944,7 +944,9 @@ def log(database: Database, run_id: str) -> list[LogLine]:
             .order_by(Attempt.id)
         )
         for attempt, conversation_id, number in failed:
-            what = f"{attempt.stage} {conversation_id}" + (f" criterion {number}" if number is not None else "")
+            # Questions of the hearing check are of no conversation.
+            of = "" if conversation_id is None else f" {conversation_id}"
+            what = attempt.stage + of + (f" criterion {number}" if number is not None else "")
             why = f"{attempt.error} ({attempt.detail})" if attempt.detail else attempt.error
             lines.append(LogLine(attempt.created_at, "warning", f"{what}: {why}"))
     return sorted(lines, key=lambda line: line.at)

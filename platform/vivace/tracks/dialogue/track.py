@@ -371,7 +371,7 @@ class DialogueRun:
         run.hearing = {**values, "checked_at": tables.now().isoformat()}
         if hearing is not None:
             level = "info" if hearing.outcome == "passed" else "warning"
-            add_event(session, f"hearing check {hearing.outcome}: {hearing.sentence()}", run_id=run.id, level=level)
+            add_event(session, f"hearing check: {hearing.sentence()}", run_id=run.id, level=level)
 
     def spent(self, session: Session, registered: Registered) -> float:
         """What the run's calls have cost, those of all its judgings among them."""
