@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,11 @@ class Arm:
     @property
     def label(self) -> str:
         """As `parse_arm` reads it: `eagle-3(depth=3):zoo:moe-drafter`."""
-        return self.method.label + (f":{self.fitted}" if self.fitted is not None else "")
+        return self.label_showing(())
+
+    def label_showing(self, settings: Collection[str]) -> str:
+        """The label with these settings in it also where they are at their defaults."""
+        return self.method.label_showing(settings) + (f":{self.fitted}" if self.fitted is not None else "")
 
     @contextmanager
     def apply(self, model: Any, folder_of: FolderOf = Path) -> Iterator[Generator]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -102,12 +102,20 @@ class Method(ABC):
     @property
     def label(self) -> str:
         """The name with the settings that are not at their defaults: `r-sparse(sparsity=0.5)`."""
-        changed = [
+        return self.label_showing(())
+
+    def label_showing(self, settings: Collection[str]) -> str:
+        """The label with these settings in it also where they are at their defaults.
+
+        Args:
+            settings: names; those that the method lacks count for nothing.
+        """
+        told = [
             f"{field.name}={getattr(self, field.name)}"
             for field in fields(self)
-            if getattr(self, field.name) != field.default
+            if field.name in settings or getattr(self, field.name) != field.default
         ]
-        return self.name + (f"({','.join(changed)})" if changed else "")
+        return self.name + (f"({','.join(told)})" if told else "")
 
     def fit(self, model: torch.nn.Module, calibration: Sequence[torch.Tensor]) -> Any:
         """What the method learns of a model beforehand (thresholds, factors); None where there is nothing.

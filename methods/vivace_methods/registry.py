@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -112,10 +113,20 @@ def parse_arms(texts: Sequence[str]) -> dict[str, Arm]:
     Raises:
         MethodError: as `parse_arm` says.
     """
-    arms: dict[str, Arm] = {}
-    for arm in map(parse_arm, texts):
-        again = sum(other.label == arm.label for other in arms.values())
-        arms[arm.label if not again else f"{arm.label} #{again + 1}"] = arm
+    return named_arms([(arm.label, arm) for arm in map(parse_arm, texts)])
+
+
+def named_arms(named: Sequence[tuple[str, Arm]]) -> dict[str, Arm]:
+    """Arms by their names, a name that comes again with `#2` and so on after it.
+
+    Args:
+        named: name and arm, in their order.
+    """
+    counted = Counter[str]()
+    arms = {}
+    for name, arm in named:
+        counted[name] += 1
+        arms[name if counted[name] == 1 else f"{name} #{counted[name]}"] = arm
     return arms
 
 

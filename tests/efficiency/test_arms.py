@@ -26,6 +26,18 @@ def test_a_sweep_takes_each_value_of_the_arms_that_have_the_setting() -> None:
     assert plan_arms("speculation", [f"eagle-3:{DRAFTER}"], {"depth": [2, 5, 7]}, "autoregressive") == arms
 
 
+def test_a_swept_value_is_named_also_where_it_is_the_default() -> None:
+    arms = plan_arms("sparsity", ["teal", "r-sparse(ratio=0.9)"], {"sparsity": [0.4, 0.5]}, "dense")
+    assert list(arms) == [
+        "dense", "teal(sparsity=0.4)", "teal(sparsity=0.5)",
+        "r-sparse(sparsity=0.4,ratio=0.9)", "r-sparse(sparsity=0.5,ratio=0.9)",
+    ]  # fmt: skip
+    assert len({arm.label for arm in arms.values()}) == 5
+    assert {arm.label for arm in arms.values()} >= {"teal"}, "by itself it stays the short one"
+    for name, arm in arms.items():
+        assert plan_arms("sparsity", [name], {}, None) == {arm.label: arm}, "its name is read as the same arm"
+
+
 @pytest.mark.parametrize(
     ("family", "written", "sweep", "baseline", "said"),
     [

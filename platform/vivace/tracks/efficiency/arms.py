@@ -9,7 +9,7 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace_methods.arms import Arm
 from vivace_methods.base import MethodError
-from vivace_methods.registry import METHODS, method, parse_arm, parse_arms, setting_types
+from vivace_methods.registry import METHODS, method, named_arms, parse_arm, setting_types
 
 BASELINES = {"speculation": "autoregressive", "prefill": "full", "sparsity": "dense"}
 """Family → the method that does nothing but what has to be done, as fast as it can."""
@@ -19,6 +19,8 @@ def plan_arms(
     family: str, written: Sequence[str], sweep: Mapping[str, Sequence[Any]], baseline: str | None
 ) -> dict[str, Arm]:
     """All arms by the names under which they are measured, the baseline first where one is named.
+
+    The name of an arm that is swept says at which value it is, also where that is the setting's default.
 
     Args:
         family: the track.
@@ -30,14 +32,14 @@ def plan_arms(
         UsageError: an unknown method, setting or value, a method of another family, a sweep that no arm has.
     """
     try:
-        texts = [arm.label for arm in _swept([parse_arm(text) for text in written], sweep)]
+        asked = _swept([parse_arm(text) for text in written], sweep)
         if baseline is not None:
-            first = parse_arm(baseline).label
+            first = parse_arm(baseline)
             # Naming the baseline among the arms asks for nothing more; naming it twice asks for it against itself.
-            if first in texts:
-                texts.remove(first)
-            texts.insert(0, first)
-        arms = parse_arms(texts)
+            if first in asked:
+                asked.remove(first)
+            asked.insert(0, first)
+        arms = named_arms([(arm.label_showing(sweep), arm) for arm in asked])
     except MethodError as error:
         raise UsageError(str(error)) from error
     for name, arm in arms.items():
