@@ -80,6 +80,8 @@ class Comparison:
     """Conversations that came out differently: both systems, the axis, pass rates and criteria met of each."""
     caveats: list[str]
     """What makes it less than a clean comparison; empty unless it was forced."""
+    notes: list[str]
+    """Which of the judgings are not over the whole set, and so what the differences leave out."""
 
 
 def compare(
@@ -122,7 +124,7 @@ def compare(
         )
         for (card, metric, name, difference), p_adjusted in zip(found, adjusted, strict=True)
     ]
-    return Comparison(rows, flips, caveats)
+    return Comparison(rows, flips, caveats, [_note(card, names) for card in cards if card.standing in _APART])
 
 
 def names_of(cards: Sequence[JudgingCard]) -> list[str]:
@@ -202,6 +204,17 @@ def _differences(
             if difference is not None:
                 result.append((metric, name, difference))
     return result
+
+
+_APART = {"part": "is over a part of the set", "incomplete": "lacks verdicts on some of the set"}
+
+
+def _note(card: JudgingCard, names: Mapping[str, str]) -> str:
+    """That it is not known over the whole set."""
+    return (
+        f"{names[card.judging]} {_APART[card.standing]}: only what both have is compared, and what is left out may "
+        "be what it fails at."
+    )
 
 
 def _caveats(cards: Sequence[JudgingCard]) -> list[str]:

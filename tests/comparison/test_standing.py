@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from support.judged import add_dataset, add_judging
+from vivace.comparison import compare
 from vivace.gaps import gaps
 from vivace.store.database import Database
 from vivace.store.queries import BoardRow, board
@@ -82,6 +83,16 @@ def test_a_whole_run_stands_for_its_model_where_a_newer_one_is_of_a_part(store: 
             for form in ("audio-16k", "transcript"):
                 add_judging(session, dataset, outcomes, name="m", input_form=form)
     assert {(gap.difference.a, gap.difference.n) for gap in gaps(store) if gap.metric == "apr"} == {(0, 8)}
+
+
+def test_a_comparison_says_which_system_it_knows_in_part(store: Database) -> None:
+    with store.write() as session:
+        filled(session, whole=[PASS] * 8, limited=[PASS] * 2, gaps=[PASS] * 6 + [LOST] * 2)
+    found = compare(store, ["run0", "run1", "run2"])
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "limited is over a part of the set", "gaps lacks verdicts on some of the set",
+    ]  # fmt: skip
+    assert {row.difference.n for row in found.rows if row.metric == "apr" and not row.slice} == {2, 6}
 
 
 def test_a_retracted_result_has_no_rank(store: Database) -> None:

@@ -103,11 +103,13 @@ def compare(
     comparison = compare_judgings(opened, judgings, by=by.value, correction=correction.value, force=force)
     rows = [row.as_json() for row in comparison.rows]
     if format is Format.JSON:
-        found = {"rows": rows, "flips": comparison.flips, "caveats": comparison.caveats}
+        found = {"rows": rows, "flips": comparison.flips, "caveats": comparison.caveats, "notes": comparison.notes}
         print_json(found)
         return
     for caveat in comparison.caveats:
         say(f"Not a clean comparison: {caveat}")
+    for note in comparison.notes:
+        say(note)
     print_rows(rows, format, TABLE, columns)
     if format is Format.TABLE and comparison.flips:
         say(f"{len(comparison.flips)} conversations flipped (--format json lists them with links):")
