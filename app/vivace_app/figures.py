@@ -85,6 +85,11 @@ def axis_name(axis: str) -> str:
     return axis.replace("_", " ").title() if axis in list(Axis) else axis
 
 
+def track_name(track: str) -> str:
+    """A track as people read it: `audio-multichallenge` → "Audio-Multichallenge"."""
+    return track.replace("_", " ").title()
+
+
 def rank(place: int, tied: bool) -> str:
     """A rank as "1", or "1=" where several share it."""
     return f"{place}=" if tied else str(place)

@@ -109,7 +109,7 @@ def _show_published(address: Address, everything: Sequence[BoardRow]) -> None:
 
 def _filtered(address: Address, database: Database, everything: Sequence[BoardRow]) -> list[BoardRow]:
     """Draw the filters, and return the rows that pass them."""
-    tracks = {row.track: figures.axis_name(row.track) for row in everything}
+    tracks = {row.track: figures.track_name(row.track) for row in everything}
     track = next(iter(tracks))
     columns = st.columns([2, 3, 3, 1.6, 1.6] if len(tracks) > 1 else [3, 3, 1.6, 1.6], vertical_alignment="bottom")
     places = iter(columns)
