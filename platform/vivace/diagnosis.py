@@ -35,6 +35,7 @@ NEEDED = (
 OPTIONAL = {
     "torch": "local models: pip install 'vivace[local]'",
     "triton": "GPU kernels: pip install 'vivace[gpu]'",
+    "math_verify": "mathematical equality in math500: pip install 'vivace[math]'",
     "lm_eval": "accuracy on public tasks: pip install 'vivace[accuracy]'",
 }
 KEYS = ("OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")

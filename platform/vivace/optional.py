@@ -22,6 +22,16 @@ def require_torch() -> None:
         raise UsageError("This needs torch and transformers: install them with `pip install 'vivace[local]'`.")
 
 
+def require_math_verify() -> None:
+    """See that math-verify is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if find_spec("math_verify") is None:
+        raise UsageError("This needs math-verify: install it with `pip install 'vivace[math]'`.")
+
+
 def require_lm_eval() -> None:
     """See that lm-evaluation-harness is installed, and what it loads models of transformers with.
 

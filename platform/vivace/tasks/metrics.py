@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample
+from vivace.tasks.equality import math_verify
 from vivace.tasks.results import same_result
 
 Metric = Callable[[str, Sample], float]
@@ -159,7 +160,7 @@ METRICS: dict[str, Metric] = {
     metric.__name__: metric
     for metric in (
         exact_match, token_f1, rouge_l, edit_similarity, number, multiple_choice, contains_all, contains_any,
-        first_line_f1, first_line_rouge_l, classification, numbers_share, code_line,
+        first_line_f1, first_line_rouge_l, classification, numbers_share, code_line, math_verify,
     )
 }  # fmt: skip
 

@@ -50,18 +50,18 @@ def same_result(answer: str, reference: str) -> bool:
     Where the reference's is a number, numbers are compared, exactly; any other (a root, a pair) is compared
     as text, without the spaces and wrappings of LaTeX.
     """
-    wanted_text, _ = _stated(reference)
+    wanted_text, _ = stated(reference)
     wanted = _whole_number(wanted_text)
-    found, place = _stated(answer)
+    found, place = stated(answer)
     if wanted is None:
-        return _unwrapped(found) == _unwrapped(wanted_text)
+        return unwrapped(found) == unwrapped(wanted_text)
     if place == "box":
         return _whole_number(found) == wanted
     numbers = _numbers(found.rpartition("=")[2] if place == "words" and "=" in found else found)
     return bool(numbers) and numbers[0 if place == "words" else -1] == wanted
 
 
-def _stated(text: str) -> tuple[str, str]:
+def stated(text: str) -> tuple[str, str]:
     r"""The part of a text that states its result, and how: in a `box`, in `words`, or at the `end`.
 
     The last `\boxed{}` that holds something; else what follows the first `####` that is no heading; else what follows
@@ -166,6 +166,7 @@ def _value(found: re.Match[str]) -> Fraction | None:
     return value if found["sign"] in ("", "+") else -value
 
 
-def _unwrapped(text: str) -> str:
+def unwrapped(text: str) -> str:
+    """A result as text, without the spaces and wrappings of LaTeX."""
     plain = re.sub(r"\\[dtc]frac", r"\\frac", unicodedata.normalize("NFC", text))
     return re.sub(_WRAP + r"|\\(?:left|right|displaystyle)\b|\\[!,;: ]|\\[()\[\]]|\\?[%$]|[{}\s*]|\.$", "", plain)
