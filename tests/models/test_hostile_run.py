@@ -17,7 +17,7 @@ import pytest
 from support.chat_server import Answer, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import PROGRAM, environment
-from vivace.models import pacing, transport
+from vivace.models import chat, pacing, transport
 
 STREAM = {"content-type": "text/event-stream"}
 MOST_BYTES = 1_500_000_000
@@ -139,6 +139,33 @@ def test_the_honest_half_of_a_short_run_is_scored(
     assert "criteria are unscored" in done.err
     judging = json.loads(done.out)[0]["judging"]
     check_honest_half(done.out, program("export", judging, "--home", tmp_path / "home").out, 80)
+
+
+def test_a_quota_that_is_spent_midway_ends_the_run_which_goes_on_later(
+    program: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pacing, "LONGEST_OWN_PAUSE_S", 0.01)
+    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    left = 10
+
+    def answer(call: Call) -> Answer:
+        nonlocal left
+        if call.model == "m":
+            return Answer("Yes.")
+        left -= 1
+        return verdict() if left >= 0 else Answer(status=429, headers={"retry-after": "3600"})
+
+    with chat_server(answer) as server:
+        words = arguments_for(tmp_path, server.base, 60, "--retries", 1)
+        ended = program(*words)
+        asked = sum(call.model == "j" for call in server.calls)
+        left = 1000
+        again = program(*words, "--retry-errors")
+    assert ended.code == 3, ended.err
+    assert "The quota of the judge 'openai/j' is spent: its server asks for a pause of 60 minutes" in ended.err
+    assert asked < 60
+    assert again.code == 0, again.err
+    assert json.loads(again.out)[0]["coverage"] == 1
 
 
 @pytest.mark.full
