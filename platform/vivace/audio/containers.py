@@ -269,7 +269,15 @@ def _frame_length(content: bytes, place: int) -> int | None:
 
 
 def _check_mp3(content: bytes) -> None:
-    """Walk the frames; where the first says how many follow, there are as many."""
+    _check_rest(content, end_of_mp3(content), b"ID3")
+
+
+def end_of_mp3(content: bytes) -> int:
+    """Where the last frame of an MP3 ends; where the first frame says how many follow, there are as many.
+
+    Raises:
+        AudioError: there are more or fewer, or the last one is cut off.
+    """
     place, claimed, frames = 0, None, 0
     while place < len(content):
         if content[place : place + 3] == b"ID3":
@@ -277,7 +285,7 @@ def _check_mp3(content: bytes) -> None:
             continue
         length = _frame_length(content, place)
         if length == 0:
-            return  # of free format: nobody but a decoder knows where its frames end
+            return len(content)  # of free format: nobody but a decoder knows where its frames end
         if length is None:
             break
         if place + length > len(content):
@@ -291,7 +299,7 @@ def _check_mp3(content: bytes) -> None:
         raise _cut()
     if claimed is not None and frames > claimed + 1:
         raise _joined()
-    _check_rest(content, place, b"ID3")
+    return min(place, len(content))
 
 
 def _claimed_frames(frame: bytes) -> int | None:

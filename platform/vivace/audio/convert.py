@@ -13,7 +13,7 @@ import soundfile
 import soxr
 
 from vivace.audio.containers import AudioError as AudioError
-from vivace.audio.containers import Container, check_whole, container, with_known_size
+from vivace.audio.containers import Container, check_whole, container, end_of_mp3, with_known_size
 
 AudioForm = Literal["16k", "original"]
 
@@ -26,8 +26,9 @@ HIGHEST_RATE = 768_000
 MOST_SAMPLES = 2**27
 """Of all channels together, decoded: a gibibyte, or three quarters of an hour at 48 kHz. A megabyte of silence, or a
 header, may claim more than any memory holds."""
-_AV_FORMATS = {Container.M4A: "mp4", Container.WEBM: "matroska"}
-"""What libsndfile lacks and PyAV decodes, by the name of its reader: none is guessed, for some open other files."""
+_AV_FORMATS = {Container.M4A: "mp4", Container.WEBM: "matroska", Container.MP3: "mp3"}
+"""What PyAV decodes, by the name of its reader: none is guessed, for some open other files. libsndfile lacks two, and
+stops in an MP3 that does not tell its length where it guesses the end to be."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,7 @@ def _decode_with_libsndfile(content: bytes) -> tuple[npt.NDArray[np.float64], in
 def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.float64], int]:
     import av
 
+    content = content[: end_of_mp3(content)] if kind is Container.MP3 else content
     try:
         with av.open(io.BytesIO(content), "r", format=_AV_FORMATS[kind]) as file:
             if len(file.streams.audio) != 1:
@@ -131,7 +133,7 @@ def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.flo
             samples = np.asarray(np.concatenate(parts, axis=1).T if parts else np.empty((0, 1)), dtype=np.float64)
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (file.duration or 0) / av.time_base
-            if len(samples) / stream.rate < 0.99 * told - 0.1:
+            if kind is not Container.MP3 and len(samples) / stream.rate < 0.99 * told - 0.1:  # an MP3's is a guess
                 raise AudioError("the recording is cut off: it holds less sound than its header says")
             return samples, int(stream.rate)
     except (av.error.FFmpegError, ValueError) as error:

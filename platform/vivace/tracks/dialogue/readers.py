@@ -91,7 +91,9 @@ def parquet_files(path: Path) -> list[Path]:
         return [path]
     files = files_of_split(path, data_files(path, [".parquet"]), "test")
     if not files:
-        raise UsageError(f"The folder '{path}' holds no .parquet files.")
+        raise UsageError(
+            f"The folder '{path}' holds no .parquet files; `vivace data build` makes one of recordings and a sheet."
+        )
     return files
 
 
