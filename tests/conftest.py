@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +42,27 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if texts:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(dict.fromkeys(texts)))
+
+
+@pytest.fixture(scope="session")
+def preloaded_python() -> Iterator[str]:
+    """A program that stands for the interpreter, whose processes have torch and transformers from their start."""
+    pytest.importorskip("transformers")
+    from support.preloaded import preloaded
+
+    folder = Path(tempfile.mkdtemp(prefix="vivace-preloaded-"))  # pytest's own are longer than a socket's address
+    with preloaded(folder) as program:
+        yield program
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def models_start_at_once(preloaded_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the processes that hold models, and are started while this test runs, fork from one that is ready."""
+    from vivace.models.local import WORKER, LocalModel
+
+    monkeypatch.setattr(sys, "executable", preloaded_python)
+    monkeypatch.setattr(LocalModel, "worker", [preloaded_python, *WORKER[1:]])
 
 
 @pytest.fixture(scope="session")

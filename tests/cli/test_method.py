@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ if any(importlib.util.find_spec(name) is None for name in ("torch", "transformer
 
 from support import tiny_audio_models as tiny
 
+pytestmark = pytest.mark.usefixtures("models_start_at_once")
+
 Call = Callable[..., Any]
 TEXT = "A table for two by the window, please, and the bill before eight. " * 40
 
@@ -28,17 +31,27 @@ def listener(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.qwen2_audio(tmp_path_factory.mktemp("models") / "listener")
 
 
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that keeps what was fitted."""
+    return tmp_path_factory.mktemp("recipes")
+
+
 @pytest.fixture
-def fit(call: Call, tmp_path: Path, listener: Path) -> Callable[..., str]:
+def fit(call: Call, tmp_path: Path, listener: Path, recipes: Path) -> Callable[..., str]:
     """Fit a method to the model, or to another, in a folder of the working directory, and give the arm."""
     text = tmp_path / "text.txt"
     text.write_text(TEXT, encoding="utf-8")
 
     def execute(method: str, model: Path = listener) -> str:
         folder = re.sub(r"\W+", "-", f"{method}-{model.name}")
+        if (recipes / folder).exists():
+            shutil.copytree(recipes / folder, folder)
+            return f"{method}:{folder}"
         done = call("methods", "fit", method, "--model", f"local:{model}", "--calibration", text, "-o", folder)
         assert done.code == 0, done.err
         assert done.out.strip() == f"{method}:{folder}"
+        shutil.copytree(folder, recipes / folder)
         return f"{method}:{folder}"
 
     return execute

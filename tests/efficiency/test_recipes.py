@@ -22,6 +22,8 @@ from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
 
+pytestmark = pytest.mark.usefixtures("models_start_at_once")
+
 
 class Words:
     """A tokenizer whose ids are places in the text, and which remembers what it was asked."""

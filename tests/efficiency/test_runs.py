@@ -16,6 +16,8 @@ from engine.lab import opened, wait_until
 from support.program import board, start_vivace, vivace
 from vivace.store.tables import Arm, Run, Trial
 
+pytestmark = pytest.mark.usefixtures("models_start_at_once")
+
 ARM = "eagle-3(depth=2):zoo:moe-drafter"
 RUN = ("run", "speculation", "--model", "zoo:moe", "--arms", ARM, "--tasks", "sums,code")
 

@@ -19,13 +19,23 @@ def silent(step: int, loss: float) -> None:
     """Nobody watches."""
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", list(RECIPES))
 def test_twenty_steps_give_the_same_bytes_twice(name: str, tmp_path: Path) -> None:
+    _same_bytes_twice(name, tmp_path, steps=20)
+
+
+@pytest.mark.parametrize("name", list(RECIPES))
+def test_two_steps_give_the_same_bytes_twice(name: str, tmp_path: Path) -> None:
+    _same_bytes_twice(name, tmp_path, steps=2)
+
+
+def _same_bytes_twice(name: str, tmp_path: Path, steps: int) -> None:
     torch.manual_seed(3)  # whatever the caller drew before
-    first = building.build(name, tmp_path, silent, steps=20, output=tmp_path / "first")
+    first = building.build(name, tmp_path, silent, steps=steps, output=tmp_path / "first")
     torch.set_num_threads(2)
     torch.rand(5)
-    second = building.build(name, tmp_path, silent, steps=20, output=tmp_path / "second")
+    second = building.build(name, tmp_path, silent, steps=steps, output=tmp_path / "second")
     assert torch.get_num_threads() == 2 and not torch.are_deterministic_algorithms_enabled()
     files = {path.name for path in first.iterdir()}
     assert {"config.json", "model.safetensors"} <= files == {path.name for path in second.iterdir()}

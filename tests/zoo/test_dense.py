@@ -35,12 +35,14 @@ def curve(scores: list[Score], rule: str) -> dict[float, float]:
     return {each.level: each.value for each in scores if each.rule == f"{rule} inputs" and each.level is not None}
 
 
+@pytest.mark.full
 def test_whole_answers_are_right(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
     record_property("measured", "\n".join(map(str, scores)))
     whole = scores[0]
     assert not whole.rule and whole.n >= 200 and whole.value >= 0.9
 
 
+@pytest.mark.full
 def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[Score]) -> None:
     """Neither a cliff nor a plateau, and far from what dropping as much at random does."""
     magnitude, random = curve(scores, "magnitude"), curve(scores, "random")
@@ -77,7 +79,7 @@ def test_thresholds_drop_the_share_they_were_set_to(model_and_tokenizer: tuple[A
 
 def test_bf16_answers_as_fp32_does(model_and_tokenizer: tuple[Any, Any]) -> None:
     narrow, _ = loaded(folder_of("dense"), torch.bfloat16)
-    prompts = [sample.prompt for _, sample in asked(60)]
+    prompts = [sample.prompt for _, sample in asked(16)]
     wide_answers = greedy_answers(*model_and_tokenizer, prompts, MOST_TOKENS)
     narrow_answers = greedy_answers(narrow, model_and_tokenizer[1], prompts, MOST_TOKENS)
-    assert sum(a == b for a, b in zip(wide_answers, narrow_answers, strict=True)) >= 57
+    assert sum(a == b for a, b in zip(wide_answers, narrow_answers, strict=True)) >= 15

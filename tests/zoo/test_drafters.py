@@ -32,6 +32,7 @@ def scores(name: str) -> list[Score]:
     return list(score(name, folder_of(name), needed))
 
 
+@pytest.mark.full
 @each_drafter
 def test_the_scores_on_record_are_those_of_the_weights(
     name: str, record_property: Callable[[str, Any], None]
@@ -47,12 +48,14 @@ def test_the_scores_on_record_are_those_of_the_weights(
         assert row["low"] - 0.1 <= its.value <= row["high"] + 0.1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["moe-drafter", "dense-drafter"])
 def test_a_drafter_of_long_answers_is_often_right(name: str) -> None:
     whole = scores(name)[0]
     assert (whole.metric, whole.slice) == ("tau", "") and whole.n >= 200 and whole.low >= 4
 
 
+@pytest.mark.full
 def test_a_drafter_of_short_answers_is_right_about_as_often_as_they_allow() -> None:
     """Two words after the first and the end are all that a pass can give of a needle over one hop. An answer that
     goes on without end, which a drafter has not seen the like of, raises the highest and lowers the other."""
@@ -67,6 +70,7 @@ def test_a_drafter_of_short_answers_is_right_about_as_often_as_they_allow() -> N
     assert 3.5 <= highest["two hops at 512"].value <= 4.1
 
 
+@pytest.mark.full
 @each_drafter
 def test_no_tau_is_above_the_highest(name: str) -> None:
     tau, highest = ([each for each in scores(name) if each.metric == metric] for metric in ("tau", "highest_tau"))

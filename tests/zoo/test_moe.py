@@ -32,6 +32,7 @@ def at(scores: list[Score], rule: str, level: int) -> float:
     return found
 
 
+@pytest.mark.full
 def test_whole_answers_are_right(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
     record_property("measured", "\n".join(map(str, scores)))
     whole, *domains = [each for each in scores if not each.rule]
@@ -40,6 +41,7 @@ def test_whole_answers_are_right(scores: list[Score], record_property: Callable[
     assert min(each.value for each in domains) >= 0.9
 
 
+@pytest.mark.full
 def test_budgets_bite_by_degrees_and_tell_rules_apart(scores: list[Score]) -> None:
     """Neither a cliff nor a plateau: some budget costs nothing, some cost a part, and the summed softmax is best."""
     for rule, bites in (("softmax", 1), ("count", 3), ("random", 2)):
@@ -51,6 +53,7 @@ def test_budgets_bite_by_degrees_and_tell_rules_apart(scores: list[Score]) -> No
     assert at(scores, "count experts", 16) >= at(scores, "random experts", 16) + 0.5
 
 
+@pytest.mark.full
 def test_the_scores_on_record_are_those_of_the_weights(scores: list[Score]) -> None:
     """Other machines add in another order, which may turn a few answers."""
     recorded = json.loads((folder_of("moe") / SCORES).read_text())
@@ -70,10 +73,10 @@ def model_and_tokenizer() -> tuple[Any, Any]:
 def test_bf16_answers_as_fp32_does(model_and_tokenizer: tuple[Any, Any]) -> None:
     model, tokenizer = model_and_tokenizer
     narrow, _ = loaded(folder_of("moe"), torch.bfloat16)
-    prompts = [sample.prompt for _, sample in asked(60)]
+    prompts = [sample.prompt for _, sample in asked(16)]
     wide_answers = greedy_answers(model, tokenizer, prompts, MOST_TOKENS)
     narrow_answers = greedy_answers(narrow, tokenizer, prompts, MOST_TOKENS)
-    assert sum(a == b for a, b in zip(wide_answers, narrow_answers, strict=True)) >= 57
+    assert sum(a == b for a, b in zip(wide_answers, narrow_answers, strict=True)) >= 15
 
 
 @pytest.mark.parametrize("rule", ["softmax", "count", "random"])

@@ -28,6 +28,7 @@ def model_and_tokenizer() -> tuple[Any, Any]:
     return loaded(folder_of("retrieval"))
 
 
+@pytest.mark.full
 def test_needles_are_found(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
     record_property("measured", "\n".join(map(str, scores)))
     found = {each.slice: each for each in scores if not each.rule}
@@ -37,6 +38,7 @@ def test_needles_are_found(scores: list[Score], record_property: Callable[[str, 
     assert found[TWO_HOPS].value >= 0.8
 
 
+@pytest.mark.full
 def test_variables_are_tracked_far_above_chance(scores: list[Score]) -> None:
     """Of two chains, half of those who take a value that stands there would be right."""
     for name in VARIABLES:
@@ -44,6 +46,7 @@ def test_variables_are_tracked_far_above_chance(scores: list[Score]) -> None:
         assert its.n >= 90 and its.value >= 0.75 and its.low > 0.6
 
 
+@pytest.mark.full
 def test_pruning_at_half_depth_tells_rules_apart_by_degrees(scores: list[Score]) -> None:
     """The upper half has something left to find, and what the lower half ranks is worth knowing."""
     kept = {
@@ -76,6 +79,6 @@ def test_what_keeps_everything_changes_nothing(model_and_tokenizer: tuple[Any, A
 def test_bf16_answers_as_fp32_does(model_and_tokenizer: tuple[Any, Any]) -> None:
     narrow, tokenizer = loaded(folder_of("retrieval"), torch.bfloat16)
     wide, _ = loaded(folder_of("retrieval"))
-    prompts = [sample.prompt for sample in Needles(512).samples(48, 1)]
+    prompts = [sample.prompt for sample in Needles(512).samples(12, 1)]
     both = [greedy_answers(model, tokenizer, prompts, 16, rows=16) for model in (wide, narrow)]
-    assert sum(one == other for one, other in zip(*both, strict=True)) >= 45
+    assert sum(one == other for one, other in zip(*both, strict=True)) >= 11

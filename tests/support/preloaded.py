@@ -1,0 +1,217 @@
+"""Processes that have torch and transformers from their start, where importing them would take seconds each time.
+
+A server that has imported them forks a process for each command. A small program stands for the interpreter: it
+hands `-m MODULE …` or `SCRIPT.py …` to the server with its own streams, folder and environment, and ends as the
+command ends; if it is killed, so is the command. What a fork cannot do as a new interpreter would, it leaves to one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+OFFLINE = {
+    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}  # fmt: skip
+"""What the processes are given that hold models; libraries read it when they are imported."""
+READ_AT_IMPORT = (
+    "OMP_",
+    "MKL_",
+    "HF_",
+    "TRANSFORMERS_",
+    "TOKENIZERS_",
+    "TORCH",
+    "PYTORCH",
+    "TRITON",
+    "CUDA",
+    "PYTHON",
+)
+MODULES = (
+    "transformers", "transformers.models.llama.modeling_llama", "transformers.models.olmoe.modeling_olmoe",
+    "transformers.models.auto.processing_auto", "transformers.models.auto.modeling_auto",
+    "transformers.models.qwen2_audio.modeling_qwen2_audio", "transformers.models.qwen2_audio.processing_qwen2_audio",
+    "vivace.cli.execution", "vivace.tracks.efficiency.track",
+    "vivace.audio.convert", "vivace.models.local_method", "vivace_methods.sparsity.activation",
+    "vivace.tracks.efficiency.targets", "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
+    "vivace_methods.measuring", "vivace_methods.choosing", "vivace_methods.registry",
+)  # fmt: skip
+QUIET = "HF_HUB_DISABLE_PROGRESS_BARS"
+"""Read at import, too, but of no consequence here."""
+LAUNCHER = """#!{python} -IS
+import json, os, signal, socket, sys
+safe = sys.argv[1:2] == ["-P"]
+words, names = sys.argv[2 if safe else 1 :], {names!r}
+settings = {{name: value for name, value in os.environ.items() if name.startswith(names) and name != {quiet!r}}}
+if not words or not (words[0] == "-m" or words[0].endswith(".py")) or settings != {settings!r}:
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
+asked = {{
+    "words": words, "safe": safe, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": sys.argv[0],
+}}
+with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
+    server.connect({path!r})
+    socket.send_fds(server, [json.dumps(asked).encode()], [0, 1, 2])
+    for stream in (0, 1, 2):
+        os.close(stream)
+    code = int(server.recv(64) or b"1")
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+@contextmanager
+def preloaded(folder: Path) -> Iterator[str]:
+    """A program that stands for the interpreter, while the context lasts; its files lie in the folder."""
+    path, program = folder / "socket", folder / "python"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(READ_AT_IMPORT)}
+    settings = {name: value for name, value in os.environ.items() if name.startswith(READ_AT_IMPORT)} | OFFLINE
+    settings.pop(QUIET, None)
+    program.write_text(
+        LAUNCHER.format(python=sys.executable, names=READ_AT_IMPORT, quiet=QUIET, settings=settings, path=str(path))
+    )
+    program.chmod(0o755)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(str(path))
+    listening.listen(64)
+    command = [sys.executable, __file__, str(listening.fileno())]
+    with listening, subprocess.Popen(
+        command, env=kept | settings, stdin=subprocess.PIPE, pass_fds=[listening.fileno()], start_new_session=True
+    ) as server:  # fmt: skip
+        listening.close()  # the server's own is left: after it nobody can connect, and wait in vain
+        yield str(program)
+        assert server.stdin is not None
+        server.stdin.close()  # which it takes for the end
+
+
+class _Server:
+    """Forks a process for each command. It has one thread, as a process that forks must."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._waiting: dict[int, socket.socket] = {}
+        """Who is told how a process has ended."""
+
+    def serve(self) -> None:
+        """Serve until standard input is closed."""
+        import selectors
+
+        told, tells = os.pipe()
+        os.set_blocking(tells, False)
+        os.set_blocking(told, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(tells)
+        watch = selectors.DefaultSelector()
+        watch.register(self._listening, selectors.EVENT_READ)
+        watch.register(0, selectors.EVENT_READ)
+        watch.register(told, selectors.EVENT_READ)
+        while True:
+            for key, _ in watch.select():
+                if key.fd == 0:
+                    return
+                if key.fd == told:
+                    with suppress(BlockingIOError):
+                        os.read(told, 4096)
+                    for ended in self._ended():
+                        watch.unregister(ended)
+                        ended.close()
+                elif key.fileobj is self._listening:
+                    connection, _ = self._listening.accept()
+                    pid = self._start(connection, [told, tells])
+                    self._waiting[pid] = connection
+                    watch.register(connection, selectors.EVENT_READ, pid)
+                elif self._waiting.get(key.data) is key.fileobj:  # it was killed
+                    watch.unregister(key.fileobj)
+                    key.fileobj.close()
+                    del self._waiting[key.data]
+                    os.kill(key.data, signal.SIGKILL)
+
+    def _ended(self) -> Iterator[socket.socket]:
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                connection = self._waiting.pop(found[0], None)
+                if connection is not None:
+                    with suppress(OSError):
+                        connection.send(str(os.waitstatus_to_exitcode(found[1])).encode())
+                    yield connection
+
+    def _start(self, connection: socket.socket, own: list[int]) -> int:
+        message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+        pid = os.fork()
+        if pid:
+            for stream in streams:
+                os.close(stream)
+            return pid
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for each in (self._listening, connection, *self._waiting.values()):
+                each.close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+            for number in (*streams, *own):
+                os.close(number)
+            code = _run(json.loads(message))
+        finally:
+            os._exit(code)
+
+
+def _run(asked: dict[str, Any]) -> int:
+    """Run a module as a new interpreter would, and return its exit code."""
+    import runpy
+    import traceback
+
+    os.setsid()
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    is_module = asked["words"][0] == "-m"
+    sys.executable, sys.argv = asked["executable"], asked["words"][is_module:]
+    if not asked["safe"]:
+        sys.path.insert(0, asked["cwd"] if is_module else str(Path(sys.argv[0]).absolute().parent))
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 (they last as long as the process)
+        for number, mode in ((0, "r"), (1, "w"), (2, "w"))
+    )
+    try:
+        if is_module:
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    return code
+
+
+if __name__ == "__main__":
+    import gc
+    from importlib import import_module
+
+    sys.path.pop(0)  # the tests' folder: a program's modules are found as they are without it
+    for name in MODULES:
+        import_module(name)
+    from vivace.tracks.efficiency.targets import loaded
+    from vivace.zoo.shipped import folder_of
+
+    for name in ("moe", "dense"):  # loading a checkpoint prepares more, once for all
+        loaded(folder_of(name), None, None, dtype="float32", device="cpu", seed=0)
+    gc.freeze()
+    _Server(socket.socket(fileno=int(sys.argv[1]))).serve()
+    os._exit(0)  # some of what was imported would complain of leaks
