@@ -20,6 +20,7 @@ from vivace_methods.sparsity.teal import Teal
 from vivace_methods.sparsity.wina import Wina
 from vivace_methods.speculation.autoregressive import Autoregressive
 from vivace_methods.speculation.eagle3 import Eagle3
+from vivace_methods.suggesting import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
     kind.name: kind
@@ -45,7 +46,9 @@ def method_class(name: str) -> type[Method]:
         MethodError: there is none of that name.
     """
     if name not in METHODS:
-        raise MethodError(f"There is no method '{name}'; there are {', '.join(METHODS)}.")
+        raise MethodError(
+            f"There is no method '{name}'{did_you_mean(name, METHODS)}; there are {', '.join(METHODS)}."
+        )
     return METHODS[name]
 
 
@@ -60,7 +63,7 @@ def method(name: str, **settings: Any) -> Method:
     for setting, value in settings.items():
         if setting not in types:
             known = f"it has {', '.join(types)}" if types else "it has none"
-            raise MethodError(f"The method {name} has no setting '{setting}'; {known}.")
+            raise MethodError(f"The method {name} has no setting '{setting}'{did_you_mean(setting, types)}; {known}.")
         if not _fits(value, types[setting]):
             raise MethodError(
                 f"The setting {setting} of {name} must be {described(types[setting])}, and {value!r} is not."

@@ -15,6 +15,7 @@ from vivace.masking import is_named_like_secret, without_keys
 from vivace.models.prices import parse_price
 from vivace.paths import with_homes
 from vivace.reading import parse_yaml, read_yaml, whole
+from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.json_text import parse_json
 
 
@@ -300,7 +301,9 @@ def check_track_name(name: str) -> None:
         UsageError: there is none.
     """
     if name not in SPECS:
-        raise UsageError(f"Unknown track '{name}'; the tracks are {', '.join(sorted(SPECS))}.")
+        raise UsageError(
+            f"Unknown track '{name}'{did_you_mean(name, SPECS)}; the tracks are {', '.join(sorted(SPECS))}."
+        )
 
 
 Spec = TypeVar("Spec", bound=RunSpec)
@@ -346,8 +349,8 @@ def _first_fault(error: ValidationError, kind: type[RunSpec], source: str) -> st
     fault = error.errors()[0]
     key = _flag(".".join(str(part) for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        known = ", ".join(_flag(name) for name in kind.model_fields)
-        return f"Unknown key '{key}' in {source}; the keys are {known}."
+        known = [_flag(name) for name in kind.model_fields]
+        return f"Unknown key '{key}'{did_you_mean(key, known)} in {source}; the keys are {', '.join(known)}."
     missing = [_flag(str(each["loc"][0])) for each in error.errors() if each["type"] == "missing"]
     if fault["type"] == "missing":
         *most, last = [f"'{each}'" for each in missing]
@@ -382,7 +385,10 @@ def read_card(path: Path) -> dict[str, Any]:
         raise UsageError(f"The card '{path}' must hold keys and values.")
     unknown = sorted(set(map(str, card)) - set(CARD_KEYS))
     if unknown:
-        raise UsageError(f"The card '{path}' has the unknown key '{unknown[0]}'; it takes {', '.join(CARD_KEYS)}.")
+        meant = did_you_mean(unknown[0], CARD_KEYS)
+        raise UsageError(
+            f"The card '{path}' has the unknown key '{unknown[0]}'{meant}; it takes {', '.join(CARD_KEYS)}."
+        )
     for key, value in card.items():
         wanted = {"open_weights": (bool,), "size": (str, int, float)}.get(key, (str,))
         if value is not None and not isinstance(value, wanted):

@@ -12,6 +12,7 @@ import torch
 
 from vivace_methods.base import MethodError
 from vivace_methods.capacity import require_free
+from vivace_methods.suggesting import did_you_mean
 
 REAL_SHAPES: Mapping[str, Mapping[str, Any]] = {
     "meta-llama/Llama-3.1-8B": {
@@ -113,7 +114,8 @@ def real_configuration(like: str, *, layers: int | None = None) -> Any:
         MethodError: no such model, or more layers than it has.
     """
     if like not in REAL_SHAPES:
-        raise MethodError(f"There are no shapes of '{like}'; there are those of {', '.join(REAL_SHAPES)}.")
+        meant = did_you_mean(like, REAL_SHAPES)
+        raise MethodError(f"There are no shapes of '{like}'{meant}; there are those of {', '.join(REAL_SHAPES)}.")
     shape = dict(REAL_SHAPES[like])
     if layers is not None:
         if not 1 <= layers <= shape["num_hidden_layers"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -45,6 +46,7 @@ from vivace.errors import UsageError, VivaceError
 from vivace.masking import masked, masked_output
 from vivace.paths import with_homes
 from vivace.printable import printable
+from vivace_methods.suggesting import did_you_mean
 
 CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}
 
@@ -58,7 +60,18 @@ app = typer.Typer(
 
 
 class Verb(TyperCommand):
-    """A verb whose paths may begin with `~`, also where no shell writes it out."""
+    """A verb whose paths may begin with `~`, also where no shell writes it out, and whose choices are guessed at."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            message = getattr(error, "message", "").rstrip(".")
+            if (choice := re.search(r"'([^']*)' is not one of (.*)", message)) is not None:
+                meant = did_you_mean(choice[1], re.findall("'([^']+)'", choice[2]))
+                error.message = f"{message}{meant}."  # type: ignore[attr-defined]
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""

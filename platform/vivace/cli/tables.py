@@ -10,6 +10,7 @@ import typer
 
 from vivace.errors import UsageError
 from vivace.printable import printable
+from vivace_methods.suggesting import did_you_mean
 
 Cell = Callable[[dict[str, Any]], str]
 
@@ -73,7 +74,9 @@ def chosen_headings(names: str, *tables: Table) -> list[str]:
         exact = [heading for heading in headings if heading.casefold() == name.casefold()]
         alike = exact or [heading for heading in headings if _plain(heading) == _plain(name)]
         if not alike:
-            raise UsageError(f"There is no column '{name}'; the columns are {', '.join(headings)}.")
+            raise UsageError(
+                f"There is no column '{name}'{did_you_mean(name, headings)}; the columns are {', '.join(headings)}."
+            )
         found.append(alike[0])
     return list(dict.fromkeys(found))
 

@@ -42,6 +42,7 @@ from vivace.models.refusals import (
 from vivace.models.spoken import as_wav, is_sound
 from vivace.models.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
 from vivace.surroundings import checked_address, load_surroundings, read_key, settle_keys
+from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, storable, without_thoughts
 
@@ -502,8 +503,9 @@ def _resolved(model: str, role: str) -> tuple[str, str, str | None]:
         try:
             name, provider, _, base = _litellm().get_llm_provider(model)
         except Exception as error:
+            meant = did_you_mean(provider or model, [*PROVIDERS, *map(str, _litellm().provider_list)])
             raise UsageError(
-                f"litellm knows no provider for the {role} '{model}'; write it as provider/name, "
+                f"litellm knows no provider for the {role} '{model}'{meant}; write it as provider/name, "
                 "for instance litellm:openai/gpt-audio."
             ) from error
         if provider not in PROVIDERS:

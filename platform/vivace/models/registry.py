@@ -13,6 +13,7 @@ from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnde
 from vivace.models.calls import ChatOptions
 from vivace.models.provider_rules import check_modalities
 from vivace.models.spoken import Transcribed
+from vivace_methods.suggesting import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,9 @@ def parse_target(text: str, known: list[str], what: str) -> Target:
     """
     adapter, _, name = text.partition(":")
     if adapter not in known:
+        meant = did_you_mean(adapter, known)
         raise UsageError(
-            f"Unknown {what} '{text}'; write it as ADAPTER:NAME with one of the adapters {', '.join(known)}."
+            f"Unknown {what} '{text}'{meant}; write it as ADAPTER:NAME with one of the adapters {', '.join(known)}."
         )
     return Target(adapter, name)
 

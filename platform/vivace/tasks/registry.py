@@ -8,6 +8,7 @@ from typing import Any, cast, get_args, get_type_hints
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Task
+from vivace_methods.suggesting import did_you_mean
 
 TASKS: dict[str, str] = {
     "sums": "vivace.tasks.sums:Sums",
@@ -36,7 +37,7 @@ def task_class(name: str) -> type[Task]:
         UsageError: there is none of that name.
     """
     if name not in TASKS:
-        raise UsageError(f"There is no task '{name}'; there are {', '.join(TASKS)}.")
+        raise UsageError(f"There is no task '{name}'{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}.")
     module, _, kind = TASKS[name].partition(":")
     return cast(type[Task], getattr(import_module(module), kind))
 
@@ -60,7 +61,7 @@ def parse_task(text: str) -> Task:
             raise UsageError(f"'{part}' in '{text}' is not written as setting=value.")
         if setting not in known:
             has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"The task {name} has no setting '{setting}'; {has}.")
+            raise UsageError(f"The task {name} has no setting '{setting}'{did_you_mean(setting, known)}; {has}.")
         if setting in values:
             raise UsageError(f"'{text}' sets {setting} twice.")
         values[setting] = _value(name, setting, value, types[setting])
@@ -71,7 +72,10 @@ def _value(task: str, setting: str, text: str, kind: Any) -> Any:
     choices = get_args(kind)
     if choices:
         if text not in choices:
-            raise UsageError(f"The setting {setting} of {task} must be one of {', '.join(choices)}, not '{text}'.")
+            raise UsageError(
+                f"The setting {setting} of {task} must be one of {', '.join(choices)}, not "
+                f"'{text}'{did_you_mean(text, choices)}."
+            )
         return text
     try:
         return kind(text)

@@ -7,6 +7,7 @@ from typing import cast
 
 from vivace.errors import UsageError
 from vivace.zoo.base import Recipe
+from vivace_methods.suggesting import did_you_mean
 
 PREFIX = "zoo:"
 
@@ -30,7 +31,9 @@ def plain_name(name: str) -> str:
     """
     plain = name.removeprefix(PREFIX)
     if plain not in RECIPES:
-        raise UsageError(f"There is no zoo model '{plain}'; there are {', '.join(RECIPES)}.")
+        raise UsageError(
+            f"There is no zoo model '{plain}'{did_you_mean(plain, RECIPES)}; there are {', '.join(RECIPES)}."
+        )
     return plain
 
 

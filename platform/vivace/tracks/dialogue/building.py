@@ -30,6 +30,7 @@ from vivace.tracks.dialogue.conversations import (
 )
 from vivace.tracks.dialogue.readers import RecordingError, recording_file
 from vivace.tracks.dialogue.writer import public_schema, unfinished_file, write_rows
+from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.texts import storable
@@ -219,7 +220,8 @@ def _drafts(rows: Sheet, sheet: Path, faults: list[str]) -> Iterator[Draft]:
         if column not in known:
             listed = ", ".join(known) if form != "columns" else "role, or turns, or those of the public dataset"
             hint = strange.get(column, f"the columns are {listed}")
-            faults.append(f"The sheet '{sheet}' has an unknown column '{column}': {hint}")
+            meant = "" if column in strange else did_you_mean(column, known)
+            faults.append(f"The sheet '{sheet}' has an unknown column '{column}'{meant}: {hint}")
     if form == "lines":
         yield from _drafts_of_lines(rows, faults)
     else:
@@ -263,7 +265,8 @@ def _lines_of_turns(place: str, row: Mapping[str, Any], faults: list[str]) -> It
                 continue
             unknown = sorted(set(map(str, each)) - set(keys))
             if unknown:
-                faults.append(f"{where} has an unknown key '{unknown[0]}'; the keys are {', '.join(keys)}")
+                meant = did_you_mean(unknown[0], keys)
+                faults.append(f"{where} has an unknown key '{unknown[0]}'{meant}; the keys are {', '.join(keys)}")
             role = "rubric" if name == "rubric" else each.get("role")
             yield Line(where, role, each.get("text"), each.get("recording"), each.get("check"))
 

@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from typing import Any, Protocol
 
 from vivace.errors import UsageError
+from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
 from vivace_rubrics.json_text import parse_json
@@ -97,7 +98,8 @@ class ConversationSet:
         if items is not None:
             unknown = sorted(set(items) - {conversation.id for conversation in chosen})
             if unknown:
-                raise UsageError(f"The data '{self.name}' has no conversation '{unknown[0]}'; check --items.")
+                meant = did_you_mean(unknown[0], (conversation.id for conversation in chosen))
+                raise UsageError(f"The data '{self.name}' has no conversation '{unknown[0]}'{meant}; check --items.")
             chosen = tuple(conversation for conversation in chosen if conversation.id in set(items))
         return chosen[:limit]
 

@@ -10,6 +10,7 @@ from vivace.errors import UsageError
 from vivace_methods.arms import Arm
 from vivace_methods.base import MethodError
 from vivace_methods.registry import METHODS, method, named_arms, parse_arm, setting_types
+from vivace_methods.suggesting import did_you_mean
 
 BASELINES = {"speculation": "autoregressive", "prefill": "full", "sparsity": "dense"}
 """Family → the method that does nothing but what has to be done, as fast as it can."""
@@ -54,7 +55,9 @@ def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]
     for setting, values in sweep.items():
         having = [arm for arm in swept if setting in setting_types(type(arm.method))]
         if not having:
-            raise UsageError(f"--sweep {setting}=… changes nothing: no arm has a setting '{setting}'.")
+            known = {each for arm in swept for each in setting_types(type(arm.method))}
+            meant = did_you_mean(setting, sorted(known))
+            raise UsageError(f"--sweep {setting}=… changes nothing: no arm has a setting '{setting}'{meant}.")
         swept = [
             variant
             for arm in swept
