@@ -1,4 +1,7 @@
-"""Audits of a recording: what makes its figures worthless, each found by name (after MLPerf's compliance tests)."""
+"""Audits of a recording: what makes its figures worthless, each found by name (after MLPerf's compliance tests).
+
+They catch accidents. An arm shares its process with the clock, so that whoever means to deceive it can.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vivace_methods.ratios import Estimate, median_interval, paired_ratio
-from vivace_methods.stopwatch import Kind, Recording, Trial
+from vivace_methods.stopwatch import Kind, Recording, Trial, TrialKey
 
 Fault = Literal[
     "caches prompts",
@@ -22,16 +25,25 @@ Fault = Literal[
     "is not the baseline's time",
     "works after the clock has stopped",
     "reports its own times",
+    "changes the process",
+    "answers before the prompt is read",
+    "takes less than its floor",
     "drifts",
     "noisy machine",
 ]
 
-SAVED = 0.8
-"""Of what the baseline takes for a prompt it has met, beside a new one: an arm that saves more than a fifth has kept
-something of it."""
+SAVED, SHOWN = 0.9, 0.98
+"""Of what the baseline takes for a prompt it has met, beside a new one: an arm that saves over a tenth, and beyond
+doubt saves anything, has kept something of it. The audit's pairs show a saving of a fifth."""
+SAVED_OF_OTHER = 0.8
+"""The same of whole answers to prompts of other words, beyond doubt: how long they take depends on what they say too,
+with drafts more than with others, and the words of a twin are harder to guess."""
 FEW, SAVED_OF_FEW = 8, 0.5
-"""Of fewer pairs it must have saved half: how long an answer takes depends on what it says too, with drafts more than
-others, and all of five lie to one side by chance now and then."""
+"""Of fewer pairs it must have saved half: all of five lie to one side by chance now and then."""
+EARLY = 3.0
+"""Times the usual latency that a second token takes which had to wait for the prompt that the first did not."""
+BELOW = 0.8
+"""Of a floor: a rate that a probe found is the best that it tried, and a good kernel may be somewhat better."""
 CERTAIN = 0.99
 """Level of the intervals on which an arm is accused: an accusation needs more than an estimate does."""
 BUSY = 0.5
@@ -42,6 +54,8 @@ IDENTICAL = 0.02
 """By which the baseline under another name may differ from it, beyond doubt, before it is said."""
 BUNCHED = 0.02
 """Of the baseline's time for a step: what follows this close was computed before, and held back."""
+UNDISTURBED = 0.1
+"""Quantile of the trials' means that is taken for what a step takes undisturbed."""
 HELD = 0.1
 """Share of an arm's steps that may follow so close."""
 ROUNDED = 1e-3
@@ -68,8 +82,22 @@ class Finding:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Least:
+    """The times below which a device cannot do what a trial says it did, in seconds."""
+
+    first_s: float
+    """Until the first token: to read the prompt as far as the method reads it."""
+    total_s: float
+    """Of the whole answer."""
+
+
 def audit(
-    recording: Recording, *, identical: Sequence[str] = (), equal_lengths: Sequence[str] | None = None
+    recording: Recording,
+    *,
+    identical: Sequence[str] = (),
+    equal_lengths: Sequence[str] | None = None,
+    least: Mapping[TrialKey, Least] | None = None,
 ) -> list[Finding]:
     """Everything that speaks against a recording.
 
@@ -78,6 +106,7 @@ def audit(
             method whose settings switch it off.
         equal_lengths: arms that must give as many tokens as the baseline does; None for all. Every arm must give as
             many as it was asked for, or end its answer.
+        least: the floors of trials, as far as they are known.
     """
     others = [arm for arm in recording.arms if arm != recording.baseline]
     findings: list[Finding] = []
@@ -90,6 +119,9 @@ def audit(
         findings += _bunches(recording, arm)
         findings += _busy(recording, arm)
         findings += _own_times(recording, arm)
+        findings += _process(recording, arm)
+        findings += _too_early(recording, arm, least or {})
+        findings += _below_floor(recording, arm, least or {})
     return [*findings, *_drift(recording), *_noise(recording, others)]
 
 
@@ -104,11 +136,11 @@ _KEPT: Sequence[tuple[Kind, bool, Fault, str]] = (
 def _kept_prompts(recording: Recording, arm: str) -> list[Finding]:
     """Whether an arm takes less time for a prompt it has met than for its twin, where the baseline does not."""
     for later, warmed, fault, sentence in _KEPT:
-        saved = [_saving(recording, arm, later, "twin", time, warmed) for time in ("ttft_s", "total_s")]
+        saved = {time: _saving(recording, arm, later, "twin", time, warmed) for time in ("ttft_s", "total_s")}
         found = [
             estimate
-            for estimate in saved
-            if estimate is not None and _below(estimate, SAVED_OF_FEW if estimate.n < FEW else SAVED)
+            for time, estimate in saved.items()
+            if estimate is not None and _is_saving(estimate, same_work=time == "ttft_s" or later == "twin again")
         ]
         if found:
             least = min(estimate.value for estimate in found)
@@ -116,8 +148,19 @@ def _kept_prompts(recording: Recording, arm: str) -> list[Finding]:
     return []
 
 
-def _below(estimate: Estimate, limit: float) -> bool:
-    return estimate.high is not None and estimate.high < limit
+def _is_saving(estimate: Estimate, same_work: bool) -> bool:
+    """Whether a share of a time leaves no doubt that something was kept.
+
+    Args:
+        estimate: of the share.
+        same_work: whether both prompts take the same work: they are as long, and their answers are of the same words
+            or are left out.
+    """
+    if estimate.high is None:
+        return False
+    if estimate.n < FEW or not same_work:
+        return estimate.high < (SAVED_OF_FEW if estimate.n < FEW else SAVED_OF_OTHER)
+    return estimate.value < SAVED and estimate.high < SHOWN
 
 
 def _saving(recording: Recording, arm: str, later: Kind, sooner: Kind, time: str, warmed: bool) -> Estimate | None:
@@ -208,15 +251,18 @@ def _bunches(recording: Recording, arm: str) -> list[Finding]:
 
 
 def _usual_step(trials: Sequence[Trial]) -> float | None:
-    """The mean time of a step in a usual trial; None where all answers are of one step."""
+    """The mean time of a step in trials that little disturbed; None where all answers are of one step.
+
+    On a machine that others use, most trials are interrupted somewhere, and beside them honest steps look short.
+    """
     means = [float(np.mean(trial.itl_s)) for trial in trials if trial.itl_s]
-    return float(np.median(means)) if means else None
+    return float(np.quantile(means, UNDISTURBED)) if means else None
 
 
 def _busy(recording: Recording, arm: str) -> list[Finding]:
     trials = [*recording.of(arm), *(each.trial for each in recording.audits if each.trial.arm == arm)]
     shares = [trial.observed.busy_after for trial in trials if trial.observed.busy_after >= BUSY]
-    if len(shares) < max(min(2, len(trials)), OFTEN * len(trials)) or not shares:
+    if len(shares) < _often(len(trials)):
         return []
     sentence = (
         f"After {len(shares)} of {len(trials)} answers it went on working, with up to {max(shares):.1f} processors."
@@ -235,6 +281,70 @@ def _own_times(recording: Recording, arm: str) -> list[Finding]:
         return []
     sentence = f"Its trace holds times of its own ({', '.join(names)}); the stopwatch alone takes times."
     return [Finding(arm, "reports its own times", sentence)]
+
+
+def _process(recording: Recording, arm: str) -> list[Finding]:
+    trials = [*recording.of(arm), *(each.trial for each in recording.audits if each.trial.arm == arm)]
+    changed = [trial.observed.changed for trial in trials if trial.observed.changed]
+    if not changed:
+        return []
+    names = ", ".join(sorted({name for names in changed for name in names}))
+    sentence = (
+        f"In {len(changed)} of {len(trials)} answers it changes what all arms share ({names}); it was put back each "
+        "time."
+    )
+    return [Finding(arm, "changes the process", sentence)]
+
+
+def _too_early(recording: Recording, arm: str, least: Mapping[TrialKey, Least]) -> list[Finding]:
+    """A first token that cannot come of the prompt: it came before that was read.
+
+    Either the method itself says so; or the time is less than reading takes at the least; or the prompt was read
+    between the first token and the second, which then is as late as a first should be.
+    """
+    trials = recording.of(arm)
+    told = [trial for trial in trials if trial.read_s is not None and trial.ttft_s and trial.read_s > trial.ttft_s]
+    first = {trial.key: trial.ttft_s / least[trial.key].first_s for trial in trials
+             if trial.ttft_s and trial.key in least and least[trial.key].first_s > 0}  # fmt: skip
+    fast = [share for share in first.values() if share < BELOW]
+    long = [trial for trial in trials if len(trial.itl_s) >= 3]
+    late = [
+        trial
+        for trial in long
+        if trial.itl_s[0] > (trial.ttft_s or 0.0) and trial.itl_s[0] > EARLY * float(np.median(trial.itl_s[1:]))
+    ]
+    if told:
+        sentence = f"In {len(told)} of {len(trials)} answers the first token comes before the prompt is read."
+    elif len(fast) >= _often(len(first)):
+        sentence = (
+            f"In {len(fast)} of {len(first)} answers the first token comes in {min(fast):.2f} of the time that this "
+            "device needs to read so much of a prompt."
+        )
+    elif len(late) >= max(2, len(long) / 2):
+        sentence = (
+            f"In {len(late)} of {len(long)} answers the second token takes longer than the first, and {EARLY:.0f} "
+            "times what later ones take: the prompt was read after the first."
+        )
+    else:
+        return []
+    return [Finding(arm, "answers before the prompt is read", sentence)]
+
+
+def _below_floor(recording: Recording, arm: str, least: Mapping[TrialKey, Least]) -> list[Finding]:
+    known = [trial for trial in recording.of(arm) if trial.key in least and least[trial.key].total_s > 0]
+    below = [share for trial in known if (share := trial.total_s / least[trial.key].total_s) < BELOW]
+    if len(below) < _often(len(known)):
+        return []
+    sentence = (
+        f"{len(below)} of {len(known)} answers took less than this device needs for what they read and compute "
+        f"({min(below):.2f} of their floor): the clock, the count or the probe is wrong."
+    )
+    return [Finding(arm, "takes less than its floor", sentence)]
+
+
+def _often(trials: int) -> float:
+    """How many trials of an arm must show something before it is said."""
+    return max(min(2, trials), OFTEN * trials, 1)
 
 
 def _named(figures: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -81,16 +81,19 @@ def measure_arms(
     timed = [_on_device(prompt, model.device) for prompt in prompts]
     warm = usual_warm_up(timed) if warm_up is None else [_on_device(prompt, model.device) for prompt in warm_up]
     watch = ProcessWatch(model.device, nobody=baseline)
-    with applied(model, arms, folder_of) as (generators, failed):
+    with applied(model, arms, folder_of, watch.applied) as (generators, failed):
         stopwatch = Stopwatch(generators, baseline, DeviceClock(model.device), watch, failed)
         return stopwatch.run(timed, repetitions, warm, on_trial, done=done, audited=audited, between=between)
 
 
 @contextmanager
 def applied(
-    model: Any, arms: Mapping[str, Arm], folder_of: FolderOf = Path
+    model: Any,
+    arms: Mapping[str, Arm],
+    folder_of: FolderOf = Path,
+    on_applied: Callable[[str], None] = lambda name: None,
 ) -> Iterator[tuple[dict[str, Generator], dict[str, str]]]:
-    """All arms on copies of a model while the context lasts.
+    """All arms on copies of a model while the context lasts; `on_applied` is told of each.
 
     Yields:
         Name → generator of the arms that could be applied, and name → reason of those that ran out of memory.
@@ -108,6 +111,7 @@ def applied(
                 if not out_of_memory(error):
                     raise
                 failed[name] = failure_reason(error)
+            on_applied(name)
         yield generators, failed
 
 

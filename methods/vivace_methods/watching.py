@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch
 
 from vivace_methods.energy import EnergyMeter
-from vivace_methods.stopwatch import DeviceClock, Observed
+from vivace_methods.process_state import ProcessState, restored_clocks
+from vivace_methods.stopwatch import Observed
 
 WATCH_S = 0.02
 """How long the machine is watched after a trial: long enough to see a thread that goes on working."""
@@ -20,19 +21,10 @@ LONG_WATCH_S = 1.0
 """The same after a trial that has left a new thread or process behind: it may only be waiting."""
 FOREIGN_S = 0.02
 """Processor time of an arm's thread during another arm's trial that is more than an accident."""
+SPINS = 5
+"""How often the waiting of torch's own threads is looked at beforehand."""
 _DEVICE_POLL_S = 0.001
 _IDLE_SYNCHRONISATION_S = 0.0005
-
-_CLOCKS: Mapping[str, tuple[object, str, object]] = {
-    f"{owner.__name__}.{name}": (owner, name, getattr(owner, name))
-    for owner, names in (
-        (time, ("perf_counter", "perf_counter_ns", "monotonic", "time", "process_time", "sleep")),
-        (torch.cuda, ("synchronize",)),
-        (DeviceClock, ("now", "read")),
-    )
-    for name in names
-}  # fmt: skip
-"""What clocks were when this module was imported."""
 
 Value = TypeVar("Value")
 
@@ -58,9 +50,19 @@ class ProcessWatch:
         self._before: dict[str, float] = {}
         self._energy: float | None = None
         self._accused: dict[str, float] = {}
+        self._state = ProcessState()
+        self._changed: dict[str, tuple[str, ...]] = {}
+        self._latest: str | None = None
+        self._spinning = self._usual_spinning()
+
+    def applied(self, arm: str) -> None:
+        """Look at the state of the process after an arm was applied; what it changed is put back."""
+        self._blame(arm)
 
     def begin(self, arm: str) -> None:
         """Look at everything that runs, before an arm's clock starts."""
+        self._blame(arm if self._latest is None else self._latest)
+        self._latest = arm
         self._before = processor_times()
         for each in self._before:
             self._owners.setdefault(each, None)
@@ -75,14 +77,37 @@ class ProcessWatch:
         new = after.keys() - self._before.keys()
         for each in new:
             self._owners[each] = None if arm == self._nobody else arm
+        tampered = restored_clocks()
+        self._blame(arm)
         self._accuse(arm, after)
         busy = self._busy(set(new))
         return Observed(
-            busy_after=max(busy, self._accused.pop(arm, 0.0)),
-            tampered=tuple(name for name, (owner, each, was) in _CLOCKS.items() if getattr(owner, each) is not was),
+            busy_after=max(busy - self._spinning, self._accused.pop(arm, 0.0), 0.0),
+            tampered=tampered,
+            changed=self._changed.pop(arm, ()),
             peak_bytes=self._peaks(),
             energy_j=energy,
         )
+
+    def _blame(self, arm: str) -> None:
+        """Put back what was changed of the process, and remember whose doing it was."""
+        if changed := self._state.put_back():
+            self._changed[arm] = tuple(dict.fromkeys((*self._changed.get(arm, ()), *changed)))
+
+    def _usual_spinning(self) -> float:
+        """The share of a processor in use after work that is nobody's.
+
+        Threads of a pool spin for a while when they have nothing to do, so that they are quickly there again. Nobody
+        is accused of that.
+        """
+        if torch.get_num_threads() == 1:
+            return 0.0
+        numbers = torch.ones(2**20)
+        shares = []
+        for _ in range(SPINS):
+            torch.sum(numbers)
+            shares.append(self._stretch())
+        return max(shares)
 
     def _accuse(self, arm: str, after: Mapping[str, float]) -> None:
         """Remember arms whose threads or processes have worked during this arm's trial."""

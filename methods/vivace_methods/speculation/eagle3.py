@@ -75,7 +75,7 @@ class Eagle3(Method):
         cost = prefill_cost(configuration, prompt, dtype)
         weights = figures["drafter_weights"]
         context = prompt
-        for drafted, given in zip(figures["drafted"], step_tokens[1:], strict=True):
+        for drafted, given in zip(figures["drafted"], step_tokens[1:], strict=False):
             drafting = Cost(drafted * weights * dtype.itemsize, 0.0, 2.0 * drafted * weights)
             cost = cost + pass_cost(configuration, context, drafted + 1, dtype) + drafting
             context += given

@@ -166,7 +166,7 @@ def _measure(job: Job, tell: Tell) -> None:
     _tell_predictions(job, tell, model, tokenizer, arms, planned, prompts, recording)
     # The baseline's own method under another name must give its tokens and its time.
     twins = [name for name, arm in arms.items() if name != baseline and arm == arms[baseline]]
-    findings = audit(recording, identical=twins, equal_lengths=twins)
+    findings = audit(recording, identical=twins, equal_lengths=twins, least=teller.least(probe.floor))
     session = recording.trials[0].session if recording.trials else ""
     tell({"kind": "audited", "session": session, "findings": [asdict(finding) for finding in findings]})
 
@@ -312,6 +312,7 @@ class _Teller:
     ) -> None:
         self._tell, self._model, self._tokenizer = tell, model, tokenizer
         self._arms = arms
+        self._costs: dict[Any, tuple[Any, Any]] = {}
         self._planned = {prompt.name: prompt for prompt in planned.prompts}
         self._lengths = {prompt.name: prompt.request.prompt.shape[1] for prompt in prompts}
 
@@ -321,6 +322,19 @@ class _Teller:
         if trial.failure is None:
             message |= self._quality(trial) | self._cost(trial)
         self._tell(message)
+
+    def least(self, floor: Any) -> dict[Any, Any]:
+        """The least times of the trials that were told, by what the device did at its best.
+
+        Args:
+            floor: of the device, after all of its tries.
+        """
+        from vivace_methods.audits import Least
+
+        def seconds(cost: Any) -> float:
+            return float(floor.floor_seconds(cost.bytes, cost.flops, self._model.dtype))
+
+        return {key: Least(seconds(first), seconds(whole)) for key, (first, whole) in self._costs.items()}
 
     def _quality(self, trial: Any) -> dict[str, Any]:
         from vivace.tasks.metrics import score
@@ -341,6 +355,8 @@ class _Teller:
             cost = method.cost(self._model.config, dtype, length, trial.step_tokens, trial.figures)
         except MethodError:
             return {}  # an architecture whose costs are not known: there is no floor to show
+        first = method.cost(self._model.config, dtype, length, trial.step_tokens[:1], trial.figures)
+        self._costs[trial.key] = first, cost
         whole = prefill_cost(self._model.config, length, dtype)
         return {
             "prompt_tokens": length,
