@@ -65,6 +65,34 @@ def paired_ratio(
     return Estimate(value, float(low), float(high), len(ratios))
 
 
+def signed_rank_interval(ratios: Sequence[float], *, level: float = LEVEL) -> Estimate:
+    """The middle of some ratios that are independent of each other, with an exact interval.
+
+    The estimate is Hodges and Lehmann's, the interval that of Wilcoxon's signed ranks (Hollander and Wolfe,
+    "Nonparametric Statistical Methods", section 3.3): of a dozen noisy ratios they tell more than a median does, and
+    what disturbs a few matters as little. Their logarithms are taken to lie evenly about the middle.
+
+    Args:
+        ratios: positive.
+        level: of the interval; where the ratios are too few for it (below eight at 99 %), there is none.
+
+    Raises:
+        ValueError: there are none, or one is not positive.
+    """
+    logs = np.log(_ratios(ratios, [1.0] * len(ratios)))
+    n = len(logs)
+    one, other = np.triu_indices(n)
+    means = np.sort((logs[one] + logs[other]) / 2)
+    counts = np.ones(1)
+    for rank in range(1, n + 1):  # in how many ways signs of the ranks 1 to n sum to each total
+        counts = np.convolve(counts, np.eye(1, rank + 1, 0)[0] + np.eye(1, rank + 1, rank)[0])
+    left_out = int(np.searchsorted(np.cumsum(counts) / 2.0**n, (1 - level) / 2, side="right"))
+    value = float(np.exp(np.median(means)))
+    if left_out == 0:
+        return Estimate(value, None, None, n)
+    return Estimate(value, float(np.exp(means[left_out - 1])), float(np.exp(means[-left_out])), n)
+
+
 def _ratios(arm: Sequence[float], baseline: Sequence[float]) -> Floats:
     above, below = np.asarray(arm, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if len(above) == 0 or len(above) != len(below):
