@@ -76,7 +76,7 @@ def test_accuracy_of_few_conversations_is_covered(conversations: int) -> None:
     for right in random.binomial(10, random.beta(6, 2, (300, conversations))):
         found = agreement([Confusion(int(one), 10 - int(one), 0, 0) for one in right], draws=400).accuracy
         held.append(found.low is None or found.high is None or found.low <= 0.75 <= found.high)
-    assert np.mean(held) >= 0.91
+    assert np.mean(held) >= 0.935
 
 
 def test_intervals_are_the_same_every_time_and_wider_where_conversations_err_as_one() -> None:

@@ -79,10 +79,10 @@ class Agreement:
 def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: int = 0) -> Agreement:
     """Cohen's κ, macro-F1 and accuracy over all criteria of these conversations.
 
-    Intervals are percentiles of a bootstrap over conversations (Efron & Tibshirani 1993, section 13.3), expanded
-    to what Student's t and an unbiased variance make of few conversations (Hesterberg 2015, arXiv 1411.5279,
-    section 4.3). They are None where every draw gives the same figure: labels without any disagreement do not
-    show an infallible judge.
+    Accuracy has the interval of a ratio by conversation (`clustered_ratio`). The others' are percentiles of a
+    bootstrap over conversations (Efron & Tibshirani 1993, section 13.3), expanded to what Student's t and an unbiased
+    variance make of few (Hesterberg 2015, arXiv 1411.5279, section 4.3). They are None where every draw gives the
+    same figure: labels without any disagreement do not show an infallible judge.
 
     Args:
         conversations: one table each; those without a shared criterion do not count.
@@ -109,7 +109,15 @@ def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: in
         low, high = np.quantile(drawn, [tail, 1 - tail])
         return Estimate(value, float(low), float(high))
 
-    return Agreement(whole, k, estimate(_kappa), cohen_kappa(whole), estimate(_macro_f1), estimate(_accuracy))
+    return Agreement(whole, k, estimate(_kappa), cohen_kappa(whole), estimate(_macro_f1), _accuracy_of(tables))
+
+
+def _accuracy_of(tables: Sequence[Confusion]) -> Estimate:
+    """The share of equal answers, with the interval of a ratio by conversation; none where all are alike."""
+    equal, n = sum(table.both + table.neither for table in tables), sum(table.n for table in tables)
+    interval = clustered_ratio([(table.both + table.neither, table.n) for table in tables]) if 0 < equal < n else None
+    value = equal / n if n else None
+    return Estimate(value) if interval is None else Estimate(value, interval.low, interval.high)
 
 
 def cohen_kappa(table: Confusion) -> Estimate:
