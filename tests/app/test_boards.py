@@ -117,3 +117,39 @@ def test_address_keeps_only_what_is_chosen() -> None:
     address.write("judge", "x")
     address.write("axis", "")
     assert parameters == {"judge": "x"}
+
+
+def test_what_is_not_ranked_stands_apart_with_its_bounds(rows: list[queries.BoardRow]) -> None:
+    first = boards.groups(rows)[0].rows[0]
+    part = replace(first, standing="part", rank=None, conversations=48, whole_apr_min=0.479, whole_apr_max=0.979)
+    table = boards.table(boards.Group([part]))
+    assert (table.loc[0, "Rank"], table.loc[0, "Coverage"]) == ("–", "24 of 48 (48–98)")
+    assert table.loc[0, "Notes"] == ["official", "part"]
+    unknown = replace(part, conversations=None)
+    assert boards.table(boards.Group([unknown])).loc[0, "Coverage"] == "24 of a larger set"
+
+
+def test_rows_of_one_model_show_what_tells_them_apart_and_their_runs(rows: list[queries.BoardRow]) -> None:
+    first = boards.groups(rows)[0].rows[0]
+    alike = [
+        replace(first, apart={"temperature": "0.7"}),
+        replace(first, apart={"temperature": "default"}, judging="other", short_run="abcdef01"),
+    ]
+    table = boards.table(boards.Group(alike))
+    assert table["Settings"].tolist() == ["temperature=0.7", "temperature=default"]
+    assert table["Run"].tolist() == [first.short_run, "abcdef01"]
+    assert "Settings" not in boards.table(boards.Group([first]))
+    assert boards.labels(alike) == [f"{first.model} · temperature=0.7", f"{first.model} · temperature=default"]
+    again = [first, replace(first, judging="other", short_run="abcdef01")]
+    assert boards.labels(again) == [f"{first.model} · run {first.short_run}", f"{first.model} · run abcdef01"]
+
+
+def test_times_that_a_submitter_wrote_and_the_hearing_check_have_their_words(rows: list[queries.BoardRow]) -> None:
+    first = boards.groups(rows)[0].rows[0]
+    assert "submitted times" in boards.notes(replace(first, times="submitted"))
+    assert "submitted times" not in boards.notes(
+        replace(first, times="submitted", ttft_median_s=None, total_median_s=None)
+    )  # fmt: skip
+    assert "failed the hearing check" in boards.notes(replace(first, hearing="failed"))
+    assert "hears" in boards.notes(replace(first, hearing="passed"))
+    assert set(boards.NOTES) >= {"part", "incomplete", "hearing undecided"}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from support.judged import add_dataset, add_judging
+from vivace.cli.board_table import BOARD_COLUMNS
 from vivace.comparison import compare
 from vivace.gaps import gaps
 from vivace.store.database import Database
-from vivace.store.queries import BoardRow, board
-from vivace.store.tables import Dataset, Judging, Run, now
+from vivace.store.queries import BoardRow, board, conversation, item_rows
+from vivace.store.tables import Dataset, Judging, Model, Reply, Run, now
 
 PASS, FAIL, LOST = [[True, True]], [[True, False]], [[None, None]]
 
@@ -107,3 +109,19 @@ def test_a_retracted_result_has_no_rank(store: Database) -> None:
     assert [(row.rank, row.standing, row.retracted) for row in rows[1:]] == [
         (None, "retracted", "a"), (None, "retracted", "b"),
     ]  # fmt: skip
+
+
+def test_times_of_recorded_replies_are_marked_in_board_view_and_export(store: Database) -> None:
+    with store.write() as session:
+        filled(session, measured=[PASS] * 8, written=[PASS] * 8)
+        model = session.scalars(select(Model).where(Model.name == "written")).one()
+        model.adapter = "replay"
+        reply = session.scalars(select(Reply).where(Reply.run_id == "run1")).first()
+        assert reply is not None
+        reply.ttft_s = reply.total_s = 0.5
+    assert {row.model: row.times for row in board(store)} == {"measured": "measured", "written": "submitted"}
+    shown = next(row.as_json() for row in board(store) if row.model == "written")
+    assert BOARD_COLUMNS["TTFT"](shown) == "0.50 s †" and "† times as submitted" in BOARD_COLUMNS["notes"](shown)
+    assert {row["times"] for row in item_rows(store, "run1.judge")} == {"submitted"}
+    view = conversation(store, "run1.judge", "set000")
+    assert view is not None and view.times == "submitted"
