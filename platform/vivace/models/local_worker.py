@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vivace.audio.convert import AudioError, decode, encode_wav, to_mono
+from vivace.bounding import bounded
 from vivace.models.local_method import SparseDecoding
 
 Samples = npt.NDArray[np.float32]
@@ -250,9 +251,10 @@ class SpokenModel:
         if not self.hears:
             for message in messages:
                 message["content"] = "\n".join(part["text"] for part in message["content"])
-        return self._processor.apply_chat_template(
-            messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
-        )
+        with bounded():
+            return self._processor.apply_chat_template(
+                messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+            )
 
     def _placed(self, inputs: Any) -> dict[str, Any]:
         """The inputs on the model's device; sounds, but not token numbers, in its dtype."""

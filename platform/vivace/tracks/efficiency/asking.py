@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from vivace.bounding import bounded
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.base import MethodError, Request
 from vivace_methods.stopwatch import TimedPrompt
@@ -69,7 +70,14 @@ def token_ids(text: str, tokenizer: Any, answer: str = "", *, plain: bool = Fals
             ) from error
     if getattr(tokenizer, "chat_template", None) and not plain:
         asked = [{"role": "user", "content": text}]
-        text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        try:
+            with bounded():
+                text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template is a program, and raises what it likes
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise MethodError(
+                f"The model's chat template cannot be used ({reason}); take another checkpoint."
+            ) from error
         return list(tokenizer(text + answer, add_special_tokens=False)["input_ids"])
     return list(tokenizer(text + answer)["input_ids"])
 

@@ -1,0 +1,43 @@
+"""A chat template that loops or grows ends in a sentence, in bounded time and memory."""
+
+from __future__ import annotations
+
+import resource
+import signal
+from typing import Any
+
+import pytest
+
+from vivace.bounding import UnboundedError, bounded
+from vivace.tracks.efficiency.asking import token_ids
+from vivace_methods.base import MethodError
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "does not end within"),
+        ("{{ 'a' * 10000000000 }}", "GiB of memory"),
+    ],
+)
+def test_a_template_is_stopped(template: str, words: str) -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    assert jinja2
+    before, limits = signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(UnboundedError, match=words), bounded(0.05, 2**28):
+        ImmutableSandboxedEnvironment().from_string(template).render()
+    assert signal.getsignal(signal.SIGVTALRM) is before
+    assert resource.getrlimit(resource.RLIMIT_AS) == limits
+
+
+def test_a_model_whose_template_fails_is_refused() -> None:
+    class Tokenizer:
+        chat_template = "x"
+
+        def apply_chat_template(self, *_: Any, **__: Any) -> str:
+            raise UnboundedError("it does not end within 20 s")
+
+    with pytest.raises(MethodError, match=r"chat template cannot be used .*does not end within 20 s"):
+        token_ids("Hello", Tokenizer())
