@@ -75,6 +75,15 @@ def test_a_table_in_a_pipe_has_one_line_per_row(call: Call, board: list[dict[str
     assert all(name in heading for name in ("model", "APR %", "ARS %", "IM", "judge"))
     assert "whole | piped" in first and "50.0 [" in first and "imported" in first
     assert "33.3 [" in second and "91.7 (APR 25.0–25.0)" in second
+    assert second.startswith("–") and "incomplete" in second
+
+
+def test_what_stands_apart_is_said_with_its_bounds(call: Call, board: list[dict[str, Any]]) -> None:
+    run = board[1]["short_run"]
+    assert call("leaderboard").err == (
+        f"Not ranked: partly ({run}) is incomplete; over all of them its APR lies between 25.0 and 25.0 %.\n"
+    )
+    assert call("leaderboard", "--format", "csv").err == ""
 
 
 @pytest.mark.parametrize(("width", "is_table"), [(250, True), (80, True), (60, True), (20, False)])

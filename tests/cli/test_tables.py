@@ -129,9 +129,9 @@ def test_in_a_pipe_the_board_is_one_table_with_a_row_a_line(call: Call) -> None:
 
 @pytest.mark.usefixtures("two_judges")
 def test_an_unknown_column_is_one_sentence_that_lists_them(call: Call) -> None:
-    done = call("leaderboard", "--columns", "apr,nope")
+    done = call("leaderboard", "--columns", "apr,zzzzzz")
     assert done.code == 2 and done.out == ""
-    assert "There is no column 'nope'; the columns are #, model, settings, APR %" in done.err
+    assert "There is no column 'zzzzzz'; the columns are #, model, settings, APR %" in done.err
     assert call("leaderboard", "--columns", "apr", "--format", "json").code == 2
     assert json.loads(call("leaderboard", "--format", "json").out)[0]["apart"] == {"temperature": "0.0"}
     assert common.line_width() is None

@@ -84,6 +84,27 @@ def group_name(row: dict[str, Any]) -> str:
     return f"{BOARD_COLUMNS['data'](row)} judged by {BOARD_COLUMNS['judge'](row)}{votes}"
 
 
+MOST_TOLD = 5
+"""Rows that are not ranked of which a sentence is said."""
+
+
+def not_ranked(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Sentences on the rows that stand apart: why, and where the APR of the whole set could lie."""
+    apart = [row for row in rows if row["standing"] in ("part", "incomplete")]
+    told = [
+        f"Not ranked: {row['model']} ({row['short_run']}) is "
+        + (f"over {_part(row)} conversations" if row["standing"] == "part" else "incomplete")
+        + (
+            f"; over all of them its APR lies between {percent(row['whole_apr_min'])} and "
+            f"{percent(row['whole_apr_max'])} %."
+            if row["whole_apr_min"] is not None
+            else "."
+        )
+        for row in apart[:MOST_TOLD]
+    ]
+    return [*told, f"… and {len(apart) - MOST_TOLD} more."] if len(apart) > MOST_TOLD else told
+
+
 def _axis(axis: str) -> Callable[[dict[str, Any]], str]:
     return lambda row: percent(row["axes"][axis]["apr"]) if axis in row["axes"] else "–"
 

@@ -36,7 +36,7 @@ def leaderboard(
     Of the efficiency tracks (speculation, prefill, sparsity) it has the arms; ★ marks those that no other one beats.
     """
     from vivace.cli.arm_table import arm_table, print_arms
-    from vivace.cli.board_table import PUBLISHED, board_table, group_name
+    from vivace.cli.board_table import PUBLISHED, board_table, group_name, not_ranked
     from vivace.cli.tables import chosen_headings
     from vivace.published import published_figures
     from vivace.spec import check_track_name
@@ -63,6 +63,9 @@ def leaderboard(
     wanted = chosen_headings(columns, *([table] if own or not arms else []), *([arm_table(arms)] if arms else []))
     if own or (format is Format.MD and not arms):
         print_grouped(own, format, table, group_name, ",".join(name for name in wanted if name in table.columns))
+    if format is Format.TABLE:
+        for sentence in not_ranked(own):
+            say(sentence)
     if arms:
         print_arms(arms, format, ",".join(name for name in wanted if name in arm_table(arms).columns))
     if not own and not arms and format is not Format.MD:
