@@ -15,7 +15,7 @@ import pytest
 from support.chat_server import Answer, ChatServer, chat_server, verdict
 from support.realtime_server import Answer as RealtimeAnswer
 from support.realtime_server import realtime_server
-from vivace.errors import IncompleteError, UnreachableError, UsageError, VivaceError
+from vivace.errors import IncompleteError, UsageError, VivaceError
 from vivace.models import chat, openai_realtime, pacing, transport
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.calls import ChatOptions
@@ -301,10 +301,6 @@ def test_a_quota_that_is_spent_ends_the_run() -> None:
 LASTING: dict[str, tuple[Answer, type[VivaceError]]] = {
     "quota": (Answer(status=429, headers=HOUR), IncompleteError),
     "endless quota": (Answer(status=429, headers={"retry-after": "1e999"}), IncompleteError),
-    "key": (Answer(status=401), UsageError),
-    "model": (Answer(status=404), UsageError),
-    "credit": (Answer(status=402), UnreachableError),
-    "no credit": (refusal("no", 429, "insufficient_quota"), UnreachableError),
     "address": (Answer(status=302, headers={"location": "https://elsewhere.example/"}), UsageError),
     "parameter": (refusal("unknown parameter 'temperature'"), UsageError),
 }

@@ -43,11 +43,9 @@ DEEP = b'{"choices": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 KINDS: dict[str, Answer] = {
     "hangs": Answer(delay_s=60),
-    "a refused key": Answer(status=401),
     "a bomb": Answer(raw=BOMB, headers={"content-encoding": "gzip"}),
     "10^30 tokens": Answer(raw=whole(usage={"prompt_tokens": 10**30, "completion_tokens": -7})),
     "a reset": Answer(resets=True),
-    "an unknown model": Answer(status=404),
     "a streamed bomb": Answer(raw=BOMB, headers={"content-encoding": "gzip", **STREAM}),
     "a cost that is none": Answer(raw=whole(usage={"cost": float("nan")})),
     "an endless stream": Answer(raw=b"\n", headers=STREAM, endless=b'data: {"choices": []}\n' * 3000),
@@ -59,7 +57,6 @@ KINDS: dict[str, Answer] = {
     "nested deeply": Answer(raw=DEEP),
     "half characters": Answer(raw=whole(model="m\ud83d\x00", system_fingerprint="\ud800")),
     "a huge header": Answer(headers={"x-filler": "x" * 300_000}),
-    "no credit": Answer(status=402),
     "an endless answer": Answer(raw=b'{"choices": "', endless=b"x" * 65_536),
     "escapes": Answer(raw=saying("\x1b]0;pwned\x07\x1b[2J\x9b31m\u202eYes.")),
     "a stream cut short": Answer(raw=b'data: {"choices": [{"delta": {"content": "Ye"}}]}\n\n', headers=STREAM),

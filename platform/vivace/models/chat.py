@@ -300,7 +300,7 @@ class ChatClient:
                 continue
             is_retried = answer.unscored in RETRIED or exchange.is_refusal
             is_last = not is_retried or failures >= self.options.retries
-            if answer.unscored is Unscored.RATE_LIMITED and not exchange.is_refusal:
+            if answer.unscored is Unscored.RATE_LIMITED:
                 self._note_limit(answer, pause_s, is_last=is_last)
             if is_last:
                 return answer
@@ -418,7 +418,12 @@ class ChatClient:
         return ChatAnswer(None, unscored, masked(detail)[:500])
 
     def _reason(self, error: Exception, exchange: Exchange) -> tuple[Unscored, str, VivaceError | None]:
-        """What a failure is to the call, in words, and what ends the run where every call fails so."""
+        """What a failure is to the call, in words, and what ends the run where every call fails so.
+
+        Raises:
+            UsageError: a refused key, an unknown model, parameters that cannot be sent: every other call would fail.
+            UnreachableError: the account has no credit.
+        """
         reported = error if isinstance(error, CallError) else CallError(f"{type(error).__name__}: {error}")
         status = exchange.status if exchange.status not in (None, 200) else reported.status
         detail = masked(str(reported)[:LONGEST_ERROR])[:500]
@@ -438,25 +443,25 @@ class ChatClient:
             return Unscored.UNREADABLE, f"the server's answer is not a chat completion ({detail})", None
         if isinstance(error, RefusedArgumentsError):
             raise UsageError(f"The {self.role} '{self.model}' does not take these parameters: {detail}")
-        if status == 402 or (status == 429 and (NO_CREDIT in reported.codes or NO_CREDIT in detail)):
-            return Unscored.RATE_LIMITED, detail, no_credit(self.role, self.model, detail)
-        if status == 429:
-            return Unscored.RATE_LIMITED, detail, None
-        if status is not None and 300 <= status < 500 and status != 408:
-            return Unscored.BAD_REQUEST, detail, self._lasting(status, detail, exchange)
-        return Unscored.SERVER_ERROR, detail, None
-
-    def _lasting(self, status: int, detail: str, exchange: Exchange) -> VivaceError | None:
-        """What a refused request means for all others: that they fare no better, or nothing."""
-        if exchange.redirected_to is not None:
-            return redirect(self.role, self.model, self._base, masked(exchange.redirected_to))
         if status in (401, 403):
-            return self._refused_key()
+            raise self._refused_key()
         if status == 404:
-            return UsageError(
+            raise UsageError(
                 f"The server of the {self.role} '{self.model}' does not know that model ({detail}); "
                 "check the name and the address."
             )
+        if status == 402 or (status == 429 and (NO_CREDIT in reported.codes or NO_CREDIT in detail)):
+            raise no_credit(self.role, self.model, detail)
+        if status == 429:
+            return Unscored.RATE_LIMITED, detail, None
+        if status is not None and 300 <= status < 500 and status != 408:
+            return Unscored.BAD_REQUEST, detail, self._lasting(detail, exchange)
+        return Unscored.SERVER_ERROR, detail, None
+
+    def _lasting(self, detail: str, exchange: Exchange) -> VivaceError | None:
+        """What a refused request means for all others: that they fare no better, or nothing."""
+        if exchange.redirected_to is not None:
+            return redirect(self.role, self.model, self._base, masked(exchange.redirected_to))
         name = refused_parameter(argument_names(self.arguments), detail)
         return None if name is None else unknown_parameter(self.role, self.model, name, detail)
 
@@ -525,7 +530,7 @@ def has_audio(messages: list[dict[str, Any]]) -> bool:
 
 def _status(answer: ChatAnswer, exchange: Exchange) -> int | None:
     """The status that a try ended with, also where a client library of its own has made it."""
-    if answer.unscored is Unscored.RATE_LIMITED and not exchange.is_refusal:
+    if answer.unscored is Unscored.RATE_LIMITED:
         return 429
     return 200 if exchange.status is None and answer.text is not None else exchange.status
 

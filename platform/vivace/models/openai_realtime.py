@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from websockets.frames import CloseCode
 
 from vivace.audio.convert import decode, encode_wav, to_mono
-from vivace.errors import UnreachableError, UsageError, VivaceError
+from vivace.errors import UnreachableError, UsageError
 from vivace.masking import masked
 from vivace.models import reported
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
@@ -202,8 +202,6 @@ class OpenAIRealtimeSystem:
         if error is None or received.configured:
             return
         failure = self._failure(error, received)
-        if failure.ending is not None:
-            raise failure.ending
         if failure.unreachable or failure.unscored in (Unscored.TIMEOUT, Unscored.CONNECTION_CUT):
             raise self._unreachable(failure.detail)
 
@@ -229,8 +227,6 @@ class OpenAIRealtimeSystem:
             if failure is None:
                 self._refusals.answered()
                 return _reply(received)
-            if failure.ending is not None:
-                self._refusals.note(failure.ending)
             if failure.unreachable:
                 connect_failures += 1
                 if connect_failures >= (CONNECT_TRIES if self._answered else 2):
@@ -239,9 +235,7 @@ class OpenAIRealtimeSystem:
                 continue
             if caller.is_free(turn):
                 continue
-            is_last = failures >= self._options.retries or (
-                failure.unscored not in RETRIED and failure.ending is None
-            )
+            is_last = failure.unscored not in RETRIED or failures >= self._options.retries
             if (failure.retry_after_s or 0.0) > LONGEST_PAUSE_S:
                 error = spent_quota("model", self._model, failure.retry_after_s, failure.detail)
                 self._refusals.note(error, is_certain=is_last)
@@ -313,10 +307,13 @@ class OpenAIRealtimeSystem:
         return None
 
     def _failure(self, error: Exception, received: _Received) -> _Failure:
-        """Why a try broke off before the answer's end."""
+        """Why a try broke off before the answer's end.
+
+        Raises:
+            UsageError: every other try would fail too.
+        """
         if isinstance(error, _RedirectedError):
-            ending = redirect("model", self._model, str(self._client.base_url), masked(str(error)))
-            return replace(_failed(Unscored.BAD_REQUEST, "the server points elsewhere"), ending=ending)
+            raise redirect("model", self._model, str(self._client.base_url), masked(str(error)))
         if isinstance(error, InvalidStatus):
             failure = self._reported(_rejection(error), configured=False)
             return replace(failure, retry_after_s=parse_retry_after(error.response.headers.get("retry-after")))
@@ -344,31 +341,34 @@ class OpenAIRealtimeSystem:
         Args:
             error: the report.
             configured: whether the session was accepted; what is refused before is refused to every conversation.
+
+        Raises:
+            UsageError: every other try would fail too.
+            UnreachableError: the account has no credit.
         """
         detail = masked(str(error))[:500]
         words = {error.kind, error.code}
-        ending: VivaceError | None = None
         if words & MODEL_CODES:
-            ending = UsageError(
+            raise UsageError(
                 f"The server of the model '{self._model}' does not know it, or not as a Realtime model ({detail}); "
                 "check the name and the address."
             )
-        elif words & KEY_CODES:
-            ending = UsageError(
+        if words & KEY_CODES:
+            raise UsageError(
                 f"The server of the model '{self._model}' refuses the key; "
                 "check OPENAI_API_KEY in the environment or in .env."
             )
-        elif words & CONTENT_FILTER_CODES:
+        if words & CONTENT_FILTER_CODES:
             return _failed(Unscored.CONTENT_FILTER, detail)
-        elif NO_CREDIT in words:
-            ending = no_credit("model", self._model, detail)
-        elif any(LIMIT_CODES.search(word) for word in words):
+        if NO_CREDIT in words:
+            raise no_credit("model", self._model, detail)
+        if any(LIMIT_CODES.search(word) for word in words):
             return _failed(Unscored.RATE_LIMITED, detail, _asked_wait(error.message))
-        elif error.kind == "invalid_request_error" and not configured:
-            ending = UsageError(f"The model '{self._model}' does not take these parameters: {detail}")
-        elif error.kind != "invalid_request_error":
-            return _failed(Unscored.SERVER_ERROR, detail)
-        return replace(_failed(Unscored.BAD_REQUEST, detail), ending=ending)
+        if error.kind == "invalid_request_error":
+            if not configured:
+                raise UsageError(f"The model '{self._model}' does not take these parameters: {detail}")
+            return _failed(Unscored.BAD_REQUEST, detail)
+        return _failed(Unscored.SERVER_ERROR, detail)
 
     def _unreachable(self, why: str) -> UnreachableError:
         return UnreachableError(
@@ -477,8 +477,6 @@ class _Failure:
     detail: str
     retry_after_s: float | None = None
     unreachable: bool = False
-    ending: VivaceError | None = None
-    """What ends the run where every call fails so."""
 
 
 def _failed(

@@ -1,7 +1,8 @@
-"""Refusals that every call would meet: a key, a name, an address, a parameter, a quota; they end a run, resumable.
+"""Refusals that every call would meet: an address, a parameter, a quota; they end a run, to be resumed.
 
-A wrong key is found out for the price of one call, where nothing was answered before. A server that has answered is
+A mistake is found out for the price of one call, where nothing was answered before. A server that has answered is
 believed only when it refuses call after call: one such answer among good ones is a failure of its own call alone.
+(A refused key, an unknown model and an account without credit end a run at any time.)
 """
 
 from __future__ import annotations
