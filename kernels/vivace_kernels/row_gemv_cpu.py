@@ -1,4 +1,4 @@
-"""Products of which only some outputs are wanted, on a processor: the rows of the others are not read."""
+"""Products of weights that lie by output, on a processor: the rows of outputs that are not wanted are not read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vivace_kernels.sparse_gemv_cpu import compiled_function, native_reason
 
 
 def row_gemv_cpu(
-    x: torch.Tensor, weight: torch.Tensor, kept: torch.Tensor, bias: torch.Tensor | None
+    x: torch.Tensor, weight: torch.Tensor, kept: torch.Tensor | None, bias: torch.Tensor | None
 ) -> torch.Tensor:
     """The wanted outputs of a linear layer; the others are zero.
 
@@ -19,23 +19,25 @@ def row_gemv_cpu(
     Args:
         x: shape (tokens, inputs).
         weight: shape (outputs, inputs), of the same type.
-        kept: bool, shape (tokens, outputs).
+        kept: bool, shape (tokens, outputs); None wants all of them.
         bias: shape (outputs,), or None.
 
     Returns:
         Shape (tokens, outputs).
     """
     if native_reason(weight.dtype) is not None or not weight.is_contiguous():
-        return torch.where(kept, torch.nn.functional.linear(x, weight, bias), 0)
-    x, kept = x.contiguous(), kept.contiguous()
-    y = torch.empty(kept.shape, dtype=weight.dtype)
+        whole = torch.nn.functional.linear(x, weight, bias)
+        return whole if kept is None else torch.where(kept, whole, 0)
+    x = x.contiguous()
+    kept = None if kept is None else kept.contiguous()
+    y = torch.empty(x.shape[0], weight.shape[0], dtype=weight.dtype)
     compiled_function("vivace_row_gemv", weight.dtype)(
         ctypes.c_int64(x.shape[0]),
         ctypes.c_void_p(x.data_ptr()),
         ctypes.c_int64(weight.shape[1]),
         ctypes.c_int64(weight.shape[0]),
         ctypes.c_void_p(weight.data_ptr()),
-        ctypes.c_void_p(kept.data_ptr()),
+        None if kept is None else ctypes.c_void_p(kept.data_ptr()),
         None if bias is None else ctypes.c_void_p(bias.data_ptr()),
         ctypes.c_void_p(y.data_ptr()),
         ctypes.c_int(torch.get_num_threads()),

@@ -2,6 +2,7 @@
 // of packed.py. Every output is summed by one thread in the order of the list, so that results are the same each time.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -9,9 +10,12 @@
 
 namespace {
 
-constexpr int64_t WALKED = 8;    // rows that are read side by side: so many streams a processor prefetches well
-constexpr int64_t BLOCK = 1024;  // columns whose sums stay in the innermost cache meanwhile
+constexpr int64_t WALKED = 8;      // rows that are read side by side: so many streams a processor prefetches well
+constexpr int64_t SEGMENT = 8192;  // bytes of a row, at most, that are read in one go
+constexpr int64_t BLOCK = SEGMENT / 2;  // columns, at most, whose sums stay in the innermost cache meanwhile
 constexpr int64_t SMALLEST = 128;
+constexpr int64_t LANES = 16;   // sums of a row that are added up at its end
+constexpr int64_t PIECE = 128;  // outputs, at most, that a thread takes at a time where weights lie by output
 
 // As PackedLinear in packed.py, field by field.
 struct Linear {
@@ -41,20 +45,23 @@ inline void store(Bfloat16 *place, float value) {
     }
 }
 
-// The rows that one layer walks over, and what each is multiplied with, for every token.
+// The rows that one layer walks over, and what each is multiplied with, for every token. Each thread has its own, made by
+// itself: finding what is kept takes a thousandth of the time of multiplying it, and waiting for another thread may
+// take as long as the other is not given a processor.
 struct List {
-    std::vector<int32_t> rows;
-    std::vector<float> values;  // (tokens, entries)
+    int64_t layer = -1;
     int64_t entries = 0;
+    std::vector<int32_t> rows;
+    std::vector<float> values;  // (tokens, inputs + rank)
 };
 
 template <typename T, int TOKENS>
-void keep(const T *x, int64_t inputs, const float *limits, const Linear &linear, List &list, int32_t *kept) {
+int32_t keep(const T *x, int64_t inputs, const float *limits, const Linear &linear, List &list) {
     const int64_t most = inputs + linear.rank;
     list.rows.resize(most);
     list.values.resize(TOKENS * most);
     int64_t count = 0;
-    int32_t all = 0;
+    int32_t kept = 0;
     for (int64_t channel = 0; channel < inputs; ++channel) {
         bool any = false;
         for (int token = 0; token < TOKENS; ++token) {
@@ -62,48 +69,81 @@ void keep(const T *x, int64_t inputs, const float *limits, const Linear &linear,
             const bool large = !(std::fabs(value) <= limits[channel]);  // not-a-number is kept
             list.values[token * most + count] = large ? value : 0.0f;
             any |= large;
-            all += large;
+            kept += large;
         }
         list.rows[count] = static_cast<int32_t>(channel);
         count += any;
     }
     list.entries = count;
-    if (kept != nullptr) *kept += all;
+    return kept;
 }
 
 template <typename T>
-float product(const T *left, const T *right, int64_t length) {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t place = 0; place < length; ++place) sum += number(left[place]) * number(right[place]);
-    return sum;
-}
+constexpr int64_t LINE = 64 / sizeof(T);  // numbers of a line of the cache
 
-template <typename T, int TOKENS>
-void walk(const T *rows, const Linear &linear, const List &list, int64_t most, int64_t begin, int64_t columns,
-          float (*sums)[BLOCK]) {
-    for (int token = 0; token < TOKENS; ++token) std::fill(sums[token], sums[token] + columns, 0.0f);
-    const int32_t *at = list.rows.data();
-    const float *values = list.values.data();
-    int64_t entry = 0;
-    for (; entry + WALKED <= list.entries; entry += WALKED) {
-        const T *row[WALKED];
-        for (int64_t place = 0; place < WALKED; ++place) row[place] = rows + at[entry + place] * linear.stride + begin;
-        for (int token = 0; token < TOKENS; ++token) {
-            const float *value = values + token * most + entry;
-            float *sum = sums[token];
-            const float v0 = value[0], v1 = value[1], v2 = value[2], v3 = value[3];
-            const float v4 = value[4], v5 = value[5], v6 = value[6], v7 = value[7];
+// What ROWS rows give, each multiplied with x, read side by side; of a row the same bits whatever ROWS is.
+template <typename T, int64_t ROWS>
+void products(const T *const *row, const T *x, int64_t length, float *sums) {
+    float parts[ROWS][LANES] = {};
+    int64_t place = 0;
+    for (; place + LINE<T> <= length; place += LINE<T>) {
+        for (int64_t each = 0; each < ROWS; ++each) {
+            for (int64_t begin = place; begin < place + LINE<T>; begin += LANES) {
 #pragma omp simd
-            for (int64_t column = 0; column < columns; ++column) {
-                sum[column] += (v0 * number(row[0][column]) + v1 * number(row[1][column]) +
-                                (v2 * number(row[2][column]) + v3 * number(row[3][column]))) +
-                               (v4 * number(row[4][column]) + v5 * number(row[5][column]) +
-                                (v6 * number(row[6][column]) + v7 * number(row[7][column])));
+                for (int64_t lane = 0; lane < LANES; ++lane) {
+                    parts[each][lane] += number(row[each][begin + lane]) * number(x[begin + lane]);
+                }
             }
         }
     }
-    for (; entry < list.entries; ++entry) {
+    for (int64_t each = 0; each < ROWS; ++each) {
+        float sum = 0.0f;
+        for (int64_t rest = place; rest < length; ++rest) sum += number(row[each][rest]) * number(x[rest]);
+        for (int64_t lane = 0; lane < LANES; ++lane) sum += parts[each][lane];
+        sums[each] = sum;
+    }
+}
+
+// Adds some columns of WALKED rows to their sums, each row times its value.
+template <typename T>
+inline void add_rows(const T *const *row, const float *value, int64_t begin, int64_t end, float *sums) {
+    const float v0 = value[0], v1 = value[1], v2 = value[2], v3 = value[3];
+    const float v4 = value[4], v5 = value[5], v6 = value[6], v7 = value[7];
+#pragma omp simd
+    for (int64_t column = begin; column < end; ++column) {
+        sums[column] += (v0 * number(row[0][column]) + v1 * number(row[1][column]) +
+                         (v2 * number(row[2][column]) + v3 * number(row[3][column]))) +
+                        (v4 * number(row[4][column]) + v5 * number(row[5][column]) +
+                         (v6 * number(row[6][column]) + v7 * number(row[7][column])));
+    }
+}
+
+// Adds the rows of some entries of a list to the sums of some columns. While rows are added, those that come after them
+// are fetched: they lie anywhere, and a processor would begin each of them from scratch.
+template <typename T, int TOKENS>
+void walk(const T *rows, const Linear &linear, const List &list, int64_t most, int64_t first, int64_t last,
+          int64_t begin, int64_t columns, float (*sums)[BLOCK]) {
+    const int32_t *at = list.rows.data();
+    const float *values = list.values.data();
+    int64_t entry = first;
+    for (; entry + WALKED <= last; entry += WALKED) {
+        const T *row[WALKED], *next[WALKED];
+        for (int64_t place = 0; place < WALKED; ++place) {
+            row[place] = rows + at[entry + place] * linear.stride + begin;
+            next[place] = rows + at[std::min(entry + WALKED + place, last - 1)] * linear.stride + begin;
+        }
+        int64_t column = 0;
+        for (; column + LINE<T> <= columns; column += LINE<T>) {
+            for (int64_t place = 0; place < WALKED; ++place) __builtin_prefetch(next[place] + column, 0, 2);
+            for (int token = 0; token < TOKENS; ++token) {
+                add_rows(row, values + token * most + entry, column, column + LINE<T>, sums[token]);
+            }
+        }
+        for (int token = 0; token < TOKENS; ++token) {
+            add_rows(row, values + token * most + entry, column, columns, sums[token]);
+        }
+    }
+    for (; entry < last; ++entry) {
         const T *row = rows + at[entry] * linear.stride + begin;
         for (int token = 0; token < TOKENS; ++token) {
             const float value = values[token * most + entry];
@@ -113,53 +153,91 @@ void walk(const T *rows, const Linear &linear, const List &list, int64_t most, i
     }
 }
 
+// The low-rank coordinates of a call, down x, which all threads share. Whoever needs some that nobody has finished
+// computes them, too, and comes to the same bits, so that no thread ever waits for another.
+template <typename T, int TOKENS>
+struct Coordinates {
+    const T *down, *x;
+    int64_t inputs, ranks;
+    std::vector<std::atomic<float>> values;  // (ranks, tokens)
+    std::vector<std::atomic<bool>> finished;
+
+    Coordinates(const T *down, const T *x, int64_t inputs, int64_t ranks)
+        : down(down), x(x), inputs(inputs), ranks(ranks), values(ranks * TOKENS), finished(parts(ranks)) {}
+
+    static int64_t parts(int64_t ranks) { return (ranks + WALKED - 1) / WALKED; }
+
+    void compute(int64_t part) {
+        if (finished[part].load(std::memory_order_acquire)) return;
+        for (int64_t rank = part * WALKED; rank < std::min((part + 1) * WALKED, ranks); ++rank) {
+            for (int token = 0; token < TOKENS; ++token) {
+                const T *row = down + rank * inputs;
+                float sum;
+                products<T, 1>(&row, x + token * inputs, inputs, &sum);
+                values[rank * TOKENS + token].store(sum, std::memory_order_relaxed);
+            }
+        }
+        finished[part].store(true, std::memory_order_release);
+    }
+
+    // Puts one layer's at the end of its list.
+    void append_to(List &list, const Linear &linear) {
+        const int64_t most = inputs + linear.rank;
+        for (int64_t rank = 0; rank < linear.rank; ++rank) {
+            compute((linear.first_rank + rank) / WALKED);
+            list.rows[list.entries + rank] = static_cast<int32_t>(inputs + rank);
+            for (int token = 0; token < TOKENS; ++token) {
+                list.values[token * most + list.entries + rank] =
+                    values[(linear.first_rank + rank) * TOKENS + token].load(std::memory_order_relaxed);
+            }
+        }
+    }
+};
+
+// One parallel region, whose end is the only place where threads wait for each other. Work is taken piece by piece: a
+// thread that is not given a processor for a while keeps nothing from the others but the piece that it holds.
 template <typename T, int TOKENS>
 void multiply(const T *x, int64_t inputs, const Linear *linears, int64_t layers, const T *rows, const float *limits,
               const T *down, const T *bias, T *y, int32_t *counts, int threads) {
-    static thread_local std::vector<List> lists;
-    lists.resize(std::max<size_t>(lists.size(), layers));
-    List *const list = lists.data();  // the caller's: each thread would otherwise see its own
-    int64_t outputs = 0, widest = 0;
+    int64_t outputs = 0, ranks = 0, widest = 0;
     for (int64_t layer = 0; layer < layers; ++layer) {
         outputs += linears[layer].outputs;
+        ranks += linears[layer].rank;
         widest = std::max(widest, linears[layer].outputs);
     }
-    // Blocks small enough that every thread has some.
-    const int64_t share = (outputs / (2 * threads) + 63) / 64 * 64;
-    const int64_t block = std::clamp<int64_t>(share, SMALLEST, BLOCK);
+    // As many blocks for each thread: none goes on for long when the others are through.
+    const int64_t most_columns = SEGMENT / static_cast<int64_t>(sizeof(T));
+    const int64_t equal = threads * ((outputs + threads * most_columns - 1) / (threads * most_columns));
+    const int64_t block = std::clamp<int64_t>((outputs / equal + 63) / 64 * 64, SMALLEST, most_columns);
     const int64_t blocks = (widest + block - 1) / block;
+    Coordinates<T, TOKENS> coordinates(down, x, inputs, ranks);
+    const int64_t parts = coordinates.parts(ranks);
+    std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(threads)
     {
-#pragma omp for schedule(static)
-        for (int64_t layer = 0; layer < layers; ++layer) {
-            keep<T, TOKENS>(x, inputs, limits + layer * inputs, linears[layer], list[layer],
-                            counts == nullptr ? nullptr : counts + layer);
-        }
-        for (int64_t layer = 0; layer < layers; ++layer) {
-            const Linear &linear = linears[layer];
-            const int64_t most = inputs + linear.rank;
-#pragma omp for schedule(static) nowait
-            for (int64_t rank = 0; rank < linear.rank; ++rank) {
-                const int64_t entry = list[layer].entries + rank;
-                list[layer].rows[entry] = static_cast<int32_t>(inputs + rank);
-                for (int token = 0; token < TOKENS; ++token) {
-                    list[layer].values[token * most + entry] =
-                        product(down + (linear.first_rank + rank) * inputs, x + token * inputs, inputs);
-                }
+        static thread_local List list;
+        list.layer = -1;
+        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < parts + layers * blocks;) {
+            if (task < parts) {
+                coordinates.compute(task);
+                continue;
             }
-        }
-#pragma omp barrier
-#pragma omp for schedule(static)
-        for (int64_t layer = 0; layer < layers; ++layer) list[layer].entries += linears[layer].rank;
-#pragma omp for schedule(dynamic)
-        for (int64_t task = 0; task < layers * blocks; ++task) {
-            const int64_t layer = task / blocks;
+            const int64_t layer = (task - parts) / blocks, begin = (task - parts) % blocks * block;
             const Linear &linear = linears[layer];
-            const int64_t begin = task % blocks * block;
-            const int64_t columns = std::min(block, linear.outputs - begin);
+            const int64_t most = inputs + linear.rank, columns = std::min(block, linear.outputs - begin);
             if (columns <= 0) continue;
+            const bool fresh = list.layer != layer;
+            if (fresh) {
+                list.layer = layer;
+                const int32_t kept = keep<T, TOKENS>(x, inputs, limits + layer * inputs, linear, list);
+                if (begin == 0 && counts != nullptr) counts[layer] += kept;
+            }
             alignas(64) float sums[TOKENS][BLOCK];
-            walk<T, TOKENS>(rows + linear.first, linear, list[layer], inputs + linear.rank, begin, columns, sums);
+            for (int token = 0; token < TOKENS; ++token) std::fill(sums[token], sums[token] + columns, 0.0f);
+            const T *its = rows + linear.first;
+            walk<T, TOKENS>(its, linear, list, most, 0, list.entries, begin, columns, sums);
+            if (fresh) coordinates.append_to(list, linear);  // by now they are mostly there
+            walk<T, TOKENS>(its, linear, list, most, list.entries, list.entries + linear.rank, begin, columns, sums);
             for (int token = 0; token < TOKENS; ++token) {
                 const int64_t place = linear.first_output + begin;
                 for (int64_t column = 0; column < columns; ++column) {
@@ -182,18 +260,37 @@ int multiply_tokens(int tokens, const void *x, int64_t inputs, const int64_t *li
     return 0;
 }
 
+// The wanted outputs of a matrix that lies by output, or all of them where `kept` is null; the others are zero.
 template <typename T>
 int multiply_rows(int64_t tokens, const T *x, int64_t inputs, int64_t outputs, const T *weight, const bool *kept,
                   const T *bias, T *y, int threads) {
-#pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t output = 0; output < outputs; ++output) {
+    constexpr int64_t TOGETHER = sizeof(T) == 4 ? WALKED : 1;  // of narrow numbers one row is as much as a core can take
+    const int64_t piece = std::clamp<int64_t>(outputs / (4 * threads) / WALKED * WALKED, WALKED, PIECE);
+    std::atomic<int64_t> next{0};
+#pragma omp parallel num_threads(threads)
+    for (int64_t begin; (begin = piece * next.fetch_add(1, std::memory_order_relaxed)) < outputs;) {
+        const int64_t end = std::min(begin + piece, outputs);
         for (int64_t token = 0; token < tokens; ++token) {
-            float value = 0.0f;
-            if (kept[token * outputs + output]) {
-                value = product(weight + output * inputs, x + token * inputs, inputs);
-                if (bias != nullptr) value += number(bias[output]);
+            const T *const read = x + token * inputs, *row[PIECE];
+            T *const written = y + token * outputs;
+            int64_t wanted[PIECE], count = 0, done = 0;
+            float sums[PIECE];
+            for (int64_t output = begin; output < end; ++output) {
+                if (kept == nullptr || kept[token * outputs + output]) {
+                    row[count] = weight + output * inputs;
+                    wanted[count++] = output;
+                } else {
+                    store(written + output, 0.0f);
+                }
             }
-            store(y + token * outputs + output, value);
+            for (; done + TOGETHER <= count; done += TOGETHER) {
+                products<T, TOGETHER>(row + done, read, inputs, sums + done);
+            }
+            for (; done < count; ++done) products<T, 1>(row + done, read, inputs, sums + done);
+            for (int64_t each = 0; each < count; ++each) {
+                const float added = bias == nullptr ? 0.0f : number(bias[wanted[each]]);
+                store(written + wanted[each], sums[each] + added);
+            }
         }
     }
     return 0;

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import time
 from collections.abc import Callable
 from dataclasses import astuple
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ import torch
 
 from vivace_kernels.native import native
 from vivace_kernels.packed import MOST_TOKENS, Packed, PackedLinear, masked_product
+from vivace_kernels.probing import probe_ways
 
 CpuPath = Literal["native", "embedding-bag", "masked"]
 """`native` is compiled C++; `embedding-bag` reads kept rows through torch's embedding bag; `masked` multiplies
@@ -22,8 +23,6 @@ everything, with zeros for what is not kept: as dense as dense, and for as many 
 SOURCE = Path(__file__).with_name("sparse_gemv.cpp")
 BAGS = 4
 """Parts of a row that are summed in parallel by the embedding bag."""
-TRIES = 5
-"""Of each path, when they are compared."""
 
 _Key = tuple[int, tuple[PackedLinear, ...], torch.dtype, int, int]
 _chosen: dict[_Key, CpuPath] = {}
@@ -39,8 +38,8 @@ def sparse_gemv_cpu(
         x: shape (tokens, inputs), of the pack's type; more than two tokens go the masked path.
         packed: the layers.
         counts: int32, shape (layers,), to which the number of kept channels of all tokens is added; or None.
-        path: which way to go; None takes the fastest that this machine has: the compiled one where there is one, and
-            else the faster of the other two for such shapes, which is tried once.
+        path: which way to go; None takes the fastest that this machine has for such shapes, as `fastest_path` finds
+            it when it meets them first.
 
     Returns:
         Shape (tokens, outputs), of the pack's type.
@@ -61,15 +60,24 @@ def sparse_gemv_cpu(
 
 
 def fastest_path(x: torch.Tensor, packed: Packed) -> CpuPath:
-    """The fastest way to an input's output on this machine; found once for shapes like these, and remembered."""
+    """The fastest way to an input's output on this machine; found once for shapes like these, and remembered.
+
+    No path is taken that was not tried: a compiled one may do badly on a machine that others keep busy.
+    """
     if x.shape[0] > MOST_TOKENS:
         return "masked"
-    if native_reason(packed.rows.dtype) is None:
-        return "native"
     key = (packed.inputs, packed.linears, packed.rows.dtype, x.shape[0], torch.get_num_threads())
     if key not in _chosen:
-        _chosen[key] = min(("embedding-bag", "masked"), key=lambda path: _seconds(_PATHS[path], x, packed))
+        tried: list[CpuPath] = ["embedding-bag", "masked"]
+        if native_reason(packed.rows.dtype) is None:
+            tried.insert(0, "native")
+        probed = probe_ways({path: partial(_tried, _PATHS[path], x, packed) for path in tried})
+        _chosen[key] = next(path for path in tried if path == probed.fastest)
     return _chosen[key]
+
+
+def _tried(call: _Path, x: torch.Tensor, packed: Packed, turn: int) -> torch.Tensor:
+    return call(x, packed, None)
 
 
 def native_reason(dtype: torch.dtype) -> str | None:
@@ -85,16 +93,6 @@ def compiled_function(name: str, dtype: torch.dtype) -> Any:
     library = native(SOURCE).library
     assert library is not None
     return library[f"{name}_{str(dtype).removeprefix('torch.')}"]
-
-
-def _seconds(call: _Path, x: torch.Tensor, packed: Packed) -> float:
-    """The shortest of some times: what disturbs a machine only ever makes it slower."""
-    times = []
-    for _ in range(TRIES):
-        start = time.perf_counter()
-        call(x, packed, None)
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def _masked(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> torch.Tensor:

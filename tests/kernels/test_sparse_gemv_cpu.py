@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from vivace_kernels import native as native_module
 from vivace_kernels import sparse_gemv_cpu as cpu
 from vivace_kernels.native import native
 from vivace_kernels.packed import Factors, Packed, pack, reference
+from vivace_kernels.probing import Probed
 from vivace_kernels.row_gemv_cpu import row_gemv_cpu
 from vivace_kernels.sparse_gemv_cpu import CpuPath, fastest_path, native_reason, sparse_gemv_cpu
 
@@ -118,11 +120,26 @@ def test_full_rank_is_dense_at_any_mask() -> None:
 
 
 @NEEDS_COMPILER
-def test_the_compiled_path_is_taken_where_there_is_a_compiler() -> None:
+@pytest.mark.parametrize("fastest", ["native", "embedding-bag", "masked"])
+def test_the_compiled_path_is_taken_where_there_is_a_compiler(
+    monkeypatch: pytest.MonkeyPatch, fastest: CpuPath
+) -> None:
+    """And where it is the fastest: each path is tried once for shapes like these, and none is taken untried."""
+    tried: list[list[str]] = []
+
+    def probe(ways: Mapping[str, Callable[[int], object]]) -> Probed:
+        tried.append(list(ways))
+        for way in ways.values():
+            way(0)
+        return Probed(fastest, {})
+
+    monkeypatch.setattr(cpu, "probe_ways", probe)
+    monkeypatch.setattr(cpu, "_chosen", {})
     for dtype in (torch.float32, torch.bfloat16):
         assert native_reason(dtype) is None
-        assert fastest_path(inputs_of(dtype, 1), packed(dtype)) == "native"
+        assert [fastest_path(inputs_of(dtype, 1), packed(dtype)) for _ in range(2)] == [fastest, fastest]
     assert fastest_path(inputs_of(torch.float32, 3), packed(torch.float32)) == "masked"
+    assert tried == [["native", "embedding-bag", "masked"]] * 2
 
 
 @NEEDS_COMPILER
@@ -205,4 +222,5 @@ def test_rows_that_are_wanted(dtype: torch.dtype) -> None:
     for added in (None, bias):
         expected = torch.where(kept, whole if added is None else whole + added.double(), 0.0)
         assert_close(row_gemv_cpu(x, weight, kept, added), expected, dtype)
+        assert_close(row_gemv_cpu(x, weight, None, added), whole if added is None else whole + added.double(), dtype)
     assert (row_gemv_cpu(x, weight, kept, bias)[~kept] == 0).all()
