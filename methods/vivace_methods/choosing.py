@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,7 @@ from vivace_methods import implementations
 from vivace_methods.arms import Arm
 from vivace_methods.base import Family, Generator, Method, MethodError, Request
 from vivace_methods.capacity import require_fitting
+from vivace_methods.decoding import GreedyGenerator
 from vivace_methods.prefill.full import FullPrefill
 from vivace_methods.sharing import shared_copy
 from vivace_methods.sparsity.dense import Dense
@@ -89,7 +90,19 @@ def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clo
     best = min(range(len(running)), key=lambda place: shares[place])
     if shares[best] > FASTER:
         best = 0
-    return Choice(running[best][0], _sentence([method for method, _ in running], shares, best, left_out))
+    taken = running[best][1]
+    products = taken.products if isinstance(taken, GreedyGenerator) else {}
+    sentence = _sentence([method for method, _ in running], shares, best, left_out)
+    return Choice(running[best][0], " ".join(filter(None, (sentence, products_sentence(products)))))
+
+
+def products_sentence(products: Mapping[str, str]) -> str:
+    """Which dense products single tokens go through; empty where none was chosen."""
+    alike: dict[str, list[str]] = {}
+    for shape, product in products.items():
+        alike.setdefault(product, []).append(shape)
+    told = "; ".join(f"{product} for {', '.join(shapes)}" for product, shapes in alike.items())
+    return f"Single tokens are multiplied by {told}." if told else ""
 
 
 def _timed(generator: Generator, request: Request, clock: Clock) -> float:

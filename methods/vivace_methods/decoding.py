@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -31,6 +32,7 @@ class GreedyGenerator(Generator):
         new_cache: gives an empty cache for so many positions, the prompt's and the answer's.
         step: the forward pass of one token; the model itself, or a compiled form of it.
         decoding: a context that is entered after the first token, for kernels that suit single tokens.
+        products: the dense product that single tokens go through, by the shape of the weights, where one was chosen.
     """
 
     def __init__(
@@ -39,17 +41,19 @@ class GreedyGenerator(Generator):
         new_cache: Callable[[int], Any],
         step: Any | None = None,
         decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
+        products: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._model = model
         self._new_cache = new_cache
         self._step = step or model
         self._decoding = decoding
+        self.products = dict(products)
 
     def generate(self, request: Request, emit: Emit) -> Trace:
-        """Answer a prompt greedily."""
+        """Answer a prompt greedily; the figures are `products`, if any were chosen."""
         with torch.inference_mode():
             self._generate(request, emit)
-        return Trace({})
+        return Trace({"products": self.products} if self.products else {})
 
     def logits(self, request: Request, answer: Sequence[int]) -> torch.Tensor:
         """The logits of each token of a given answer: the prompt in one pass, then a token a pass."""
@@ -136,6 +140,8 @@ def greedy_decoding(
 ) -> Iterator[GreedyGenerator]:
     """A model that decodes greedily with the kernels and the cache that are asked for; restored at the end.
 
+    On a processor single tokens go through the fastest dense products, as `implementations.products` says.
+
     Args:
         model: a causal language model of transformers, in evaluation mode.
         cache: whether keys and values grow with the answer, or lie in memory of a fixed size.
@@ -154,11 +160,13 @@ def greedy_decoding(
         if attention is not None:
             changes.enter_context(implementations.attention(model, attention))
         decoding = _experts(model, experts_implementation, changes)
+        products = changes.enter_context(implementations.products(model))
         if compile == "none":
             new_cache = partial(_new_static if cache == "static" else _new_dynamic, model.config)
-            yield GreedyGenerator(model, new_cache, decoding=decoding)
+            yield GreedyGenerator(model, new_cache, decoding=decoding, products=products)
         else:
-            yield GreedyGenerator(model, HeldCache(model.config), compiled_step(model, compile), decoding)
+            step = compiled_step(model, compile)
+            yield GreedyGenerator(model, HeldCache(model.config), step, decoding)
 
 
 def compiled_step(model: Any, mode: Compile) -> Any:

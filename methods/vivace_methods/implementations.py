@@ -1,12 +1,20 @@
-"""Which attention and expert kernels a transformers model runs with, chosen for a while and then put back exactly."""
+"""Which kernels a transformers model runs with, for attention, experts and dense products: chosen, then put back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
+import torch
+
+from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
 from vivace_methods.base import MethodError
+
+LEAST_WEIGHTS = 2**20
+"""Of a matrix whose product is chosen: fewer lie in a cache near the core, where calling takes as long as reading."""
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def has_experts(model: Any) -> bool:
@@ -67,6 +75,46 @@ def experts(model: Any, implementation: str) -> Iterator[None]:
         yield
     finally:
         model.set_experts_implementation(before)
+
+
+@contextmanager
+def products(model: Any) -> Iterator[dict[str, str]]:
+    """Multiply single tokens with large matrices by the fastest product of this processor, while the context lasts.
+
+    `torch.nn.Linear` goes through `F.linear`, which some processors have faster products than. Which is the fastest
+    is tried once in a process for each shape and type. Several tokens at once, small matrices, other devices and
+    layers whose forward somebody else has replaced stay as they are.
+
+    Yields:
+        Shape of the weights, as `4096x11008` (inputs and outputs), and their type → the product that is taken.
+    """
+    alike: dict[tuple[int, int, torch.dtype], list[torch.nn.Linear]] = {}
+    for module in model.modules():
+        if type(module) is torch.nn.Linear and "forward" not in vars(module) and _is_large(module.weight):
+            alike.setdefault((module.in_features, module.out_features, module.weight.dtype), []).append(module)
+    taken: dict[str, str] = {}
+    with ExitStack() as restored:
+        for (inputs, outputs, dtype), modules in alike.items():
+            product = fastest_product([module.weight for module in modules]).fastest
+            taken[f"{inputs}x{outputs} {str(dtype).removeprefix('torch.')}"] = product
+            if product == "linear":
+                continue
+            for module in modules:
+                module.forward = partial(_forward, module, product)
+                restored.callback(delattr, module, "forward")
+        yield taken
+
+
+def _is_large(weight: torch.Tensor) -> bool:
+    plain = weight.device.type == "cpu" and weight.dtype in DTYPES and weight.is_contiguous()
+    return plain and weight.numel() >= LEAST_WEIGHTS
+
+
+def _forward(module: torch.nn.Linear, product: Any, x: torch.Tensor) -> torch.Tensor:
+    if x.numel() != module.in_features or torch.is_grad_enabled():
+        return torch.nn.Linear.forward(module, x)
+    flat = dense_gemv_cpu(x.reshape(1, -1), module.weight, module.bias, product=product)
+    return flat.view(*x.shape[:-1], -1)
 
 
 def _first_sentence(error: Exception) -> str:

@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from vivace_kernels.probing import Probed
+from vivace_methods import implementations
 from vivace_methods.base import MethodError, Request
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model
@@ -55,6 +57,25 @@ def test_the_tokens_are_those_of_generate(kind: str, name: str, dtype: torch.dty
                 tokens: list[int] = []
                 generator.generate(Request(ids, 12, frozenset(ends)), tokens.extend)
                 assert tokens == expected
+
+
+def test_single_tokens_go_through_the_fastest_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens stay the same, large matrices alone are changed, and afterwards nothing is."""
+    monkeypatch.setattr(implementations, "LEAST_WEIGHTS", 3000)
+    monkeypatch.setattr(implementations, "fastest_product", lambda weights: Probed("mv", {}))
+    model = model_of("llama")
+    large = {name for name, part in model.named_modules() if isinstance(part, torch.nn.Linear)}
+    large = {name for name in large if model.get_submodule(name).weight.numel() >= 3000}
+    prompt = torch.tensor([[5, 9, 2, 7]])
+    usual = transformers_tokens(model, prompt, 12, None, attention_mask=torch.ones_like(prompt))
+    for name in ("dense", "autoregressive", "full"):
+        tokens: list[int] = []
+        with parse_method(name).apply(model) as generator:
+            changed = {each for each, part in model.named_modules() if "forward" in vars(part)}
+            figures = generator.generate(Request(prompt, 12), tokens.extend).figures
+        assert changed == large and changed
+        assert tokens == usual and set(figures["products"].values()) == {"mv"}
+        assert not any("forward" in vars(part) for part in model.modules())
 
 
 def test_a_padding_token_in_a_prompt_is_read() -> None:

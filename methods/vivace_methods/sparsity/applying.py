@@ -151,6 +151,7 @@ class SparseGenerator(GreedyGenerator):
         counts: the kept channels of all layers together, as the groups add to them, shape (layers,).
         reads: what a token reads of each of these layers.
         untouched: weights of those of the seven linear layers of each block that stay dense.
+        products: the dense product that single tokens go through in layers that stay dense, by their shape.
     """
 
     def __init__(
@@ -161,8 +162,9 @@ class SparseGenerator(GreedyGenerator):
         counts: torch.Tensor,
         reads: Sequence[LayerReads],
         untouched: int,
+        products: Mapping[str, str],
     ) -> None:
-        super().__init__(model, new_cache, self._counted)
+        super().__init__(model, new_cache, self._counted, products=products)
         self._reading, self._counts, self._reads, self._untouched = step, counts, reads, untouched
         self._seen: list[torch.Tensor] = []
 
@@ -171,14 +173,14 @@ class SparseGenerator(GreedyGenerator):
 
         The figures are `sparsity`, the share of the weights of the seven linear layers of all blocks that decoded
         tokens did not read; `token_sparsity`, the same of each decoded token; `kept`, the mean share of channels that
-        each layer kept, by its name; and `weights_read`, how many weights of those layers all decoded tokens read, of
-        `weights_dense`.
+        each layer kept, by its name; `weights_read`, how many weights of those layers all decoded tokens read, of
+        `weights_dense`; and `products`, if any were chosen for layers that stay dense.
         """
         self._seen = [self._counts.clone()]
-        super().generate(request, emit)
+        trace = super().generate(request, emit)
         seen = torch.stack(self._seen).double().cpu()
         self._seen = []
-        return Trace(read_figures(seen.diff(dim=0), self._reads, self._untouched))
+        return Trace({**trace.figures, **read_figures(seen.diff(dim=0), self._reads, self._untouched)})
 
     def _counted(self, *tokens: Any, **named: Any) -> Any:
         out = self._reading(*tokens, **named)

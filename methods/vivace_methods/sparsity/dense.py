@@ -12,7 +12,7 @@ from vivace_methods.decoding import CacheKind, Compile, greedy_decoding
 
 @dataclass(frozen=True)
 class Dense(Method):
-    """Dense greedy decoding through torch's own matrix-vector products.
+    """Dense greedy decoding. On a processor each matrix goes through the product that is the fastest for its shape.
 
     Source: `generate(do_sample=False)` of transformers, whose tokens it gives.
 
