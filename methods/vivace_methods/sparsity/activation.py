@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
+from vivace_methods import implementations
 from vivace_methods.base import Family, Generator, Method, MethodError
 from vivace_methods.decoding import HeldCache, compiled_step, require_causal
 from vivace_methods.models.cost import Cost, Shapes, greedy_memory
@@ -24,7 +25,7 @@ from vivace_methods.sparsity.applying import (
     packed_group,
     uncounted_group,
 )
-from vivace_methods.sparsity.calibration import inputs_of, require_texts
+from vivace_methods.sparsity.calibration import fitted_tokens, inputs_of, require_texts
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group, find_groups
@@ -119,6 +120,7 @@ class ActivationSparsity(Method):
             weights=weights,
             calibration=about.calibration,
             tokens=tokens,
+            threshold_tokens=fitted_tokens(texts),
             modules={name: each.recipe for name, each in fitted.items()},
             factors={name: each.factors for name, each in fitted.items() if each.factors is not None},
             log=log,
@@ -145,10 +147,12 @@ class ActivationSparsity(Method):
 
     @contextmanager
     def _decoding(self, model: Any, recipe: Recipe) -> Iterator[Generator]:
-        with self.applied(model, recipe) as (counts, reads):
+        with self.applied(model, recipe) as (counts, reads), implementations.products(model) as products:
+            if model.device.type == "cpu":
+                _meet_one_token(model)
             new_cache, step = self._stepping(model)
             untouched = weights_of_blocks(model) - sum(layer.dense for layer in reads)
-            yield SparseGenerator(model, new_cache, step, counts, reads, untouched)
+            yield SparseGenerator(model, new_cache, step, counts, reads, untouched, products)
 
     def _stepping(self, model: Any) -> tuple[Callable[[int], Any], Any]:
         """New caches, and the forward pass of one token."""
@@ -261,9 +265,20 @@ def fit_in_order(
     return fitted
 
 
+def fit_work(groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> float:
+    """How much `fit_in_order` has to do, about, in tokens that go through a model, half of it to each layer."""
+    return len(groups) * sum(text.shape[1] for text in texts) / 2
+
+
 def weights_of_blocks(model: Any) -> int:
     """Of the seven linear layers of all blocks, whether a method applies to them or not."""
     return sum(int(module.weight.numel()) for group in find_groups(model) for module in group.modules)
+
+
+def _meet_one_token(model: Any) -> None:
+    """Let sparse layers try their kernels on what a token brings, so that no answer has to wait for that."""
+    with torch.inference_mode():
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
 
 
 def _new_cache(config: Any, positions: int) -> Any:

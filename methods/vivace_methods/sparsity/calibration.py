@@ -21,6 +21,13 @@ BATCH = 8192
 """Tokens that are read in one pass."""
 
 
+def fitted_tokens(texts: Sequence[torch.Tensor]) -> int:
+    """How many tokens thresholds and low-rank parts come from: of the second part of every other text, or of half of
+    the second part of a single one. The others measure what was fitted."""
+    lengths = [text.shape[1] - int(READ * text.shape[1]) for text in texts]
+    return lengths[0] // 2 if len(lengths) == 1 else sum(lengths[::2])
+
+
 class _ReachedError(Exception):
     """The pass has come to the layer that it was made for."""
 

@@ -19,6 +19,8 @@ PARTS = 3
 SURE = 2.0
 """Standard errors by which a change must be for the better. With one, what was taken on 96 texts did worse on others
 than what it began from."""
+TRIED = 4
+"""Choices of a layer, about."""
 Choice = Callable[[], Fitted]
 """Fits a layer in one of the ways that it may be done."""
 
@@ -38,6 +40,12 @@ class Descent:
         parts = [texts[first::PARTS] for first in range(PARTS)]
         self._parts = [[rows.to(model.device) for rows in batches(part)] for part in parts if part]
         self._dense = [[self._predictions(rows) for rows in part] for part in self._parts]
+
+    @staticmethod
+    def work(groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> float:
+        """How much is to be done, about, in tokens that go through the whole model."""
+        layers = sum(len(group.names) for group in groups)
+        return layers * TRIED * sum(text.shape[1] for text in texts) / 4  # of half of them, often a part
 
     def divergence(self, fitted: Mapping[str, Fitted]) -> torch.Tensor:
         """The Kullback-Leibler divergence from the dense model's predictions, in nats: of each text, a token's mean.

@@ -16,6 +16,8 @@ from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
 from vivace_methods.sparsity.linears import Group
 
+LENGTH = 256
+"""Tokens of a text, about."""
 Trait = Callable[[LayerFit, float], Fitted]
 """Fits a layer at a ratio."""
 
@@ -51,6 +53,12 @@ class Evolution:
     samples: int = 16
     layers: int = 28
     seed: int = 0
+
+    @classmethod
+    def work(cls, groups: Sequence[Group]) -> float:
+        """How much is to be done, about, in tokens that go through the whole model."""
+        parts = -(-sum(len(group.names) for group in groups) // cls.layers)
+        return parts * (cls.generations + 1) * cls.population * cls.samples * LENGTH
 
     def run(
         self,

@@ -19,6 +19,8 @@ STEP = 0.05
 MOST = 0.95
 TOKENS = 1024
 """Of the texts that levels are searched on, about: more of them gave the same levels, to a step or two."""
+PASSES = 120
+"""Of each block while its levels are searched, about."""
 FitAt = Callable[[LayerFit, float], Fitted]
 """Fits a layer at a level."""
 
@@ -62,6 +64,11 @@ def greedy_levels(
         levels |= _Block(model, path, its, some, fit, journal, rule).levels(sparsity)
         on_step(number + 1, len(blocks))
     return levels
+
+
+def levels_work(texts: Sequence[torch.Tensor]) -> float:
+    """How much is to be done, about, in tokens that go through the whole model."""
+    return PASSES * min(TOKENS, sum(text.shape[1] for text in texts))
 
 
 class _Block:

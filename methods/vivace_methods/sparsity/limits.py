@@ -44,15 +44,16 @@ def channel_limits(name: str, recipe: ModuleRecipe, weight: torch.Tensor, factor
 def channel_scale(criterion: Criterion, weight: torch.Tensor, factors: Factors | None) -> torch.Tensor:
     """What an input's magnitude is multiplied with to judge its channel.
 
-    Under `column-norm` it is the norm of the column of W - W_r, what dropping the channel loses (WINA,
-    arXiv 2505.19427, takes that of W, which is the same without a low-rank part).
+    Under `column-norm` it is the norm of the column of W (as in WINA, arXiv 2505.19427, and in the released code of
+    R-Sparse, whose scale, the norm of a row of V · S, is that of W's column). Under `residual-norm` it is that of the
+    column of W - W_r, what dropping the channel loses. Without a low-rank part they are the same.
 
     Returns:
         float32, shape (inputs,).
     """
     if criterion == "magnitude":
         return torch.ones(weight.shape[1], device=weight.device)
-    return residual(weight, factors).norm(dim=0)
+    return residual(weight, factors if criterion == "residual-norm" else None).norm(dim=0)
 
 
 def residual(weight: torch.Tensor, factors: Factors | None) -> torch.Tensor:

@@ -10,15 +10,16 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 
 from vivace_methods.base import MethodError
-from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order
+from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order, fit_work
 from vivace_methods.sparsity.budget import budget
 from vivace_methods.sparsity.descent import Choice, Descent
 from vivace_methods.sparsity.evolution import Evolution, Trait
 from vivace_methods.sparsity.fitting import FactorFit, Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.levels import greedy_levels
+from vivace_methods.sparsity.levels import greedy_levels, levels_work
 from vivace_methods.sparsity.linears import Group
 from vivace_methods.sparsity.recipe import Criterion
+from vivace_methods.sparsity.steps import OnStep, Parts
 
 Levels = Mapping[str, float]
 """Name of each layer → the share of its weights that a token does not read."""
@@ -66,9 +67,11 @@ class RSparse(ActivationSparsity):
             model's predictions least, layer by layer on text that nothing was fitted on; `output-error` takes what
             loses least of the layer's own output there; `evolutionary` is the paper's Algorithm 1, which looks for
             the lowest perplexity of the whole model.
-        criterion: by what inputs are judged large: `magnitude`, as the paper writes; `column-norm`, that times the
-            norm of the column of W - W_r; `released` is as the released code has it, the norm where there is a
-            low-rank part and the magnitude where there is none. A search under `released` tries both for each layer.
+        criterion: by what inputs are judged large. `magnitude`, as the paper writes, and `column-norm`, that times
+            the norm of the column of W, are the same in every layer. `released`, as the released code has it, is the
+            latter where there is a low-rank part and the former where there is none; so is `residual-norm`, but with
+            the norm of the column of W - W_r, which is what dropping an input loses. Under these two a search tries
+            both for each layer.
         factors: `svd` truncates the weights, as in the paper; `dropped` fits the low-rank part to what is dropped.
             None is the paper's, and lets a search (but the evolutionary one) try both for each layer.
         sequential: whether each layer is calibrated on what the sparse layers before it give, or all on dense ones.
@@ -81,7 +84,7 @@ class RSparse(ActivationSparsity):
     ratio: float | None = None
     levels: Literal["uniform", "greedy"] = "uniform"
     search: Search = "divergence"
-    criterion: Literal["released", "magnitude", "column-norm"] = "released"
+    criterion: Literal["residual-norm", "released", "magnitude", "column-norm"] = "residual-norm"
     factors: FactorFit | None = None
     sequential: bool = True
 
@@ -96,10 +99,13 @@ class RSparse(ActivationSparsity):
         """A ratio, a threshold and two factors for each layer."""
         if self.ratio is None and self.search == "divergence":
             return self._descend(model, groups, texts, about, journal)
-        levels = self._levels(next(self._ways(1.0, searched=False)), model, groups, texts, about, journal)
+        fitting = Evolution.work(groups) if self.search == "evolutionary" else fit_work(groups, texts)
+        parts = Parts(about.on_step, {"levels": self._levels_work(texts), "fit": fitting})
+        way = next(self._ways(1.0, searched=False))
+        levels = self._levels(way, model, groups, texts, parts.of("levels"), journal)
         if self.ratio is None and self.search == "evolutionary":
             evolution = Evolution(self._trait(levels), RATIOS, UNIFORM)
-            return evolution.run(model, groups, texts, journal=journal, on_step=about.on_step)
+            return evolution.run(model, groups, texts, journal=journal, on_step=parts.of("fit"))
         trait = self._trait(levels)
         log: list[dict[str, Any]] = []
 
@@ -108,7 +114,7 @@ class RSparse(ActivationSparsity):
                 return trait(layer, self.ratio)
             return self._best(levels, layer, journal, log)
 
-        fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=about.on_step)
+        fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=parts.of("fit"))
         return fitted, log
 
     def _levels(
@@ -117,7 +123,7 @@ class RSparse(ActivationSparsity):
         model: Any,
         groups: Sequence[Group],
         texts: Sequence[torch.Tensor],
-        about: About,
+        on_step: OnStep,
         journal: Journal,
     ) -> Levels:
         """Of all layers, as they would be fitted in one way."""
@@ -128,8 +134,11 @@ class RSparse(ActivationSparsity):
             return self._fit({layer.name: level}, layer, way)
 
         return greedy_levels(
-            model, groups, texts, self.sparsity, fit, journal=journal, rule=str(way), on_step=about.on_step
+            model, groups, texts, self.sparsity, fit, journal=journal, rule=str(way), on_step=on_step
         )
+
+    def _levels_work(self, texts: Sequence[torch.Tensor]) -> float:
+        return levels_work(texts) if self.levels == "greedy" else 0.0
 
     def _trait(self, levels: Levels) -> Trait:
         def fit(layer: LayerFit, ratio: float) -> Fitted:
@@ -156,12 +165,14 @@ class RSparse(ActivationSparsity):
         return ("svd", "dropped") if searched and ratio < 1 else ("svd",)
 
     def _criteria(self, ratio: float, searched: bool) -> Iterator[Criterion]:
-        if self.criterion != "released":
+        if self.criterion in ("magnitude", "column-norm"):
             yield self.criterion
-        elif searched:
-            yield from ("magnitude", "column-norm")
+            return
+        norm: Criterion = "residual-norm" if self.criterion == "residual-norm" and ratio < 1 else "column-norm"
+        if searched:
+            yield from ("magnitude", norm)
         else:
-            yield "magnitude" if ratio == 1 else "column-norm"
+            yield "magnitude" if ratio == 1 else norm
 
     def _descend(
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
@@ -176,15 +187,21 @@ class RSparse(ActivationSparsity):
         begun: dict[str, Fitted] = {}
         layers: dict[str, LayerFit] = {}
         levels: Levels = {}
-        for way in self._ways(1.0, searched=True):
-            its_levels = self._levels(way, model, groups, texts, about, journal)
+        ways = list(self._ways(1.0, searched=True))
+        work: dict[str, float] = {}
+        for way in ways:
+            work |= {f"levels {way}": self._levels_work(texts), f"fit {way}": fit_work(groups, texts)}
+        parts = Parts(about.on_step, {**work, "descent": Descent.work(groups, texts)})
+        for way in ways:
+            its_levels = self._levels(way, model, groups, texts, parts.of(f"levels {way}"), journal)
             its_layers: dict[str, LayerFit] = {}
 
             def choose(layer: LayerFit, way: Way = way, at: Levels = its_levels, its: Any = its_layers) -> Fitted:
                 its[layer.name] = layer
                 return self._fit(at, layer, way)
 
-            other = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=_nobody)
+            fitting = parts.of(f"fit {way}")
+            other = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=fitting)
             if not begun or journal.get(f"all {way}", partial(all_texts.change, begun, other)) < 0:
                 begun, layers, levels = other, its_layers, its_levels
 
@@ -196,7 +213,7 @@ class RSparse(ActivationSparsity):
             return {str(way): partial(self._fit, levels, layers[name], way) for way in ways}
 
         descent = Descent(model, groups, list(texts[1::2]) or texts)
-        return descent.run(begun, choices, journal=journal, on_step=about.on_step)
+        return descent.run(begun, choices, journal=journal, on_step=parts.of("descent"))
 
     def _best(self, levels: Levels, layer: LayerFit, journal: Journal, log: list[dict[str, Any]]) -> Fitted:
         """What loses least of a layer's output; of equals the one with more exact columns."""
@@ -215,7 +232,3 @@ class RSparse(ActivationSparsity):
             log.append({"layer": layer.name, **way._asdict(), "output_error": errors[way]})
         best = min(tried, key=lambda each: errors[each])
         return made[best] if best in made else self._fit(levels, layer, best)
-
-
-def _nobody(done: int, steps: int) -> None:
-    """These steps are a beginning that is not counted."""

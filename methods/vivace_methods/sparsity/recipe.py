@@ -17,16 +17,18 @@ from vivace_kernels.packed import Factors
 from vivace_methods.base import MethodError
 from vivace_methods.sparsity.linears import Group
 
-FORMAT = 1
+FORMAT = 2
+OLD_FORMAT = 1
+"""In which `column-norm` meant the norm of a column of W - W_r."""
 RECIPE_FILE = "recipe.json"
 FACTORS_FILE = "factors.safetensors"
 SAMPLED = 4096
 """Numbers of each matrix that its fingerprint is taken from."""
 
-Criterion = Literal["magnitude", "column-norm", "gate", "random", "none"]
-"""By what a channel is judged: the input's magnitude; that times the norm of the column that it meets; the
-magnitude of the activated gate that it was multiplied with; a draw beforehand; or not at all: every channel is left
-to the low-rank part."""
+Criterion = Literal["magnitude", "column-norm", "residual-norm", "gate", "random", "none"]
+"""By what a channel is judged: the input's magnitude; that times the norm of the column of W that it meets; that
+times the norm of the column of W - W_r, which is what dropping it loses; the magnitude of the activated gate that it
+was multiplied with; a draw beforehand; or not at all: every channel is left to the low-rank part."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class Recipe:
         weights: a fingerprint of the weights that it was fitted to.
         calibration: what it was calibrated on.
         tokens: of the calibration.
+        threshold_tokens: those of them that thresholds come from; None where an older version has not said it.
         modules: name of each linear layer → what is done to it.
         factors: name → low-rank part, of those that have one.
         log: what the search tried, step by step; empty without one.
@@ -76,6 +79,7 @@ class Recipe:
     modules: Mapping[str, ModuleRecipe]
     factors: Mapping[str, Factors]
     log: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+    threshold_tokens: int | None = None
 
     def save(self, folder: Path) -> None:
         """Write both files; the JSON comes last, so that a folder with it is whole.
@@ -157,9 +161,13 @@ def load_recipe(folder: Path) -> Recipe:
     except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise MethodError(f"The recipe in {folder} cannot be read: {error}.") from error
     version = written.pop("format", None) if isinstance(written, dict) else None
-    if version != FORMAT:
-        raise MethodError(f"The recipe in {folder} is of format {version}, and this version reads {FORMAT}.")
+    if version not in (OLD_FORMAT, FORMAT):
+        raise MethodError(
+            f"The recipe in {folder} is of format {version}, and this version reads {OLD_FORMAT} and {FORMAT}."
+        )
     try:
+        if version == OLD_FORMAT:
+            written = _renamed(written)
         modules = {name: _module(module) for name, module in written.pop("modules").items()}
         factors = {
             name: Factors(tensors[f"{name}.up"], tensors[f"{name}.down"])
@@ -169,6 +177,27 @@ def load_recipe(folder: Path) -> Recipe:
         return Recipe(**written, modules=modules, factors=factors)
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise MethodError(f"The recipe in {folder} is damaged ({error}): fit it again.") from error
+
+
+def _renamed(written: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe of the old format with criteria by their present names.
+
+    Raises:
+        MethodError: its settings now mean something else.
+    """
+    modules = written["modules"].values()
+    if "criterion=column-norm" in written["method"] and any(module["rank"] for module in modules):
+        raise MethodError(
+            f"The recipe was fitted as {written['method']} when column-norm took the norms of W - W_r, and it now "
+            "takes those of W: fit it again, with criterion=residual-norm for what it was."
+        )
+    renamed = {
+        name: {**module, "criterion": "residual-norm"}
+        if module["criterion"] == "column-norm" and module["rank"]
+        else module
+        for name, module in written["modules"].items()
+    }
+    return {**written, "modules": renamed}
 
 
 def _module(written: Mapping[str, Any]) -> ModuleRecipe:

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order
+from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order, fit_work
 from vivace_methods.sparsity.budget import budget
 from vivace_methods.sparsity.fitting import Fitted, LayerFit
 from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.levels import greedy_levels
+from vivace_methods.sparsity.levels import greedy_levels, levels_work
 from vivace_methods.sparsity.linears import Group
 from vivace_methods.sparsity.recipe import Criterion
+from vivace_methods.sparsity.steps import Parts
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,18 @@ class Teal(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A threshold for each layer."""
+        greedy = self.levels == "greedy"
+        work = {"levels": levels_work(texts) if greedy else 0.0, "fit": fit_work(groups, texts)}
+        parts = Parts(about.on_step, work)
         levels: dict[str, float] = {}
-        if self.levels == "greedy":
-            levels = greedy_levels(
-                model, groups, texts, self.sparsity, self._fit, journal=journal, on_step=about.on_step
-            )
+        if greedy:
+            search = parts.of("levels")
+            levels = greedy_levels(model, groups, texts, self.sparsity, self._fit, journal=journal, on_step=search)
 
         def choose(layer: LayerFit) -> Fitted:
             return self._fit(layer, levels.get(layer.name, self.sparsity))
 
-        fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=about.on_step)
+        fitted = fit_in_order(model, groups, texts, choose, sequential=self.sequential, on_step=parts.of("fit"))
         return fitted, []
 
     def _fit(self, layer: LayerFit, level: float) -> Fitted:

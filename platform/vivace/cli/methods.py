@@ -137,8 +137,9 @@ def fit(
         raise UsageError(str(error)) from error
     errors = [module.output_error for module in recipe.modules.values() if module.output_error is not None]
     say(
-        f"{len(recipe.modules)} layers fitted on {recipe.tokens:,} tokens ({recipe.calibration}); on text held back, "
-        f"their outputs lose {sum(errors) / len(errors):.2%} of their squares on average"
+        f"{len(recipe.modules)} layers fitted on {recipe.tokens:,} tokens ({recipe.calibration}), of which "
+        f"{recipe.threshold_tokens:,} told the thresholds; on text held back, their outputs lose "
+        f"{sum(errors) / len(errors):.2%} of their squares on average"
     )
     print_text(f"{method.label}:{output}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vivace_kernels.packed import Factors
 from vivace_methods.base import MethodError
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_method
@@ -24,9 +25,9 @@ from vivace_methods.sparsity.descent import Descent
 from vivace_methods.sparsity.evolution import Evolution
 from vivace_methods.sparsity.fitting import Fitted, LayerFit, fitted_factors, threshold_of
 from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.limits import residual
+from vivace_methods.sparsity.limits import channel_scale, residual
 from vivace_methods.sparsity.linears import find_groups
-from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, load_recipe
+from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, ModuleRecipe, load_recipe
 
 RELEASED = Path(__file__).parents[4] / "shared" / "data" / "rsparse" / "llama3_8b_ratios_50.txt"
 LLAMA3 = {"q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024), "o": (4096, 4096)} | {
@@ -228,12 +229,14 @@ def test_a_recipe_is_read_as_it_was_written(model: Any, texts: list[torch.Tensor
     read = load_recipe(tmp_path / "recipe")
     assert (read.method, read.model, read.revision) == ("r-sparse(ratio=0.9)", "someone/model", "c" * 40)
     assert (read.calibration, read.tokens, read.weights) == ("random tokens", 6 * 24, made.weights)
+    # Thresholds are of the second parts of every other text; the rest was read densely, or measured what was fitted.
+    assert read.threshold_tokens == made.threshold_tokens == 3 * 12
     assert read.modules == made.modules
     assert all(torch.equal(read.factors[name].up, factors.up) for name, factors in made.factors.items())
     modes = {file.stat().st_mode for file in (tmp_path / "recipe").iterdir()}
     assert len(modes) == 1, "whoever may read one file may read the other"
     text = (tmp_path / "recipe" / RECIPE_FILE).read_text()
-    assert json.loads(text)["format"] == 1 and len(text) < 20_000
+    assert json.loads(text)["format"] == 2 and len(text) < 20_000
 
 
 def test_recipes_that_are_none_are_refused(model: Any, texts: list[torch.Tensor], tmp_path: Path) -> None:
@@ -247,8 +250,8 @@ def test_recipes_that_are_none_are_refused(model: Any, texts: list[torch.Tensor]
     def changed(**more: Any) -> None:
         (folder / RECIPE_FILE).write_text(json.dumps({**sound, **more}))
 
-    changed(format=2)
-    with pytest.raises(MethodError, match="of format 2, and this version reads 1"):
+    changed(format=3)
+    with pytest.raises(MethodError, match="of format 3, and this version reads 1 and 2"):
         load_recipe(folder)
     changed(modules={**sound["modules"], layer: {**sound["modules"][layer], "threshold": math.nan}})
     with pytest.raises(MethodError, match="is damaged"):
@@ -376,3 +379,64 @@ def test_a_search_begins_with_the_criterion_that_is_surely_better(model: Any) ->
     norms = method("wina(sparsity=0.6)").fit(uneven, many)
     unmoved = [layer for layer, its in made.modules.items() if its == norms.modules[layer]]
     assert len(unmoved) > len(made.modules) / 2, "most are as where it began"
+
+
+def test_what_a_criterion_is_called_is_what_it_judges_by(model: Any, texts: list[torch.Tensor]) -> None:
+    """The released code takes norms of W's columns, and the default those of what is left of them."""
+    drawn = torch.Generator().manual_seed(9)
+    weight = torch.randn(20, 30, generator=drawn)
+    factors = Factors(torch.randn(20, 4, generator=drawn), torch.randn(4, 30, generator=drawn))
+    assert torch.allclose(channel_scale("column-norm", weight, factors), weight.norm(dim=0))
+    left = weight - factors.up @ factors.down
+    assert torch.allclose(channel_scale("residual-norm", weight, factors), left.norm(dim=0))
+    criteria = {
+        (setting, ratio): {its.criterion for its in _fit(model, texts, ratio, setting).values()}
+        for setting in ("residual-norm", "released", "magnitude", "column-norm")
+        for ratio in (1, 0.9)
+    }
+    assert criteria == {
+        ("residual-norm", 1): {"magnitude"},
+        ("residual-norm", 0.9): {"residual-norm"},
+        ("released", 1): {"magnitude"},
+        ("released", 0.9): {"column-norm"},
+        ("magnitude", 1): {"magnitude"},
+        ("magnitude", 0.9): {"magnitude"},
+        ("column-norm", 1): {"column-norm"},
+        ("column-norm", 0.9): {"column-norm"},
+    }
+
+
+def _fit(model: Any, texts: list[torch.Tensor], ratio: float, criterion: str) -> Mapping[str, ModuleRecipe]:
+    made = method(f"r-sparse(ratio={ratio},criterion={criterion},sequential=false,only=layers.0.self_attn)")
+    return made.fit(model, texts[:2]).modules
+
+
+def test_recipes_under_the_old_names_are_read_or_refused(
+    model: Any, texts: list[torch.Tensor], tmp_path: Path
+) -> None:
+    made = method("r-sparse(ratio=0.9)").fit(model, texts)
+    made.save(tmp_path)
+    written = json.loads((tmp_path / RECIPE_FILE).read_text())
+    for module in written["modules"].values():
+        assert module["criterion"] == "residual-norm"
+        module["criterion"] = "column-norm"  # as it was called in the first format
+    del written["threshold_tokens"]
+    written["format"] = 1
+    (tmp_path / RECIPE_FILE).write_text(json.dumps(written))
+    read = load_recipe(tmp_path)
+    assert read.modules == made.modules and read.threshold_tokens is None
+    # What was named in the arm itself now means another thing, and nobody is told silently that it does.
+    (tmp_path / RECIPE_FILE).write_text(
+        json.dumps({**written, "method": "r-sparse(ratio=0.9,criterion=column-norm)"})
+    )
+    with pytest.raises(MethodError, match="criterion=residual-norm for what it was"):
+        load_recipe(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["teal(levels=greedy)", "r-sparse(levels=greedy)", "r-sparse(search=output-error)"])
+def test_fitting_is_told_as_one_piece_of_work(model: Any, texts: list[torch.Tensor], name: str) -> None:
+    told: list[tuple[int, int]] = []
+    method(name).fit(model, texts[:2], About(on_step=lambda done, steps: told.append((done, steps))))
+    assert len({steps for _, steps in told}) == 1, "the bar has one length"
+    assert [done for done, _ in told] == sorted(done for done, _ in told), "and never goes back"
+    assert told[-1][0] == told[-1][1] and told[0][0] >= 1

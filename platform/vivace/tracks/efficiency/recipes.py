@@ -142,6 +142,7 @@ def recipe_details(folder: Path) -> dict[str, Any]:
     return {
         "calibration": recipe.calibration,
         "tokens": recipe.tokens,
+        "threshold_tokens": recipe.threshold_tokens,
         "model": recipe.model,
         "modules": {name: asdict(module) for name, module in recipe.modules.items()},
     }
