@@ -110,6 +110,11 @@ class Report:
         """The headline rows above their limit."""
         return [row for row in self.rows if not self._holds(row)]
 
+    @property
+    def below_floor(self) -> list[Row]:
+        """The rows below what no arm could beat: the clock, or the baseline, is at fault."""
+        return [row for row in self.rows if row.floor is not None and not row.ratio >= row.floor]
+
     def _holds(self, row: Row) -> bool:
         # Written so that a ratio that is no number misses its limit.
         limit = self.limit(row)
@@ -146,8 +151,13 @@ class Report:
             str(row.n),
             "" if row.floor is None else f"{row.floor:.3f}",
             "" if limit is None else f"{limit:.2f}",
-            "" if limit is None else "pass" if self._holds(row) else "MISSED",
+            "BELOW ITS FLOOR" if row in self.below_floor else self._verdict(row),
         )
+
+    def _verdict(self, row: Row) -> str:
+        if self.limit(row) is None:
+            return ""
+        return "pass" if self._holds(row) else "MISSED"
 
 
 def running(**more: Any) -> dict[str, Any]:
@@ -165,7 +175,9 @@ def arguments(description: str, quick: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description, allow_abbrev=False)
     parser.add_argument("--quick", action="store_true", help=f"under a minute on two cores: {quick}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
-    parser.add_argument("--check", action="store_true", help="exit with 1 where a limit is missed")
+    parser.add_argument(
+        "--check", action="store_true", help="exit with 1 for a missed limit or a ratio below its floor"
+    )
     return parser
 
 
@@ -201,4 +213,10 @@ def conclude(report: Report, options: argparse.Namespace) -> int:
             "allowed.",
             file=sys.stderr,
         )
-    return 1 if options.check and report.missed else 0
+    for row in report.below_floor:
+        print(
+            f"The {row.metric} of {row.arm} / {row.baseline} in {row.case} is below its floor ({row.ratio:.3f}, and "
+            f"{row.floor:.3f} is the least): the baseline was slower than this machine is, or the clock is wrong.",
+            file=sys.stderr,
+        )
+    return 1 if options.check and (report.missed or report.below_floor) else 0

@@ -62,3 +62,18 @@ def test_a_missed_limit_is_told_and_fails_only_where_asked(
     options = arguments("a", "b").parse_args(arguments_given)
     assert conclude(Report("b", {}, [row(0.9)], LIMITS), options) == code
     assert "The limit on cpu_s of " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ratio", "headline", "below"), [(0.49, True, True), (0.49, False, True), (0.5, True, False)]
+)
+def test_a_ratio_below_its_floor_is_named_and_fails(
+    ratio: float, headline: bool, below: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No arm can beat it, so that the baseline was slow by choice or the clock is wrong, whatever the row is for."""
+    found = compare("case", "ours", "theirs", "time_s", [(ratio, 1.0)], floor=0.5, headline=headline)
+    report = Report("b", {}, [found], LIMITS)
+    assert conclude(report, arguments("a", "b").parse_args(["--check"])) == int(below)
+    told = capsys.readouterr()
+    assert ("BELOW ITS FLOOR" in told.out) is below and ("is below its floor" in told.err) is below
+    assert conclude(report, arguments("a", "b").parse_args([])) == 0

@@ -267,7 +267,8 @@ def fit_in_order(
 
 def fit_work(groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> float:
     """How much `fit_in_order` has to do, about, in tokens that go through a model, half of it to each layer."""
-    return len(groups) * sum(text.shape[1] for text in texts) / 2
+    tokens: int = sum(text.shape[1] for text in texts)
+    return len(groups) * tokens / 2
 
 
 def weights_of_blocks(model: Any) -> int:

@@ -45,7 +45,8 @@ class Descent:
     def work(groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> float:
         """How much is to be done, about, in tokens that go through the whole model."""
         layers = sum(len(group.names) for group in groups)
-        return layers * TRIED * sum(text.shape[1] for text in texts) / 4  # of half of them, often a part
+        tokens: int = sum(text.shape[1] for text in texts)
+        return layers * TRIED * tokens / 4  # of half of them, often a part
 
     def divergence(self, fitted: Mapping[str, Fitted]) -> torch.Tensor:
         """The Kullback-Leibler divergence from the dense model's predictions, in nats: of each text, a token's mean.

@@ -68,7 +68,8 @@ def greedy_levels(
 
 def levels_work(texts: Sequence[torch.Tensor]) -> float:
     """How much is to be done, about, in tokens that go through the whole model."""
-    return PASSES * min(TOKENS, sum(text.shape[1] for text in texts))
+    tokens: int = sum(text.shape[1] for text in texts)
+    return PASSES * min(TOKENS, tokens)
 
 
 class _Block:
