@@ -157,7 +157,9 @@ def test_an_adapter_that_breaks_fails_its_submission_and_not_the_worker(
         for stem in (name, "sound"):
             replies = tmp_path / f"{stem}.jsonl"
             replies.write_text(
-                "".join(json.dumps({"id": f"conversation{n:04d}", "response": "yes"}) + "\n" for n in range(2))
+                "".join(
+                    json.dumps({"id": f"conversation{n:04d}", "response": f"yes, {stem}"}) + "\n" for n in range(2)
+                )
             )
             ids.append(lab.submit(model=f"replay:{replies}", api_base=None))
         worker = Popen(

@@ -47,7 +47,7 @@ class Replay:
 
     @property
     def identity(self) -> ModelIdentity:
-        """The hash of the file, and its name."""
+        """The hash of the file; its name is for people."""
         return self._identity
 
     @property
