@@ -16,7 +16,7 @@ import typer
 from vivace.cli.common import Format, FormatOption, HomeOption, print_json, print_rows, print_text, say, settings_of
 from vivace.cli.tables import Table
 
-app = typer.Typer(help="Sets of conversations: fetch, build, validate, describe, voice.", no_args_is_help=True)
+app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice.", no_args_is_help=True)
 
 DataArgument = Annotated[str, typer.Argument(help="demo, a file or folder, or hub-id@revision.")]
 
