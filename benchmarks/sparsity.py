@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
 import random
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -273,20 +273,13 @@ def _name(dtype: torch.dtype) -> str:
 
 
 @contextmanager
-def foreign_process() -> Iterator[multiprocessing.process.BaseProcess]:
+def foreign_process() -> Iterator[subprocess.Popen[bytes]]:
     """Another process that keeps one processor busy, while the context lasts."""
-    busy = multiprocessing.get_context("spawn").Process(target=_spin, daemon=True)
-    busy.start()
-    try:
-        yield busy
-    finally:
-        busy.kill()
-        busy.join()
-
-
-def _spin() -> None:
-    while True:
-        pass
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            yield busy
+        finally:
+            busy.kill()
 
 
 def benchmark(options: argparse.Namespace) -> int:
