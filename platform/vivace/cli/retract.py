@@ -16,7 +16,7 @@ def retract(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Take a run or a judging off the board, or with --undo back onto it.
+    """Take a run or a judging off the board, or with --undo back.
 
     Its rows stay, and `vivace leaderboard --retracted` shows them with the reason.
     """
