@@ -69,3 +69,8 @@ def test_long_text_from_outside_is_cut() -> None:
 )
 def test_recordings_are_known_by_their_first_bytes(start: bytes, expected: str) -> None:
     assert media_type(start) == expected
+
+
+def test_the_benchmarks_axes_are_spelled_out_and_a_sets_own_stay_as_they_are_named() -> None:
+    assert figures.axis_name("INFERENCE_MEMORY") == "Inference Memory"
+    assert figures.axis_name("back_and FORTH") == "back_and FORTH"
