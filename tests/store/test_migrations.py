@@ -12,9 +12,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.command import downgrade
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect, text
+from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
+from support.judged import add_dataset, add_judging
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store import migrate, tables
@@ -104,6 +105,17 @@ def test_every_migration_can_be_undone_and_done_again(database: Database) -> Non
     assert migrate.state(database) == "empty"
     migrate.upgrade(database)
     assert migrate.state(database) == "current"
+
+
+def test_a_set_that_was_run_whole_knows_its_size_after_the_upgrade_and_a_part_does_not(database: Database) -> None:
+    with database.write() as session:
+        add_judging(session, add_dataset(session, 3, name="whole"), [[[True, True]]] * 3)
+        add_judging(session, add_dataset(session, 3, name="part"), [[[True, True]]] * 2)
+    migrate_to(database, "0004")
+    migrate.upgrade(database)
+    with database.read() as session:
+        sizes = {one.name: one.conversations for one in session.scalars(select(tables.Dataset))}
+    assert sizes == {"whole": 3, "part": None}
 
 
 def test_an_old_database_is_refused_upgraded_and_keeps_its_rows(database: Database, settings: Settings) -> None:
