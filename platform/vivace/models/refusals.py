@@ -2,7 +2,7 @@
 
 A mistake is found out for the price of one call, where nothing was answered before. A server that has answered is
 believed only when it refuses call after call: one such answer among good ones is a failure of its own call alone.
-(A refused key, an unknown model and an account without credit end a run at any time.)
+A refused key, an unknown model and an account without credit end a run at any time.
 """
 
 from __future__ import annotations
