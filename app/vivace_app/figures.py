@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+import pandas as pd
+
+from vivace.printable import cell
 from vivace_rubrics.criteria import Axis
 
 ABSENT = "–"
@@ -98,6 +101,11 @@ def rank(place: int, tied: bool) -> str:
 def reason(code: str | None) -> str:
     """A reason code as words: `content_filter` → "content filter"."""
     return (code or "no reason recorded").replace("_", " ")
+
+
+def cells(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table whose texts from outside do no harm on the page, nor in a spreadsheet that opens its download."""
+    return frame.map(lambda value: [cell(each) for each in value] if isinstance(value, list) else cell(value))
 
 
 def literal(text: str, limit: int = 80) -> str:

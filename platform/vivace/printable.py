@@ -20,7 +20,8 @@ _UNPRINTABLE = re.compile(f"[{_CONTROL}{_TURNING}{_BREAKING}{_HALVES}]")
 _RAW_IN_JSON = re.compile(f"[\x7f-\x9f{_TURNING}{_BREAKING}{_HALVES}]")
 _COMPUTED = re.compile(r"\s*[=+\-@＝＋－＠]|\t|\n")
 """How a cell begins that a spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""
-_NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?")
+_NUMBER = re.compile(r"[+-]?(\d[\d,]*\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?(\s*\[[+\-−]?[\d.,]+, [+\-−]?[\d.,]+\])?")
+"""Also with its interval."""
 
 
 def printable(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
 from vivace_app import figures
@@ -74,3 +75,14 @@ def test_recordings_are_known_by_their_first_bytes(start: bytes, expected: str) 
 def test_the_benchmarks_axes_are_spelled_out_and_a_sets_own_stay_as_they_are_named() -> None:
     assert figures.axis_name("INFERENCE_MEMORY") == "Inference Memory"
     assert figures.axis_name("back_and FORTH") == "back_and FORTH"
+
+
+def test_texts_from_outside_do_no_harm_in_a_downloaded_table() -> None:
+    frame = pd.DataFrame(
+        {"Model": ["=1+1", "a\x1b"], "Notes": [["@x"], []], "n": [1, 2], "Gap": ["+4.2 [+1.0, +7.9]", "–"]}
+    )
+    shown = figures.cells(frame)
+    assert shown.to_dict("list") == {
+        "Model": ["'=1+1", "a␛"], "Notes": [["'@x"], []], "n": [1, 2], "Gap": ["+4.2 [+1.0, +7.9]", "–"],
+    }  # fmt: skip
+    assert shown["n"].dtype == frame["n"].dtype

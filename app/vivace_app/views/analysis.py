@@ -103,7 +103,7 @@ def _draw(rows: dict[str, Sequence[BreakdownRow]], metric: str, title: str) -> N
     )
     with st.expander("The figures", icon=":material/table_rows:"):
         st.dataframe(
-            frame.drop(columns="place"),
+            figures.cells(frame.drop(columns="place")),
             key="parts",
             hide_index=True,
             column_config={
@@ -125,7 +125,7 @@ def _show_accounts(group: boards.Group, systems: dict[str, str]) -> None:
     st.subheader("What it took", anchor=False)
     column = st.column_config
     st.dataframe(
-        frame,
+        figures.cells(frame),
         key="accounts",
         hide_index=True,
         column_config={
@@ -150,7 +150,7 @@ def _show_gaps(database: Database) -> None:
         )
         return
     st.dataframe(
-        boards.gap_table(found),
+        figures.cells(boards.gap_table(found)),
         key="gaps",
         hide_index=True,
         column_config={

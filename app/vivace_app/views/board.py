@@ -91,7 +91,7 @@ def _show_published(address: Address, everything: Sequence[BoardRow]) -> None:
     if wanted:
         st.markdown("#### Published elsewhere, not run here")
         st.dataframe(
-            boards.published(found),
+            figures.cells(boards.published(found)),
             key="published",
             hide_index=True,
             height=_TABLE_HEIGHT if len(found) > _TABLE_ROWS else "content",
@@ -162,7 +162,7 @@ def _show_group(group: boards.Group) -> None:
     key = f"board-{visit}-{boards.group_key(group)}"
     frame = boards.table(group)
     selected = st.dataframe(
-        frame,
+        figures.cells(frame),
         key=key,
         hide_index=True,
         on_select="rerun",

@@ -142,7 +142,7 @@ def _choose_conversation(address: Address, sides: Sequence[_Side]) -> str | None
     marked = [listed.index(opened)] if opened in listed else []
     st.session_state[key] = {"selection": {"rows": marked, "columns": [], "cells": []}}
     st.dataframe(
-        frame,
+        figures.cells(frame),
         key=key,
         hide_index=True,
         on_select=changed,

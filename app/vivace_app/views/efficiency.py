@@ -101,7 +101,7 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         if limit is not None:
             st.caption("The dashed line is the baseline's own work at the rates that the floor probe found.")
     st.dataframe(
-        arms.table(rows),
+        figures.cells(arms.table(rows)),
         key=f"arms-{'-'.join(part[:8] for part in first.group)}",
         hide_index=True,
         height="content" if len(rows) <= _TABLE_ROWS else _TABLE_HEIGHT,
@@ -126,7 +126,7 @@ def _show_layers(database: Database, rows: Sequence[ArmRow]) -> None:
             key=f"layers-{'-'.join(part[:8] for part in rows[0].group)}",
         )
         st.dataframe(
-            arms.layers(found[chosen]),
+            figures.cells(arms.layers(found[chosen])),
             hide_index=True,
             placeholder=figures.ABSENT,
             column_config={
