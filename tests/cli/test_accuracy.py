@@ -207,6 +207,7 @@ def test_without_lm_eval_its_package_is_asked_for(
     assert "pip install 'vivace[accuracy]'" in said
 
 
+@pytest.mark.full  # all of lm-eval's files are read; so they are above, where a task is not among them
 def test_lm_eval_has_the_tasks_of_the_paper() -> None:
     from lm_eval.tasks import TaskManager
 

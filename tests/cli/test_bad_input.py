@@ -464,7 +464,7 @@ class TestDatabase:
         started = time.monotonic()
         sentence = refused(*verb, "--database", "postgresql://me:hunter2@127.0.0.1:1/x", "--home", "new-home")
         assert "cannot be opened" in sentence and "hunter2" not in sentence
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 60
 
 
 class TestHome:

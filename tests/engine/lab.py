@@ -26,7 +26,7 @@ from vivace.store.queries import SubmissionView, submissions
 from vivace.store.tables import Attempt, Event, Reply, Score, Verdict
 
 
-def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 60.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 300.0) -> Any:
     """Poll until the condition holds, and return what it returned."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -47,6 +47,8 @@ class Gate:
         self.opened = threading.Event()
         self.text = "yes"
         self.held = 0
+        self.let_go = 0
+        """Calls that were held, and are so no more."""
         self._count = 0
         self._lock = threading.Lock()
 
@@ -58,7 +60,8 @@ class Gate:
             hold = self.hold_from is not None and self._count >= self.hold_from
             self.held += hold
         if hold:
-            self.opened.wait(120)
+            self.opened.wait(600)
+            self.let_go += 1
         answer = verdict(True) if "judge" in call.model else Answer(text)
         answer.delay_s = self.delay_s
         return answer
@@ -151,7 +154,7 @@ class Lab:
         with opened(self.url) as database:
             return submissions(database, submission_id)[0]
 
-    def wait_for(self, submission_id: str, status: str, timeout_s: float = 90.0) -> SubmissionView:
+    def wait_for(self, submission_id: str, status: str, timeout_s: float = 300.0) -> SubmissionView:
         """Wait until a submission has a status."""
 
         def reached() -> SubmissionView | None:

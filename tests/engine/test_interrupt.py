@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 from engine.lab import Gate, laboratory, wait_until
@@ -22,7 +21,7 @@ def test_the_first_ctrl_c_finishes_the_calls_in_flight_and_the_same_command_resu
         assert process.stderr is not None
         wait_until(lambda: "finishing the calls in flight" in process.stderr.readline(), "it has heard")
         gate.opened.set()
-        out, talk = process.communicate(timeout=60)
+        out, talk = process.communicate(timeout=300)
         assert process.returncode == 130, talk
         assert out == "", "an unfinished run shows no scores"
         assert "what is recorded stays, the same command goes on" in talk
@@ -43,11 +42,10 @@ def test_the_second_ctrl_c_drops_the_calls_of_a_hanging_server_at_once(database_
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         wait_until(lambda: "finishing the calls in flight" in process.stderr.readline(), "it has heard")
-        start = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, talk = process.communicate(timeout=30)
+        _, talk = process.communicate(timeout=300)
         assert process.returncode == 130, talk
-        assert time.monotonic() - start < 15, "at once, and not when the server's 120 s are over"
+        assert gate.let_go == 0, "at once, and not when the server answers"
         assert lab.recorded()["reply"] == 2
 
         gate.hold_from = None
@@ -67,12 +65,12 @@ def test_a_terminated_worker_puts_its_submission_back_and_another_finishes_it(
         assert first.stderr is not None
         wait_until(lambda: "finishing the calls in flight" in first.stderr.readline(), "it has heard")
         gate.opened.set()
-        assert first.wait(60) == 0
+        assert first.wait(300) == 0
         view = lab.view(submission)
         assert (view.status, view.position, view.worker, view.items_done) == ("queued", 1, None, 4)
 
         second = lab.start_worker("--until-empty")
-        assert second.wait(90) == 0
+        assert second.wait(300) == 0
         assert lab.view(submission).status == "complete"
         assert lab.recorded() == {"reply": 5, "verdict": 10, "attempt": 5}
         assert len(lab.server.calls) == 5

@@ -11,7 +11,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -607,8 +606,8 @@ def test_out_of_memory_is_said(
 
 
 def test_one_conversation_at_a_time_and_the_loop_stays_free(model: local.LocalModel) -> None:
-    async def many() -> tuple[list[ModelReply], list[CallRecord], float]:
-        longest, last = 0.0, time.monotonic()
+    async def many() -> tuple[list[ModelReply], list[CallRecord], int]:
+        turns = 0
         calls: list[CallRecord] = []
 
         async def one() -> ModelReply:
@@ -620,15 +619,14 @@ def test_one_conversation_at_a_time_and_the_loop_stays_free(model: local.LocalMo
         await model.preflight()
         replies = asyncio.gather(*(one() for _ in range(4)))
         while not replies.done():
-            last = time.monotonic()
             await asyncio.sleep(0.01)
-            longest = max(longest, time.monotonic() - last)
-        return await replies, calls, longest
+            turns += 1
+        return await replies, calls, turns
 
-    replies, calls, longest = asyncio.run(many())
+    replies, calls, turns = asyncio.run(many())
     assert len({reply.text for reply in replies}) == 1 and replies[0].text
     assert len(calls) == 4
-    assert longest < 1.0
+    assert turns > 3 * len(calls), "whoever blocks the loop leaves it a turn between two replies"
 
 
 def test_a_crash_is_one_failed_item(model: local.LocalModel) -> None:
@@ -655,7 +653,7 @@ def test_an_abandoned_request_ends_the_process(model: local.LocalModel) -> None:
 
     asyncio.run(abandoned())
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(timeout=10)
+        psutil.Process(pid).wait(timeout=120)
     assert pid_of(model) != pid
 
 
@@ -663,11 +661,9 @@ def test_a_hang_is_a_timeout(model: local.LocalModel, monkeypatch: pytest.Monkey
     os.kill(pid_of(model), signal.SIGSTOP)
     monkeypatch.setattr(local, "GRACE_S", 0.25)
     monkeypatch.setattr(model, "_timeout_s", 0.25)
-    started = time.monotonic()
     reply = ask(model, conversation(*VOICES))
     assert (reply.text, reply.unscored) == (None, Unscored.TIMEOUT)
     assert "no answer in time" in (reply.detail or "")
-    assert time.monotonic() - started < 10
 
 
 def test_a_model_that_dies_of_every_request_is_given_up(
@@ -713,7 +709,7 @@ def test_the_process_ends_with_the_one_that_started_it(checkpoint: Callable[[str
         assert parent.stdout is not None
         child = psutil.Process(int(parent.stdout.readline()))
         parent.kill()
-    child.wait(timeout=20)
+    child.wait(timeout=120)
 
 
 # What is refused
