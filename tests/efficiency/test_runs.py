@@ -134,7 +134,7 @@ def test_nothing_is_left_running_when_the_program_is_killed(tmp_path: Path) -> N
 def test_a_suite_runs_one_spec_after_the_other_and_a_worker_takes_one(tmp_path: Path) -> None:
     suite = tmp_path / "suite.yaml"
     suite.write_text(
-        "limit: 1\nrepeats: 1\nmodel: zoo:dense\ntasks: [sums]\n"
+        "limit: 1\nrepeats: 1\nmost_tokens: 16\nmodel: zoo:dense\ntasks: [sums]\n"
         "runs:\n  - {track: sparsity, arms: [dense(cache=static)]}\n"
         "  - {track: prefill, arms: [full(attention=eager)]}\n"
     )

@@ -15,7 +15,7 @@ from vivace_kernels.sparse_gemv import sparse_gemv
 from vivace_kernels.teal_gemv import teal_gemv, teal_pack
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-CAPABILITIES = (80, 90)
+CAPABILITIES = (pytest.param(80, marks=pytest.mark.full), 90)
 REGISTERS_FOR_FOUR_PROGRAMS = 128
 """Of 4 programs of 128 threads on a processor of 65,536 registers."""
 

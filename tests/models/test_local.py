@@ -69,6 +69,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
     return make
 
 
+@pytest.fixture(scope="module", autouse=True)
+def processes_start_at_once(preloaded_python: str) -> Iterator[None]:
+    """Models are held by forks of a process that has loaded what they need."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(local.LocalModel, "worker", [preloaded_python, *local.WORKER[1:]])
+        yield
+
+
+@pytest.fixture(scope="module")
+def stopping(checkpoint: Callable[[str], Path]) -> Iterator[local.LocalModel]:
+    """The same in a process that was not forked: a signal that stops it stops what answers."""
+    opened_model = opened(checkpoint("qwen2_audio"))
+    opened_model.worker = local.WORKER
+    yield opened_model
+    asyncio.run(opened_model.close())
+
+
 @pytest.fixture(scope="module")
 def model(checkpoint: Callable[[str], Path]) -> Iterator[local.LocalModel]:
     """A Qwen2-Audio in a process of its own; whatever a test does to that process, the next one is served."""
@@ -640,12 +657,12 @@ def test_a_crash_is_one_failed_item(model: local.LocalModel) -> None:
     assert ask(model, conversation(*VOICES)).text == before.text
 
 
-def test_an_abandoned_request_ends_the_process(model: local.LocalModel) -> None:
-    pid = pid_of(model)
+def test_an_abandoned_request_ends_the_process(stopping: local.LocalModel) -> None:
+    pid = pid_of(stopping)
     os.kill(pid, signal.SIGSTOP)  # so that the request is still in flight when it is dropped
 
     async def abandoned() -> None:
-        task = asyncio.create_task(model.reply(conversation(*VOICES)))
+        task = asyncio.create_task(stopping.reply(conversation(*VOICES)))
         await asyncio.sleep(0.2)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -654,14 +671,14 @@ def test_an_abandoned_request_ends_the_process(model: local.LocalModel) -> None:
     asyncio.run(abandoned())
     with suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(timeout=120)
-    assert pid_of(model) != pid
+    assert pid_of(stopping) != pid
 
 
-def test_a_hang_is_a_timeout(model: local.LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.kill(pid_of(model), signal.SIGSTOP)
+def test_a_hang_is_a_timeout(stopping: local.LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.kill(pid_of(stopping), signal.SIGSTOP)
     monkeypatch.setattr(local, "GRACE_S", 0.25)
-    monkeypatch.setattr(model, "_timeout_s", 0.25)
-    reply = ask(model, conversation(*VOICES))
+    monkeypatch.setattr(stopping, "_timeout_s", 0.25)
+    reply = ask(stopping, conversation(*VOICES))
     assert (reply.text, reply.unscored) == (None, Unscored.TIMEOUT)
     assert "no answer in time" in (reply.detail or "")
 

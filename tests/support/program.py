@@ -45,7 +45,7 @@ def vivace(
     if not process and ours and not {"worker", "serve"} & set(words[:1]):
         return _inside(words, cwd or Path.cwd(), changes)
     return subprocess.run(
-        [*PROGRAM, *words],
+        [sys.executable, *PROGRAM[1:], *words],  # which a test may have changed
         cwd=cwd,
         env=environment(**changes),
         capture_output=True,
