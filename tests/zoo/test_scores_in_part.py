@@ -26,7 +26,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (moe_scoring, dense_scoring, retrieval_scoring):
         monkeypatch.setattr(module, "ASKED", ASKED)
         monkeypatch.setattr(module, "CURVE_ASKED", ASKED)
-    monkeypatch.setattr(moe_scoring, "BUDGETS", {"softmax": (12, 4), "random": (16,)})
+    monkeypatch.setattr(moe_scoring, "BUDGETS", {"softmax": (12, 8), "random": (8,)})
     monkeypatch.setattr(dense_scoring, "LEVELS", {"magnitude": (0.2, 0.6), "random": (0.1,)})
     monkeypatch.setattr(retrieval_scoring, "LENGTHS", (512,))
     monkeypatch.setattr(retrieval_scoring, "HOPS_ASKED", ASKED)
