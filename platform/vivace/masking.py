@@ -55,6 +55,9 @@ _PLACES = (
 )
 """Where secrets stand that are in no variable, with what is put there."""
 
+_PLAIN_WORD = re.compile(r"[a-z]{1,15}|[A-Z]{1,15}")
+"""What is given as a key to a server that asks for none (`placeholder`, `EMPTY`): no secret, and found in honest words."""
+
 _noted: set[str] = set()
 """Passwords that came another way than in a variable of their own: in an address."""
 
@@ -110,7 +113,8 @@ def _known() -> tuple[tuple[str, str], ...]:
     found = dict.fromkeys(_noted, "password")
     given = [(name, os.environ[name]) for name in os.environ if _is_secret(name)]
     for name, value in (*_in_file(), *given):
-        if len(value := value.strip().strip("\"'").strip()) >= SHORTEST and "://" not in value:
+        value = value.strip().strip("\"'").strip()
+        if len(value) >= SHORTEST and "://" not in value and not _PLAIN_WORD.fullmatch(value):
             found[value] = name
     return tuple(sorted((name, value) for value, name in found.items()))
 

@@ -58,6 +58,13 @@ def test_a_key_of_the_file_is_masked(tmp_path: Path) -> None:
     assert without_keys_inside({"a": ["file-key-0123456789", 1, None]}) == {"a": ["[OTHER_TOKEN]", 1, None]}
 
 
+def test_a_plain_word_given_to_a_server_without_keys_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "placeholder")
+    assert masked("The form shows a placeholder.") == "The form shows a placeholder."
+    monkeypatch.setenv("OPENAI_API_KEY", "placeholder7")
+    assert masked("The form shows a placeholder7.") == "The form shows a [OPENAI_API_KEY]."
+
+
 def test_what_is_not_secret_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENIZERS_PARALLELISM", "sometimes")
     monkeypatch.setenv("SSH_KEY_FILE", "/home/me/.ssh/id")
