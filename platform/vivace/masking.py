@@ -56,7 +56,7 @@ _PLACES = (
 """Where secrets stand that are in no variable, with what is put there."""
 
 _PLAIN_WORD = re.compile(r"[a-z]{1,15}|[A-Z]{1,15}")
-"""What is given as a key to a server that asks for none (`placeholder`, `EMPTY`): no secret, and found in honest words."""
+"""What is given as a key to a server that asks for none (`placeholder`): no secret, and found in honest words."""
 
 _noted: set[str] = set()
 """Passwords that came another way than in a variable of their own: in an address."""
