@@ -126,8 +126,8 @@ def parse_yaml(text: str) -> Any:
     """The value of a YAML text.
 
     Raises:
-        ValueError: it is none, nested too deep, unfolds into too much, or holds what is no text, number or date; the
-            message says which, to stand in brackets.
+        ValueError: it is none, nested too deep, unfolds into too much, has a key twice, or holds what is no text,
+            number or date; the message says which, to stand in brackets.
     """
     try:
         return yaml.load(text, _Loader)
@@ -163,6 +163,8 @@ class _Loader(yaml.SafeLoader):
                 raise ValueError(f"its aliases unfold into more than {MOST_VALUES:,} values or {DEEPEST} levels")
             if isinstance(each, yaml.ScalarNode):
                 _mend_scalar(each)
+            elif isinstance(each, yaml.MappingNode):
+                _check_keys(each)
         return super().construct_document(node)
 
 
@@ -176,6 +178,21 @@ def _unfolded(node: yaml.Node) -> Iterator[tuple[int, yaml.Node]]:
             waiting += [(depth + 1, inner) for inner in each.value]
         elif isinstance(each, yaml.MappingNode):
             waiting += [(depth + 1, inner) for pair in each.value for inner in pair]
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """See that no key stands twice, of which PyYAML would take the last without a word.
+
+    Raises:
+        ValueError: one does.
+    """
+    seen: set[str] = set()
+    for key, _ in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+            continue
+        if key.value in seen:
+            raise ValueError(f"{key.start_mark.line + 1}. line: the key {key.value!r:.60} stands twice")
+        seen.add(key.value)
 
 
 def _mend_scalar(node: yaml.ScalarNode) -> None:

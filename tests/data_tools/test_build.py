@@ -140,6 +140,8 @@ WRONG = {
         ["Line 2", "the first turn is the assistant’s"],
     ),
     "no transcript": (lambda text: text.replace("What time is it?", ""), ["Line 7", "has no text"]),
+    "a transcript that nobody sees": (lambda text: text.replace("What time is it?", "\u200b\u2060"), ["has no text"]),
+    "a rubric that nobody sees": (lambda text: text.replace("Is polite.", "\u3164"), ["Line 6", "has no text"]),
     "an unknown role": (lambda text: text.replace("assistant", "bot"), ["Line 3", "'bot'", "it is user, assistant"]),
     "an unknown column": (lambda text: text.replace("check", "chek", 1), ["unknown column 'chek'", "check"]),
     "a double column": (lambda text: text.replace("text,check", "text,text", 1), ["two columns 'text'"]),
@@ -192,6 +194,17 @@ def test_several_sheets_have_to_be_chosen_from_and_unused_recordings_are_named(f
     assert done.unused == ("spare.flac",)
     with pytest.raises(UsageError, match="There is no folder"):
         build(folder / "nowhere", folder.parent / "set.parquet", None, lambda *_: None)
+
+
+def test_a_broken_list_is_no_sentence(folder: Path) -> None:
+    row = {**COLUMNS[1], "rubric": '["Says twelve."'}
+    with pytest.raises(BuildError, match="its rubric begins as a JSON list and is none"):
+        built(folder, "columns.json", json.dumps([row]))
+
+
+def test_a_sheet_is_no_recording_in_whatever_characters_it_is_written(folder: Path) -> None:
+    (folder / "lines.csv").write_text(CSV, encoding="utf-16")  # begins as a frame of MP3 does
+    assert build(folder, folder.parent / "set.parquet", None, lambda *_: None).unused == ()
 
 
 def test_from_a_folder_to_the_board(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,19 @@ def test_a_marked_spec_is_read(tmp_path: Path) -> None:
     for encoding in ("utf-8-sig", "utf-16"):
         file.write_text("track: audio-multichallenge\n", encoding=encoding)
         assert read_yaml(file, "spec") == {"track": "audio-multichallenge"}
+
+
+@pytest.mark.parametrize(
+    "text", ["judge: a\nmodel: b\njudge: c\n", "card: {size: 1, 'size': 2}\n", "- {a: 1, a: 1}\n"]
+)
+def test_a_key_that_stands_twice_in_yaml_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"the key '(judge|size|a)' stands twice"):
+        read_yaml(file, "spec")
+
+
+def test_what_is_merged_in_yaml_may_be_overridden(tmp_path: Path) -> None:
+    file = tmp_path / "spec.yaml"
+    file.write_text("- &first {a: 1, b: 2}\n- {<<: *first, b: 3}\n")
+    assert read_yaml(file, "spec")[1] == {"a": 1, "b": 3}

@@ -205,6 +205,14 @@ def test_whatever_a_redirect_says_is_a_sentence(location: str) -> None:
     assert text.isprintable() and len(text) < 700
 
 
+@pytest.mark.parametrize("status", [300, 302, 304])
+def test_a_server_that_points_nowhere_fails_its_call(status: int) -> None:
+    with chat_server(Answer(status=status, raw=b"")) as server:
+        [reply] = replies_of(server)
+    assert reply.unscored is Unscored.BAD_REQUEST
+    assert reply.detail == f"HTTP {status}: no reason given"
+
+
 def test_the_realtime_adapter_follows_no_redirect() -> None:
     refuse = {"status": 307, "headers": {"Location": "ws://user:secret@127.0.0.1:9/v1?key=secret"}}
     with realtime_server(refuse=refuse) as server:

@@ -155,8 +155,8 @@ async def send_watched(request: httpx.Request, exchange: Exchange) -> httpx.Resp
         raise
     exchange.status = response.status_code
     exchange.retry_after_s = parse_retry_after(response.headers.get("retry-after"))
-    if response.is_redirect:
-        exchange.redirected_to = response.headers["location"]
+    if response.is_redirect:  # some point nowhere, such as 304
+        exchange.redirected_to = response.headers.get("location")
     unpacked = [
         pair for pair in response.headers.multi_items() if pair[0] not in ("content-encoding", "content-length")
     ]

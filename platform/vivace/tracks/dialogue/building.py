@@ -33,7 +33,7 @@ from vivace.tracks.dialogue.writer import public_schema, unfinished_file, write_
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.json_text import parse_json
-from vivace_rubrics.texts import storable
+from vivace_rubrics.texts import is_blank, storable
 
 SHEET_SUFFIXES = (".csv", ".tsv", ".yaml", ".yml", *JSON_SUFFIXES)
 ROWS_AT_A_TIME = 4
@@ -119,7 +119,7 @@ def build(folder: Path, out: Path, sheet: Path | None, progress: Callable[[int, 
     if faults:
         raise BuildError(faults)
     _write(out, rows)
-    used = set(checker.recordings)
+    used = {*checker.recordings, sheet.resolve()}  # UTF-16 begins as a frame of MP3 does
     return Built(
         conversations=len(rows),
         criteria=sum(len(json.loads(row["rubric"])) for row in rows),
@@ -136,20 +136,21 @@ def _only_sheet(folder: Path) -> Path:
     if len(found) != 1:
         listed = ", ".join(file.name for file in found)
         what = (
-            f"several sheets ({listed})" if found else f"no sheet (a file that ends in {', '.join(SHEET_SUFFIXES)})"
+            f"are several sheets ({listed})"
+            if found
+            else f"is no sheet (a file that ends in {', '.join(SHEET_SUFFIXES)})"
         )
-        raise UsageError(f"In '{folder}' there is {what}; name the one of turns and rubrics with --sheet.")
+        raise UsageError(f"In '{folder}' there {what}; name the one of turns and rubrics with --sheet.")
     return found[0]
 
 
 def _recordings_in(folder: Path) -> Iterator[Path]:
     for file in sorted(folder.rglob("*")):
         if file.is_file() and not any(part[0] == "." for part in file.relative_to(folder).parts):
-            with file.open("rb") as opened:
-                start = opened.read(64)
             try:
-                container(start)
-            except AudioError:
+                with file.open("rb") as opened:
+                    container(opened.read(64))
+            except (AudioError, OSError):
                 continue
             yield file
 
@@ -277,7 +278,7 @@ def _lines_of_columns(place: str, row: Mapping[str, Any], faults: list[str]) -> 
             text, recording = (row.get(f"{role}_turn_{number}_{kind}") for kind in ("transcript", "audio"))
             if text is not None or recording is not None:
                 yield Line(f"{place}, {role} turn {number}", role, text, recording)
-    items, checks = (_listed(row.get(name)) for name in ("rubric", "rubric_checks"))
+    items, checks = (_listed(name, row.get(name), place, faults) for name in ("rubric", "rubric_checks"))
     if checks and len(checks) != len(items):
         faults.append(f"{place} has {len(items)} rubric items and {len(checks)} rubric_checks")
         checks = []
@@ -286,13 +287,15 @@ def _lines_of_columns(place: str, row: Mapping[str, Any], faults: list[str]) -> 
         yield Line(f"{place}, rubric item {number + 1}", "rubric", text, check=check)
 
 
-def _listed(value: Any) -> list[Any]:
+def _listed(name: str, value: Any, place: str, faults: list[str]) -> list[Any]:
     """A list as it is or as JSON; of any other text its lines."""
     if isinstance(value, str):
+        parsed = None
         try:
             parsed = parse_json(value)
-        except ValueError:
-            parsed = None
+        except ValueError as error:
+            if value.lstrip().startswith("["):
+                faults.append(f"{place}: its {name} begins as a JSON list and is none ({error})")
         value = parsed if isinstance(parsed, list) else [line for line in value.splitlines() if line.strip()]
     return value if isinstance(value, list) else [] if value is None else [value]
 
@@ -366,9 +369,13 @@ class _Checker:
         return key
 
     def _text(self, place: str, what: str, text: Any) -> str:
-        if isinstance(text, str) and text.strip():
+        if isinstance(text, str) and not is_blank(text):
             return storable(text.strip())
-        why = "has no text; write what is said" if text is None or text == "" else f"is {text!r:.60} and not text"
+        why = (
+            "has no text; write what is said"
+            if text is None or isinstance(text, str)
+            else f"is {text!r:.60} and not text"
+        )
         self._faults.append(f"{place}: the {what} {why}")
         return ""
 
