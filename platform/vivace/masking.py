@@ -43,7 +43,8 @@ _PLACES = (
     (
         re.compile(
             r"(?<![\w-])((?:ssl)?pass(?:word|wd)|pwd|(?:x[-_])?(?:api|access|secret|subscription)[-_]?key|(?:access|auth)"
-            r"[-_]?token|client[-_]?secret)([\"']?\s*[=:]\s*)('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\"})\]]+)",
+            r"[-_]?token|client[-_]?secret)([\"']?\s*[=:]\s*)"
+            r"(\[\w+\]|'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[^\s&,;'\"})\]]+)",
             re.IGNORECASE,
         ),
         r"\1\2***",

@@ -51,9 +51,12 @@ class Settings(BaseSettings):
         return self.home / "artifacts"
 
 
-_LIBPQ = re.compile(
-    r"(^|\s)(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|options)\s*=", re.IGNORECASE
+_CONNECTION_STRING = re.compile(
+    r"(^|[\s;])(host|hostaddr|port|dbname|user|password|passfile|service|sslmode|options|dsn|driver|server|uid|pwd"
+    r"|database|data source|user id)\s*=",
+    re.IGNORECASE,
 )
+"""libpq's, and ODBC's, which would be a file that is named after its password."""
 _SCHEME = re.compile(r"(postgres(ql)?|sqlite3?|mysql|mariadb|mssql|oracle|jdbc|file|https?)(\+\w+)?:", re.IGNORECASE)
 
 
@@ -71,7 +74,8 @@ def normalised_url(url: str) -> str:
         return f"sqlite://{rest[:1]}{with_homes(rest[1:])}"
     if separator:
         return url
-    if not Path(url).exists() and (_LIBPQ.search(url) or _SCHEME.match(url)):
+    is_other = _CONNECTION_STRING.search(url) or _SCHEME.match(url) or url == ":memory:"
+    if is_other and not Path(url).exists():
         raise UsageError(
             "The database is neither a path nor a URL that Vivace reads; write it as FILE, sqlite:///FILE or "
             "postgresql://USER@HOST/NAME."

@@ -94,9 +94,10 @@ def checked_address(address: str, role: str, variable: str | None = None) -> str
     what = f"The address '{masked(address)}' of the {role}" + (f" in {variable}" if variable else "")
     try:
         url = httpx.URL(address)
-    except httpx.InvalidURL as error:
+        host = url.host  # read here, for a name that says it is encoded may be none
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise UsageError(f"{what} is not an HTTP URL ({masked(str(error)).rstrip('.')}).") from None
-    if url.scheme not in ("http", "https") or not url.host:
+    if url.scheme not in ("http", "https") or not host:
         raise UsageError(f"{what} is not an HTTP URL, like http://127.0.0.1:8000/v1.")
     if url.port is not None and not 0 < url.port <= MOST_PORT:
         raise UsageError(f"{what} has no port between 1 and {MOST_PORT}.")
@@ -115,12 +116,13 @@ def _check_proxy(name: str, value: str) -> None:
     shown = masked(value)
     try:
         proxy = httpx.Proxy(value if "://" in value else f"http://{value}")
+        host = proxy.url.host
     except (httpx.InvalidURL, ValueError):
         raise UsageError(f"{name} is '{shown}', no proxy's address; write http://HOST:PORT or unset it.") from None
     port = proxy.url.port
-    if not proxy.url.host or (port is not None and not 0 < port <= MOST_PORT):
+    if not host or (port is not None and not 0 < port <= MOST_PORT):
         raise UsageError(f"{name} is '{shown}', which has no host or no port; write http://HOST:PORT or unset it.")
-    note_password((proxy.raw_auth or (b"", b""))[1].decode(errors="replace"), proxy.url.host)
+    note_password((proxy.raw_auth or (b"", b""))[1].decode(errors="replace"), host)
     if proxy.url.scheme.startswith("socks"):
         from importlib.util import find_spec
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from support.program import environment
+from vivace import masking
 from vivace.cli import main as program
 
 
@@ -76,3 +77,9 @@ def refused(call: Call, tmp_path: Path) -> Callable[..., str]:
         return lines[0]
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def no_passwords_of_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process remembers the passwords of addresses; here it is many commands in turn."""
+    monkeypatch.setattr(masking, "_noted", set())

@@ -315,6 +315,14 @@ def test_an_id_that_stands_twice_is_named(run_data: Refused, tmp_path: Path) -> 
     assert "'conversation0000' stands twice" in run_data(write_jsonl(tmp_path / "twice.jsonl", [*rows, rows[0]]))
 
 
+def test_replies_without_any_reply_are_refused(refused: Refused, texts: Path, tmp_path: Path) -> None:
+    replies = write_jsonl(tmp_path / "replies.jsonl", [{"id": "conversation0000", "text": "Yes."}])
+    sentence = refused(
+        "run", "audio-multichallenge", "--data", texts, "--judge", "checks", "--model", f"replay:{replies}"
+    )
+    assert "No row of the file of replies" in sentence and '"response"' in sentence and "id, text" in sentence
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -27,6 +27,7 @@ from vivace.store.records import add_event
 from vivace.store.tables import Arm, Attempt, Event, Judging, Run, Submission, Trial, now
 from vivace.tracks.base import PreparedRun, Registered
 from vivace.tracks.registry import find_track
+from vivace_rubrics.texts import is_blank
 
 ENDED = ("complete", "incomplete", "failed", "cancelled")
 BACK_IN_THE_QUEUE = "back in the queue"
@@ -457,7 +458,7 @@ def retract(database: Database, identifier: str, reason: str) -> str:
         UsageError: there is no such judging or run, it is retracted already, or the reason is empty.
     """
     reason = reason.strip()
-    if not reason:
+    if is_blank(reason):
         raise UsageError("A retraction needs a reason; give it with --reason.")
     with database.write() as session:
         run, judging = _retractable(session, identifier)

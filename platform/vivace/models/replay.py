@@ -37,6 +37,12 @@ class Replay:
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         self._replies = read_replies(path)
+        if not any("response" in row for row in self._replies.values()):
+            fields = ", ".join(sorted({field for row in self._replies.values() for field in row}))
+            raise UsageError(
+                f"No row of the file of replies '{path}' has a \"response\", which is where the text of a reply is "
+                f"read; there is only {fields:.200}."
+            )
         self._identity = ModelIdentity(
             target=f"replay:{path}",
             adapter="replay",

@@ -146,6 +146,8 @@ def _sqlite_engine(url: str, read_only: bool) -> Engine:
     path = make_url(url).database
     if not path or path == ":memory:":
         raise ValueError("an in-memory database cannot be shared between processes")
+    if make_url(url).query:
+        raise ValueError("what follows a question mark would be ignored; it is rather meant as part of the name")
 
     file = Path(path).absolute()
     published = read_only and not os.access(file.parent, os.W_OK)
