@@ -22,6 +22,8 @@ SHORTEST = 8
 """Characters of a key that is looked for everywhere; a shorter one would be found in honest words."""
 LONGEST_PART = 12
 """Characters at a key's beginning or end by which a part of it is known; of short keys half of them do."""
+STRIDE = 8
+"""At every so many characters a part from a key's middle may begin; what stays before it is shorter."""
 
 _NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASS$|CREDENTIAL|AUTH$|AUTHORIZATION", re.IGNORECASE)
 _NO_SECRET = re.compile(r"^VIVACE_|TOKENIZER|TOKENS$|(FILE|PATH|DIR|FOLDER|URL|URI|HOST|SOCK)$", re.IGNORECASE)
@@ -176,13 +178,15 @@ def _masker(known: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
 
 
 def _forms(key: str) -> dict[str, str]:
-    """How a key can stand in a text: whole, its beginning, its end, and what base64 makes of it at any place.
+    """How a key can stand in a text: whole, a part of it, and what base64 makes of it at any place.
 
     Returns:
         For each form the word by which it begins, and an expression for what follows.
     """
     part = min(LONGEST_PART, max(SHORTEST, len(key) // 2))
     forms = {key: "", key[:part]: _REST, key[-part:]: ""}
+    if not re.search(r"\s", key):  # a file that stands in a variable has ordinary words in its middle
+        forms |= {key[place : place + part]: _REST for place in range(STRIDE, len(key) - part, STRIDE)}
     content = key.encode()
     for before in range(3):
         encoded = base64.b64encode(b"\0" * before + content).decode()

@@ -121,13 +121,13 @@ def test_samples_that_are_not_numbers_are_refused() -> None:
         decode(buffer.getvalue())
 
 
-def recording_of(kind: Container, seconds: float = 1.0) -> bytes:
+def recording_of(kind: Container, seconds: float = 1.0, **options: str) -> bytes:
     """A tone in a file of this kind, of about so many seconds at 48 kHz."""
     samples = sine(440, seconds, 48_000)
     buffer = io.BytesIO()
     if kind in (Container.M4A, Container.WEBM):
         muxer, codec = {Container.M4A: ("ipod", "aac"), Container.WEBM: ("webm", "libopus")}[kind]
-        with av.open(buffer, "w", format=muxer) as file:
+        with av.open(buffer, "w", format=muxer, options=options) as file:
             stream = file.add_stream(codec, rate=48_000, layout="mono")
             frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
             frame.sample_rate = 48_000
@@ -155,6 +155,24 @@ def test_a_file_is_heard_whole_or_is_a_fault(kind: Container) -> None:
         decode(content + bytes(range(1, 200)) * 9)
     with pytest.raises(AudioError, match="two recordings are joined"):
         decode(content + recording_of(kind, 0.6))
+
+
+def test_a_webm_that_a_browser_wrote_is_heard_whole_or_is_a_fault() -> None:
+    """Its segment and clusters do not say how long they are."""
+    content = recording_of(Container.WEBM, live="1")
+    assert decode(content).seconds == pytest.approx(1.0, abs=0.05)
+    for cut in (content[: len(content) // 2], content[:-10], content[: len(content) * 9 // 10]):
+        with pytest.raises(AudioError, match="cut off"):
+            decode(cut)
+    with pytest.raises(AudioError, match="left over"):
+        decode(content + recording_of(Container.WAV, 0.1))
+
+
+def test_the_last_packet_of_a_caf_is_no_rest() -> None:
+    buffer = io.BytesIO()
+    soundfile.write(buffer, sine(440, 1.0, 16_000), 16_000, format="CAF", subtype="ALAC_16")
+    with pytest.raises(AudioError, match="cut off"):
+        decode(buffer.getvalue()[:-10])
 
 
 @pytest.mark.parametrize("form", ["WAV", "WAVEX", "RF64", "AIFF", "CAF"])

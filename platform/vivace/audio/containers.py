@@ -207,7 +207,8 @@ def _check_chunks(content: bytes) -> None:
     begins, size, unknown = found
     if unknown:
         return
-    if len(content) - begins < CUT_SHARE * size:
+    is_packed = content[:4] == b"caff" and b"alac" in content[:64]  # the last packet is a quarter of a second
+    if len(content) - begins < size * (1.0 if is_packed else CUT_SHARE):
         raise _cut()
     place = _end_of_chunk(content, begins, size, layout)
     for name, begins, size in _chunks(content, place, layout):
@@ -436,21 +437,57 @@ _EBML = b"\x1a\x45\xdf\xa3"
 _SEGMENT = b"\x18\x53\x80\x67"
 
 
+_HELD = {
+    _SEGMENT,
+    b"\x1f\x43\xb6\x75",  # a cluster
+}
+"""The elements that hold others, and may be written before their size is known, as browsers do."""
+_ELEMENTS = frozenset(
+    bytes.fromhex(name)
+    for names in (
+        ("114d9b74", "1549a966", "1654ae6b", "1c53bb6b", "1254c367", "1043a770", "1941a469", "1f43b675"),
+        ("e7", "a7", "ab", "a3", "a0", "af", "5854"),
+        ("ec", "bf"),
+    )
+    for name in names
+)
+"""What may follow in a segment, in a cluster, and anywhere: padding and checksums (RFC 9559)."""
+
+
 def _check_webm(content: bytes) -> None:
-    """See that there is one header, and one segment with nothing behind it where its size is known."""
+    """Walk the elements: one header and one segment, whole, with nothing behind it."""
     if re.search(re.escape(_EBML) + rb".{1,48}(?:webm|matroska)", content[4:], re.DOTALL):
         raise _joined()
-    place = content.find(_SEGMENT, 0, 256) + 4
-    if place < 4 or place >= len(content):
+    place = content.find(_SEGMENT, 0, 256)
+    if place < 0:
         raise _cut()
-    width = 9 - content[place].bit_length()
+    first = True
+    while place < len(content):
+        name = content[place : place + 9 - content[place].bit_length()]
+        if not first and name not in _ELEMENTS:
+            break
+        first = False
+        begins, size = _sized(content, place + len(name))
+        if size is None and name in _HELD:
+            place = begins
+        elif size is None or begins + size > len(content):
+            raise _cut()
+        else:
+            place = begins + size
+    _check_rest(content, place, _EBML)
+
+
+def _sized(content: bytes, place: int) -> tuple[int, int | None]:
+    """Where what has its size written here begins, and that size; None where it is not known.
+
+    Raises:
+        AudioError: the file ends before that.
+    """
+    width = 9 - content[place].bit_length() if place < len(content) else 9
+    if width > 8 or place + width > len(content):
+        raise _cut()
     size = int.from_bytes(content[place : place + width], "big") & (1 << 7 * width) - 1
-    end = place + width + size
-    if size == (1 << 7 * width) - 1:
-        return  # a stream that does not know its size
-    if end > len(content):
-        raise _cut()
-    _check_rest(content, end, _EBML)
+    return place + width, None if size == (1 << 7 * width) - 1 else size
 
 
 _CHECKS: dict[Container, Callable[[bytes], None]] = {
