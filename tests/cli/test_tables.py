@@ -135,3 +135,14 @@ def test_an_unknown_column_is_one_sentence_that_lists_them(call: Call) -> None:
     assert call("leaderboard", "--columns", "apr", "--format", "json").code == 2
     assert json.loads(call("leaderboard", "--format", "json").out)[0]["apart"] == {"temperature": "0.0"}
     assert common.line_width() is None
+
+
+def test_names_that_differ_at_their_ends_are_not_cut_to_look_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(COLUMNS, first=("name", "score %", "far", "extra"), cut=("name",))
+    figures = {"score %": "50.0 [40.0–60.0]", "far": "x", "extra": "123456789"}
+    rows = [{"name": f"teal(sparsity=0.{tenth})", **figures} for tenth in (3, 5)]
+    printed, left_out = lines(capsys, rows, table, None, 46)
+    assert [line.split()[0] for line in printed[1:]] == ["teal(sparsity=0.3)", "teal(sparsity=0.5)"]
+    assert left_out == ["extra"], "what matters less gives way"
+    printed, left_out = lines(capsys, rows, table, None, 36)
+    assert printed[1].split()[0] == printed[2].split()[0] == "teal(sparsit…", "alike, but a table"

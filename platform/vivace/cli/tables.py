@@ -18,7 +18,9 @@ EMPTY = ("", "–")
 GAP = 2
 """Blanks between columns."""
 SHORTEST_NAME = 12
-"""Characters that are left of a name that is cut."""
+"""Characters that are left of a name that is cut, and more where names would come to look alike."""
+TELLING_APART = 32
+"""Characters that names are given at the most, so that they do not look alike."""
 LONG_NAME = 24
 """Characters of a name that come before a column of less weight."""
 NARROWEST_PROSE = 24
@@ -135,6 +137,14 @@ def fitted(
     cells: Mapping[str, Sequence[str]], table: Table, width: int | None, *, all_of_them: bool = False
 ) -> dict[str, int] | None:
     """The columns for which there is room, with their widths; None where a table would not be readable."""
+    telling = {heading: _telling_apart(cells[heading]) for heading in table.cut if heading in cells}
+    return _fitted(cells, table, width, telling, all_of_them) or _fitted(cells, table, width, {}, all_of_them)
+
+
+def _fitted(
+    cells: Mapping[str, Sequence[str]], table: Table, width: int | None, wanted: Mapping[str, int], all_of_them: bool
+) -> dict[str, int] | None:
+    """The same, where names have the width that they are wanted to have if there is room, else their least."""
     from rich.cells import cell_len
 
     natural = {
@@ -162,13 +172,26 @@ def fitted(
     for place, heading in enumerate(order):
         if heading not in table.first:
             widen(LONG_NAME)
-        if least[heading] + GAP <= room:
-            taken[heading] = least[heading]
-            room -= least[heading] + GAP
+        size = min(natural[heading], max(least[heading], wanted.get(heading, 0)))
+        size = size if size + GAP <= room else least[heading]
+        if size + GAP <= room:
+            taken[heading] = size
+            room -= size + GAP
         elif all_of_them or not table.first or place < FEWEST:
             return None
     widen(width)
     return taken
+
+
+def _telling_apart(names: Sequence[str]) -> int:
+    """The width to which names may be cut so that those that differ still do, if that is not too wide."""
+    from rich.cells import set_cell_size
+
+    different = set(names)
+    for width in range(SHORTEST_NAME, TELLING_APART + 1):
+        if len({set_cell_size(name, width - 1) for name in different}) == len(different):
+            return width
+    return SHORTEST_NAME
 
 
 def _print_records(cells: Mapping[str, Sequence[str]]) -> None:
