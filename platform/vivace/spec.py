@@ -346,7 +346,8 @@ def _refuse_secrets(value: Any, source: str, path: str = "") -> None:
 
 
 def _first_fault(error: ValidationError, kind: type[RunSpec], source: str) -> str:
-    fault = error.errors()[0]
+    # A key that is misspelt is most often the one that is missing.
+    fault = next((each for each in error.errors() if each["type"] == "extra_forbidden"), error.errors()[0])
     key = _flag(".".join(str(part) for part in fault["loc"]))
     if fault["type"] == "extra_forbidden":
         known = [_flag(name) for name in kind.model_fields]

@@ -81,7 +81,7 @@ def test_a_table_in_a_pipe_has_one_line_per_row(call: Call, board: list[dict[str
 def test_what_stands_apart_is_said_with_its_bounds(call: Call, board: list[dict[str, Any]]) -> None:
     run = board[1]["short_run"]
     assert call("leaderboard").err == (
-        f"Not ranked: partly ({run}) is incomplete; over all of them its APR lies between 25.0 and 25.0 %.\n"
+        f"Not ranked: partly ({run}) is incomplete; over the whole set its APR lies between 25.0 and 25.0 %.\n"
     )
     assert call("leaderboard", "--format", "csv").err == ""
 

@@ -29,6 +29,7 @@ SWEEP = ("run", "sparsity", "--model", "zoo:dense", "--tasks", "sums")
         (("tasks", "show", "sums(operaton=addition)"), "operation"),
         (("tasks", "show", "sums(operation=additon)"), "addition"),
         (("tasks", "list", "--columns", "metrc"), "metric"),
+        (("run", "audio-multichallenge", "--set", "modle=replay:x"), "model"),
         (("methods", "show", "r_spars"), "r-sparse"),
         (("models", "random", "--like", "meta-llama/Llama-3.1-8b-hf", "-o", "new"), "meta-llama/Llama-3.1-8B"),
     ],
@@ -45,6 +46,15 @@ def test_the_keys_of_a_card_are_asked_about(refused: Callable[..., str], tmp_pat
     (tmp_path / "r.jsonl").write_text('{"id": "a", "response": "b"}\n')
     sentence = refused(*RUN, "--judge", "checks", "--model", "replay:r.jsonl", "--card", "card.yaml")
     assert "did you mean 'organisation'?" in sentence or "demo" in sentence
+
+
+def test_a_choice_that_does_not_exist_is_refused_in_plain_words(call: Callable[..., object]) -> None:
+    done = call("leaderboard", "--format", "zzz")
+    assert done.code == 2 and "'--format': 'zzz' is not one of" in done.err, done  # type: ignore[attr-defined]
+
+
+def test_a_run_is_judged_by_the_first_four_characters_of_its_id(refused: Callable[..., str]) -> None:
+    assert "nothing judged" in refused("judge", "9e6e", "--judge", "checks"), "no verb is looked for under that name"
 
 
 def test_nothing_is_asked_where_nothing_is_alike() -> None:

@@ -95,7 +95,7 @@ def not_ranked(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"Not ranked: {row['model']} ({row['short_run']}) is "
         + (f"over {_part(row)} conversations" if row["standing"] == "part" else "incomplete")
         + (
-            f"; over all of them its APR lies between {percent(row['whole_apr_min'])} and "
+            f"; over the whole set its APR lies between {percent(row['whole_apr_min'])} and "
             f"{percent(row['whole_apr_max'])} %."
             if row["whole_apr_min"] is not None
             else "."

@@ -34,13 +34,13 @@ class RunByDefault(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Take a first argument that is no command, and looks like no mistyped one, for a run."""
-        if args and args[0] not in self.commands and _ID.match(args[0]):
+        if args and args[0] not in self.commands and _ID.fullmatch(args[0]):
             args = ["run", *args]
         return super().resolve_command(ctx, args)
 
 
-_ID = re.compile(r"[0-9a-f]{12}")
-"""How a run's id begins."""
+_ID = re.compile(r"[0-9a-f]{4,}(\.[0-9a-f]*)?")
+"""What names a run or a judging: its id, or how that begins."""
 
 app = typer.Typer(cls=RunByDefault, help="Judges: run again, calibrate, attack, drift.", no_args_is_help=True)
 

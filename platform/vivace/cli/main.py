@@ -67,7 +67,7 @@ class Verb(TyperCommand):
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
-            message = getattr(error, "message", "").rstrip(".")
+            message = getattr(error, "message", "").replace("Value error, ", "").rstrip(".")
             if (choice := re.search(r"'([^']*)' is not one of (.*)", message)) is not None:
                 meant = did_you_mean(choice[1], re.findall("'([^']+)'", choice[2]))
                 error.message = f"{message}{meant}."  # type: ignore[attr-defined]
