@@ -170,6 +170,12 @@ def test_all_faults_are_named_at_once(folder: Path) -> None:
     assert "3 faults in all; nothing was written" in str(refused.value)
 
 
+def test_a_role_that_is_misspelt_is_one_fault(folder: Path) -> None:
+    with pytest.raises(BuildError) as refused:
+        built(folder, "lines.csv", CSV.replace("table,Politeness,user", "table,Politeness,usr"))
+    assert len(refused.value.faults) == 1 and "Line 2" in str(refused.value)
+
+
 def test_faults_of_conversations_in_yaml_are_named(folder: Path) -> None:
     row = {
         **CONVERSATIONS[0],

@@ -324,7 +324,7 @@ class _Checker:
             self._faults.append(f"{draft.place}: {fault}")
         if draft.speaker is not None:
             row[SPEAKER_COLUMN] = self._text(draft.place, "speaker", draft.speaker)
-        turn, before = 0, None
+        turn, before, is_readable = 0, None, True
         rubric, checks = list[str](), list[Any]()
         for line in draft.lines:
             role = line.role.strip().lower() if isinstance(line.role, str) else line.role
@@ -334,16 +334,19 @@ class _Checker:
                 continue
             if role not in ROLES:
                 self._faults.append(f"{line.place}: the role is {line.role!r:.60}; it is {', '.join(ROLES)}")
+                is_readable = False
                 continue
             if role == "user":
                 turn += 1
                 row[f"user_turn_{turn}_transcript"] = self._text(line.place, "user turn", line.text)
                 row[f"user_turn_{turn}_audio"] = self._recording(line)
             else:
-                self._check_assistant(line, before)
+                if is_readable:
+                    self._check_assistant(line, before)
                 row[f"assistant_turn_{turn}_transcript"] = self._text(line.place, "assistant turn", line.text)
             before = role
-        if before != "user":
+        # Who speaks where is not known past a line that can't be read.
+        if before != "user" and is_readable:
             what = "it has no turns" if before is None else "its last turn is the assistant's"
             self._faults.append(f"{draft.place}: {what}; a conversation ends with the user turn that models answer")
         if turn > MOST_USER_TURNS:
