@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -50,6 +51,23 @@ def test_import_and_run_say_which_run_it_is_and_how_to_look_at_it(
         "`vivace breakdown abc.def`, or `vivace serve` in the browser.",
         "Run abc incomplete: x. `vivace logs abc` has its log.",
     ]
+
+
+def test_replies_that_a_file_lacks_are_not_offered_to_be_tried_again(call: Call, tmp_path: Path) -> None:
+    rows = conversation_rows(2, criteria=1, audio=False)
+    for row in rows:
+        row["rubric_checks"] = '[{"states_one_of": ["x"]}]'
+    data = write_jsonl(tmp_path / "texts.jsonl", rows)
+    replies = write_jsonl(tmp_path / "r.jsonl", [{"id": "conversation0000", "response": "x"}])
+    done = call("run", "audio-multichallenge", "--data", data, "--model", f"replay:{replies}", "--judge", "checks")
+    assert done.code == 3 and "put the replies that are missing into the file and run that" in done.err
+    assert "--retry-errors" not in done.err
+
+
+def test_nothing_is_said_to_be_done_in_0_seconds() -> None:
+    common = {"seconds_left": 0.0, "items_planned": 24, "verdicts_planned": 0, "verdicts_done": 0}
+    assert execution.time_left(SimpleNamespace(items_done=24, **common)) == ", finishing"
+    assert execution.time_left(SimpleNamespace(items_done=23, **common)) == ", about 0 s left"
 
 
 def test_a_database_is_named_without_its_password() -> None:

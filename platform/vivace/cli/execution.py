@@ -276,6 +276,8 @@ def _watch_with_bar(database: Database, submission_id: str, done: threading.Even
 
 def time_left(view: SubmissionView) -> str:
     """How long a submission will still take, as a clause; empty where that is not known."""
+    if (view.items_done, view.verdicts_done) == (view.items_planned, view.verdicts_planned):
+        return ", finishing"
     if view.seconds_left is None:
         return ""
     minutes, rest = divmod(round(view.seconds_left), 60)

@@ -592,9 +592,12 @@ class DialogueRun:
         if set(reasons) == {"no_check"}:
             return Ending(f"{unscored} criteria carry no machine check", unscored)
         listed = _listed(reasons) + (f"; replies that failed: {_listed(failed)}" if failed else "")
-        message = (
-            f"{unscored} criteria are unscored ({listed}); the same command with --retry-errors tries them again"
+        remedy = (
+            "the same command with --retry-errors tries them again"
+            if set(reasons) != {"no_reply"} or not isinstance(self._system, RecordedSystem)
+            else "put the replies that are missing into the file and run that"
         )
+        message = f"{unscored} criteria are unscored ({listed}); {remedy}"
         return Ending(message, unscored, complete=False)
 
     async def close(self) -> None:
