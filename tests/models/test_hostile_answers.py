@@ -247,6 +247,8 @@ def refusal(message: str, status: int = 400, code: str | None = None) -> Answer:
         ("response_format type json_schema is not available", {}, "--judge-arg response_format=null"),
         ("This response_format type is unavailable now", {}, "'response_format={\"type\": \"json_object\"}'"),
         ("Invalid schema: json_schema is not supported", {}, "--judge-arg response_format=null"),
+        ("This model does not support structured outputs.", {}, "--judge-arg response_format=null"),
+        ("The response format is not known here", {}, "--judge-arg response_format=null"),
         ("'temperature' does not support 0 with this model", {"temperature": 0}, "leave out --judge-arg temperature"),
         ("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", {"max_tokens": 9},
          "--judge-arg max_completion_tokens=…"),

@@ -19,7 +19,12 @@ MOST_IN_A_ROW = 20
 """So many refusals without an answer between them end a run: more than all tries of one conversation's verdicts."""
 
 _LENGTH = re.compile(r"context|too (long|large|many)|maximum .{0,20}length|exceed", re.IGNORECASE)
-_ALIASES = {"response_format": ("response_format", "json_schema", "json schema", "structured output")}
+_ALIASES = {
+    "response_format": (
+        "response_format", "response format", "json_schema", "json schema", "structured output", "structured outputs",
+        "guided_json", "guided decoding",
+    )
+}  # fmt: skip
 """Other words by which servers mean a parameter."""
 LONGEST_TARGET = 200
 """Characters of an address that a message shows."""
