@@ -52,6 +52,12 @@ def test_a_result_is_found_however_it_is_written(answer: str, reference: str) ->
         (r"\boxed{5 \text{ or } 600}", "5600"), (r"\boxed{\text{no solution}}", "0"), (r"\boxed{3/0}", "3"),
         ("#### 72\n\nQuestion: what is 2 + 3?\n#### 5", "5"), (r"\boxed{10^{999999999}}", "10"), ("9e999999", "9"),
         ("", "5"), ("#### Step 1", "2"),
+        ("The answer is $2^{10}$.", "2"),
+        ("The answer is $2^{10}$.", "10"),
+        (r"The answer is $2\sqrt{3}$.", "2"),
+        (r"So it is $2\sqrt{3}$.", "3"),
+        ("The answer is 3π.", "3"),
+        ("The area is 12 cm^2.", "2"),
     ],
 )  # fmt: skip
 def test_what_is_no_such_number_is_not_taken_for_one(answer: str, reference: str) -> None:

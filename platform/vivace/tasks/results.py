@@ -30,6 +30,8 @@ _UNIT = re.compile(
     r"(?:\s*/\s*[A-Za-z]+|\s+per\s+[A-Za-z]+)?(?:\s*\^?[23²³])?\s*"
 )
 _NO_UNIT = re.compile(r"\b(?:pi|sqrt|or|and|to|plus|minus|times|over|log|ln|sin|cos|tan|base|mod|infinity)\b")
+_GOES_ON = re.compile(r"\s*(?:\^\s*\(?[-−+]?\d|\\(?:sqrt|pi)(?![a-z])|[√π])")
+"""What makes a number in front of it a part of a larger result."""
 _NEXT_TASK = re.compile(
     r"^[ \t#*]*(?:(?:next\s+)?(?:question|problem|exercise)\b|q\s*\d*\s*:|(?:human|user|instruction)\s*:|<\|)",
     re.I | re.M,
@@ -143,9 +145,16 @@ def _is_unit(text: str) -> bool:
     return _UNIT.fullmatch(text) is not None and _NO_UNIT.search(text) is None
 
 
-def _numbers(text: str) -> list[Fraction]:
-    values = (_value(found) for found in _NUMBER.finditer(_plain(text)))
-    return [value for value in values if value is not None]
+def _numbers(text: str) -> list[Fraction | None]:
+    """The numbers of a text in turn; None for one that is only a part of a result, such as the 2 of 2^10 or 2√3."""
+    plain = _plain(text)
+    numbers: list[Fraction | None] = []
+    for found in _NUMBER.finditer(plain):
+        value = _value(found)
+        before = plain[max(0, found.start() - 8) : found.start()].rstrip(" (")
+        if value is not None and not before.endswith(("^", "\\sqrt", "√")):
+            numbers.append(None if _GOES_ON.match(plain, found.end()) else value)
+    return numbers
 
 
 def _value(found: re.Match[str]) -> Fraction | None:
