@@ -334,6 +334,10 @@ def test_replies_without_any_reply_are_refused(refused: Refused, texts: Path, tm
         ('{"id": "conversation0000", "criteria_met": "true"}', ["true, false or null"]),
         ('{"id": "conversation0000"}\n{"id": "conversation0000"}', ["Line 2", "repeats the id"]),
         ('{"criteria_met": [true, true]}', ["Line 1", '"id"']),
+        (
+            '{"id": "conversation0000", "criterion_met": [true, true]}',
+            ['from "criteria_met"', "only criterion_met, id"],
+        ),
         ("not JSON lines", ["Line 1", "not JSON"]),
         ("[]", ["Line 1", "not a JSON object"]),
         ("", ["is empty"]),

@@ -142,6 +142,12 @@ def prepare_import(
     judged = any(row.get("criteria_met") is not None for row in rows.values())
     if judged and not judge_name:
         raise UsageError("The file holds verdicts; say with --judge-name who gave them.")
+    if judge_name and not judged:
+        fields = ", ".join(sorted({field for row in rows.values() for field in row}))
+        raise UsageError(
+            f"The {WHAT} '{verdicts}' holds none of the verdicts that --judge-name says: they are read from "
+            f'"criteria_met", and there is only {fields:.200}.'
+        )
     content = file_sha256(verdicts)
     return DialogueImport(
         conversations=conversations,
