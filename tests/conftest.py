@@ -44,6 +44,12 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line("\n".join(dict.fromkeys(texts)))
 
 
+@pytest.fixture(autouse=True)
+def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are those of a pipe, whatever the terminal or the test runner says of its width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def preloaded_python() -> Iterator[str]:
     """A program that stands for the interpreter, whose processes have torch and transformers from their start."""

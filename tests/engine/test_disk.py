@@ -57,7 +57,7 @@ def test_a_run_on_a_full_disk_ends_with_a_sentence_and_resumes_once_there_is_spa
     gate.text = "yes " + 60_000 * "a"
     with laboratory(tmp_path, f"sqlite:///{path}", gate, conversations=CONVERSATIONS, streams=False) as lab:
         arguments = lab.run_arguments("--concurrency", 4)
-        full = vivace(*arguments)
+        full = vivace(*arguments, process=True)  # ends with all of its files closed
         assert full.returncode == 1, full.stderr
         assert "database or disk is full" in _only_sentence(full.stderr)
         recorded = lab.recorded()
@@ -67,7 +67,7 @@ def test_a_run_on_a_full_disk_ends_with_a_sentence_and_resumes_once_there_is_spa
 
         _remount(small_disk, "size=16m")
         calls = len(lab.server.calls)
-        resumed = vivace(*arguments)
+        resumed = vivace(*arguments, process=True)
         assert resumed.returncode == 0, resumed.stderr
         assert len(lab.server.calls) - calls == CONVERSATIONS - recorded["reply"]
         assert lab.recorded() == {

@@ -325,7 +325,8 @@ def test_what_the_processor_cuts_is_said(loaded: Callable[[str], SpokenModel]) -
 @pytest.mark.parametrize("family", FAMILIES[1:])
 def test_models_that_take_long_recordings_are_not_accused(family: str, loaded: Callable[[str], SpokenModel]) -> None:
     reply = ask(loaded(family), conversation(tone(300, 41.3, rate=16_000, container="WAV")))
-    assert reply.text and reply.detail is None
+    # What these weights say may be nothing that can be seen.
+    assert reply.finish_reason and (reply.text or reply.detail == "the reply is empty (finish reason length)")
 
 
 def test_a_recording_that_cannot_be_decoded_is_unscored(loaded: Callable[[str], SpokenModel]) -> None:
