@@ -15,7 +15,16 @@ import soundfile
 from support.datasets import tone
 from vivace.audio import convert
 from vivace.audio.containers import Container, container
-from vivace.audio.convert import MODEL_RATE, AudioError, Recording, decode, encode_wav, for_model, to_mono
+from vivace.audio.convert import (
+    MODEL_RATE,
+    AudioError,
+    Recording,
+    decode,
+    encode_wav,
+    for_model,
+    seconds_of,
+    to_mono,
+)
 
 
 def wav(samples: np.ndarray, rate: int) -> bytes:
@@ -246,3 +255,23 @@ def test_a_file_with_several_tracks_is_a_fault() -> None:
             file.mux([*stream.encode(frame), *stream.encode(None)])
     with pytest.raises(AudioError, match="2 tracks of sound"):
         decode(buffer.getvalue())
+
+
+@pytest.mark.parametrize("change", [None, (40, 2), (24, 1), (34, 24)])
+def test_what_is_as_a_model_takes_it_is_not_decoded_and_all_else_is(change: tuple[int, int] | None) -> None:
+    """The short way gives the bytes and seconds of the long one; with a byte of the header off it is not taken."""
+    samples = np.random.default_rng(0).integers(-32768, 32768, 1234) / 32768
+    content = bytearray(encode_wav(samples, 16_000))
+    if change is not None:
+        place, value = change
+        content[place] = value
+    try:
+        decoded = decode(bytes(content))
+        expected = encode_wav(to_mono(decoded), 16_000), decoded.seconds
+    except AudioError:
+        with pytest.raises(AudioError):
+            for_model(bytes(content), "16k")
+        with pytest.raises(AudioError):
+            seconds_of(bytes(content))
+        return
+    assert (for_model(bytes(content), "16k").content, seconds_of(bytes(content))) == expected

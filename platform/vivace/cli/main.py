@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -159,7 +162,15 @@ def submit_model() -> None:
     _run(program)
 
 
+@cache
+def _collect_less() -> None:
+    """Look for garbage in cycles a quarter as often, and never while the process ends: a tenth of a run's time."""
+    gc.set_threshold(3_000, 10, 10)
+    atexit.register(gc.freeze)
+
+
 def _run(program: typer.Typer) -> None:
+    _collect_less()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # Data are UTF-8 wherever they go; a bare locale (cron, a container) would refuse a dash.

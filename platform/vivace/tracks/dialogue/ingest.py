@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from vivace.audio.convert import AudioError, decode
+from vivace.audio.convert import AudioError, seconds_of
 from vivace.errors import UsageError
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import ensure, insert_new
 from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
-
-STORED_AT_ONCE = 4
-"""Recordings that are written to disk side by side."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +59,7 @@ def check_audio(conversations: ConversationSet, chosen: Sequence[Conversation]) 
         turns = []
         for number, content in enumerate(recordings, start=1):
             try:
-                seconds = decode(content).seconds
+                seconds = seconds_of(content)
             except AudioError as error:
                 raise UsageError(
                     f"Conversation '{conversation.id}', user turn {number}: {error}; mend or leave out that "
@@ -83,10 +79,9 @@ def store_audio(conversations: ConversationSet, audio: dict[str, list[TurnAudio]
         if not all(artifacts.has(turn.sha256) for turn in audio[conversation.id])
     ]
     if missing:
-        # Several at a time: most of each is waiting for the disk. Never more than one conversation's in memory.
-        with ThreadPoolExecutor(STORED_AT_ONCE) as pool:
-            for _, recordings in conversations.recordings(missing):
-                list(pool.map(artifacts.put, recordings))
+        for _, recordings in conversations.recordings(missing):
+            for content in recordings:
+                artifacts.put(content)
 
 
 def store_conversations(
