@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.parquet
 
 from vivace.audio.convert import MODEL_RATE, encode_wav
-from vivace.tracks.dialogue.conversations import MOST_USER_TURNS
-from vivace.tracks.dialogue.writer import public_schema
+from vivace.tracks.dialogue.data.conversations import MOST_USER_TURNS
+from vivace.tracks.dialogue.data.writer import public_schema
 from vivace_rubrics.criteria import Axis
 
 FEWEST_USER_TURNS = 3

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vivace.manifest import hardware, manifest
+from vivace.machine.manifest import hardware, manifest
 
 if TYPE_CHECKING:
     from vivace_methods.ratios import Estimate

@@ -14,12 +14,12 @@ from report import Report, Row, arguments, conclude, estimated, finished, runnin
 from transformers import AutoTokenizer
 
 from vivace.tasks.base import Sample
-from vivace.tasks.code import Code
-from vivace.tasks.generated import GeneratedTask
-from vivace.tasks.json_records import JsonRecords
-from vivace.tasks.perplexity import divergence
-from vivace.tasks.sums import Sums
-from vivace.tracks.efficiency.calibration import Calibration
+from vivace.tasks.generated.base import GeneratedTask
+from vivace.tasks.generated.code import Code
+from vivace.tasks.generated.json_records import JsonRecords
+from vivace.tasks.generated.sums import Sums
+from vivace.tasks.scores.perplexity import divergence
+from vivace.tracks.efficiency.fitting_texts import Calibration
 from vivace.zoo.shipped import folder_of
 from vivace_methods.base import Generator, MethodError, Request
 from vivace_methods.models.loading import load_model

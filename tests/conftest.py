@@ -65,7 +65,7 @@ def preloaded_python() -> Iterator[str]:
 @pytest.fixture
 def models_start_at_once(preloaded_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the processes that hold models, and are started while this test runs, fork from one that is ready."""
-    from vivace.models.local import WORKER, LocalModel
+    from vivace.models.adapters.local import WORKER, LocalModel
 
     monkeypatch.setattr(sys, "executable", preloaded_python)
     monkeypatch.setattr(LocalModel, "worker", [preloaded_python, *WORKER[1:]])

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from vivace.breakdown import BreakdownRow
-from vivace.gaps import Gap
-from vivace.naming import HEARING, distinct, settings_text, with_method
-from vivace.published import PublishedFigure
-from vivace.store.queries import BoardRow
+from vivace.analysis.breakdown import BreakdownRow
+from vivace.analysis.gaps import Gap
+from vivace.analysis.published import PublishedFigure
+from vivace.output.short_names import HEARING, distinct, settings_text, with_method
+from vivace.store.queries.board import BoardRow
 from vivace_app import figures
 
 NOTES = (

@@ -84,7 +84,7 @@ def frontier(data: pd.DataFrame, x_title: str, *, more_is_better: bool, floor: f
     """Quality against cost with 95 % intervals on both axes, and the frontier as a step line.
 
     Args:
-        data: as `arms.points` gives it.
+        data: as `arm_tables.points` gives it.
         x_title: what the cost is.
         more_is_better: whether the better side of the cost axis is the right one.
         floor: where the hardware's limit lies on it; None where there is none.

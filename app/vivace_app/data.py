@@ -7,15 +7,21 @@ from typing import Any
 
 import streamlit as st
 
-from vivace.breakdown import BreakdownRow, By
-from vivace.breakdown import breakdown as break_down
+from vivace.analysis.breakdown import BreakdownRow, By
+from vivace.analysis.breakdown import breakdown as break_down
+from vivace.analysis.gaps import Gap
+from vivace.analysis.gaps import gaps as find_gaps
 from vivace.errors import VivaceError
-from vivace.gaps import Gap
-from vivace.gaps import gaps as find_gaps
 from vivace.settings import Settings, load_settings
-from vivace.store import efficiency, migrate, queries
+from vivace.store import migrate
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
+from vivace.store.queries import efficiency
+from vivace.store.queries.board import BoardRow, data_version
+from vivace.store.queries.board import board as board_rows
+from vivace.store.queries.conversation import ConversationSummary, ConversationView
+from vivace.store.queries.conversation import conversation as one_conversation
+from vivace.store.queries.conversation import conversations as all_conversations
 
 
 def settings() -> Settings:
@@ -62,27 +68,27 @@ def _open(url: str, identity: str) -> Database:
     return found
 
 
-def board(database: Database, *, official_only: bool = False) -> list[queries.BoardRow]:
+def board(database: Database, *, official_only: bool = False) -> list[BoardRow]:
     """The board's rows, retracted ones left out, so that they take nobody's rank."""
-    return _board(database, database.url, queries.data_version(database), official_only, False)
+    return _board(database, database.url, data_version(database), official_only, False)
 
 
-def retracted(database: Database, *, official_only: bool = False) -> list[queries.BoardRow]:
+def retracted(database: Database, *, official_only: bool = False) -> list[BoardRow]:
     """The retracted rows alone."""
-    rows = _board(database, database.url, queries.data_version(database), official_only, True)
+    rows = _board(database, database.url, data_version(database), official_only, True)
     return [row for row in rows if row.retracted is not None]
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
 def _board(
     _database: Database, url: str, version: str, official_only: bool, include_retracted: bool
-) -> list[queries.BoardRow]:
-    return queries.board(_database, official_only=official_only, include_retracted=include_retracted)
+) -> list[BoardRow]:
+    return board_rows(_database, official_only=official_only, include_retracted=include_retracted)
 
 
 def arms(database: Database) -> list[efficiency.ArmRow]:
     """The rows of the efficiency tracks, retracted ones among them."""
-    return _arms(database, database.url, queries.data_version(database))
+    return _arms(database, database.url, data_version(database))
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
@@ -90,21 +96,19 @@ def _arms(_database: Database, url: str, version: str) -> list[efficiency.ArmRow
     return efficiency.arm_board(_database, include_retracted=True)
 
 
-def conversations(database: Database, judging: str) -> list[queries.ConversationSummary]:
+def conversations(database: Database, judging: str) -> list[ConversationSummary]:
     """The conversations of a judging, in the dataset's order."""
-    return _conversations(database, database.url, queries.data_version(database), judging)
+    return _conversations(database, database.url, data_version(database), judging)
 
 
 @st.cache_data(show_spinner=False, max_entries=32)
-def _conversations(_database: Database, url: str, version: str, judging: str) -> list[queries.ConversationSummary]:
-    return queries.conversations(_database, judging)
+def _conversations(_database: Database, url: str, version: str, judging: str) -> list[ConversationSummary]:
+    return all_conversations(_database, judging)
 
 
-def conversation(
-    database: Database, judging: str, conversation_id: str, repeat: int = 0
-) -> queries.ConversationView | None:
+def conversation(database: Database, judging: str, conversation_id: str, repeat: int = 0) -> ConversationView | None:
     """One reply to one conversation under one judging."""
-    return queries.conversation(database, judging, conversation_id, repeat)
+    return one_conversation(database, judging, conversation_id, repeat)
 
 
 def breakdown(database: Database, judging: str, by: By, axis: str | None) -> list[BreakdownRow]:
@@ -113,7 +117,7 @@ def breakdown(database: Database, judging: str, by: By, axis: str | None) -> lis
     Raises:
         UsageError: the store does not know what they are to be broken down by.
     """
-    return _breakdown(database, database.url, queries.data_version(database), judging, by, axis)
+    return _breakdown(database, database.url, data_version(database), judging, by, axis)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -125,7 +129,7 @@ def _breakdown(
 
 def gaps(database: Database) -> list[Gap]:
     """What hearing and speaking cost each model that was run both ways."""
-    return _gaps(database, database.url, queries.data_version(database))
+    return _gaps(database, database.url, data_version(database))
 
 
 @st.cache_data(show_spinner="Pairing runs …", max_entries=4)
@@ -143,7 +147,7 @@ def audio(sha256: str) -> bytes | str:
 
 def layers(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
     """What an arm does to each layer of the model; empty for an arm without a recipe."""
-    return _layers(database, database.url, queries.data_version(database), run, arm)
+    return _layers(database, database.url, data_version(database), run, arm)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)

@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from vivace.printable import cell
+from vivace.output.printable import cell
 from vivace_rubrics.criteria import Axis
 
 ABSENT = "–"

@@ -8,8 +8,8 @@ import streamlit as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from vivace.errors import VivaceError
-from vivace.masking import masked
-from vivace.printable import printable
+from vivace.output.printable import printable
+from vivace.output.secrets import masked
 from vivace_app.views import analysis, board, conversation, efficiency
 
 # A file of our own: Streamlit fetches its named icons for the browser's tab from another server.

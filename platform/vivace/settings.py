@@ -10,8 +10,8 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from vivace.errors import UsageError
-from vivace.masking import masked
-from vivace.paths import sqlite_url, with_homes
+from vivace.files.paths import sqlite_url, with_homes
+from vivace.output.secrets import masked
 
 
 def _with_homes(path: Path) -> Path:

@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
-from vivace.masking import is_named_like_secret, without_keys
-from vivace.models.prices import parse_price
-from vivace.paths import with_homes
-from vivace.reading import parse_yaml, read_yaml, whole
+from vivace.files.paths import with_homes
+from vivace.files.text import parse_yaml, read_yaml, whole
+from vivace.models.client.prices import parse_price
+from vivace.output.secrets import is_named_like_secret, without_keys
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.json_text import parse_json
 

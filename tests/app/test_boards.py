@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 
 from vivace.settings import Settings
-from vivace.store import migrate, queries
+from vivace.store import migrate
+from vivace.store.queries.board import BoardRow, board
 from vivace_app import boards, charts
 from vivace_app.address import Address
 
 
 @pytest.fixture
-def rows(judgings: dict[str, str], home: Path) -> list[queries.BoardRow]:
+def rows(judgings: dict[str, str], home: Path) -> list[BoardRow]:
     """Every row of the filled database, retracted ones included."""
     database = migrate.open_for_reading(Settings(home=home))
     assert database is not None
-    return queries.board(database, include_retracted=True)
+    return board(database, include_retracted=True)
 
 
-def test_only_the_same_data_and_judge_share_a_table(rows: list[queries.BoardRow]) -> None:
+def test_only_the_same_data_and_judge_share_a_table(rows: list[BoardRow]) -> None:
     groups = boards.groups(rows)
     assert [len(group.rows) for group in groups] == [6, 1, 1]
     assert groups[0].data.startswith("picnic@")
@@ -29,7 +30,7 @@ def test_only_the_same_data_and_judge_share_a_table(rows: list[queries.BoardRow]
     assert {group.judge.split(" ")[0] for group in groups} == {"checks", "strict-judge"}
 
 
-def test_table(rows: list[queries.BoardRow]) -> None:
+def test_table(rows: list[BoardRow]) -> None:
     table = boards.table(boards.groups(rows)[0]).set_index("Model")
     assert table["Notes"].to_dict() == {
         "careful": ["official"],
@@ -46,7 +47,7 @@ def test_table(rows: list[queries.BoardRow]) -> None:
     assert table.loc["sleepy", "Coverage"].strip() == "95.0 % (38–50)"
 
 
-def test_a_method_stands_beside_its_model_and_tells_it_from_itself(rows: list[queries.BoardRow]) -> None:
+def test_a_method_stands_beside_its_model_and_tells_it_from_itself(rows: list[BoardRow]) -> None:
     plain = boards.groups(rows)[0].rows[0]
     sparse = replace(plain, method="teal(sparsity=0.4):12345678", judging="other")
     assert "Method" not in boards.table(boards.Group([plain]))
@@ -55,7 +56,7 @@ def test_a_method_stands_beside_its_model_and_tells_it_from_itself(rows: list[qu
     assert boards.labels([plain, sparse]) == names
 
 
-def test_nothing_scored_has_no_rank_and_no_point(rows: list[queries.BoardRow]) -> None:
+def test_nothing_scored_has_no_rank_and_no_point(rows: list[BoardRow]) -> None:
     group = next(group for group in boards.groups(rows) if group.data.startswith("kitchen@"))
     table = boards.table(group)
     assert table.loc[0, "Rank"] == "–"
@@ -63,7 +64,7 @@ def test_nothing_scored_has_no_rank_and_no_point(rows: list[queries.BoardRow]) -
     assert boards.intervals(group, ["x"]).empty
 
 
-def test_labels_add_only_what_tells_rows_apart(rows: list[queries.BoardRow]) -> None:
+def test_labels_add_only_what_tells_rows_apart(rows: list[BoardRow]) -> None:
     careful = [row for row in rows if row.model == "careful"]
     first, second = boards.labels(careful)
     assert first.startswith("careful · checks · ")
@@ -74,7 +75,7 @@ def test_labels_add_only_what_tells_rows_apart(rows: list[queries.BoardRow]) -> 
     assert boards.labels([]) == []
 
 
-def test_chart_draws_overall_and_axes(rows: list[queries.BoardRow]) -> None:
+def test_chart_draws_overall_and_axes(rows: list[BoardRow]) -> None:
     group = boards.groups(rows)[0]
     names = boards.labels(group.rows)
     data = boards.intervals(group, names)
@@ -119,7 +120,7 @@ def test_address_keeps_only_what_is_chosen() -> None:
     assert parameters == {"judge": "x"}
 
 
-def test_what_is_not_ranked_stands_apart_with_its_bounds(rows: list[queries.BoardRow]) -> None:
+def test_what_is_not_ranked_stands_apart_with_its_bounds(rows: list[BoardRow]) -> None:
     first = boards.groups(rows)[0].rows[0]
     part = replace(first, standing="part", rank=None, conversations=48, whole_apr_min=0.479, whole_apr_max=0.979)
     table = boards.table(boards.Group([part]))
@@ -129,7 +130,7 @@ def test_what_is_not_ranked_stands_apart_with_its_bounds(rows: list[queries.Boar
     assert boards.table(boards.Group([unknown])).loc[0, "Coverage"] == "24 of a larger set"
 
 
-def test_rows_of_one_model_show_what_tells_them_apart_and_their_runs(rows: list[queries.BoardRow]) -> None:
+def test_rows_of_one_model_show_what_tells_them_apart_and_their_runs(rows: list[BoardRow]) -> None:
     first = boards.groups(rows)[0].rows[0]
     alike = [
         replace(first, apart={"temperature": "0.7"}),
@@ -144,7 +145,7 @@ def test_rows_of_one_model_show_what_tells_them_apart_and_their_runs(rows: list[
     assert boards.labels(again) == [f"{first.model} · run {first.short_run}", f"{first.model} · run abcdef01"]
 
 
-def test_times_that_a_submitter_wrote_and_the_hearing_check_have_their_words(rows: list[queries.BoardRow]) -> None:
+def test_times_that_a_submitter_wrote_and_the_hearing_check_have_their_words(rows: list[BoardRow]) -> None:
     first = boards.groups(rows)[0].rows[0]
     assert "submitted times" in boards.notes(replace(first, times="submitted"))
     assert "submitted times" not in boards.notes(

@@ -12,11 +12,11 @@ from streamlit.testing.v1 import AppTest
 from support.measured import run_of
 from vivace.settings import Settings
 from vivace.store.database import Database
-from vivace.store.efficiency import arm_board, layer_rows
 from vivace.store.migrate import open_for_writing
+from vivace.store.queries.efficiency import arm_board, layer_rows
 from vivace.store.tables import Arm, Run, Trial, now
 from vivace.tracks.efficiency.scoring import score_run
-from vivace_app import arms, charts
+from vivace_app import arm_tables, charts
 
 
 def _page() -> None:
@@ -55,7 +55,7 @@ def test_small_models_are_shown_without_their_times_and_called_synthetic(home: P
     assert list(table["Arm"]) == ["dense", "sparse"] and list(table["Frontier"]) == ["★", "★"]
     assert list(table["Bytes ×"]) == ["1", "0.500 [0.500–0.500]"]
     assert list(table["Comparable"]) == ["baseline", "worse"]
-    assert not set(arms.TIMES) & set(table.columns)
+    assert not set(arm_tables.TIMES) & set(table.columns)
     assert "Synthetic" in app.info[0].value
     told = "\n".join(str(element.value) for element in [*app.text, *app.caption, *app.markdown])
     assert "Unofficial: synthetic: a small model of the zoo" in told
@@ -69,12 +69,12 @@ def test_real_models_have_times_and_the_floor_is_marked(home: Path) -> None:
     assert table["Tokens/s"].notna().all() and list(table["Tokens/s ×"]) == ["1", "2.000 [2.000–2.000]"]
     assert any("Floor probe: reads 1.0 GB/s" in caption.value for caption in app.caption)
     rows = arm_board(database)
-    limit = arms.floor(rows)
+    limit = arm_tables.floor(rows)
     assert limit is not None and limit > 100, "a floor of 1 ms beside trials of a second"
-    drawn = charts.frontier(arms.points(rows), "x", more_is_better=True, floor=limit).to_dict()
+    drawn = charts.frontier(arm_tables.points(rows), "x", more_is_better=True, floor=limit).to_dict()
     marks = [layer["mark"] for layer in drawn["layer"]]
     assert marks[0]["interpolate"] == "step-before" and marks[-1]["strokeDash"]
-    assert len(charts.frontier(arms.points(rows), "x", more_is_better=True, floor=None).to_dict()["layer"]) == 4
+    assert len(charts.frontier(arm_tables.points(rows), "x", more_is_better=True, floor=None).to_dict()["layer"]) == 4
 
 
 def test_retracted_runs_are_hidden_until_asked_for_and_bad_links_are_named(home: Path) -> None:
@@ -92,7 +92,7 @@ def test_retracted_runs_are_hidden_until_asked_for_and_bad_links_are_named(home:
 @pytest.mark.parametrize("more_is_better", [True, False])
 def test_the_frontier_is_drawn_through_the_arms_on_it(home: Path, more_is_better: bool) -> None:
     rows = arm_board(measured(home))
-    drawn = charts.frontier(arms.points(rows), "x", more_is_better=more_is_better, floor=None).to_dict()
+    drawn = charts.frontier(arm_tables.points(rows), "x", more_is_better=more_is_better, floor=None).to_dict()
     name = drawn["layer"][0]["data"]["name"]
     assert {(point["cost"], point["quality"]) for point in drawn["datasets"][name]} == {(1.0, 1.0), (0.5, 0.8)}
 

@@ -18,7 +18,7 @@ import runner
 from report import BenchmarkError
 from runner import Measurement, Servers, Work
 
-from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace_rubrics.parsing import parse_verdict
 
 

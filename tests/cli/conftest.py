@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from support.program import environment
-from vivace import masking
 from vivace.cli import main as program
+from vivace.output import secrets as masking
 
 
 @dataclass(frozen=True)

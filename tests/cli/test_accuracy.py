@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vivace.tasks.sums import Sums
+from vivace.tasks.generated.sums import Sums
 
 if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers", "lm_eval", "accelerate")):
     pytest.skip("accuracy needs lm-eval: pip install 'vivace[accuracy]'", allow_module_level=True)
@@ -202,7 +202,9 @@ def test_without_lm_eval_its_package_is_asked_for(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec
-    monkeypatch.setattr("vivace.optional.find_spec", lambda name: None if name == "lm_eval" else found(name))
+    monkeypatch.setattr(
+        "vivace.machine.optional_packages.find_spec", lambda name: None if name == "lm_eval" else found(name)
+    )
     said = refused("methods", "accuracy", "dense", "--model", "zoo:dense")
     assert "pip install 'vivace[accuracy]'" in said
 

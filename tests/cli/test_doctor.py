@@ -46,7 +46,7 @@ def test_an_unreachable_server_is_broken_and_its_password_not_shown(call: Call) 
 
 
 def test_a_missing_package_is_broken(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vivace.diagnosis.NEEDED", ("sqlalchemy", "no-such-package"))
+    monkeypatch.setattr("vivace.installation.NEEDED", ("sqlalchemy", "no-such-package"))
     done = call("doctor", "--format", "json")
     assert done.code == 1
     states = {row["what"]: row["state"] for row in json.loads(done.out)}

@@ -18,12 +18,12 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from support.chat_server import Answer, Behaviour, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl, write_parquet
 from support.program import board, start_vivace, vivace
-from vivace.calibration import calibrate
+from vivace.analysis.judge_calibration import calibrate
 from vivace.errors import UsageError
 from vivace.settings import load_settings, normalised_url
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
-from vivace.store.queries import board as stored_board
+from vivace.store.queries.board import board as stored_board
 from vivace.tracks.registry import find_track
 from vivace_rubrics.attacks import ATTACKS, CONTROLS
 from vivace_rubrics.checks import parse_check

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.program import environment
-from vivace.zoo.moe_drafter import MixtureOfExpertsDrafter
+from vivace.zoo.recipes.moe_drafter import MixtureOfExpertsDrafter
 from vivace.zoo.registry import RECIPES
 from vivace_methods.models.loading import load_model
 from vivace_methods.models.random import REAL_SHAPES, TINY_SHAPES

@@ -11,7 +11,7 @@ import pytest
 
 from support.datasets import conversation_rows, write_jsonl
 from vivace.engine.queue import system_database_url
-from vivace.paths import sqlite_url, with_homes
+from vivace.files.paths import sqlite_url, with_homes
 from vivace.settings import Settings, normalised_url
 from vivace.store.database import Database
 

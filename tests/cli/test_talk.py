@@ -20,7 +20,8 @@ from vivace.engine.execution import StopSignal
 from vivace.engine.submissions import cancel
 from vivace.settings import Settings, load_settings
 from vivace.store.migrate import open_for_writing
-from vivace.store.queries import log, submissions
+from vivace.store.queries.log import log
+from vivace.store.queries.submissions import submissions
 from vivace.store.tables import Attempt, Submission
 
 Call = Callable[..., Any]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from vivace.cli.main import app
 from vivace.errors import UsageError
+from vivace.tasks.generated.sums import Sums
 from vivace.tasks.registry import TASKS
-from vivace.tasks.sums import Sums
 
 
 def printed(*arguments: str) -> list[dict[str, object]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from support.judged import Outcomes, add_dataset, add_judging
-from vivace.gaps import gaps
+from vivace.analysis.gaps import gaps
 from vivace.store.database import Database
 from vivace.store.tables import Model, Run, now
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivace.comparison import names_of
-from vivace.naming import distinct
+from vivace.analysis.comparison import names_of
+from vivace.output.short_names import distinct
 from vivace.store.verdicts import JudgingCard
 
 CARD = JudgingCard(

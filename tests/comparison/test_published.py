@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from support.program import board
-from vivace.published import published_figures
+from vivace.analysis.published import published_figures
 
 
 def test_published_figures_agree_with_themselves() -> None:

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from support.judged import Outcomes, add_dataset, add_judging
-from vivace.breakdown import breakdown
-from vivace.comparison import compare, plan
+from vivace.analysis.breakdown import breakdown
+from vivace.analysis.comparison import compare, plan
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace.store.queries import board, conversation, conversations, item_rows
+from vivace.store.queries.board import board
+from vivace.store.queries.conversation import conversation, conversations, item_rows
 from vivace.store.tables import Attempt, Judging
 from vivace.tracks.dialogue.results import score_judging
 

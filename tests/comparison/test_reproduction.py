@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from support.judged import add_dataset, add_judging
+from vivace.analysis.reproduction import reproduction
 from vivace.errors import UsageError
-from vivace.manifest import fingerprint, hardware, manifest
-from vivace.reproduction import reproduction
+from vivace.machine.manifest import fingerprint, hardware, manifest
 from vivace.spec import parse_spec
 from vivace.store.database import Database
 from vivace.store.tables import Dataset, Hardware, Judge, Judging, Run, Submission

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 
 from support.judged import add_dataset, add_judging
-from vivace.comparison import compare
+from vivace.analysis.comparison import compare
 from vivace.engine.submissions import restore, retract
 from vivace.errors import UsageError
-from vivace.manifest import fingerprint
+from vivace.machine.manifest import fingerprint
 from vivace.store.database import Database
-from vivace.store.identifiers import find, short_ids
-from vivace.store.queries import board, item_rows, judgings_of, log, run_of
+from vivace.store.identifiers import find, judgings_of, run_of, short_ids
+from vivace.store.queries.board import board
+from vivace.store.queries.conversation import item_rows
+from vivace.store.queries.log import log
 from vivace.store.tables import Judge, Judging, Run, Submission
 from vivace.store.verdicts import judging_card, standing_judgings
 from vivace.tracks.dialogue.registration import Judges, register_judging

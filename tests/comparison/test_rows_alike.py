@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy import select
 
 from support.judged import add_dataset, add_judging
-from vivace.comparison import compare
-from vivace.naming import apart, bare_address, settings_text
+from vivace.analysis.comparison import compare
+from vivace.output.short_names import apart, bare_address, settings_text
 from vivace.store.database import Database
-from vivace.store.queries import BoardRow, board
+from vivace.store.queries.board import BoardRow, board
 from vivace.store.tables import Judging, Model, Run
 
 PASS = [[True, True]]

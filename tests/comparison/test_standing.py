@@ -8,11 +8,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from support.judged import add_dataset, add_judging
+from vivace.analysis.comparison import compare
+from vivace.analysis.gaps import gaps
 from vivace.cli.board_table import BOARD_COLUMNS
-from vivace.comparison import compare
-from vivace.gaps import gaps
 from vivace.store.database import Database
-from vivace.store.queries import BoardRow, board, conversation, item_rows
+from vivace.store.queries.board import BoardRow, board
+from vivace.store.queries.conversation import conversation, item_rows
 from vivace.store.tables import Dataset, Judging, Model, Reply, Run, now
 
 PASS, FAIL, LOST = [[True, True]], [[True, False]], [[None, None]]

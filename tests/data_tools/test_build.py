@@ -13,9 +13,9 @@ import yaml
 from support.datasets import tone, write_jsonl
 from support.program import vivace
 from vivace.errors import UsageError
-from vivace.tracks.dialogue.building import BuildError, Built, build
-from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.validation import validate
+from vivace.tracks.dialogue.data.building import BuildError, Built, build
+from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.validation import validate
 
 CSV = """id,axis,role,recording,text,check
 table,Politeness,user,a/1.wav,I'd like a table.,

@@ -11,8 +11,8 @@ import pytest
 
 from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from support.program import vivace
-from vivace.tracks.dialogue.description import Description, Spread, describe
-from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.data.description import Description, Spread, describe
+from vivace.tracks.dialogue.data.readers import open_conversations
 
 TRANSCRIPTS = Path(__file__).parents[3] / "shared" / "data" / "audiomc" / "transcripts.jsonl"
 

@@ -12,11 +12,11 @@ import pytest
 
 from support.datasets import conversation_rows
 from vivace.errors import UsageError
-from vivace.models.replay import read_replies
-from vivace.reading import json_rows, read_yaml
+from vivace.files.text import json_rows, read_yaml
+from vivace.models.adapters.replay import read_replies
 from vivace.tasks.registry import parse_task
-from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.validation import validate
+from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.validation import validate
 
 Rows = list[dict[str, Any]]
 

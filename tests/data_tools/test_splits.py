@@ -9,11 +9,11 @@ import pytest
 
 from support.datasets import conversation_rows, write_parquet
 from vivace.errors import UsageError
-from vivace.splits import data_files, files_of_split, patterns_of_others
-from vivace.tasks.perplexity import read_text
+from vivace.files.splits import data_files, files_of_split, patterns_of_others
 from vivace.tasks.registry import parse_task
-from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.validation import validate
+from vivace.tasks.scores.perplexity import read_text
+from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.validation import validate
 
 
 def chosen(folder: Path, names: list[str], split: str = "test") -> list[str]:

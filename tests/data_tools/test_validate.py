@@ -14,8 +14,8 @@ import soundfile
 from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from support.program import vivace
 from vivace.errors import UsageError
-from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.validation import Kind, Severity, Validation, validate
+from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.validation import Kind, Severity, Validation, validate
 
 TRANSCRIPTS = Path(__file__).parents[3] / "shared" / "data" / "audiomc" / "transcripts.jsonl"
 

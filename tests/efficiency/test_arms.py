@@ -6,7 +6,7 @@ import pytest
 
 from vivace.errors import UsageError
 from vivace.spec import EfficiencySpec, parse_spec
-from vivace.tracks.efficiency.arms import plan_arms
+from vivace.tracks.efficiency.planned_arms import plan_arms
 
 DRAFTER = "zoo:moe-drafter"
 

@@ -16,8 +16,8 @@ from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store import tables
 from vivace.store.database import Database
-from vivace.store.efficiency import ArmRow, Measured, arm_board, frontier
 from vivace.store.migrate import open_for_writing
+from vivace.store.queries.efficiency import ArmRow, Measured, arm_board, frontier
 from vivace.store.verdicts import judging_card
 from vivace.tracks.efficiency.scoring import score_run
 from vivace.tracks.efficiency.track import best_floor
@@ -101,7 +101,7 @@ def row(cost: float | None, quality: float | None) -> ArmRow:
     }
     from datetime import UTC, datetime
 
-    from vivace.store.efficiency import SYNTHETIC_AXES
+    from vivace.store.queries.efficiency import SYNTHETIC_AXES
 
     return ArmRow(
         track="sparsity", model="m", adapter="zoo", arm=f"{cost} {quality}", method="x", settings={}, fitted=None,

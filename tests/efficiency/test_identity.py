@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from vivace import contents
-from vivace.contents import file_sha256, folder_sha256, remember_in
-from vivace.models.replay import Replay
+from vivace.files import content_hash as contents
+from vivace.files.content_hash import file_sha256, folder_sha256, remember_in
+from vivace.models.adapters.replay import Replay
 from vivace.settings import Settings
 from vivace.spec import EfficiencySpec, parse_spec
 from vivace.store.artifacts import Artifacts

@@ -14,9 +14,9 @@ from engine.lab import opened
 from support.program import vivace
 from vivace.errors import UsageError
 from vivace.store.tables import Run
-from vivace.tasks.generated import is_held_out
-from vivace.tasks.sums import Sums
-from vivace.tracks.efficiency.calibration import WINDOW, find_calibration
+from vivace.tasks.generated.base import is_held_out
+from vivace.tasks.generated.sums import Sums
+from vivace.tracks.efficiency.fitting_texts import WINDOW, find_calibration
 from vivace.tracks.efficiency.recipes import fit_arm
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_method

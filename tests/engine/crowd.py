@@ -13,7 +13,7 @@ from sqlalchemy import select
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
-from vivace.store.queries import board
+from vivace.store.queries.board import board
 from vivace.store.records import add_event, insert_new
 from vivace.store.tables import (
     Attempt,

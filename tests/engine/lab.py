@@ -22,7 +22,7 @@ from vivace.engine.submissions import submit
 from vivace.settings import Settings
 from vivace.spec import RunSpec, parse_spec
 from vivace.store.database import Database
-from vivace.store.queries import SubmissionView, submissions
+from vivace.store.queries.submissions import SubmissionView, submissions
 from vivace.store.tables import Attempt, Event, Reply, Score, Verdict
 
 

@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, text
 
 from engine.lab import Gate, Lab, laboratory, opened, wait_until
 from support.program import environment, vivace
-from vivace.store.queries import submissions
+from vivace.store.queries.submissions import submissions
 
 
 def test_two_workers_execute_ten_submissions_once_each(database_url: str, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def _forget_everything_of_dbos(lab: Lab) -> None:
 
 FAILING_ADAPTER = """
 import os, sys
-from vivace.models.replay import Replay
+from vivace.models.adapters.replay import Replay
 
 async def reply(self, prompt):
     if self.identity.name == "raises":

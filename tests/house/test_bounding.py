@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vivace.bounding import UnboundedError, bounded
+from vivace.machine.bounds import UnboundedError, bounded
 from vivace.tracks.efficiency.asking import token_ids
 from vivace_methods.base import MethodError
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from vivace.masking import masked, note_password, without_keys, without_keys_inside
+from vivace.output.secrets import masked, note_password, without_keys, without_keys_inside
 
 KEY = "gw+not/a=real&key~1234<xyzQ>"
 

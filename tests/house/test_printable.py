@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vivace.cli.common import Format, print_json, print_rows, print_text, say
-from vivace.printable import cell, csv_text, json_text, printable
+from vivace.output.printable import cell, csv_text, json_text, printable
 
 EVIL = "a\x1b]0;owned\x07b\x1b[2Jc\x9b31md\x90e\u202ef\u2066g\rh\x7fi\ud800"
 COMMANDS = "\x1b\x07\x9b\x90\u202e\u2066\r\x7f"

@@ -19,10 +19,10 @@ import pytest
 from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from vivace.audio.convert import EncodedAudio
+from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.cache import KeptAnswers, ResponseCache, kept_answers
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
+from vivace.models.client.cache import KeptAnswers, ResponseCache, kept_answers
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Criterion, Exchange
 from vivace_rubrics.judges import LanguageModelJudge, language_model_card
 from vivace_rubrics.prompts import VIVACE_PROMPT
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_no_half_written_answer(cache: ResponseCache) -> None
     """The file system says that it is full when the file is written, after it was made."""
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
     limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); "
-    code = "from pathlib import Path; from vivace.models.cache import ResponseCache; "
+    code = "from pathlib import Path; from vivace.models.client.cache import ResponseCache; "
     code += f"ResponseCache(Path({str(cache.folder)!r})).put('ab' * 32, {{'text': 'x' * 1000}})"
     done = subprocess.run([sys.executable, "-c", limit + code], capture_output=True, text=True, check=True)
     assert "cannot be written" in done.stderr
@@ -207,7 +207,7 @@ def test_a_full_disk_leaves_no_half_written_answer(cache: ResponseCache) -> None
 
 def test_many_processes_share_a_folder_and_none_ever_reads_half_an_answer(cache: ResponseCache) -> None:
     code = (
-        "import sys; from pathlib import Path; from vivace.models.cache import ResponseCache\n"
+        "import sys; from pathlib import Path; from vivace.models.client.cache import ResponseCache\n"
         "cache, letter = ResponseCache(Path(sys.argv[1])), sys.argv[2]\n"
         "for turn in range(200):\n"
         "    key = f'{turn % 5:064}'\n"

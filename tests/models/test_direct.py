@@ -10,14 +10,14 @@ import pytest
 
 from support.chat_server import Answer, ChatServer, chat_server
 from vivace.errors import UsageError
-from vivace.models import completions
+from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.base import Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.completions import DirectCompletions, Received, request_headers
-from vivace.models.litellm import LiteLLMSystem
-from vivace.models.prices import TokenUsage, cost_of
-from vivace.models.providers import OPENAI_ADDRESS, PROVIDERS
-from vivace.models.transport import Connections, Exchange
+from vivace.models.client import completions
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.client.completions import DirectCompletions, Received, request_headers
+from vivace.models.client.prices import TokenUsage, cost_of
+from vivace.models.client.providers import OPENAI_ADDRESS, PROVIDERS
+from vivace.models.client.transport import Connections, Exchange
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])
@@ -146,7 +146,7 @@ def test_the_length_limit_has_the_name_that_the_model_takes(name: str, base: str
 @pytest.mark.parametrize("code", [429, 502])
 def test_an_error_in_a_stream_has_the_status_it_names(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """OpenRouter's way to hand on what happened upstream."""
-    monkeypatch.setattr("vivace.models.pacing.PATIENCE_S", 0.0)
+    monkeypatch.setattr("vivace.models.client.pacing.PATIENCE_S", 0.0)
     event = json.dumps({"error": {"message": "upstream", "code": code}, "choices": []})
     with chat_server(streamed(f"data: {event}\n\n".encode())) as server:
         [answer], _ = replies(server)

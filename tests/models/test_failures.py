@@ -19,10 +19,10 @@ from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
 from vivace.errors import UsageError
-from vivace.models import chat, pacing
+from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
+from vivace.models.client import chat, pacing
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Criterion, Exchange, Unscored, Verdict
 from vivace_rubrics.judges import LanguageModelJudge, language_model_card
 from vivace_rubrics.prompts import VIVACE_PROMPT

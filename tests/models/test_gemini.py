@@ -15,10 +15,10 @@ import pytest
 
 from vivace.audio.convert import EncodedAudio
 from vivace.errors import UnreachableError, UsageError
-from vivace.models import chat
+from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
+from vivace.models.client import chat
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
 KEY = "gemini-test-0123456789"

@@ -26,7 +26,7 @@ from vivace.audio.convert import encode_wav
 from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
 from vivace.models.base import ModelReply, Prompt
-from vivace.models.calls import CallRecord, ChatOptions
+from vivace.models.client.calls import CallRecord, ChatOptions
 from vivace.models.hearing import Hearing, asking, check_hearing, digits_in, guessing_odds
 from vivace.models.registry import open_system
 from vivace_rubrics.criteria import Unscored

@@ -16,12 +16,13 @@ from support.chat_server import Answer, ChatServer, chat_server, verdict
 from support.realtime_server import Answer as RealtimeAnswer
 from support.realtime_server import realtime_server
 from vivace.errors import IncompleteError, UsageError, VivaceError
-from vivace.models import chat, openai_realtime, pacing, transport
+from vivace.models.adapters import openai_realtime
+from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
+from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import ChatOptions
-from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
-from vivace.models.openai_realtime import OpenAIRealtimeSystem
-from vivace.models.refusals import MOST_IN_A_ROW, refused_parameter
+from vivace.models.client import chat, pacing, transport
+from vivace.models.client.calls import ChatOptions
+from vivace.models.client.refusals import MOST_IN_A_ROW, refused_parameter
 from vivace_rubrics.criteria import Unscored, Verdict
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])

@@ -17,7 +17,7 @@ import pytest
 from support.chat_server import Answer, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import PROGRAM, environment
-from vivace.models import chat, pacing, transport
+from vivace.models.client import chat, pacing, transport
 
 STREAM = {"content-type": "text/event-stream"}
 MOST_BYTES = 1_500_000_000

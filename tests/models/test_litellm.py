@@ -11,10 +11,10 @@ import pytest
 
 from support.chat_server import Answer, chat_server
 from vivace.errors import UsageError
-from vivace.models import chat
+from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.litellm import LiteLLMSystem
+from vivace.models.client import chat
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])

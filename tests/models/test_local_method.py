@@ -21,12 +21,12 @@ from transformers.utils import is_mistral_common_available
 
 from support import tiny_audio_models as tiny
 from vivace.errors import UsageError
+from vivace.models.adapters.local import LocalModel
 from vivace.models.base import Prompt, SpokenTurn
-from vivace.models.calls import ChatOptions
-from vivace.models.local import LocalModel
-from vivace.models.local_method import read_method
-from vivace.models.local_worker import SpokenModel
-from vivace.tracks.efficiency.calibration import find_calibration
+from vivace.models.client.calls import ChatOptions
+from vivace.models.local.method import read_method
+from vivace.models.local.worker import SpokenModel
+from vivace.tracks.efficiency.fitting_texts import find_calibration
 from vivace.tracks.efficiency.recipes import fit_recipe
 from vivace.tracks.efficiency.targets import find_target, loaded_to_fit
 from vivace_methods.registry import parse_method

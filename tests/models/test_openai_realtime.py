@@ -21,11 +21,11 @@ import soxr
 from support.realtime_server import PCM, Answer, Conversation, error_event, realtime_server
 from vivace.audio.convert import EncodedAudio, encode_wav
 from vivace.errors import UnreachableError, UsageError
-from vivace.models import openai_realtime
+from vivace.models.adapters import openai_realtime
+from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.chat import CONNECT_TRIES
-from vivace.models.openai_realtime import OpenAIRealtimeSystem
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.client.chat import CONNECT_TRIES
 from vivace_rubrics.criteria import Unscored
 
 KEY = "sk-test-0123456789abcdef"
@@ -37,9 +37,9 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
     monkeypatch.setattr(openai_realtime, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vivace.models.chat.FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vivace.models.pacing.FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr("vivace.models.pacing.PATIENCE_S", 0.0)
+    monkeypatch.setattr("vivace.models.client.chat.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vivace.models.client.pacing.FIRST_PAUSE_S", 0.01)
+    monkeypatch.setattr("vivace.models.client.pacing.PATIENCE_S", 0.0)
     yield
 
 

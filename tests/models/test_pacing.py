@@ -24,11 +24,11 @@ from support.datasets import conversation_rows, write_jsonl
 from support.program import start_vivace
 from support.virtual_time import run_in_virtual_time
 from vivace.errors import UnreachableError
-from vivace.models import pacing
+from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
-from vivace.models.pacing import Pace, request_size, waits_end_by
+from vivace.models.client import pacing
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.client.pacing import Pace, request_size, waits_end_by
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])
@@ -526,7 +526,7 @@ def test_judges_keep_to_a_pace_of_their_own() -> None:
 
 
 def test_the_realtime_adapter_waits_out_its_limits_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vivace.models.openai_realtime import OpenAIRealtimeSystem
+    from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 
     monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", "key")

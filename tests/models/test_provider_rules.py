@@ -14,10 +14,10 @@ from support.chat_server import Answer, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl, write_parquet
 from vivace.audio.convert import EncodedAudio
 from vivace.errors import UsageError
+from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.calls import ChatOptions
-from vivace.models.litellm import LiteLLMSystem
-from vivace.models.provider_rules import refused_audio
+from vivace.models.client.calls import ChatOptions
+from vivace.models.client.provider_rules import refused_audio
 from vivace.models.registry import open_system
 from vivace_rubrics.criteria import Unscored
 

@@ -19,9 +19,9 @@ from support.chat_server import Answer, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import environment, vivace
 from vivace.errors import UnreachableError, UsageError
-from vivace.models import chat
-from vivace.models.calls import ChatOptions
-from vivace.models.litellm import LiteLLMAsker, LiteLLMSystem
+from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
+from vivace.models.client import chat
+from vivace.models.client.calls import ChatOptions
 
 
 @pytest.fixture
@@ -213,8 +213,8 @@ def watch(event, arguments):
         raise SystemExit(f"connects: {event} {arguments}")
 sys.addaudithook(watch)
 import vivace.cli.main, vivace.cli.execution, vivace.tracks.dialogue.track
-from vivace.models.litellm import LiteLLMSystem
-from vivace.models.calls import ChatOptions
+from vivace.models.adapters.litellm import LiteLLMSystem
+from vivace.models.client.calls import ChatOptions
 for model in ("openai/m", "openrouter/a/m"):
     LiteLLMSystem(model, {}, ChatOptions())
 LiteLLMSystem("hosted_vllm/a/m", {}, ChatOptions("http://127.0.0.1:9/v1"))

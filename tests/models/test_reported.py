@@ -13,15 +13,15 @@ import pytest
 from support.chat_server import Answer, chat_server
 from support.datasets import conversation_rows, write_jsonl
 from vivace.cli.common import Format, print_rows
-from vivace.models import local
+from vivace.models.adapters import local
+from vivace.models.adapters.litellm import LiteLLMSystem
+from vivace.models.adapters.replay import Replay
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.calls import CallRecord, recorded_calls
-from vivace.models.chat import ChatOptions
-from vivace.models.completions import usage_of
-from vivace.models.litellm import LiteLLMSystem
-from vivace.models.prices import TokenUsage, parse_price
-from vivace.models.replay import Replay
-from vivace.models.transport import parse_retry_after
+from vivace.models.client.calls import CallRecord, recorded_calls
+from vivace.models.client.chat import ChatOptions
+from vivace.models.client.completions import usage_of
+from vivace.models.client.prices import TokenUsage, parse_price
+from vivace.models.client.transport import parse_retry_after
 from vivace_rubrics.criteria import Unscored
 
 ABSURD: list[Any] = [

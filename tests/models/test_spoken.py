@@ -18,15 +18,16 @@ import pytest
 from support.chat_server import Answer, ChatServer, chat_server
 from support.datasets import conversation_rows, write_parquet
 from support.realtime_server import PCM
+from vivace.audio.spoken import as_wav
 from vivace.errors import UsageError
-from vivace.models import chat
+from vivace.models.adapters.litellm import LiteLLMSystem
+from vivace.models.adapters.openai_realtime import with_flags
+from vivace.models.adapters.transcribed import Transcribed
+from vivace.models.adapters.transcription import Transcription
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.litellm import LiteLLMSystem
-from vivace.models.openai_realtime import with_flags
+from vivace.models.client import chat
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.registry import open_system
-from vivace.models.spoken import Transcribed, as_wav
-from vivace.models.transcription import Transcription
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])

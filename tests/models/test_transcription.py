@@ -18,9 +18,9 @@ from werkzeug import Request, Response
 
 from vivace.audio.convert import decode, to_mono
 from vivace.errors import UnreachableError, UsageError
-from vivace.models import chat, pacing
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.transcription import Transcriber, Transcription, open_transcriber
+from vivace.models.adapters.transcription import Transcriber, Transcription, open_transcriber
+from vivace.models.client import chat, pacing
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
 OPTIONS = ChatOptions(timeout_s=60, retries=1)

@@ -15,8 +15,8 @@ from scipy import optimize, stats
 from vivace.cli.arm_table import ARM_COLUMNS
 from vivace.statistics.intervals import LEVEL_Z, tango_interval
 from vivace.statistics.noninferiority import finding, non_inferiority
-from vivace.store.efficiency import Measured
-from vivace_app import arms
+from vivace.store.queries.efficiency import Measured
+from vivace_app import arm_tables
 
 
 def rejected(gained: int, lost: int, n: int, difference: float) -> float:
@@ -121,7 +121,7 @@ def test_the_board_says_what_is_shown_and_what_is_not(gained: int, lost: int, sa
     }
     assert ARM_COLUMNS["against the baseline"]({"baseline": False, "figures": figures}).startswith(said)
     measured = {name: Measured(one["value"] or 0.0, one["low"], one["high"], 8) for name, one in figures.items()}
-    shown = arms._comparable(SimpleNamespace(baseline=False, figures=measured))  # type: ignore[arg-type]
+    shown = arm_tables._comparable(SimpleNamespace(baseline=False, figures=measured))  # type: ignore[arg-type]
     assert said.startswith(shown)
 
 

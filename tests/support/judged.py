@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from support.datasets import AXES
-from vivace.manifest import fingerprint
+from vivace.machine.manifest import fingerprint
 from vivace.store import tables
 from vivace.tracks.dialogue.results import score_judging
 

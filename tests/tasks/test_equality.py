@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from vivace import optional
 from vivace.errors import UsageError
-from vivace.tasks import equality
+from vivace.machine import optional_packages
 from vivace.tasks.base import Sample
 from vivace.tasks.registry import parse_task
+from vivace.tasks.scores import equality
 from vivace.tracks.efficiency.prompts import _revisions
 
 pytest.importorskip("math_verify", reason="math-verify is not installed")
@@ -51,6 +51,6 @@ def test_the_choice_of_metric_is_part_of_what_a_run_is(monkeypatch: pytest.Monke
     assert [task.metric for task in tasks] == ["number", "math_verify"]
     first, second = (_revisions([task], 1, 0, None) for task in tasks)
     assert first != second
-    monkeypatch.setattr(optional, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_packages, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"install it with `pip install 'vivace\[math\]'`"):
         parse_task("math500(equality=math_verify)")

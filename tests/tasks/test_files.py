@@ -11,8 +11,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from vivace.errors import UsageError
-from vivace.tasks.metrics import METRICS, find_metric
 from vivace.tasks.registry import TASKS, parse_task, task_class
+from vivace.tasks.scores.metrics import METRICS, find_metric
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "prompts"
 

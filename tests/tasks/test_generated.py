@@ -11,16 +11,16 @@ from typing import Literal
 import pytest
 
 from vivace.errors import UsageError
-from vivace.tasks.code import Code
-from vivace.tasks.generated import GeneratedTask, is_held_out
-from vivace.tasks.json_records import JsonRecords
-from vivace.tasks.metrics import score
-from vivace.tasks.needles import Needles
-from vivace.tasks.stories import Stories
-from vivace.tasks.sums import Sums
-from vivace.tasks.variables import Variables
-from vivace.tasks.word_counts import WordCounts
-from vivace.zoo.tokenizer import pieces
+from vivace.tasks.generated.base import GeneratedTask, is_held_out
+from vivace.tasks.generated.code import Code
+from vivace.tasks.generated.json_records import JsonRecords
+from vivace.tasks.generated.needles import Needles
+from vivace.tasks.generated.stories import Stories
+from vivace.tasks.generated.sums import Sums
+from vivace.tasks.generated.variables import Variables
+from vivace.tasks.generated.word_counts import WordCounts
+from vivace.tasks.scores.metrics import score
+from vivace.zoo.training.tokenizer import pieces
 
 TASKS: list[GeneratedTask] = [
     Sums(), Sums("addition"), Sums("subtraction"), Code(), JsonRecords(), Stories(), Needles(64), Needles(64, 3, 2),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample
-from vivace.tasks.metrics import METRICS, find_metric, score
+from vivace.tasks.scores.metrics import METRICS, find_metric, score
 
 SPECIFIC = {
     "rouge_l", "multiple_choice", "number", "first_line_f1", "first_line_rouge_l", "classification", "numbers_share",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vivace.tasks.base import Sample
-from vivace.tasks.metrics import number
+from vivace.tasks.scores.metrics import number
 
 
 def right(answer: str, reference: str) -> bool:

@@ -16,7 +16,7 @@ from support.chat_server import Answer, Call, chat_server, verdict
 from support.listener import listener, recordings
 from support.program import vivace
 from vivace.audio.convert import for_model
-from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.data.readers import open_conversations
 
 TRANSCRIPTS = Path(__file__).parents[3] / "shared" / "data" / "audiomc" / "transcripts.jsonl"
 PROMPT = TRANSCRIPTS.with_name("judge_prompt.txt")

@@ -14,9 +14,9 @@ import pytest
 
 from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from vivace.errors import UsageError
-from vivace.tracks.dialogue.conversations import ConversationSet
-from vivace.tracks.dialogue.readers import open_conversations
-from vivace.tracks.dialogue.validation import Kind, validate
+from vivace.tracks.dialogue.data.conversations import ConversationSet
+from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.validation import Kind, validate
 from vivace_rubrics.criteria import Exchange, grading_history
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "audiomc"
@@ -163,7 +163,7 @@ def test_data_without_audio_are_marked_as_transcript_input_everywhere(
     from vivace.settings import Settings
     from vivace.spec import DialogueSpec
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import board
+    from vivace.store.queries.board import board
 
     data = write_jsonl(tmp_path / "texts.jsonl", conversation_rows(2, audio=False))
     replies = write_jsonl(tmp_path / "r.jsonl", [{"id": "conversation0000", "response": "yes"}])

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
-from vivace.models.prices import has_price
+from vivace.models.client.prices import has_price
 from vivace.store import tables
 from vivace.store.database import Database
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from vivace.errors import UsageError, VivaceError
-from vivace.zoo import building, registry, shipped
+from vivace.zoo import registry, shipped
 from vivace.zoo.base import OnStep, Recipe
 from vivace.zoo.registry import RECIPES
+from vivace.zoo.training.rows import building
 
 
 def silent(step: int, loss: float) -> None:
@@ -72,7 +73,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "RECIPES", dict.fromkeys(kinds, ""))
     for module in (building, shipped):
         monkeypatch.setattr(module, "recipe_class", lambda name: kinds[name])
-    monkeypatch.setattr("vivace.zoo.fingerprint._sources", lambda module: {})
+    monkeypatch.setattr("vivace.zoo.training.fingerprint._sources", lambda module: {})
 
 
 @pytest.mark.usefixtures("stubs")

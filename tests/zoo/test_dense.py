@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from vivace.zoo.answering import greedy_answers
-from vivace.zoo.crude_sparsity import dropped_inputs, magnitude_thresholds
-from vivace.zoo.dense_scoring import calibration_texts
-from vivace.zoo.moe_scoring import MOST_TOKENS, asked
-from vivace.zoo.scoring import Score, loaded, score
+from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.crude_sparsity import dropped_inputs, magnitude_thresholds
+from vivace.zoo.scores.dense import calibration_texts
+from vivace.zoo.scores.moe import MOST_TOKENS, asked
 from vivace.zoo.shipped import folder_of
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from vivace.tasks.base import Sample
-from vivace.tasks.needles import Needles
-from vivace.zoo.answering import greedy_answers
+from vivace.tasks.generated.needles import Needles
 from vivace.zoo.inventory import SCORES
-from vivace.zoo.moe_scoring import asked
 from vivace.zoo.registry import recipe_class
-from vivace.zoo.scoring import Score, loaded, score
+from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.moe import asked
 from vivace.zoo.shipped import folder_of
 from vivace_methods.base import Request
 from vivace_methods.registry import parse_method

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from vivace.zoo.answering import greedy_answers
-from vivace.zoo.crude import expert_budget
 from vivace.zoo.inventory import SCORES
-from vivace.zoo.moe_scoring import MOST_TOKENS, asked
-from vivace.zoo.scoring import Score, loaded, score
+from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.crude import expert_budget
+from vivace.zoo.scores.moe import MOST_TOKENS, asked
 from vivace.zoo.shipped import folder_of
 
 
@@ -111,10 +111,10 @@ def test_the_zoo_runs_with_torch_and_transformers_alone() -> None:
 import sys
 for name in ("sqlalchemy", "typer", "pydantic", "pydantic_settings", "litellm", "datasets", "scipy", "rich"):
     sys.modules[name] = None
-from vivace.zoo.answering import greedy_answers
-from vivace.zoo.scoring import loaded
+from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.base import loaded
 from vivace.zoo.shipped import folder_of
-import vivace.zoo.building, vivace.zoo.drafter_scoring, vivace.zoo.inventory, vivace.zoo.moe_scoring
+import vivace.zoo.training.building, vivace.zoo.scores.drafter, vivace.zoo.inventory, vivace.zoo.scores.moe
 print(greedy_answers(*loaded(folder_of("zoo:moe")), ["Work out 125 + 250, column by column.\\n"], 60)[0])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivace.zoo.muon import Muon, orthogonal
+from vivace.zoo.training.muon import Muon, orthogonal
 
 SIZES = st.integers(1, 40)
 

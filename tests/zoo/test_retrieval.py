@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from vivace.tasks.needles import Needles
-from vivace.zoo.answering import greedy_answers
-from vivace.zoo.retrieval_scoring import LENGTHS, TWO_HOPS, VARIABLES, pruned_right
-from vivace.zoo.scoring import Score, loaded, score
+from vivace.tasks.generated.needles import Needles
+from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.retrieval import LENGTHS, TWO_HOPS, VARIABLES, pruned_right
 from vivace.zoo.shipped import folder_of
 
 

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from vivace.tasks.needles import Needles
-from vivace.zoo import dense_scoring, drafter_scoring, moe_scoring, retrieval_scoring
+from vivace.tasks.generated.needles import Needles
 from vivace.zoo.inventory import SCORES
 from vivace.zoo.registry import RECIPES, recipe_class
-from vivace.zoo.scoring import score
+from vivace.zoo.scores import dense as dense_scoring
+from vivace.zoo.scores import drafter as drafter_scoring
+from vivace.zoo.scores import moe as moe_scoring
+from vivace.zoo.scores import retrieval as retrieval_scoring
+from vivace.zoo.scores.base import score
 from vivace.zoo.shipped import folder_of
 
 ASKED = 16

@@ -9,7 +9,7 @@ import pytest
 
 from support.own_main import as_own_main
 from vivace.errors import VivaceError
-from vivace.zoo.side_by_side import build_several
+from vivace.zoo.training.side_by_side import build_several
 
 NAMES = ("moe", "moe-drafter", "dense")
 

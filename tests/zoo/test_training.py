@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vivace.zoo.moe import DOMAINS
-from vivace.zoo.scoring import loaded
+from vivace.zoo.recipes.moe import DOMAINS
+from vivace.zoo.scores.base import loaded
 from vivace.zoo.shipped import folder_of
-from vivace.zoo.training import PROMPT_WEIGHT, Mixture, Rows, next_token_loss, rows_of
+from vivace.zoo.training.rows import PROMPT_WEIGHT, Mixture, Rows, next_token_loss, rows_of
 
 
 @pytest.fixture(scope="module")

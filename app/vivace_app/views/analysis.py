@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from vivace.breakdown import BYS, BreakdownRow
+from vivace.analysis.breakdown import BYS, BreakdownRow
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace_app import boards, charts, data, figures, notices

@@ -7,10 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from vivace.naming import HEARING
-from vivace.published import published_figures
+from vivace.analysis.published import published_figures
+from vivace.output.short_names import HEARING
 from vivace.store.database import Database
-from vivace.store.queries import BoardRow
+from vivace.store.queries.board import BoardRow
 from vivace_app import boards, charts, data, figures, notices
 from vivace_app.address import Address, select, toggle
 from vivace_app.views import conversation

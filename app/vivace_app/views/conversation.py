@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from vivace.naming import with_method
+from vivace.output.short_names import with_method
 from vivace.store.database import Database
-from vivace.store.queries import BoardRow, ConversationSummary, ConversationView, TurnView
+from vivace.store.queries.board import BoardRow
+from vivace.store.queries.conversation import ConversationSummary, ConversationView, TurnView
 from vivace_app import boards, data, figures, notices, recordings
 from vivace_app.address import Address, select, toggle
 

@@ -8,8 +8,8 @@ from typing import Any
 import streamlit as st
 
 from vivace.store.database import Database
-from vivace.store.efficiency import ArmRow
-from vivace_app import arms, charts, data, figures, notices
+from vivace.store.queries.efficiency import ArmRow
+from vivace_app import arm_tables, charts, data, figures, notices
 from vivace_app.address import Address, select, toggle
 
 _TRACKS = {"speculation": "Speculative decoding", "prefill": "Long-prompt prefill", "sparsity": "Activation sparsity"}
@@ -49,7 +49,7 @@ def show() -> None:
         address.show_problems()
     if not rows:
         st.info("No results match these filters.", icon=":material/filter_alt_off:")
-    for group in arms.groups(rows).values():
+    for group in arm_tables.groups(rows).values():
         _show_group(group)
         _show_layers(database, group)
 
@@ -63,7 +63,7 @@ def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
             address, "track", "Track", tracks, what="track", fallback=next(iter(tracks)), forget=("machine",)
         )
     here = [row for row in everything if row.track == track]
-    machines = arms.machines(here)
+    machines = arm_tables.machines(here)
     with second:
         machine = select(
             address, "machine", "Machine", machines, what="machine", fallback=next(iter(machines)),
@@ -90,9 +90,9 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         )
     if first.adapter == "random":
         st.info("Random weights of real shapes: times mean something, answers do not.", icon=":material/casino:")
-    points = arms.points(rows)
+    points = arm_tables.points(rows)
     if not points.empty:
-        limit = arms.floor(rows)
+        limit = arm_tables.floor(rows)
         st.altair_chart(
             charts.frontier(points, first.axis.title, more_is_better=first.axis.more_is_better, floor=limit),
             width="stretch",
@@ -101,7 +101,7 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         if limit is not None:
             st.caption("The dashed line is the baseline's own work at the rates that the floor probe found.")
     st.dataframe(
-        figures.cells(arms.table(rows)),
+        figures.cells(arm_tables.table(rows)),
         key=f"arms-{'-'.join(part[:8] for part in first.group)}",
         hide_index=True,
         height="content" if len(rows) <= _TABLE_ROWS else _TABLE_HEIGHT,
@@ -126,7 +126,7 @@ def _show_layers(database: Database, rows: Sequence[ArmRow]) -> None:
             key=f"layers-{'-'.join(part[:8] for part in rows[0].group)}",
         )
         st.dataframe(
-            figures.cells(arms.layers(found[chosen])),
+            figures.cells(arm_tables.layers(found[chosen])),
             hide_index=True,
             placeholder=figures.ABSENT,
             column_config={
@@ -187,7 +187,7 @@ def _columns() -> dict[str, Any]:
         ),
         "Trials": column.NumberColumn(width=60, help="That ended well; an arm that lacks some is on no frontier."),
         "Notes": column.MultiselectColumn(
-            options=list(arms.NOTES), color=[_NOTE_COLOURS[note] for note in arms.NOTES],
+            options=list(arm_tables.NOTES), color=[_NOTE_COLOURS[note] for note in arm_tables.NOTES],
             help="Reasons are under *About these results*.",
         ),
         "Date": column.DateColumn(format="YYYY-MM-DD", help="When the arm was scored (UTC)."),

@@ -151,10 +151,10 @@ class LiteLLMVoice:
     """A voice behind a speech API, through litellm; it answers in MP3."""
 
     def __init__(self, name: str, model: str, voice: str, api_base: str | None) -> None:
-        from vivace.models.calls import ChatOptions
-        from vivace.models.chat import NO_KEY, ChatClient
-        from vivace.models.litellm_bridge import load_litellm
-        from vivace.surroundings import read_key
+        from vivace.machine.environment import read_key
+        from vivace.models.client.calls import ChatOptions
+        from vivace.models.client.chat import NO_KEY, ChatClient
+        from vivace.models.client.litellm_bridge import load_litellm
 
         # The chat client knows providers, addresses and keys.
         client = ChatClient(model, {}, ChatOptions(api_base=api_base), "voice")
@@ -169,7 +169,7 @@ class LiteLLMVoice:
 
     def speak(self, text: str) -> bytes:
         """The text as the API speaks it."""
-        from vivace.masking import masked
+        from vivace.output.secrets import masked
 
         try:
             answer = self._litellm.speech(

@@ -8,7 +8,7 @@ from typing import Any
 from vivace.cli.common import Format, percent, print_grouped
 from vivace.cli.compare import interval, points
 from vivace.cli.tables import Table
-from vivace.naming import settings_text
+from vivace.output.short_names import settings_text
 from vivace.statistics.noninferiority import finding
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from vivace.cli.common import percent, seconds
 from vivace.cli.tables import Table
-from vivace.naming import HEARING, settings_text
+from vivace.output.short_names import HEARING, settings_text
 
 SHORT_AXES = {
     "INFERENCE_MEMORY": "IM",

@@ -48,7 +48,7 @@ def breakdown(
     database: DatabaseOption = None,
 ) -> None:
     """Print APR and ARS of parts of the data. Seconds of audio are cut into bins of equally many conversations."""
-    from vivace.breakdown import breakdown as break_down
+    from vivace.analysis.breakdown import breakdown as break_down
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
 

@@ -14,8 +14,8 @@ import typer
 
 from vivace.cli.tables import Cell, Table, print_table
 from vivace.errors import UsageError
-from vivace.masking import without_keys
-from vivace.printable import csv_text, json_text, printable
+from vivace.output.printable import csv_text, json_text, printable
+from vivace.output.secrets import without_keys
 
 if TYPE_CHECKING:
     from vivace.settings import Settings

@@ -93,7 +93,7 @@ def compare(
     database: DatabaseOption = None,
 ) -> None:
     """Compare systems pair by pair. Differences of APR and ARS, overall and in parts, and what flipped."""
-    from vivace.comparison import compare as compare_judgings
+    from vivace.analysis.comparison import compare as compare_judgings
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
 

@@ -69,7 +69,7 @@ def fetch(
 
     if dataset == "demo" or Path(dataset).exists() or "/" not in dataset:
         raise UsageError(f"'{dataset}' is not the name of a dataset on the hub; write it as OWNER/NAME@REVISION.")
-    from vivace.tracks.dialogue.readers import open_conversations
+    from vivace.tracks.dialogue.data.readers import open_conversations
 
     fetched = open_conversations(dataset)
     print_text(f"{fetched.name}@{fetched.revision}")
@@ -82,8 +82,8 @@ def fetch(
 @app.command()
 def validate(data: DataArgument, format: FormatOption = Format.TABLE) -> None:
     """Read a whole set, decode every recording, and explain every fault; exit code 2 if there is one."""
-    from vivace.tracks.dialogue.validation import Severity
-    from vivace.tracks.dialogue.validation import validate as find
+    from vivace.tracks.dialogue.data.validation import Severity
+    from vivace.tracks.dialogue.data.validation import validate as find
 
     with _progress("rows checked") as progress:
         found = find(data, progress)
@@ -107,8 +107,8 @@ def validate(data: DataArgument, format: FormatOption = Format.TABLE) -> None:
 @app.command()
 def describe(data: DataArgument, format: FormatOption = Format.TABLE) -> None:
     """Count what a set holds, axis by axis: conversations, criteria, turns, words, audio."""
-    from vivace.tracks.dialogue.description import describe as count
-    from vivace.tracks.dialogue.readers import open_conversations
+    from vivace.tracks.dialogue.data.description import describe as count
+    from vivace.tracks.dialogue.data.readers import open_conversations
 
     conversations = open_conversations(data)
     with _progress("conversations measured") as progress:
@@ -132,8 +132,8 @@ def build(
 ) -> None:
     """Make a set of your own: recordings and a CSV, YAML or JSONL of turns and rubrics, in the public columns."""
     from vivace.errors import UsageError
-    from vivace.tracks.dialogue.building import BuildError
-    from vivace.tracks.dialogue.building import build as make
+    from vivace.tracks.dialogue.data.building import BuildError
+    from vivace.tracks.dialogue.data.building import build as make
 
     out = out or Path(f"{folder.resolve().name}.parquet")
     if out.suffix != ".parquet":
@@ -183,8 +183,8 @@ def voice(
     """Speak a set's user turns anew from their transcripts. The same command again goes on where it stopped."""
     from vivace.audio.voice import DEFAULT_VOICES, open_voice
     from vivace.errors import UsageError
-    from vivace.tracks.dialogue.readers import open_conversations
-    from vivace.tracks.dialogue.voicing import voice_set
+    from vivace.tracks.dialogue.data.readers import open_conversations
+    from vivace.tracks.dialogue.data.voicing import voice_set
 
     if out.suffix != ".parquet":
         raise UsageError(f"'{out}' is not named as a parquet file; let --out end in .parquet.")

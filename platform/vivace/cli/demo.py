@@ -29,11 +29,11 @@ def demo(
     from vivace.cli.execution import run_here, specs_from
     from vivace.demo import EFFICIENCY, SYSTEMS
     from vivace.errors import IncompleteError
-    from vivace.optional import has_torch
+    from vivace.machine.optional_packages import has_torch
     from vivace.spec import DialogueSpec
-    from vivace.store.efficiency import arm_board
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import board
+    from vivace.store.queries.board import board
+    from vivace.store.queries.efficiency import arm_board
 
     settings = settings_of(home, database)
     judgings = []

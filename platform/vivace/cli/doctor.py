@@ -89,7 +89,7 @@ def doctor(
         say(found.sentence())
         raise typer.Exit({"passed": 0, "failed": 1}.get(found.outcome, 3))
 
-    from vivace.diagnosis import diagnose
+    from vivace.installation import diagnose
 
     rows: list[dict[str, Any]] = [vars(finding) for finding in diagnose(settings_of(home, database))]
     print_rows(rows, format, Table(COLUMNS, prose=("found",)))
@@ -103,7 +103,7 @@ def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
 
     from vivace.audio.digits import VOICED, read_digits
     from vivace.errors import UsageError
-    from vivace.models.calls import ChatOptions
+    from vivace.models.client.calls import ChatOptions
     from vivace.models.hearing import asking, check_hearing
     from vivace.models.registry import open_system
 

@@ -27,14 +27,15 @@ from vivace.engine.submissions import (
     submit,
 )
 from vivace.errors import UsageError, VivaceError
-from vivace.memory import give_memory_back
-from vivace.printable import printable
+from vivace.machine.memory import give_memory_back
+from vivace.output.printable import printable
 from vivace.settings import Settings, load_settings
 from vivace.spec import RunSpec, assign, parse_spec, parsed_argument, read_spec_file
 from vivace.store.database import Database, redacted
-from vivace.store.efficiency import arm_board
 from vivace.store.migrate import open_for_reading
-from vivace.store.queries import SubmissionView, board, submissions
+from vivace.store.queries.board import board
+from vivace.store.queries.efficiency import arm_board
+from vivace.store.queries.submissions import SubmissionView, submissions
 
 _FINISHING = b"\nfinishing the calls in flight; press Ctrl-C again to drop them\n"
 EXIT_CODES = {"complete": 0, "incomplete": 3, "cancelled": 3, "interrupted": 130}

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of, write_text
-from vivace.masking import without_keys_inside
-from vivace.printable import csv_text, json_text
+from vivace.output.printable import csv_text, json_text
+from vivace.output.secrets import without_keys_inside
 
 
 class ExportFormat(StrEnum):
@@ -57,9 +57,10 @@ def export(
     were retracted are left out, unless there are no others.
     """
     from vivace.errors import UsageError
-    from vivace.store.efficiency import trial_rows
+    from vivace.store.identifiers import judgings_of, run_of
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import item_rows, judgings_of, run_of
+    from vivace.store.queries.conversation import item_rows
+    from vivace.store.queries.efficiency import trial_rows
 
     if format is ExportFormat.PARQUET and output is None:
         raise UsageError("Parquet is no text; name a file with --output.")

@@ -15,7 +15,7 @@ from vivace.cli.common import (
 )
 from vivace.cli.compare import interval, p_value, points
 from vivace.cli.tables import Table
-from vivace.naming import with_method
+from vivace.output.short_names import with_method
 
 COLUMNS = {
     "gap": lambda row: row["kind"],
@@ -53,7 +53,7 @@ def gaps(
 
     Hearing: audio in against --audio transcript. Speaking: --output audio against --output text.
     """
-    from vivace.gaps import gaps as find_gaps
+    from vivace.analysis.gaps import gaps as find_gaps
     from vivace.store.migrate import open_for_reading
 
     opened = open_for_reading(settings_of(home, database))

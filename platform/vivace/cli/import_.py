@@ -36,7 +36,7 @@ def import_(
     from vivace.cli.board_table import board_table
     from vivace.cli.execution import Result, say_where
     from vivace.store.migrate import open_for_writing
-    from vivace.store.queries import board
+    from vivace.store.queries.board import board
     from vivace.tracks.registry import find_track
 
     importing = find_track(track).prepare_import(data, verdicts, model, judge_name, card)

@@ -93,7 +93,7 @@ def run(
     from vivace.cli import execution
     from vivace.errors import UsageError
     from vivace.spec import RECORDED
-    from vivace.store.queries import run_of
+    from vivace.store.identifiers import run_of
 
     settings = settings_of(home, database)
     opened = _opened(settings)
@@ -149,7 +149,7 @@ def calibrate(
 
     The labelled conversations must be a random part of the run.
     """
-    from vivace.calibration import calibrate as calibrate_judging
+    from vivace.analysis.judge_calibration import calibrate as calibrate_judging
 
     opened = _opened(settings_of(home, database))
     rows = calibrate_judging(opened, judging or _only_judging(opened), labels)
@@ -182,8 +182,8 @@ def attack(
     format: FormatOption = Format.TABLE,
 ) -> None:
     """Put replies to a judge that try to talk it into "met", and honest ones as controls. Nothing is stored."""
-    from vivace.calibration import attack as attack_judge
-    from vivace.calibration import open_instrument
+    from vivace.analysis.judge_calibration import attack as attack_judge
+    from vivace.analysis.judge_calibration import open_instrument
 
     flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
     spec = _spec("attacks", flags, judge_arg)
@@ -254,8 +254,8 @@ def drift(
 
     Nothing is stored but a line in the run's log.
     """
-    from vivace.calibration import drift as judge_again
-    from vivace.calibration import open_instrument, recorded_verdicts
+    from vivace.analysis.judge_calibration import drift as judge_again
+    from vivace.analysis.judge_calibration import open_instrument, recorded_verdicts
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_writing
     from vivace.store.records import add_event

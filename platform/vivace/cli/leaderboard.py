@@ -35,14 +35,14 @@ def leaderboard(
 
     Of the efficiency tracks (speculation, prefill, sparsity) it has the arms; ★ marks those that no other one beats.
     """
+    from vivace.analysis.published import published_figures
     from vivace.cli.arm_table import arm_table, print_arms
     from vivace.cli.board_table import PUBLISHED, board_table, group_name, not_ranked
     from vivace.cli.tables import chosen_headings
-    from vivace.published import published_figures
     from vivace.spec import check_track_name
-    from vivace.store.efficiency import arm_board
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import board
+    from vivace.store.queries.board import board
+    from vivace.store.queries.efficiency import arm_board
 
     if track is not None:
         check_track_name(track)

@@ -24,8 +24,9 @@ def logs(
 ) -> None:
     """Show a run's log. Submissions, workers, takeovers, failed calls and how it ended."""
     from vivace.errors import UsageError
+    from vivace.store.identifiers import run_of
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import log, run_of
+    from vivace.store.queries.log import log
 
     opened = open_for_reading(settings_of(home, database))
     run = None if opened is None else run_of(opened, identifier)

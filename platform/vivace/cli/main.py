@@ -46,9 +46,9 @@ from vivace.cli import (
 )
 from vivace.cli.common import say
 from vivace.errors import UsageError, VivaceError
-from vivace.masking import masked, masked_output
-from vivace.paths import with_homes
-from vivace.printable import printable
+from vivace.files.paths import with_homes
+from vivace.output.printable import printable
+from vivace.output.secrets import masked, masked_output
 from vivace_methods.suggesting import did_you_mean
 
 CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}

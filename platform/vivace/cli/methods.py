@@ -21,7 +21,7 @@ from vivace.cli.common import (
     settings_of,
 )
 from vivace.cli.tables import Table
-from vivace.optional import require_torch
+from vivace.machine.optional_packages import require_torch
 
 if TYPE_CHECKING:
     from vivace_methods.base import Method
@@ -104,7 +104,7 @@ def fit(
     from vivace.errors import UsageError
 
     require_torch()
-    from vivace.tracks.efficiency.calibration import find_calibration
+    from vivace.tracks.efficiency.fitting_texts import find_calibration
     from vivace.tracks.efficiency.recipes import fit_recipe
     from vivace.tracks.efficiency.targets import find_target, loaded_to_fit
     from vivace_methods.base import MethodError
@@ -166,7 +166,7 @@ def accuracy(
     from dataclasses import asdict
 
     from vivace.errors import UsageError
-    from vivace.optional import require_lm_eval
+    from vivace.machine.optional_packages import require_lm_eval
 
     require_torch()
     require_lm_eval()

@@ -24,7 +24,7 @@ from vivace.cli.common import (
 )
 from vivace.cli.steps import Tell, steps_of_several
 from vivace.cli.tables import Table
-from vivace.optional import require_torch
+from vivace.machine.optional_packages import require_torch
 
 app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
 
@@ -78,9 +78,9 @@ def build(
     One thread each and a fixed number of steps: the same machine gives the same bytes. Drafters belong to the models
     that are built in the same call, else to those that come with Vivace.
     """
-    from vivace.zoo.building import require_empty
     from vivace.zoo.registry import RECIPES, plain_name, recipe_class
-    from vivace.zoo.side_by_side import build_several
+    from vivace.zoo.training.building import require_empty
+    from vivace.zoo.training.side_by_side import build_several
 
     asked = {plain_name(name) for name in names or RECIPES}
     chosen = [name for name in RECIPES if name in asked]
@@ -128,7 +128,7 @@ def score(
 ) -> None:
     """Score models of the zoo at their tasks, each with its interval, and under crude versions of the methods."""
     from vivace.zoo.registry import RECIPES, plain_name, recipe_class
-    from vivace.zoo.scoring import score as score_one
+    from vivace.zoo.scores.base import score as score_one
     from vivace.zoo.shipped import folder_of
 
     _require_torch()
@@ -160,7 +160,7 @@ def random(
     seed: Annotated[int, typer.Option("--seed", help="Of the weights.")] = 0,
 ) -> None:
     """Write a checkpoint of real shapes with random weights: its times mean something, its answers don't."""
-    from vivace.zoo.building import require_empty, whole_folder
+    from vivace.zoo.training.building import require_empty, whole_folder
 
     _require_torch()
     import torch

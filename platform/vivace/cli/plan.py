@@ -35,7 +35,7 @@ def plan(
 
     It then finds a true difference 80 times in 100, at the 5 % level.
     """
-    from vivace.comparison import plan as plan_comparison
+    from vivace.analysis.comparison import plan as plan_comparison
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
 

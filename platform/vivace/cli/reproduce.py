@@ -30,8 +30,8 @@ def reproduce(
     The script goes to stdout. What is not now as it was then goes to stderr: code, packages, Python, hardware,
     data, judge.
     """
+    from vivace.analysis.reproduction import reproduction
     from vivace.errors import UsageError
-    from vivace.reproduction import reproduction
     from vivace.store.migrate import open_for_reading
 
     opened = open_for_reading(settings_of(home, database))

@@ -72,7 +72,7 @@ def status(
     """
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
-    from vivace.store.queries import submissions
+    from vivace.store.queries.submissions import submissions
 
     settings = settings_of(home, database)
     opened = open_for_reading(settings)

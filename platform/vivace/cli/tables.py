@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from vivace.errors import UsageError
-from vivace.printable import printable
+from vivace.output.printable import printable
 from vivace_methods.suggesting import did_you_mean
 
 Cell = Callable[[dict[str, Any]], str]

@@ -11,7 +11,7 @@ import typer
 from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, settings_of
 from vivace.cli.models import Precision
 from vivace.cli.tables import Cell, Table
-from vivace.optional import require_torch
+from vivace.machine.optional_packages import require_torch
 
 app = typer.Typer(help="Tasks of the efficiency tracks: questions with known answers.", no_args_is_help=True)
 
@@ -79,8 +79,8 @@ def perplexity(
 ) -> None:  # fmt: skip
     """How well a model predicts a text (WikiText, C4, one's own), cut into windows of a fixed length."""
     from vivace.errors import UsageError
-    from vivace.tasks.perplexity import perplexity as perplexity_of
-    from vivace.tasks.perplexity import read_text, windows
+    from vivace.tasks.scores.perplexity import perplexity as perplexity_of
+    from vivace.tasks.scores.perplexity import read_text, windows
 
     require_torch()
     content = read_text(text, split)
@@ -114,7 +114,7 @@ def _folder_of(model: str, built: Path) -> Path:
         UnreachableError: the hub does not answer.
     """
     from vivace.errors import UsageError
-    from vivace.models.local import find_checkpoint
+    from vivace.models.adapters.local import find_checkpoint
     from vivace.zoo.registry import recipe_class
     from vivace.zoo.shipped import folder_of
 

@@ -33,7 +33,7 @@ def worker(
     """Execute submissions, one at a time. Takes over those of dead workers; Ctrl-C ends it gently."""
     from vivace.cli.execution import stop_on_ctrl_c
     from vivace.engine.worker import serve
-    from vivace.memory import give_memory_back
+    from vivace.machine.memory import give_memory_back
 
     give_memory_back()
     settings = settings_of(home, database)

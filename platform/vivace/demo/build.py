@@ -30,7 +30,7 @@ import yaml
 
 from vivace.audio.voice import encode_mp3, espeak, espeak_version
 from vivace.demo import DATA
-from vivace.tracks.dialogue.writer import public_schema
+from vivace.tracks.dialogue.data.writer import public_schema
 from vivace_rubrics.checks import parse_check
 
 with warnings.catch_warnings():

@@ -13,9 +13,9 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.leases import Lease
 from vivace.errors import IncompleteError, LeaseLostError
-from vivace.models.cache import ResponseCache
-from vivace.models.calls import CallRecord
-from vivace.models.pacing import waits_end_by
+from vivace.models.client.cache import ResponseCache
+from vivace.models.client.calls import CallRecord
+from vivace.models.client.pacing import waits_end_by
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.tracks.base import PreparedRun, Registered, StoppedError, finish_all

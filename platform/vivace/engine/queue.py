@@ -10,7 +10,7 @@ import logging
 
 from sqlalchemy import select, update
 
-from vivace.paths import sqlite_url
+from vivace.files.paths import sqlite_url
 from vivace.store.database import Database
 from vivace.store.tables import Submission
 

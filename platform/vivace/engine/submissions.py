@@ -12,11 +12,11 @@ from typing import Any
 from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
-from vivace.contents import remember_in
 from vivace.engine.execution import Limits, StopSignal, execute
 from vivace.engine.leases import Heartbeat, Lease, is_alive, try_lease
 from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
-from vivace.models.cache import ResponseCache
+from vivace.files.content_hash import remember_in
+from vivace.models.client.cache import ResponseCache
 from vivace.settings import Settings
 from vivace.spec import RunSpec, is_rejudging, parse_spec
 from vivace.store.artifacts import Artifacts

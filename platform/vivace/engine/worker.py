@@ -18,7 +18,7 @@ from vivace.errors import LeaseLostError, VivaceError
 from vivace.settings import Settings
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import head, open_for_writing
-from vivace.store.queries import submissions
+from vivace.store.queries.submissions import submissions
 from vivace.store.tables import Submission
 
 POLL_S = 1.0

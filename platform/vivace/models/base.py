@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
-from vivace.masking import without_keys
 from vivace.models import reported
+from vivace.output.secrets import without_keys
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, storable, without_thoughts
 

@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 from vivace.audio.convert import AudioForm, decode, for_model
 from vivace.audio.digits import SpokenDigits, silence
 from vivace.models.base import ModelReply, Prompt, SpokenTurn, SystemUnderTest
-from vivace.models.calls import CallRecord, recorded_calls
+from vivace.models.client.calls import CallRecord, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
 Kind = Literal["spoken", "swapped", "silent"]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
+from vivace.models.adapters.transcribed import Transcribed
 from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnderTest
-from vivace.models.calls import ChatOptions
-from vivace.models.provider_rules import check_modalities
-from vivace.models.spoken import Transcribed
+from vivace.models.client.calls import ChatOptions
+from vivace.models.client.provider_rules import check_modalities
 from vivace_methods.suggesting import did_you_mean
 
 
@@ -40,7 +40,7 @@ def parse_target(text: str, known: list[str], what: str) -> Target:
 
 
 def _replay(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
-    from vivace.models.replay import Replay
+    from vivace.models.adapters.replay import Replay
 
     if arguments or options.api_base:
         raise UsageError("replay: takes recorded replies as they are; leave out --model-arg and --api-base.")
@@ -48,7 +48,7 @@ def _replay(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: 
 
 
 def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
-    from vivace.models.litellm import LiteLLMSystem
+    from vivace.models.adapters.litellm import LiteLLMSystem
 
     return LiteLLMSystem(name, arguments, options, spoken)
 
@@ -60,7 +60,7 @@ def _local(
     spoken: SpokenOutput,
     method: AppliedMethod | None = None,
 ) -> SystemUnderTest:
-    from vivace.models.local import LocalModel
+    from vivace.models.adapters.local import LocalModel
 
     return LocalModel(name, arguments, options, method)
 
@@ -68,7 +68,7 @@ def _local(
 def _openai_realtime(
     name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput
 ) -> SystemUnderTest:
-    from vivace.models.openai_realtime import OpenAIRealtimeSystem, with_flags
+    from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem, with_flags
 
     others, output = with_flags(arguments, spoken)
     return OpenAIRealtimeSystem(name, others, options, output, is_transcribed=spoken.transcriber is not None)
@@ -116,7 +116,7 @@ def open_system(
     system = make(target.name, arguments, options, spoken)
     if spoken.transcriber is None:
         return system
-    from vivace.models.transcription import open_transcriber
+    from vivace.models.adapters.transcription import open_transcriber
 
     return Transcribed(system, open_transcriber(spoken.transcriber, options))
 
@@ -132,6 +132,6 @@ def _method_for(target: Target, text: str) -> AppliedMethod:
             f"--method changes how a local: model decodes, and {target.adapter}: answers as it does: leave --method "
             "out."
         )
-    from vivace.models.local_method import read_method
+    from vivace.models.local.method import read_method
 
     return read_method(text)

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from vivace.errors import UsageError, VivaceError
-from vivace.masking import masked, note_password
+from vivace.output.secrets import masked, note_password
 
 BUSY_TIMEOUT_S = 60.0
 """How long a SQLite statement waits for another process's write to end."""

@@ -10,6 +10,8 @@ from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
+from vivace.store.database import Database
+from vivace.store.standing import standing_ones
 from vivace.store.tables import Judging, Run, Submission
 
 SHORTEST = 4
@@ -75,3 +77,23 @@ def short_ids(session: Session) -> dict[str, str]:
     ids = session.scalars(select(Run.id)).all()
     beginnings = Counter(one[:SHORT] for one in ids)
     return {one: one if beginnings[one[:SHORT]] > 1 else one[:SHORT] for one in ids}
+
+
+def judgings_of(database: Database, identifier: str) -> list[str]:
+    """The judging of this id, or those of the run that the id leads to; empty where there is none.
+
+    Of a run's judgings those that were retracted by themselves are left out, unless it has no others.
+    """
+    with database.read() as session:
+        found = find(session, identifier)
+        if found is None or found.judging is not None:
+            return [] if found is None else [str(found.judging)]
+        query = select(Judging).where(Judging.run_id == found.run).order_by(Judging.created_at)
+        return [one.id for one in standing_ones(session.scalars(query).all())]
+
+
+def run_of(database: Database, identifier: str) -> str | None:
+    """The run that a run's, a judging's or a submission's id leads to."""
+    with database.read() as session:
+        found = find(session, identifier)
+        return None if found is None else found.run

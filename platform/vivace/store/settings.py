@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from vivace.naming import bare_address
+from vivace.output.short_names import bare_address
 from vivace.store.tables import Model, Run
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeEngine
 
-from vivace.masking import masked, without_keys, without_keys_inside
+from vivace.output.secrets import masked, without_keys, without_keys_inside
 from vivace_rubrics.texts import storable
 
 

@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace.store.efficiency import TIMED_AXES
 from vivace.store.identifiers import find
+from vivace.store.queries.efficiency import TIMED_AXES
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
     Conversation,

@@ -51,7 +51,7 @@ class Task(ABC):
     name: ClassVar[str]
     """As `--tasks` writes it."""
     metric: ClassVar[str]
-    """The metric of `vivace.tasks.metrics` that decides; empty where answers are not scored."""
+    """The metric of `vivace.tasks.scores.metrics` that decides; empty where answers are not scored."""
     most_tokens: ClassVar[int]
     """The longest answer that is let through, in tokens."""
 

@@ -11,21 +11,21 @@ from vivace.tasks.base import Task
 from vivace_methods.suggesting import did_you_mean
 
 TASKS: dict[str, str] = {
-    "sums": "vivace.tasks.sums:Sums",
-    "code": "vivace.tasks.code:Code",
-    "json": "vivace.tasks.json_records:JsonRecords",
-    "stories": "vivace.tasks.stories:Stories",
-    "needles": "vivace.tasks.needles:Needles",
-    "variables": "vivace.tasks.variables:Variables",
-    "word_counts": "vivace.tasks.word_counts:WordCounts",
-    "gsm8k": "vivace.tasks.gsm8k:Gsm8k",
-    "math500": "vivace.tasks.math500:Math500",
-    "humaneval": "vivace.tasks.humaneval:HumanEval",
-    "cnn_dailymail": "vivace.tasks.cnn_dailymail:CnnDailyMail",
-    "chat_prompts": "vivace.tasks.chat_prompts:ChatPrompts",
-    "longbench": "vivace.tasks.longbench:LongBench",
-    "ruler": "vivace.tasks.ruler:Ruler",
-    "tokens": "vivace.tasks.tokens:Tokens",
+    "sums": "vivace.tasks.generated.sums:Sums",
+    "code": "vivace.tasks.generated.code:Code",
+    "json": "vivace.tasks.generated.json_records:JsonRecords",
+    "stories": "vivace.tasks.generated.stories:Stories",
+    "needles": "vivace.tasks.generated.needles:Needles",
+    "variables": "vivace.tasks.generated.variables:Variables",
+    "word_counts": "vivace.tasks.generated.word_counts:WordCounts",
+    "gsm8k": "vivace.tasks.published.gsm8k:Gsm8k",
+    "math500": "vivace.tasks.published.math500:Math500",
+    "humaneval": "vivace.tasks.published.humaneval:HumanEval",
+    "cnn_dailymail": "vivace.tasks.published.cnn_dailymail:CnnDailyMail",
+    "chat_prompts": "vivace.tasks.published.chat_prompts:ChatPrompts",
+    "longbench": "vivace.tasks.published.longbench:LongBench",
+    "ruler": "vivace.tasks.published.ruler:Ruler",
+    "tokens": "vivace.tasks.generated.tokens:Tokens",
 }
 """Name → `module:class`. A new task is one file and one line here."""
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
-from vivace.models.cache import ResponseCache
-from vivace.models.calls import CallRecord
+from vivace.models.client.cache import ResponseCache
+from vivace.models.client.calls import CallRecord
 from vivace.spec import RunSpec
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vivace.optional import require_torch
+from vivace.machine.optional_packages import require_torch
 from vivace.spec import check_track_name
 from vivace.tracks.base import Track
 

@@ -12,12 +12,12 @@ from vivace_methods.suggesting import did_you_mean
 PREFIX = "zoo:"
 
 RECIPES: dict[str, str] = {
-    "retrieval": "vivace.zoo.retrieval:RetrievalLlama",
-    "retrieval-drafter": "vivace.zoo.retrieval_drafter:RetrievalDrafter",
-    "dense": "vivace.zoo.dense:DenseLlama",
-    "dense-drafter": "vivace.zoo.dense_drafter:DenseDrafter",
-    "moe": "vivace.zoo.moe:MixtureOfExperts",
-    "moe-drafter": "vivace.zoo.moe_drafter:MixtureOfExpertsDrafter",
+    "retrieval": "vivace.zoo.recipes.retrieval:RetrievalLlama",
+    "retrieval-drafter": "vivace.zoo.recipes.retrieval_drafter:RetrievalDrafter",
+    "dense": "vivace.zoo.recipes.dense:DenseLlama",
+    "dense-drafter": "vivace.zoo.recipes.dense_drafter:DenseDrafter",
+    "moe": "vivace.zoo.recipes.moe:MixtureOfExperts",
+    "moe-drafter": "vivace.zoo.recipes.moe_drafter:MixtureOfExpertsDrafter",
 }
 """Name → `module:class`, targets before their drafters, and those first whose training and drafter take longest: they
 are built in this order, so that two cores are busy to the end. A new model is one file, its weights, a line here."""

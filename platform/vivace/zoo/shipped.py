@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from vivace.errors import UsageError
-from vivace.zoo.fingerprint import fingerprint
 from vivace.zoo.registry import PREFIX, plain_name, recipe_class
+from vivace.zoo.training.fingerprint import fingerprint
 
 WEIGHTS = Path(__file__).with_name("weights")
 """A folder for each model whose weights come with this package."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from vivace.models.client.prices import FREE, TokenPrice, TokenUsage, cost_of, price_per_second
 from vivace.models.hearing import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
-from vivace.models.prices import FREE, TokenPrice, TokenUsage, cost_of, price_per_second
-from vivace.tracks.dialogue.conversations import Conversation
+from vivace.tracks.dialogue.data.conversations import Conversation
 from vivace.tracks.dialogue.judging import OpenJudge
 from vivace_rubrics.criteria import grading_history
 

@@ -9,18 +9,18 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from vivace.contents import file_sha256
 from vivace.errors import UsageError
+from vivace.files.content_hash import file_sha256
+from vivace.models.adapters.replay import read_replies
 from vivace.models.base import ModelIdentity, ModelReply
-from vivace.models.replay import read_replies
 from vivace.spec import read_card
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.records import add_event, insert_new
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue import ingest
-from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
-from vivace.tracks.dialogue.readers import open_conversations
+from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.registration import Judges, register_run
 from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Unscored

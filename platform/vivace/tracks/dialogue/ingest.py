@@ -16,7 +16,7 @@ from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import ensure, insert_new
-from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 
 
 @dataclass(frozen=True)

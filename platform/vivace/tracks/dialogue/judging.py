@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol
 
 from vivace.errors import UsageError
-from vivace.models.calls import ChatOptions
-from vivace.models.prices import parse_price
+from vivace.files.text import read_text
+from vivace.models.client.calls import ChatOptions
+from vivace.models.client.prices import parse_price
 from vivace.models.registry import parse_target
-from vivace.reading import read_text
 from vivace.spec import DialogueSpec
 from vivace.tracks.dialogue.registration import Judges
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
@@ -116,7 +116,7 @@ def _checks(name: str, spec: DialogueSpec, own_prompt: str | None) -> Member:
 
 
 def _litellm(name: str, spec: DialogueSpec, own_prompt: str | None) -> Member:
-    from vivace.models.litellm import LiteLLMAsker
+    from vivace.models.adapters.litellm import LiteLLMAsker
 
     if not name:
         raise UsageError(f"The judge '{spec.judge}' lacks a name after 'litellm:'.")

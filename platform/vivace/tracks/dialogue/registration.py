@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
-from vivace.manifest import fingerprint, hardware, manifest
+from vivace.machine.manifest import fingerprint, hardware, manifest
 from vivace.models.base import AppliedMethod, ModelIdentity
 from vivace.store import tables
 from vivace.store.records import ensure, run_ordinal

@@ -12,13 +12,13 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
-from vivace.models.prices import parse_price
+from vivace.models.client.prices import parse_price
 from vivace.spec import RECORDED, DialogueSpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.tracks.base import Registered
-from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import Prices
 from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.registration import register_judging

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from vivace.store import tables
 from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
+from vivace.tracks.dialogue.data.readers import PINNED_REVISIONS
 from vivace.tracks.dialogue.judging import OFFICIAL_JUDGE
-from vivace.tracks.dialogue.readers import PINNED_REVISIONS
 from vivace.tracks.dialogue.scoring import ScoreRow, Tallies, score_conversations, score_votes
 
 

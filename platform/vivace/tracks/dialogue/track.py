@@ -18,12 +18,12 @@ from vivace.audio.convert import AudioForm, for_model
 from vivace.audio.digits import VOICED, SpokenDigits, read_digits
 from vivace.errors import LeaseLostError, UsageError
 from vivace.models.base import ModelReply, NeedsKey, Prompt, RecordedSystem, SpokenOutput, SpokenTurn, SystemUnderTest
-from vivace.models.cache import kept_answers
-from vivace.models.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.client.cache import kept_answers
+from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.client.prices import has_price, parse_price
 from vivace.models.hearing import MOST_TURNS, Hearing, Probe, check_hearing, read_probes, stored_probes
-from vivace.models.prices import has_price, parse_price
 from vivace.models.registry import open_system
-from vivace.naming import with_method
+from vivace.output.short_names import with_method
 from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
@@ -31,10 +31,10 @@ from vivace.store.database import Database
 from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Ending, Import, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
-from vivace.tracks.dialogue.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
+from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.estimate import NO_PRICES, Prices, estimated
 from vivace.tracks.dialogue.judging import OpenJudge, check_judge, open_judge
-from vivace.tracks.dialogue.readers import open_conversations
 from vivace.tracks.dialogue.registration import TRACK, register_run
 from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Unscored, Verdict

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from vivace.bounding import bounded
+from vivace.machine.bounds import bounded
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.base import MethodError, Request
 from vivace_methods.stopwatch import TimedPrompt

@@ -206,7 +206,7 @@ class _Predictions:
 
     def divergence(self, arm: str) -> dict[str, Any]:
         """The sum of the divergences from the baseline, in nats, along the answer."""
-        from vivace.tasks.perplexity import divergence
+        from vivace.tasks.scores.perplexity import divergence
 
         if not self._answer or arm == self._baseline:
             return {}
@@ -253,7 +253,7 @@ def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
 
 def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, Any]) -> dict[str, Any]:
     """The arms with their recipes, fitted where there is none; each recipe is told."""
-    from vivace.tracks.efficiency.calibration import TOKENS, find_calibration
+    from vivace.tracks.efficiency.fitting_texts import TOKENS, find_calibration
     from vivace.tracks.efficiency.recipes import fit_missing, recipe_details
 
     def calibration() -> tuple[str, list[Any]]:
@@ -337,7 +337,7 @@ class _Teller:
         return {key: Least(seconds(first), seconds(whole)) for key, (first, whole) in self._costs.items()}
 
     def _quality(self, trial: Any) -> dict[str, Any]:
-        from vivace.tasks.metrics import score
+        from vivace.tasks.scores.metrics import score
 
         if self._tokenizer is None:
             return {}

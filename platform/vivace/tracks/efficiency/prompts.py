@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vivace.manifest import fingerprint
+from vivace.machine.manifest import fingerprint
 from vivace.tasks.base import Sample, Task
-from vivace.tasks.files import FileTask
+from vivace.tasks.published.files import FileTask
 from vivace.tasks.registry import parse_task
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vivace.errors import UsageError
+from vivace.models.adapters.local import Checkpoint, checkpoint_sha256, find_checkpoint
 from vivace.models.base import ModelIdentity
-from vivace.models.local import Checkpoint, checkpoint_sha256, find_checkpoint
 
 Adapter = Literal["zoo", "random", "local"]
 
@@ -157,7 +157,7 @@ def loaded(
 
 
 def loaded_to_fit(target: Target, folder: Path | None, *, dtype: str, device: str) -> tuple[Any, Any]:
-    """As `loaded`, and also a model that hears, as `vivace.models.local` runs it: its text decoder can be fitted.
+    """As `loaded`, and also a model that hears, as the adapter `local` runs it: its text decoder can be fitted.
 
     Args:
         target: the model.
@@ -172,7 +172,7 @@ def loaded_to_fit(target: Target, folder: Path | None, *, dtype: str, device: st
         return loaded(folder, target.name, target.layers, dtype=dtype, device=device, seed=1)
     import torch
 
-    from vivace.models.local_worker import RefusedError, load_checkpoint
+    from vivace.models.local.worker import RefusedError, load_checkpoint
     from vivace_methods.base import MethodError
     from vivace_methods.capacity import require_free, stored_bytes
     from vivace_methods.models.loading import available_device
@@ -191,7 +191,7 @@ def _is_causal(folder: Path) -> bool:
     """Whether a folder is to be read as a causal language model: also where it is none that anything can read."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    from vivace.models.local_worker import RefusedError, config_of
+    from vivace.models.local.worker import RefusedError, config_of
 
     try:
         return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config_of(folder)), None) is not None

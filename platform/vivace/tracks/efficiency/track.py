@@ -17,18 +17,18 @@ from typing import IO, Any, cast
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from vivace.contents import folder_sha256
 from vivace.errors import UsageError, VivaceError
-from vivace.manifest import fingerprint, hardware, manifest
+from vivace.files.content_hash import folder_sha256
+from vivace.machine.manifest import fingerprint, hardware, manifest
 from vivace.spec import EfficiencySpec, RunSpec, read_card
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import add_event, ensure, insert, run_ordinal
 from vivace.tracks.base import Ending, Import, Registered, Workbench
-from vivace.tracks.efficiency.arms import BASELINES, plan_arms
-from vivace.tracks.efficiency.calibration import find_calibration
 from vivace.tracks.efficiency.child import Job
+from vivace.tracks.efficiency.fitting_texts import find_calibration
+from vivace.tracks.efficiency.planned_arms import BASELINES, plan_arms
 from vivace.tracks.efficiency.prompts import PlannedTasks, plan_tasks
 from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.scoring import score_run

@@ -1,0 +1,149 @@
+"""The efficiency board as tables and points, from rows of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from vivace.output.short_names import settings_text
+from vivace.statistics.noninferiority import finding
+from vivace.store.queries.efficiency import ArmRow, Measured, hardware_name
+from vivace_app import figures
+
+NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "retracted")
+
+TIMES = ("TTFT ×", "Tokens/s ×", "Tokens/s", "Floor, tokens/s")
+"""Columns that need a model of real size."""
+
+
+def machines(rows: Sequence[ArmRow]) -> dict[str, str]:
+    """Fingerprint → words, of every machine that rows were measured on; those of one name are told apart."""
+    named = {row.hardware_fingerprint: hardware_name(row.hardware_details) for row in rows}
+    names = list(named.values())
+    return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in named.items()}
+
+
+def groups(rows: Sequence[ArmRow]) -> dict[tuple[str, ...], list[ArmRow]]:
+    """Rows that may be held against each other, under what they share."""
+    found: dict[tuple[str, ...], list[ArmRow]] = {}
+    for row in rows:
+        found.setdefault(row.group, []).append(row)
+    return found
+
+
+def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
+    """One line for each arm, with the texts that people read; without the times of small models: they say nothing."""
+    frame = pd.DataFrame(
+        {
+            "Frontier": ["★" if row.frontier else "" for row in rows],
+            "Arm": [row.arm for row in rows],
+            "Quality": [_rate(row.figures.get("quality")) for row in rows],
+            "Difference": [_difference(row) for row in rows],
+            "Comparable": [_comparable(row) for row in rows],
+            "Same tokens": [_rate(row.figures.get("agreement")) for row in rows],
+            "Bytes ×": [_ratio(row, "bytes_ratio") for row in rows],
+            "FLOPs ×": [_ratio(row, "flops_ratio") for row in rows],
+            "TTFT ×": [_ratio(row, "ttft_ratio") for row in rows],
+            "Tokens/s ×": [_ratio(row, "speed_ratio") for row in rows],
+            "Tokens/s": [row.value("tokens_per_s") for row in rows],
+            "Floor, tokens/s": [row.value("floor_tokens_per_s") for row in rows],
+            "Trials": [int(row.value("trials") or 0) for row in rows],
+            "Notes": [_notes(row) for row in rows],
+            "Date": [row.date.date() for row in rows],
+            "Settings": [settings_text(row.apart) for row in rows],
+            "Run": [row.short_run for row in rows],
+        }
+    )
+    unneeded = [] if any(row.apart for row in rows) else ["Settings"]
+    return frame.drop(columns=[*unneeded, *(TIMES if all(row.synthetic for row in rows) else ())])
+
+
+def points(rows: Sequence[ArmRow]) -> pd.DataFrame:
+    """The arms that have both a quality and a cost, with the intervals of both; empty where none has."""
+    placed = [row for row in rows if row.cost is not None and "quality" in row.figures]
+    nothing = Measured(1.0, None, None, 0)
+    costs = [row.figures.get(row.axis.metric, nothing) for row in placed]
+    qualities = [row.figures["quality"] for row in placed]
+    return pd.DataFrame(
+        {
+            "arm": [row.arm for row in placed],
+            "method": [row.method for row in placed],
+            "cost": [cost.value for cost in costs],
+            "cost low": [cost.value if cost.low is None else cost.low for cost in costs],
+            "cost high": [cost.value if cost.high is None else cost.high for cost in costs],
+            "quality": [quality.value for quality in qualities],
+            "quality low": [quality.value if quality.low is None else quality.low for quality in qualities],
+            "quality high": [quality.value if quality.high is None else quality.high for quality in qualities],
+            "frontier": [row.frontier for row in placed],
+        }
+    )
+
+
+def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """What an arm does to each layer, as a table."""
+    columns = {
+        "Layer": "layer",
+        "Kept": "kept",
+        "Ratio": "ratio",
+        "Rank": "rank",
+        "Criterion": "criterion",
+        "Output error": "output_error",
+    }
+    return pd.DataFrame([{title: layer.get(name) for title, name in columns.items()} for layer in found])
+
+
+def floor(rows: Sequence[ArmRow]) -> float | None:
+    """Where the hardware's limit lies on the cost axis: the baseline's own work at the rates that were probed.
+
+    None for small models, whose axis is the very work of which floors are made, and where it is not known.
+    """
+    baseline = next((row for row in rows if row.baseline), None)
+    if baseline is None or baseline.synthetic:
+        return None
+    limit, measured = {
+        "ttft_ratio": ("full_prefill_floor_s", "ttft_s"),
+        "speed_ratio": ("floor_tokens_per_s", "tokens_per_s"),
+    }[baseline.axis.metric]
+    best, taken = baseline.value(limit), baseline.value(measured)
+    return best / taken if best and taken else None
+
+
+def _rate(found: Measured | None) -> str:
+    return figures.with_interval(*(None, None, None) if found is None else (found.value, found.low, found.high))
+
+
+def _difference(row: ArmRow) -> str:
+    found = row.figures.get("quality_difference")
+    return figures.ABSENT if found is None else figures.points(found.value, found.low, found.high)
+
+
+def _comparable(row: ArmRow) -> str:
+    if row.baseline:
+        return "baseline"
+    found, difference = row.figures.get("comparable"), row.figures.get("quality_difference")
+    if found is None or difference is None:
+        return figures.ABSENT
+    said = finding(bool(found.value), difference.high)
+    return "yes" if said == "comparable" else said
+
+
+def _ratio(row: ArmRow, metric: str) -> str:
+    found = row.figures.get(metric)
+    if found is None:
+        return "1" if row.baseline else figures.ABSENT
+    text = f"{found.value:.3f}"
+    return text if found.low is None or found.high is None else f"{text} [{found.low:.3f}–{found.high:.3f}]"
+
+
+def _notes(row: ArmRow) -> list[str]:
+    held = {
+        "official": row.official,
+        "unofficial": not row.official,
+        "incomplete": row.standing == "incomplete",
+        "synthetic": row.synthetic,
+        "random weights": row.adapter == "random",
+        "retracted": row.retracted is not None,
+    }
+    return [note for note in NOTES if held[note]]

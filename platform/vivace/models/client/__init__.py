@@ -1,0 +1,1 @@
+"""The client through which models and judges are called: requests, tries, pace, kept answers, prices, refusals."""

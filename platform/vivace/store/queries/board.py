@@ -1,0 +1,309 @@
+"""The board: every ended judging with its rank among those of the same data, judge and votes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+
+from vivace.output.short_names import apart as told_apart
+from vivace.output.short_names import bare_address
+from vivace.store.database import Database
+from vivace.store.identifiers import short_ids
+from vivace.store.queries.figures import (
+    Accounting,
+    Figures,
+    Times,
+    accounts_of,
+    figures_of,
+    median_latencies,
+    times_of,
+)
+from vivace.store.settings import settings_of
+from vivace.store.standing import Standing, not_retracted, retraction, standing_of
+from vivace.store.tables import (
+    Arm,
+    Dataset,
+    Judge,
+    Judging,
+    Model,
+    Run,
+)
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """One judging of one run, as the leaderboard shows it."""
+
+    rank: int | None
+    """1 + the ranked rows of the same data, judge and votes whose APR interval lies wholly above this row's.
+
+    None for a row that is not ranked: of a part, incomplete, or retracted.
+    """
+    tied: bool
+    """Whether another row of the same data, judge and votes has this rank."""
+    standing: Standing
+    """Whether it is ranked, and if not, why it stands apart."""
+    model: str
+    method: str | None
+    """What it decoded with: the method with its settings, and its recipe by content; None is plainly."""
+    judge: str
+    judge_fingerprint: str
+    track: str
+    data: str
+    data_revision: str
+    input_form: str
+    output_form: str
+    repeats: int
+    """Replies to each conversation."""
+    votes: int
+    """Votes on each criterion."""
+    hearing: str | None
+    """How the hearing check came out; None where there is none."""
+    figures: Figures
+    axes: dict[str, Figures]
+    conversations: int | None
+    """How many make the whole set; None where only parts of it have been run, before that was recorded."""
+    whole_apr_min: float | None
+    """Where the APR of the whole set could lie, as far as this row tells; None where the set's size is not known."""
+    whole_apr_max: float | None
+    official: bool
+    unofficial_reasons: list[str]
+    imported: bool
+    retracted: str | None
+    """The reason, where the run, or this judging of it, was retracted."""
+    date: datetime
+    ttft_median_s: float | None
+    total_median_s: float | None
+    times: Times
+    """Who says so: this program, or whoever submitted recorded replies."""
+    cost_usd: float | None
+    """Of all calls for this row: those that made the replies, and those that judged them."""
+    unpriced_calls: int
+    """Calls for this row that were answered and whose cost is not known: where there are any, it cost more."""
+    accounting: dict[str, Accounting]
+    """The same calls by stage: `hear`, `generate`, `transcribe`, `judge`."""
+    run: str
+    short_run: str
+    """As much of the run's id as no other run's begins with; every verb takes it."""
+    judging: str
+    server: str | None
+    """Where the model was asked, without what may be a secret; None for the provider's own address."""
+    parameters: dict[str, Any]
+    """Every generation parameter that was given."""
+    apart: dict[str, str]
+    """The settings that tell it from other rows of its model, data, judge and votes; empty where nothing does."""
+    organisation: str | None
+    description: str | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The row with its figures flat beside the names, axes nested, times in ISO 8601."""
+        nested = ("figures", "axes", "date", "accounting")
+        flat = {key: value for key, value in vars(self).items() if key not in nested}
+        return {
+            **flat,
+            **vars(self.figures),
+            "date": self.date.isoformat(),
+            "axes": {axis: dict(vars(figures)) for axis, figures in self.axes.items()},
+            "accounting": {stage: dict(vars(calls)) for stage, calls in self.accounting.items()},
+        }
+
+
+def board(
+    database: Database,
+    track: str | None = None,
+    *,
+    official_only: bool = False,
+    include_retracted: bool = False,
+) -> list[BoardRow]:
+    """Every ended judging, the highest APR first among those of the same data, judge and votes.
+
+    Of each group first those that are ranked, then those of a part of the set and incomplete ones, which have no
+    rank whatever their APR, and last the retracted ones.
+
+    Args:
+        track: only this track; None for all.
+        official_only: leave out rows that are not official.
+        include_retracted: show retracted ones too, with the reason.
+    """
+    with database.read() as session:
+        query = (
+            select(Judging, Run, Model, Judge, Dataset)
+            .join(Run, Judging.run_id == Run.id)
+            .join(Model, Run.model_id == Model.id)
+            .join(Judge, Judging.judge_id == Judge.id)
+            .join(Dataset, Run.dataset_id == Dataset.id)
+            .where(Judging.status == "ended")
+        )
+        if track is not None:
+            query = query.where(Run.track == track)
+        if official_only:
+            query = query.where(Judging.official)
+        if not include_retracted:
+            query = query.where(not_retracted())
+        found = session.execute(query).all()
+        figures = figures_of(session, [row.Judging.id for row in found])
+        runs = {row.Run.id for row in found}
+        latencies = median_latencies(session, runs)
+        accounts = accounts_of(session, runs)
+        short = short_ids(session)
+    rows = [
+        _BoardEntry(judging, run, model, judge, dataset, figures[judging.id])
+        for judging, run, model, judge, dataset in found
+    ]
+    groups: dict[tuple[int, int, int], list[_BoardEntry]] = defaultdict(list)
+    for row in rows:
+        groups[(row.dataset.id, row.judge.id, row.judging.votes)].append(row)
+    result: list[BoardRow] = []
+    for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
+        group = sorted(groups[key], key=_board_order)
+        apart = _told_apart(group)
+        ranked = [row for row in group if row.standing == "ranked"]
+        ranks = {row.judging.id: _rank(row, ranked) for row in ranked}
+        taken = Counter(ranks.values())
+        for row in group:
+            rank = ranks.get(row.judging.id)
+            tied = rank is not None and taken[rank] > 1
+            stages = {**accounts.get((row.run.id, None), {}), **accounts.get((row.run.id, row.judging.id), {})}
+            names = short[row.run.id], apart[row.judging.id]
+            result.append(_board_row(row, rank, tied, latencies, stages, *names))
+    return result
+
+
+def data_version(database: Database) -> str:
+    """A cheap text that changes whenever a board does: a judging or an arm ended again, or a run was retracted."""
+    with database.read() as session:
+        ended = session.execute(
+            select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
+        ).one()
+        timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
+        retracted = [
+            part
+            for table in (Run, Judging)
+            for part in session.execute(select(func.count(table.retracted_at), func.max(table.retracted_at))).one()
+        ]
+    return "/".join(str(part) for part in (*ended, *timed, *retracted))
+
+
+@dataclass(frozen=True)
+class _BoardEntry:
+    judging: Judging
+    run: Run
+    model: Model
+    judge: Judge
+    dataset: Dataset
+    figures: dict[str, Figures]
+
+    @property
+    def standing(self) -> Standing:
+        return standing_of(
+            limited=self.run.limited,
+            coverage=self.figures[""].coverage,
+            retracted=retraction(self.run, self.judging) is not None,
+        )
+
+
+_PLACES: dict[Standing, int] = {"ranked": 0, "part": 1, "incomplete": 1, "retracted": 2}
+
+
+def _board_order(row: _BoardEntry) -> tuple[int, float, float, datetime]:
+    overall = row.figures[""]
+    return (
+        _PLACES[row.standing],
+        -(overall.apr if overall.apr is not None else -1),
+        -(overall.ars if overall.ars is not None else -1),
+        row.judging.created_at,
+    )
+
+
+def _rank(row: _BoardEntry, group: Sequence[_BoardEntry]) -> int:
+    high = row.figures[""].apr_high
+    lows = [other.figures[""].apr_low for other in group]
+    if high is None:
+        return 1 + sum(low is not None for low in lows)
+    return 1 + sum(low is not None and low > high for low in lows)
+
+
+def _board_row(
+    row: _BoardEntry,
+    rank: int | None,
+    tied: bool,
+    latencies: dict[str, tuple[float | None, float | None]],
+    accounting: dict[str, Accounting],
+    short_run: str,
+    apart: dict[str, str],
+) -> BoardRow:
+    ttft, total = latencies.get(row.run.id, (None, None))
+    whole = Accounting.total(list(accounting.values()))
+    low, high = _bounds_of_the_whole(row.figures[""], row.dataset.conversations)
+    return BoardRow(
+        rank=rank,
+        tied=tied,
+        standing=row.standing,
+        model=row.model.name,
+        method=row.run.method,
+        judge=row.judge.name,
+        judge_fingerprint=row.judge.fingerprint,
+        track=row.run.track,
+        data=row.dataset.name,
+        data_revision=row.dataset.revision,
+        input_form=row.run.input_form,
+        output_form=row.run.output_form,
+        repeats=row.run.repeats,
+        votes=row.judging.votes,
+        hearing=(row.run.hearing or {}).get("outcome"),
+        figures=row.figures[""],
+        axes={axis: value for axis, value in sorted(row.figures.items()) if axis},
+        conversations=row.dataset.conversations,
+        whole_apr_min=low,
+        whole_apr_max=high,
+        official=row.judging.official,
+        unofficial_reasons=row.judging.unofficial_reasons,
+        imported=row.run.imported,
+        retracted=retraction(row.run, row.judging),
+        date=row.judging.ended_at or row.judging.created_at,
+        ttft_median_s=ttft,
+        total_median_s=total,
+        times=times_of(row.model),
+        cost_usd=whole.cost_usd,
+        unpriced_calls=whole.unpriced,
+        accounting=accounting,
+        run=row.run.id,
+        short_run=short_run,
+        judging=row.judging.id,
+        server=None if row.model.address is None else bare_address(row.model.address),
+        parameters=row.model.parameters,
+        apart=apart,
+        organisation=row.model.organisation,
+        description=row.model.description,
+    )
+
+
+def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
+    """Judging → the settings that tell it from those of the same model in its group."""
+    alike: dict[str, list[_BoardEntry]] = defaultdict(list)
+    for row in group:
+        alike[row.model.name].append(row)
+    found: dict[str, dict[str, str]] = {}
+    for rows in alike.values():
+        settings = [settings_of(row.model, row.run) for row in rows]
+        sizes = Counter(len(row.run.items) for row in rows if row.run.limited)
+        if max(sizes.values(), default=0) > 1:  # parts of other sizes have other badges
+            settings = [
+                {**one, "items": ",".join(row.run.items) if row.run.limited else "all"}
+                for one, row in zip(settings, rows, strict=True)
+            ]
+        found |= dict(zip((row.judging.id for row in rows), told_apart(settings), strict=True))
+    return found
+
+
+def _bounds_of_the_whole(figures: Figures, conversations: int | None) -> tuple[float | None, float | None]:
+    """Where the APR of the whole set could lie: what was never asked could all fail, or all pass."""
+    if conversations is None or figures.apr_min is None or figures.apr_max is None:
+        return None, None
+    share = figures.n / conversations
+    return figures.apr_min * share, figures.apr_max * share + 1 - share

@@ -1,0 +1,273 @@
+"""A judging's conversations: all in short, one with its turns and verdicts, or each verdict as a row."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import case, select
+from sqlalchemy.orm import Session
+
+from vivace.store.database import Database
+from vivace.store.queries.figures import Times, times_of
+from vivace.store.standing import retraction
+from vivace.store.tables import (
+    Conversation,
+    Criterion,
+    Judge,
+    Judging,
+    Model,
+    Reply,
+    Run,
+    Turn,
+    Verdict,
+)
+from vivace.store.verdicts import JudgedConversation, judged_conversations
+
+
+@dataclass(frozen=True)
+class ConversationSummary:
+    """How one judging came out on one conversation; criteria count once for each reply."""
+
+    id: str
+    axis: str
+    user_turns: int
+    criteria: int
+    met: int
+    not_met: int
+    unscored: int
+    passes: int = 0
+    """Replies with every criterion met."""
+    replies: int = 1
+    """Replies planned."""
+
+    @property
+    def passed(self) -> bool | None:
+        """Every criterion met in every reply; None while some are unscored and none is known not to be met."""
+        if self.not_met:
+            return False
+        return None if self.unscored else True
+
+
+def conversations(database: Database, judging: str) -> list[ConversationSummary]:
+    """The planned conversations of a judging in the dataset's order; empty for an unknown judging."""
+    with database.read() as session:
+        found = [] if session.get(Judging, judging) is None else judged_conversations(session, judging)
+    return [_summary(conversation) for conversation in found]
+
+
+def _summary(conversation: JudgedConversation) -> ConversationSummary:
+    verdicts = [met for reply in conversation.replies for met in reply.values()]
+    return ConversationSummary(
+        id=conversation.id,
+        axis=conversation.axis,
+        user_turns=conversation.user_turns,
+        criteria=len(verdicts),
+        met=verdicts.count(True),
+        not_met=verdicts.count(False),
+        unscored=verdicts.count(None),
+        passes=sum(all(reply.values()) for reply in conversation.replies),
+        replies=len(conversation.replies),
+    )
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """One turn as the conversation page shows it."""
+
+    number: int
+    role: str
+    transcript: str | None
+    audio_sha256: str | None
+    audio_seconds: float | None
+
+
+@dataclass(frozen=True)
+class VerdictView:
+    """One criterion with its verdict; `met` is None and `unscored_reason` set where there is none."""
+
+    number: int
+    text: str
+    met: bool | None
+    unscored_reason: str | None
+    explanation: str | None
+    votes: tuple[bool | None, ...] = ()
+    """The single votes behind it; empty where there is only the one."""
+
+
+@dataclass(frozen=True)
+class ConversationView:
+    """One conversation under one judging: what was said, what the model replied, and how it was judged."""
+
+    id: str
+    axis: str
+    model: str
+    judge: str
+    turns: list[TurnView]
+    reply: str | None
+    reply_audio_sha256: str | None
+    reply_unscored_reason: str | None
+    reply_detail: str | None
+    ttft_s: float | None
+    total_s: float | None
+    times: Times
+    repeats: int = 1
+    """Replies planned; the view shows one of them."""
+    reply_raw_text: str | None = None
+    """All that the model wrote, where it thought aloud before its reply."""
+    verdicts: list[VerdictView] = field(default_factory=list)
+
+
+def conversation(database: Database, judging: str, conversation_id: str, repeat: int = 0) -> ConversationView | None:
+    """One reply to one conversation under one judging; None where that was not planned or either is unknown."""
+    with database.read() as session:
+        found = session.get(Judging, judging)
+        if found is None:
+            return None
+        run = session.get_one(Run, found.run_id)
+        row = session.scalar(
+            select(Conversation).where(
+                Conversation.dataset_id == run.dataset_id, Conversation.external_id == conversation_id
+            )
+        )
+        if row is None or conversation_id not in run.items or not 0 <= repeat < run.repeats:
+            return None
+        role_order = case((Turn.role == "user", 0), else_=1)
+        turns = session.scalars(
+            select(Turn).where(Turn.conversation_id == row.id).order_by(Turn.number, role_order)
+        ).all()
+        reply = session.scalar(
+            select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == repeat)
+        )
+        verdicts = session.execute(
+            select(Criterion, Verdict)
+            .outerjoin(
+                Verdict,
+                (Verdict.criterion_id == Criterion.id)
+                & (Verdict.judging_id == judging)
+                & (Verdict.reply_id == (reply.id if reply else None))
+                & (Verdict.vote == 0),
+            )
+            .where(Criterion.conversation_id == row.id)
+            .order_by(Criterion.number)
+        ).all()
+        votes = _votes(session, judging, reply.id if reply else None)
+        model = session.get_one(Model, run.model_id)
+        return ConversationView(
+            id=row.external_id,
+            axis=row.axis,
+            model=model.name,
+            judge=session.get_one(Judge, found.judge_id).name,
+            turns=[
+                TurnView(turn.number, turn.role, turn.transcript, turn.audio_sha256, turn.audio_seconds)
+                for turn in turns
+            ],
+            reply=reply.text if reply else None,
+            reply_audio_sha256=reply.audio_sha256 if reply else None,
+            reply_unscored_reason=reply.unscored_reason if reply else "not_recorded",
+            reply_detail=reply.detail if reply else None,
+            ttft_s=reply.ttft_s if reply else None,
+            total_s=reply.total_s if reply else None,
+            times=times_of(model),
+            repeats=run.repeats,
+            reply_raw_text=reply.raw_text if reply else None,
+            verdicts=[
+                VerdictView(
+                    number=criterion.number,
+                    text=criterion.text,
+                    met=verdict.met if verdict else None,
+                    unscored_reason=verdict.unscored_reason if verdict else "not_recorded",
+                    explanation=verdict.explanation if verdict else None,
+                    votes=tuple(votes[criterion.id]),
+                )
+                for criterion, verdict in verdicts
+            ],
+        )
+
+
+def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, list[bool | None]]:
+    """Criterion's row → the single votes on it for one reply."""
+    query = (
+        select(Verdict.criterion_id, Verdict.met)
+        .where(Verdict.judging_id == judging, Verdict.reply_id == reply_id, Verdict.vote > 0)
+        .order_by(Verdict.vote)
+    )
+    found: dict[int, list[bool | None]] = defaultdict(list)
+    for criterion_id, met in session.execute(query):
+        found[criterion_id].append(met)
+    return found
+
+
+def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
+    """One flat row per planned conversation, repeat, criterion and vote of a judging, for exports.
+
+    Vote 0 is the decision that counts, and is always there; 1, 2, … are the single votes behind it, if any.
+    """
+    with database.read() as session:
+        found = session.get(Judging, judging)
+        if found is None:
+            return []
+        run = session.get_one(Run, found.run_id)
+        model = session.get_one(Model, run.model_id)
+        judge = session.get_one(Judge, found.judge_id).name
+        told = {"times": times_of(model), "retracted": retraction(run, found)}
+        replies = {
+            (reply.conversation_id, reply.repeat): reply
+            for reply in session.scalars(select(Reply).where(Reply.run_id == run.id))
+        }
+        verdicts: dict[tuple[int, int], list[Verdict]] = defaultdict(list)
+        query = select(Verdict).where(Verdict.judging_id == judging).order_by(Verdict.vote)
+        for verdict in session.scalars(query):
+            verdicts[verdict.reply_id, verdict.criterion_id].append(verdict)
+        conversations = session.scalars(
+            select(Conversation).where(Conversation.dataset_id == run.dataset_id).order_by(Conversation.position)
+        ).all()
+        criteria: dict[int, list[Criterion]] = defaultdict(list)
+        for criterion in session.scalars(
+            select(Criterion)
+            .join(Conversation)
+            .where(Conversation.dataset_id == run.dataset_id)
+            .order_by(Criterion.number)
+        ):
+            criteria[criterion.conversation_id].append(criterion)
+    planned = set(run.items)
+    return [
+        {"judging": judging, "model": model.name, "judge": judge, **row, **told}
+        for conversation in conversations
+        if conversation.external_id in planned
+        for repeat in range(run.repeats)
+        for criterion in criteria[conversation.id]
+        for row in _item_rows(conversation, repeat, criterion, replies.get((conversation.id, repeat)), verdicts)
+    ]
+
+
+def _item_rows(
+    conversation: Conversation,
+    repeat: int,
+    criterion: Criterion,
+    reply: Reply | None,
+    verdicts: dict[tuple[int, int], list[Verdict]],
+) -> Iterator[dict[str, Any]]:
+    """The decision on one criterion of one reply, and the votes behind it."""
+    given: list[Verdict | None] = [*verdicts[reply.id, criterion.id]] if reply is not None else []
+    if not given or given[0] is None or given[0].vote:
+        given.insert(0, None)  # an interrupted judging may have votes, and no decision yet
+    for verdict in given:
+        yield {
+            "conversation": conversation.external_id,
+            "axis": conversation.axis,
+            "repeat": repeat,
+            "criterion": criterion.number,
+            "criterion_text": criterion.text,
+            "vote": verdict.vote if verdict else 0,
+            "met": verdict.met if verdict else None,
+            "unscored_reason": verdict.unscored_reason if verdict else "not_recorded",
+            "explanation": verdict.explanation if verdict else None,
+            "reply": reply.text if reply else None,
+            "reply_raw_text": reply.raw_text if reply else None,
+            "reply_unscored_reason": reply.unscored_reason if reply else "not_recorded",
+            "ttft_s": reply.ttft_s if reply else None,
+            "total_s": reply.total_s if reply else None,
+        }

@@ -1,0 +1,1 @@
+"""Tasks that others published: one reader a file."""

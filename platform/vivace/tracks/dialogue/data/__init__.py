@@ -1,0 +1,1 @@
+"""Sets of conversations: made, read, checked, described, voiced and written."""

@@ -1,0 +1,57 @@
+"""The scores of the dense language model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vivace.zoo.recipes.moe import DOMAINS
+from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.base import ASKED, Score, loaded, same, share
+from vivace.zoo.scores.crude_sparsity import SparsityRule, dropped_inputs, magnitude_thresholds
+from vivace.zoo.scores.moe import CURVE_ASKED, MOST_TOKENS, asked
+
+if TYPE_CHECKING:
+    import torch
+
+LEVELS: dict[SparsityRule, tuple[float, ...]] = {
+    "magnitude": (0.2, 0.3, 0.4, 0.5, 0.6),
+    "random": (0.02, 0.05, 0.1, 0.2, 0.5),
+}
+"""Shares of the inputs that each rule drops; at random, little does much."""
+CALIBRATION = 8
+"""Samples of each domain whose whole texts the thresholds are taken from; none of them is asked."""
+
+
+def score_dense(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+    """Whole answers that are right: all, by domain, and with inputs dropped while decoding; prefill is dense."""
+    model, tokenizer = loaded(folder)
+    domains, samples = zip(*asked(ASKED), strict=True)
+    answers = greedy_answers(model, tokenizer, [sample.prompt for sample in samples], MOST_TOKENS)
+    right = same(answers, [sample.references[0] for sample in samples])
+    yield share("dense", right)
+    for domain in dict.fromkeys(domains):
+        yield share("dense", [one for one, its in zip(right, domains, strict=True) if its == domain], slice=domain)
+    yield from _curve(model, tokenizer)
+
+
+def calibration_texts(tokenizer: Any) -> list[torch.Tensor]:
+    """Whole texts of the lot that is never asked, as token ids, each of shape (1, length)."""
+    drawn = [task.sample(0, index, held_out=False) for task, _ in DOMAINS for index in range(CALIBRATION)]
+    return [tokenizer(sample.prompt + sample.references[0], return_tensors="pt").input_ids for sample in drawn]
+
+
+def _curve(model: Any, tokenizer: Any) -> Iterator[Score]:
+    chosen = [sample for _, sample in asked(CURVE_ASKED)]
+    references = [sample.references[0] for sample in chosen]
+    calibration = calibration_texts(tokenizer)
+    for rule, levels in LEVELS.items():
+        for sparsity in levels:
+            thresholds = magnitude_thresholds(model, calibration, sparsity) if rule == "magnitude" else {}
+            decoding = partial(dropped_inputs, model, rule, sparsity, thresholds)
+            answers = greedy_answers(
+                model, tokenizer, [sample.prompt for sample in chosen], MOST_TOKENS, decoding=decoding
+            )
+            yield share("dense", same(answers, references), rule=f"{rule} inputs", level=sparsity)

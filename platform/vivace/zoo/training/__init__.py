@@ -1,0 +1,1 @@
+"""Training the zoo's models: rows of text, optimisers, the tokenizer, and builds that give the same bytes."""
