@@ -23,8 +23,9 @@ from vivace_methods.models.random import (
     real_configuration,
     tiny_configuration,
 )
-from vivace_methods.registry import METHODS, described, method_class, parse_arm, parse_method, setting_types
+from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
 from vivace_methods.sparsity.activation import About, ActivationSparsity
+from vivace_methods.spelling import described, setting_types
 
 WINDOW = 512
 """Tokens of one calibration text."""

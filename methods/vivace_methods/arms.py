@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vivace_methods.base import Generator, Method, MethodError
+from vivace_methods.spelling import write
 
 FolderOf = Callable[[str], Path]
 """Where something fitted lies, by the name that an arm gives it: a folder, or a name that the caller knows."""
@@ -40,7 +41,7 @@ class Arm:
 
     def label_showing(self, settings: Collection[str]) -> str:
         """The label with these settings in it also where they are at their defaults."""
-        return self.method.label_showing(settings) + (f":{self.fitted}" if self.fitted is not None else "")
+        return write([replace(self.method.part_showing(settings), folder=self.fitted)])
 
     @contextmanager
     def apply(self, model: Any, folder_of: FolderOf = Path) -> Iterator[Generator]:

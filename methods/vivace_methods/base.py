@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from vivace_methods.spelling import Part, write
+
 if TYPE_CHECKING:
     from vivace_methods.models.cost import Cost
 
@@ -110,12 +112,16 @@ class Method(ABC):
         Args:
             settings: names; those that the method lacks count for nothing.
         """
-        told = [
-            f"{field.name}={getattr(self, field.name)}"
+        return write([self.part_showing(settings)])
+
+    def part_showing(self, settings: Collection[str]) -> Part:
+        """What the label of `label_showing` is written from."""
+        told = {
+            field.name: str(getattr(self, field.name))
             for field in fields(self)
             if field.name in settings or getattr(self, field.name) != field.default
-        ]
-        return self.name + (f"({','.join(told)})" if told else "")
+        }
+        return Part(self.name, told)
 
     def fit(self, model: torch.nn.Module, calibration: Sequence[torch.Tensor]) -> Any:
         """What the method learns of a model beforehand (thresholds, factors); None where there is nothing.

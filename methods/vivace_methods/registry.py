@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from vivace_methods.arms import Arm
 from vivace_methods.base import Method, MethodError
@@ -20,6 +19,7 @@ from vivace_methods.sparsity.teal import Teal
 from vivace_methods.sparsity.wina import Wina
 from vivace_methods.speculation.autoregressive import Autoregressive
 from vivace_methods.speculation.eagle3 import Eagle3
+from vivace_methods.spelling import Part, SpellingError, check_settings, parse, parse_one, read_settings
 from vivace_methods.suggesting import did_you_mean
 
 METHODS: dict[str, type[Method]] = {
@@ -59,15 +59,20 @@ def method(name: str, **settings: Any) -> Method:
         MethodError: an unknown method or setting, or a value that the setting cannot take.
     """
     kind = method_class(name)
-    types = setting_types(kind)
-    for setting, value in settings.items():
-        if setting not in types:
-            known = f"it has {', '.join(types)}" if types else "it has none"
-            raise MethodError(f"The method {name} has no setting '{setting}'{did_you_mean(setting, types)}; {known}.")
-        if not _fits(value, types[setting]):
-            raise MethodError(
-                f"The setting {setting} of {name} must be {described(types[setting])}, and {value!r} is not."
-            )
+    with _as_method_error():
+        check_settings(kind, settings, "method", name)
+    return kind(**settings)
+
+
+def method_of(part: Part) -> Method:
+    """The method that a part of an arm names.
+
+    Raises:
+        MethodError: an unknown method or setting, or a value that the setting cannot take.
+    """
+    kind = method_class(part.name)
+    with _as_method_error():
+        settings = read_settings(kind, part, "method")
     return kind(**settings)
 
 
@@ -77,20 +82,9 @@ def parse_method(text: str) -> Method:
     Raises:
         MethodError: not in that form, or as `method` says.
     """
-    name, bracket, rest = text.strip().partition("(")
-    if bracket and not rest.endswith(")"):
-        raise MethodError(f"'{text}' is not written as name(setting=value,setting=value).")
-    written = {}
-    for part in filter(None, (part.strip() for part in rest[:-1].split(","))):
-        setting, equals, value = part.partition("=")
-        if not equals:
-            raise MethodError(f"'{part}' in '{text}' is not written as setting=value.")
-        written[setting.strip()] = value.strip()
-    types = setting_types(method_class(name))
-    return method(name, **{setting: _read(value, types.get(setting)) for setting, value in written.items()})
-
-
-_ARM = re.compile(r"(?P<method>[^(:]+(?:\([^)]*\))?)(?::(?P<fitted>.+))?")
+    with _as_method_error():
+        part = parse_one(text)
+    return method_of(part)
 
 
 def parse_arm(text: str) -> Arm:
@@ -102,10 +96,22 @@ def parse_arm(text: str) -> Arm:
         MethodError: not in that form; as `method` says; a method that needs a drafter without one, or one that takes
             nothing fitted with something.
     """
-    written = _ARM.fullmatch(text.strip())
-    if written is None:
-        raise MethodError(f"'{text}' is not written as name(setting=value,setting=value) or with :FOLDER after it.")
-    return Arm(parse_method(written["method"]), written["fitted"])
+    with _as_method_error():
+        part, *others = parse(text)
+    if others:
+        raise MethodError(
+            f"'{text}' names several methods, and an arm is one: a folder with + in its name is put into quotation "
+            f"marks, {part.name}:'FOLDER'."
+        )
+    return Arm(method_of(part), part.folder)
+
+
+@contextmanager
+def _as_method_error() -> Iterator[None]:
+    try:
+        yield
+    except SpellingError as error:
+        raise MethodError(str(error)) from error
 
 
 def parse_arms(texts: Sequence[str]) -> dict[str, Arm]:
@@ -131,45 +137,3 @@ def named_arms(named: Sequence[tuple[str, Arm]]) -> dict[str, Arm]:
         counted[name] += 1
         arms[name if counted[name] == 1 else f"{name} #{counted[name]}"] = arm
     return arms
-
-
-def setting_types(kind: type[Method]) -> dict[str, Any]:
-    """The settings of a method with their types, in the order of its fields."""
-    hints = get_type_hints(kind)
-    return {field.name: hints[field.name] for field in fields(kind)}
-
-
-def described(kind: Any) -> str:
-    """A setting's type in words: `one of sdpa, eager`, `an integer`."""
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(map(str, get_args(kind)))}"
-    if get_args(kind):
-        return " or ".join(described(part) for part in get_args(kind))
-    return {int: "an integer", float: "a number", str: "text", bool: "true or false", type(None): "none"}[kind]
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_args(kind):
-        return any(_fits(value, part) for part in get_args(kind))
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is kind
-
-
-def _read(text: str, kind: Any) -> Any:
-    """The value that a text stands for, or the text itself where it stands for none."""
-    if get_origin(kind) is Literal:
-        return next((value for value in get_args(kind) if str(value) == text), text)
-    for part in get_args(kind) or (kind,):
-        if part is bool and text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        if part is type(None) and text.lower() == "none":
-            return None
-        if part in (int, float):
-            try:
-                return part(text)
-            except ValueError:
-                continue
-    return text

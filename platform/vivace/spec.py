@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -15,6 +15,7 @@ from vivace.files.paths import with_homes
 from vivace.files.text import parse_yaml, read_yaml, whole
 from vivace.models.client.prices import parse_price
 from vivace.output.secrets import is_named_like_secret, without_keys
+from vivace_methods.spelling import Part, SpellingError, parse, parse_sweep, split_list, write
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.json_text import parse_json
 
@@ -33,16 +34,13 @@ def _plain(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
-def split_list(value: Any) -> Any:
-    """What stands on one line as a list: cut at the commas outside of brackets."""
+def split_lists(value: Any) -> Any:
+    """What stands on one line as a list: cut at the commas outside of brackets and quotation marks."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list):
         return value
-    parts = [
-        part for text in value for part in (re.split(r",(?![^(]*\))", text) if isinstance(text, str) else [text])
-    ]
-    return [part.strip() if isinstance(part, str) else part for part in parts if part != ""]
+    return [part for text in value for part in (split_list(text) if isinstance(text, str) else [text])]
 
 
 def _swept(value: Any) -> Any:
@@ -55,11 +53,8 @@ def _swept(value: Any) -> Any:
         )
     swept: dict[str, list[Any]] = {}
     for text in value:
-        setting, equals, listed = str(text).partition("=")
-        values = [each.strip() for each in listed.split(",") if each.strip()]
-        if not equals or not setting.strip() or not values:
-            raise ValueError(f"'{text}' is not written as setting=value,value")
-        swept.setdefault(setting.strip(), []).extend(values)
+        setting, values = parse_sweep(str(text))
+        swept.setdefault(setting, []).extend(values)
     return swept
 
 
@@ -203,9 +198,9 @@ class EfficiencySpec(RunSpec):
     Arms, tasks and items are lists; on one line they are separated by commas outside of brackets.
     """
 
-    arms: Annotated[list[str], BeforeValidator(split_list), AfterValidator(_homes)] = []
+    arms: Annotated[list[str], BeforeValidator(split_lists), AfterValidator(_homes)] = []
     """Methods with their settings, `name(setting=value):FITTED`; the family's baseline is always one of them."""
-    tasks: Annotated[list[str], BeforeValidator(split_list), AfterValidator(_homes), Field(min_length=1)]
+    tasks: Annotated[list[str], BeforeValidator(split_lists), AfterValidator(_homes), Field(min_length=1)]
     """Tasks with their settings, `name(setting=value)`."""
     sweep: Annotated[dict[str, list[Any]], BeforeValidator(_swept)] = {}
     """Settings with the values that each arm that has them is measured at."""
@@ -243,24 +238,37 @@ class EfficiencySpec(RunSpec):
         changes["arms"] = [_absolute_fitted(arm) for arm in self.arms]
         if self.calibration is not None and Path(self.calibration).is_file():
             changes["calibration"] = str(Path(self.calibration).absolute())
-        changes["tasks"] = [_PATH.sub(_absolute_path, task) for task in self.tasks]
+        changes["tasks"] = [_absolute_task(task) for task in self.tasks]
         return changes
 
 
 def _absolute_fitted(arm: str) -> str:
-    """An arm with the folder of what was fitted for it, if it names one, as it is found from anywhere."""
-    method, closed, rest = arm.rpartition("):")
-    if not closed:
-        method, closed, rest = arm.partition(":")
-    return f"{method}{closed}{Path(rest).absolute()}" if closed and Path(rest).exists() else arm
+    """An arm with the folders of what was fitted for it, if it names any, as they are found from anywhere."""
+    return _with_paths(arm, lambda part: replace(part, folder=part.folder and _absolute_path(part.folder)))
 
 
-_PATH = re.compile(r"(?<=path=)[^,)]+")
+def _absolute_task(task: str) -> str:
+    """A task with the path of its data, if it names one, as it is found from anywhere."""
+
+    def changed(part: Part) -> Part:
+        return replace(part, settings={
+            setting: _absolute_path(value) if setting == "path" else value for setting, value in part.settings.items()
+        })  # fmt: skip
+
+    return _with_paths(task, changed)
 
 
-def _absolute_path(found: re.Match[str]) -> str:
-    path = Path(found[0].strip())
-    return str(path.absolute()) if path.exists() else found[0]
+def _with_paths(text: str, changed: Callable[[Part], Part]) -> str:
+    try:
+        parts = parse(text)
+    except SpellingError:
+        return text  # whoever looks up its name says what is wrong with it
+    found = tuple(map(changed, parts))
+    return text if found == parts else write(found)
+
+
+def _absolute_path(path: str) -> str:
+    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 SPECS: dict[str, type[RunSpec]] = {

@@ -221,7 +221,7 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _described(kind: type[Method]) -> dict[str, Any]:
-    from vivace_methods.registry import described, setting_types
+    from vivace_methods.spelling import described, setting_types
 
     types = setting_types(kind)
     documentation = inspect.getdoc(kind) or ""

@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
-_HOMES = re.compile(r"(?:^|(?<=[:=]))~[\w.-]*(?=/|$)")
-"""The sign of a home folder at the beginning of a path, which may stand behind an adapter or a setting's name."""
+_HOMES = re.compile(r"(?:^|(?<=[:='\"]))~[\w.-]*(?=/|$)")
+"""The sign of a home folder at the start of a path: also behind an adapter, a setting's name, a quotation mark."""
 
 
 def with_homes(text: str) -> str:

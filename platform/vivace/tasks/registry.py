@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from importlib import import_module
-from typing import Any, cast, get_args, get_type_hints
+from typing import cast
 
 from vivace.errors import UsageError
 from vivace.tasks.base import Task
+from vivace_methods.spelling import SpellingError, parse_one, read_settings
 from vivace_methods.suggesting import did_you_mean
 
 TASKS: dict[str, str] = {
@@ -48,36 +48,10 @@ def parse_task(text: str) -> Task:
     Raises:
         UsageError: not in that form, an unknown task or setting, or a value that the setting cannot take.
     """
-    name, bracket, rest = text.strip().partition("(")
-    if bracket and not rest.endswith(")"):
-        raise UsageError(f"'{text}' is not written as name(setting=value,setting=value).")
-    kind = task_class(name)
-    types = get_type_hints(kind)
-    known = [field.name for field in fields(kind)]
-    values: dict[str, Any] = {}
-    for part in filter(None, (part.strip() for part in rest[:-1].split(","))):
-        setting, equals, value = (piece.strip() for piece in part.partition("="))
-        if not equals:
-            raise UsageError(f"'{part}' in '{text}' is not written as setting=value.")
-        if setting not in known:
-            has = f"it has {', '.join(known)}" if known else "it has none"
-            raise UsageError(f"The task {name} has no setting '{setting}'{did_you_mean(setting, known)}; {has}.")
-        if setting in values:
-            raise UsageError(f"'{text}' sets {setting} twice.")
-        values[setting] = _value(name, setting, value, types[setting])
-    return kind(**values)
-
-
-def _value(task: str, setting: str, text: str, kind: Any) -> Any:
-    choices = get_args(kind)
-    if choices:
-        if text not in choices:
-            raise UsageError(
-                f"The setting {setting} of {task} must be one of {', '.join(choices)}, not "
-                f"'{text}'{did_you_mean(text, choices)}."
-            )
-        return text
     try:
-        return kind(text)
-    except ValueError as error:
-        raise UsageError(f"The setting {setting} of {task} must be {kind.__name__}, and '{text}' is not.") from error
+        part = parse_one(text)
+        kind = task_class(part.name)
+        settings = read_settings(kind, part, "task")
+    except SpellingError as error:
+        raise UsageError(str(error)) from error
+    return kind(**settings)

@@ -11,9 +11,9 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.files.content_hash import file_sha256
 from vivace.files.text import LONGEST_ROWS, read_text
-from vivace.spec import split_list
 from vivace.tasks.generated.base import GeneratedTask
 from vivace.tasks.registry import parse_task
+from vivace_methods.spelling import split_list
 
 TOKENS = 8192
 """Of a calibration, where nobody says how many."""

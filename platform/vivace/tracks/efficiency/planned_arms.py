@@ -9,7 +9,8 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace_methods.arms import Arm
 from vivace_methods.base import MethodError
-from vivace_methods.registry import METHODS, method, named_arms, parse_arm, setting_types
+from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
+from vivace_methods.spelling import setting_types
 from vivace_methods.suggesting import did_you_mean
 
 BASELINES = {"speculation": "autoregressive", "prefill": "full", "sparsity": "dense"}
@@ -67,12 +68,5 @@ def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]
 
 
 def _at(arm: Arm, setting: str, value: Any) -> Arm:
-    if isinstance(value, str):
-        changed = getattr(parse_arm(f"{arm.method.name}({setting}={value}){_after(arm)}").method, setting)
-    else:
-        changed = value
-    return replace(arm, method=method(arm.method.name, **{**arm.method.settings, setting: changed}))
-
-
-def _after(arm: Arm) -> str:
-    return "" if arm.fitted is None else f":{arm.fitted}"
+    written = arm.method.part_showing(arm.method.settings)
+    return replace(arm, method=method_of(replace(written, settings={**written.settings, setting: str(value)})))
