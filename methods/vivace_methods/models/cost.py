@@ -1,26 +1,29 @@
-"""What a step has to move and to compute, from the shapes alone: the measure of every floor."""
+"""What passes of a model have to move and to compute, from its shapes alone: the measure of every floor."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from vivace_methods.base import MethodError
-
-ARCHITECTURES = ("llama", "olmoe", "qwen3", "qwen3_moe")
+from vivace_methods.models.anatomy import Anatomy, LayerShapes, Shapes, shapes
+from vivace_methods.models.ledger import Pass
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The least that a forward pass moves between memory and processor, and what it computes.
+    """The least that forward passes move between memory and processor, and what they compute.
 
     Attributes:
-        weight_bytes: weights, each read once.
+        weight_bytes: weights, each read once in a pass.
         cache_bytes: keys and values, read and written.
         flops: floating-point operations of the matrix products, two for each multiplication with its addition.
-            Norms, activations and softmax are left out: they are below a percent at real sizes.
+            Norms, biases, activations and softmax are left out: they are below a percent at real sizes.
     """
 
     weight_bytes: float
@@ -39,162 +42,83 @@ class Cost:
         )
 
 
-@dataclass(frozen=True)
-class Shapes:
-    """The numbers of a model's configuration that decide what a step costs.
+def cost(model: Any, passes: Iterable[Pass], dtype: torch.dtype) -> Cost:
+    """What passes moved and computed.
 
-    Attributes:
-        attention: weights of one layer's four projections.
-        attention_norms: weights of its norms on queries and keys.
-        expert: weights of one expert's three matrices, or of a dense layer's.
-        experts: in a layer; 1 where it is dense.
-        active: experts that one token goes through.
-        router: weights of the router; 0 where it is dense.
-        key_values: numbers that one position keeps in one layer's cache.
-        query: width of all queries of one layer.
-        heads: of the queries.
+    Each pass reads every weight that it needs once: all of a layer but its experts, of these the ones that were
+    counted (or, where nobody counted, as many as even routing would bring), the head if it gave logits, and a row of
+    the embedding, or of the inputs in its place, for each token. Each layer reads the keys and values that its tokens
+    look at, and writes theirs; a sliding window bounds both.
+
+    Args:
+        model: its anatomy, its shapes, or its configuration.
+        passes: as a ledger has them.
+        dtype: of weights and cache.
+
+    Raises:
+        MethodError: an architecture whose costs are not known, or passes of another model.
     """
-
-    layers: int
-    hidden: int
-    vocabulary: int
-    attention: int
-    attention_norms: int
-    expert: int
-    experts: int
-    active: int
-    router: int
-    key_values: int
-    query: int
-    heads: int
-
-    @classmethod
-    def of(cls, configuration: Any) -> Shapes:
-        """The shapes of a configuration of transformers.
-
-        Raises:
-            MethodError: an architecture whose costs are not known here, or layers that are not alike.
-        """
-        kind = configuration.model_type
-        if kind not in ARCHITECTURES:
-            raise MethodError(
-                f"What a step of a '{kind}' model costs is not known; of {', '.join(ARCHITECTURES)} it is."
-            )
-        mixture = kind in ("olmoe", "qwen3_moe")
-        if mixture and (getattr(configuration, "decoder_sparse_step", 1) != 1 or _dense_layers(configuration)):
-            raise MethodError("What a step costs is known for models whose layers are all alike, and these are not.")
-        hidden, heads = configuration.hidden_size, configuration.num_attention_heads
-        width = getattr(configuration, "head_dim", None) or hidden // heads
-        query, keys = heads * width, configuration.num_key_value_heads * width
-        intermediate = configuration.moe_intermediate_size if kind == "qwen3_moe" else configuration.intermediate_size
-        norms = {"llama": 0, "olmoe": query + keys, "qwen3": 2 * width, "qwen3_moe": 2 * width}
-        return cls(
-            layers=configuration.num_hidden_layers,
-            hidden=hidden,
-            vocabulary=configuration.vocab_size,
-            attention=2 * hidden * query + 2 * hidden * keys,
-            attention_norms=norms[kind],
-            expert=3 * hidden * intermediate,
-            experts=configuration.num_experts if mixture else 1,
-            active=configuration.num_experts_per_tok if mixture else 1,
-            router=hidden * configuration.num_experts if mixture else 0,
-            key_values=2 * keys,
-            query=query,
-            heads=heads,
-        )
-
-    def weights(self, experts: float, embeddings: int) -> float:
-        """Weights that a pass reads.
-
-        Args:
-            experts: different experts of each layer.
-            embeddings: rows of the embedding.
-        """
-        layer = self.attention + self.attention_norms + 2 * self.hidden + self.router + experts * self.expert
-        return self.layers * layer + self.hidden + self.vocabulary * self.hidden + embeddings * self.hidden
-
-    def different_experts(self, tokens: int) -> float:
-        """Different experts of a layer that so many tokens meet, where routing is even and independent.
-
-        Trained routers prefer some experts, and meet fewer.
-        """
-        return self.experts * (1 - (1 - self.active / self.experts) ** tokens)
-
-    def flops(self, tokens: int, attended: int) -> float:
-        """Operations of a pass that gives the logits of its last token.
-
-        Args:
-            tokens: in the pass.
-            attended: pairs of a token and a position that it looks at.
-        """
-        per_token = self.attention + self.router + self.active * self.expert
-        attention = 2 * self.query * attended
-        return 2 * (self.layers * (tokens * per_token + attention) + self.vocabulary * self.hidden)
+    its = _shapes_of(model)
+    alike = Counter(its.layers)
+    total = _Numbers()
+    for one in passes:
+        total.weights += one.weights
+        total.flops += 2 * one.weights * one.tokens * one.sequences
+        if one.kind != "draft":
+            _add(total, its, alike, one)
+    size = dtype.itemsize
+    return Cost(float(size * total.weights), float(size * total.cached), float(total.flops))
 
 
-def decode_cost(configuration: Any, context: int, dtype: torch.dtype) -> Cost:
+def decode_cost(model: Any, context: int, dtype: torch.dtype) -> Cost:
     """Of one decoded token.
 
     Args:
+        model: its anatomy, its shapes, or its configuration.
         context: positions in the cache, the token's own not among them.
         dtype: of weights and cache.
     """
-    shapes, size = Shapes.of(configuration), dtype.itemsize
-    positions = context + 1  # what was there is read, the token's own is written
-    return Cost(
-        weight_bytes=size * shapes.weights(shapes.active, 1),
-        cache_bytes=size * shapes.layers * shapes.key_values * positions,
-        flops=shapes.flops(1, context + 1),
-    )
+    return cost(model, [Pass("decode", 1, context)], dtype)
 
 
-def prefill_cost(configuration: Any, length: int, dtype: torch.dtype) -> Cost:
+def prefill_cost(model: Any, length: int, dtype: torch.dtype) -> Cost:
     """Of reading a prompt whole, with causal attention and the logits of its last token alone.
 
     Args:
+        model: its anatomy, its shapes, or its configuration.
         length: of the prompt, in tokens.
         dtype: of weights and cache.
     """
-    shapes, size = Shapes.of(configuration), dtype.itemsize
-    return Cost(
-        weight_bytes=size * shapes.weights(shapes.different_experts(length), min(length, shapes.vocabulary)),
-        cache_bytes=size * shapes.layers * shapes.key_values * length,
-        flops=shapes.flops(length, length * (length + 1) // 2),
-    )
+    return cost(model, [Pass("read", length, 0)], dtype)
 
 
-def pass_cost(configuration: Any, context: int, tokens: int, dtype: torch.dtype) -> Cost:
+def pass_cost(model: Any, context: int, tokens: int, dtype: torch.dtype) -> Cost:
     """Of one pass over some tokens that follow a context, with the logits of each: how drafts are verified.
 
     Args:
+        model: its anatomy, its shapes, or its configuration.
         context: positions in the cache, those of the pass not among them.
         tokens: in the pass.
         dtype: of weights and cache.
     """
-    shapes, size = Shapes.of(configuration), dtype.itemsize
-    attended = tokens * context + tokens * (tokens + 1) // 2
-    more_logits = 2 * (tokens - 1) * shapes.vocabulary * shapes.hidden
-    return Cost(
-        weight_bytes=size * shapes.weights(shapes.different_experts(tokens), min(tokens, shapes.vocabulary)),
-        cache_bytes=size * shapes.layers * shapes.key_values * (context + tokens),
-        flops=shapes.flops(tokens, attended) + more_logits,
-    )
+    return cost(model, [Pass("verify", tokens, context, logits=tokens)], dtype)
 
 
-def greedy_cost(configuration: Any, prompt: int, answer: int, dtype: torch.dtype) -> Cost:
+def greedy_cost(model: Any, prompt: int, answer: int, dtype: torch.dtype) -> Cost:
     """Of a whole generation without any method: the prompt in one pass, then one token a pass.
 
     Args:
+        model: its anatomy, its shapes, or its configuration.
         prompt: tokens of the prompt.
         answer: tokens of the answer, at least one; the first comes with the prompt's pass.
         dtype: of weights and cache.
     """
-    decoded = (decode_cost(configuration, prompt + place, dtype) for place in range(answer - 1))
-    return sum(decoded, prefill_cost(configuration, prompt, dtype))
+    decoded = [Pass("decode", 1, prompt + place) for place in range(answer - 1)]
+    return cost(model, [Pass("read", prompt, 0), *decoded], dtype)
 
 
 def greedy_memory(
-    configuration: Any,
+    model: Any,
     prompt: int,
     answer: int,
     dtype: torch.dtype,
@@ -205,25 +129,141 @@ def greedy_memory(
     """About how many bytes a generation takes beside the weights: the cache, and what a layer keeps of a prompt.
 
     Args:
+        model: its anatomy, its shapes, or its configuration.
         prompt: tokens of the prompt.
         answer: tokens of the answer.
         dtype: of weights and cache.
         whole_attention: whether every token's attention to every other is written out, as `eager` does.
         copied_experts: whether each token copies the weights of its experts, as `batched_mm` does.
     """
-    shapes, size = Shapes.of(configuration), dtype.itemsize
-    cache = shapes.layers * shapes.key_values * (prompt + answer)
-    inner = shapes.expert // shapes.hidden  # three times the width of an expert, or of a dense layer
-    if shapes.experts > 1:
-        inner += 2 * shapes.hidden  # tokens are sorted by their experts, and their results are put back
-    layer = prompt * (2 * shapes.hidden + max(shapes.query + shapes.key_values, shapes.active * inner))
-    kept: int = size * (cache + layer + shapes.vocabulary)
+    its, size = _shapes_of(model), dtype.itemsize
+    cache = sum(layer.key_values * _bounded(prompt + answer, layer.window) for layer in its.layers)
+    kept = size * (cache + its.vocabulary)
+    # Layers come one after the other, and the memory of one is used again by the next.
+    kept += max(size * prompt * _activations(layer, its.hidden) for layer in its.layers)
     if whole_attention:  # scores, a softmax in 32 bits, and the same again in the type of the weights
-        kept += shapes.heads * prompt**2 * (2 * size + 4)
+        kept += max(layer.heads for layer in its.layers) * prompt**2 * (2 * size + 4)
     if copied_experts:
-        kept += size * prompt * shapes.active * shapes.expert
-    return kept
+        kept += max(size * prompt * layer.active * layer.expert for layer in its.layers)
+    return int(kept)
 
 
-def _dense_layers(configuration: Any) -> list[int]:
-    return list(getattr(configuration, "mlp_only_layers", None) or [])
+def _activations(layer: LayerShapes, hidden: int) -> int:
+    """Numbers that a layer keeps of each token of a prompt at once, about."""
+    inner = (layer.mlp + layer.shared) // hidden  # three times the width of a dense MLP, for its three matrices
+    if layer.experts:  # tokens are sorted by their experts, and their results are put back
+        inner += layer.active * (layer.expert // hidden + 2 * hidden)
+    return 2 * hidden + max(layer.query + layer.key_values, inner)
+
+
+@dataclass
+class _Numbers:
+    """Sums over passes: weights that were read, numbers of the cache that were moved, operations."""
+
+    weights: float = 0
+    cached: int = 0
+    flops: float = 0
+
+
+def _shapes_of(model: Any) -> Shapes:
+    if isinstance(model, Shapes):
+        return model
+    return model.shapes if isinstance(model, Anatomy) else shapes(model)
+
+
+def _add(total: _Numbers, its: Shapes, alike: Counter[LayerShapes], one: Pass) -> None:
+    rows = one.sequences * one.tokens
+    total.weights += its.norm + min(rows, its.vocabulary) * its.hidden
+    if one.logits:
+        total.weights += its.head
+        total.flops += 2 * its.head * one.sequences * one.logits
+    for layer, many, each in _layers(its, alike, one):
+        rows = one.sequences * each.tokens
+        # An expert's biases are read with it, and are no product.
+        experts = layer.different_experts(rows) if each.experts is None else each.experts
+        routed = rows * layer.active if each.routed is None else each.routed
+        total.weights += many * (layer.matrices + layer.vectors + experts * (layer.expert + layer.expert_vectors))
+        moved = _looked_at(each.context, layer.window) + _bounded(each.kept, layer.window)
+        total.cached += many * layer.key_values * one.sequences * moved
+        pairs = one.sequences * _pairs(each.tokens, each.context, one.depths, layer.window)
+        total.flops += 2 * many * (rows * layer.matrices + routed * layer.expert + 2 * layer.query * pairs)
+    _add_reads(total, its, one)
+
+
+def _add_reads(total: _Numbers, its: Shapes, one: Pass) -> None:
+    """Replace what linear layers hold by what was read for them."""
+    for name, read in one.read.items():
+        inner = _LAYER.search(name)
+        if inner is None or inner[1] not in its.linears:
+            raise MethodError(f"A pass read {name}, and this {its.architecture} has no such linear layer.")
+        more = read - its.linears[inner[1]]
+        tokens = one.tokens if one.layer_tokens is None else one.layer_tokens[int(inner[2])]
+        total.weights += more
+        total.flops += 2 * more * one.sequences * tokens
+
+
+_LAYER = re.compile(r"(?:^|\.)(layers\.(\d+)\..+)$")
+
+
+@dataclass(frozen=True)
+class _InLayer:
+    """What a pass did in one layer: tokens, positions before it and kept of it, experts read, pairs computed."""
+
+    tokens: int
+    context: int
+    kept: int
+    experts: int | None
+    routed: int | None
+
+
+def _layers(its: Shapes, alike: Counter[LayerShapes], one: Pass) -> Iterator[tuple[LayerShapes, int, _InLayer]]:
+    """Each layer with how many there are of it, and what the pass did in it; layers with one story are told once."""
+    told = (one.layer_tokens, one.layer_context, one.layer_kept, one.experts, one.routed)
+    if not any(each is not None for each in told):
+        same = _InLayer(one.tokens, one.context, one.tokens, None, None)
+        yield from ((layer, many, same) for layer, many in alike.items())
+        return
+    mixtures = sum(layer.experts > 0 for layer in its.layers)
+    tokens = _per_layer(its, one.layer_tokens, one.tokens, len(its.layers))
+    kept = tokens if one.layer_kept is None else _per_layer(its, one.layer_kept, 0, len(its.layers))
+    context = _per_layer(its, one.layer_context, one.context, len(its.layers))
+    experts, routed = (iter(_per_layer(its, counts, None, mixtures)) for counts in (one.experts, one.routed))
+    for number, layer in enumerate(its.layers):
+        counts = (next(experts), next(routed)) if layer.experts else (None, None)
+        yield layer, 1, _InLayer(tokens[number], context[number], kept[number], *counts)
+
+
+def _per_layer(its: Shapes, told: Sequence[Any] | None, usual: Any, layers: int) -> Sequence[Any]:
+    if told is None:
+        return [usual] * layers
+    if len(told) != layers:
+        raise MethodError(
+            f"A pass tells of {len(told)} layers, and this {its.architecture} has {layers} of that kind."
+        )
+    return told
+
+
+def _bounded(positions: int, window: int | None) -> int:
+    return positions if window is None else min(positions, window)
+
+
+def _looked_at(context: int, window: int | None) -> int:
+    """Positions of the cache that the first token of a pass looks at: those after it look at no earlier ones."""
+    return context if window is None else min(context, window - 1)
+
+
+def _pairs(tokens: int, context: int, depths: tuple[int, ...] | None, window: int | None) -> int:
+    """Pairs of a token of a pass and a position that it looks at, in one layer.
+
+    Args:
+        tokens: of the pass.
+        context: positions before it.
+        depths: of the tokens in their tree; None for a chain.
+        window: positions that a token looks at; None for all.
+    """
+    if depths is not None:
+        return sum(_bounded(context + depth + 1, window) for depth in depths)
+    # The token at place i, counted from 1, looks at context + i positions, or at as many as the window holds.
+    growing = tokens if window is None else min(tokens, max(window - context, 0))
+    pairs = growing * context + growing * (growing + 1) // 2
+    return pairs if window is None else pairs + (tokens - growing) * window

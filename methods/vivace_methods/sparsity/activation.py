@@ -16,7 +16,8 @@ import torch
 from vivace_methods import implementations
 from vivace_methods.base import Family, Generator, Method, MethodError
 from vivace_methods.decoding import HeldCache, compiled_step, require_causal
-from vivace_methods.models.cost import Cost, Shapes, greedy_memory
+from vivace_methods.models.anatomy import shapes
+from vivace_methods.models.cost import Cost, greedy_memory
 from vivace_methods.sparsity.applying import (
     LayerReads,
     SparseGenerator,
@@ -220,10 +221,8 @@ class ActivationSparsity(Method):
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """That of dense decoding, and a second copy of the layers by input channel, for prompts read the first."""
-        shapes = Shapes.of(configuration)
-        copied: int = shapes.layers * (shapes.attention + shapes.experts * shapes.expert)
-        size: int = dtype.itemsize
-        return greedy_memory(configuration, prompt, answer, dtype) + size * copied
+        copied: int = dtype.itemsize * sum(shapes(configuration).linears.values())
+        return greedy_memory(configuration, prompt, answer, dtype) + copied
 
 
 def fitted_of(recipe: Recipe) -> dict[str, Fitted]:
