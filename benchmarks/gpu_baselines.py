@@ -14,18 +14,18 @@ from baselines import PlainForward, TransformersGenerate
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 
 from vivace_methods.arms import Arm
-from vivace_methods.audits import audit
-from vivace_methods.base import Method, MethodError, Request
-from vivace_methods.choosing import candidates
-from vivace_methods.floor import FloorProbe
-from vivace_methods.measuring import measure_arms
 from vivace_methods.models.cost import Cost, decode_cost, prefill_cost
 from vivace_methods.models.loading import available_device
 from vivace_methods.models.random import REAL_SHAPES, random_configuration, random_model
-from vivace_methods.ratios import Estimate
-from vivace_methods.sharing import shared_copy
-from vivace_methods.stopwatch import Recording, TimedPrompt, failure_reason, out_of_memory
-from vivace_methods.summary import summarise
+from vivace_methods.models.sharing import shared_copy
+from vivace_methods.protocol import Method, MethodError, Request
+from vivace_methods.timing.audits import audit
+from vivace_methods.timing.choosing import candidates
+from vivace_methods.timing.floor import FloorProbe
+from vivace_methods.timing.measuring import measure_arms
+from vivace_methods.timing.ratios import Estimate
+from vivace_methods.timing.stopwatch import Recording, TimedPrompt, failure_reason, out_of_memory
+from vivace_methods.timing.summary import summarise
 
 LIMITS = {"time_s": 1.05, "ttft_s": 1.05}
 """Of the fastest baseline beside transformers: as fast, for some pairs tell no less than a few percent."""

@@ -19,20 +19,20 @@ from vivace_kernels.packed import Factors, Packed, pack, reference
 from vivace_kernels.sparse_gemv import require_gpu, sparse_gemv
 from vivace_kernels.teal_gemv import TILES, TealLinears, Tile, teal_gemv, teal_pack, teal_reference
 from vivace_methods.arms import Arm
-from vivace_methods.audits import audit
-from vivace_methods.base import MethodError, Request
-from vivace_methods.choosing import fastest_baseline
-from vivace_methods.floor import FloorProbe, dtype_name
-from vivace_methods.measuring import measure_arms
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import available_device
 from vivace_methods.models.random import random_configuration, random_model
-from vivace_methods.ratios import paired_ratio
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
-from vivace_methods.sparsity.budget import budget
-from vivace_methods.stopwatch import DeviceClock, Recording, TimedPrompt, failure_reason
-from vivace_methods.summary import ArmSummary, summarise
+from vivace_methods.sparsity.fitting.budget import budget
+from vivace_methods.timing.audits import audit
+from vivace_methods.timing.choosing import fastest_baseline
+from vivace_methods.timing.floor import FloorProbe, dtype_name
+from vivace_methods.timing.measuring import measure_arms
+from vivace_methods.timing.ratios import paired_ratio
+from vivace_methods.timing.stopwatch import DeviceClock, Recording, TimedPrompt, failure_reason
+from vivace_methods.timing.summary import ArmSummary, summarise
 
 SPARSITY, RATIO = 0.5, 0.95
 """Half of the weights are not read; of those that are, the low-rank part has a twentieth (R-Sparse, uniform)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from vivace.machine.manifest import hardware, manifest
 
 if TYPE_CHECKING:
-    from vivace_methods.ratios import Estimate
+    from vivace_methods.timing.ratios import Estimate
 
 
 class BenchmarkError(Exception):

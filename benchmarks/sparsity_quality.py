@@ -21,11 +21,11 @@ from vivace.tasks.generated.sums import Sums
 from vivace.tasks.scores.perplexity import divergence
 from vivace.tracks.efficiency.fitting_texts import Calibration
 from vivace.zoo.shipped import folder_of
-from vivace_methods.base import Generator, MethodError, Request
 from vivace_methods.models.loading import load_model
-from vivace_methods.ratios import Estimate
+from vivace_methods.models.sharing import shared_copy
+from vivace_methods.protocol import Generator, MethodError, Request
 from vivace_methods.registry import parse_method
-from vivace_methods.sharing import shared_copy
+from vivace_methods.timing.ratios import Estimate
 
 TASKS: tuple[GeneratedTask, ...] = (Sums("addition"), Sums("subtraction"), Code(), JsonRecords())
 LEVELS = (0.2, 0.3, 0.4, 0.5, 0.6)

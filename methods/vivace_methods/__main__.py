@@ -13,8 +13,6 @@ from typing import Any
 
 import torch
 
-from vivace_methods.base import MethodError, Request
-from vivace_methods.memory import peak_bytes
 from vivace_methods.models.loading import available_device, load_model
 from vivace_methods.models.random import (
     REAL_SHAPES,
@@ -23,9 +21,11 @@ from vivace_methods.models.random import (
     real_configuration,
     tiny_configuration,
 )
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
 from vivace_methods.sparsity.activation import About, ActivationSparsity
 from vivace_methods.spelling import described, setting_types
+from vivace_methods.timing.memory import peak_bytes
 
 WINDOW = 512
 """Tokens of one calibration text."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vivace_methods.base import Generator, Method, MethodError
+from vivace_methods.protocol import Generator, Method, MethodError
 from vivace_methods.spelling import write
 
 FolderOf = Callable[[str], Path]

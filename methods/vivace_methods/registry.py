@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from vivace_methods.arms import Arm
-from vivace_methods.base import Method, MethodError
 from vivace_methods.prefill.full import FullPrefill
+from vivace_methods.protocol import Method, MethodError
 from vivace_methods.sparsity.cats import Cats
 from vivace_methods.sparsity.dense import Dense
 from vivace_methods.sparsity.low_rank import LowRank

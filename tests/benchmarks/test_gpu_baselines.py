@@ -12,7 +12,7 @@ import pytest
 import torch
 from gpu_baselines import TINY, main
 
-from vivace_methods import capacity
+from vivace_methods.models import free_memory
 from vivace_methods.models import random as random_models
 
 
@@ -61,7 +61,7 @@ def test_a_model_that_does_not_fit_is_left_out_and_said(tmp_path: Path, monkeypa
 
     def full(configuration: Any, **options: Any) -> Any:
         if configuration.model_type == "olmoe":
-            monkeypatch.setattr(capacity, "free_bytes", lambda: 1000)
+            monkeypatch.setattr(free_memory, "free_bytes", lambda: 1000)
         return made(configuration, **options)
 
     monkeypatch.setattr(gpu_baselines, "random_model", full)

@@ -16,8 +16,8 @@ import gpu_sparsity
 from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
 from report import BenchmarkError
 
-from vivace_methods.floor import FloorProbe
-from vivace_methods.sparsity.applying import SparseGenerator
+from vivace_methods.sparsity.applying.groups import SparseGenerator
+from vivace_methods.timing.floor import FloorProbe
 
 
 def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) -> None:

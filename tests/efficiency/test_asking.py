@@ -13,8 +13,8 @@ from vivace.tasks.base import Sample
 from vivace.tracks.efficiency.asking import timed_prompt, token_ids
 from vivace.tracks.efficiency.prompts import PlannedPrompt, plan_tasks
 from vivace.tracks.efficiency.targets import loaded
-from vivace_methods.base import MethodError
 from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.protocol import MethodError
 
 HELD = 40
 """Tokens that the model holds."""

@@ -21,7 +21,7 @@ from vivace.store.queries.efficiency import ArmRow, Measured, arm_board, frontie
 from vivace.store.verdicts import judging_card
 from vivace.tracks.efficiency.scoring import score_run
 from vivace.tracks.efficiency.track import best_floor
-from vivace_methods.stopwatch import Trial
+from vivace_methods.timing.stopwatch import Trial
 
 
 @pytest.fixture

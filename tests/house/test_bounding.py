@@ -10,7 +10,7 @@ import pytest
 
 from vivace.machine.bounds import UnboundedError, bounded
 from vivace.tracks.efficiency.asking import token_ids
-from vivace_methods.base import MethodError
+from vivace_methods.protocol import MethodError
 
 
 @pytest.mark.parametrize(

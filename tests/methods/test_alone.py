@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vivace_methods import floor
-from vivace_methods.floor import SHARE, FloorProbe
+from vivace_methods.timing import floor
+from vivace_methods.timing.floor import SHARE, FloorProbe
 
 CPU = torch.device("cpu")
 LITTLE = {"reads": (2**12,), "sides": (8,), "dtypes": (torch.float32,)}

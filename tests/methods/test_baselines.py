@@ -10,11 +10,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from vivace_kernels.probing import Probed
-from vivace_methods import implementations
-from vivace_methods.base import MethodError, Request
+from vivace_methods.models import implementations
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model
 from vivace_methods.models.random import TINY_SHAPES, random_model, real_configuration, tiny_configuration
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import METHODS, parse_method
 
 CPU = torch.device("cpu")

@@ -8,17 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from vivace_methods import capacity
 from vivace_methods.arms import Arm
-from vivace_methods.base import MethodError, Request
-from vivace_methods.capacity import free_bytes, memory_needed, require_free, stored_bytes
-from vivace_methods.choosing import fastest_baseline
-from vivace_methods.measuring import measure_arms
+from vivace_methods.models import free_memory
+from vivace_methods.models.free_memory import free_bytes, require_free, stored_bytes
 from vivace_methods.models.loading import load_model
 from vivace_methods.models.random import random_model, real_configuration, tiny_configuration
 from vivace_methods.prefill.full import FullPrefill
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_arms
-from vivace_methods.stopwatch import Recording, TimedPrompt
+from vivace_methods.timing.capacity import memory_needed
+from vivace_methods.timing.choosing import fastest_baseline
+from vivace_methods.timing.measuring import measure_arms
+from vivace_methods.timing.stopwatch import Recording, TimedPrompt
 
 CPU = torch.device("cpu")
 LONG = TimedPrompt("long", Request(torch.arange(400)[None] % 199, 4))
@@ -48,7 +49,7 @@ def test_an_arm_that_cannot_fit_is_refused_before_anything_is_timed(
     def measured(prompt: TimedPrompt) -> Recording:
         return measure_arms(model, arms, [prompt], baseline="full", repetitions=1, audited=0, on_trial=told.append)
 
-    monkeypatch.setattr(capacity, "free_bytes", lambda: 2_000_000)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 2_000_000)
     with pytest.raises(MethodError, match=r"^The arm full\(attention=eager\) needs about 0\.0 GB of memory"):
         measured(LONG)
     assert not told
@@ -59,7 +60,7 @@ def test_a_baseline_that_cannot_fit_is_not_even_tried(model: Any, monkeypatch: p
     tried = []
     applied = FullPrefill.apply
     monkeypatch.setattr(FullPrefill, "apply", lambda self, *given: tried.append(self.label) or applied(self, *given))
-    monkeypatch.setattr(capacity, "free_bytes", lambda: 2_000_000)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 2_000_000)
     assert fastest_baseline("prefill", model, LONG.request).method == FullPrefill()
     assert tried == ["full"]
 
@@ -69,11 +70,11 @@ def test_a_model_that_cannot_fit_is_refused(tmp_path: Path, model: Any, monkeypa
     numbers = sum(weights.numel() for weights in model.parameters())
     assert stored_bytes(tmp_path, torch.float32) == 4 * numbers
     assert stored_bytes(tmp_path, torch.bfloat16) == 2 * numbers
-    monkeypatch.setattr(capacity, "free_bytes", lambda: 3 * numbers)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 3 * numbers)
     assert load_model(tmp_path, dtype=torch.bfloat16).dtype == torch.bfloat16
     with pytest.raises(MethodError, match="numbers of fewer bits"):
         load_model(tmp_path)
-    monkeypatch.setattr(capacity, "free_bytes", lambda: 16 * 10**9)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 16 * 10**9)
     with pytest.raises(
         MethodError, match=r"needs about 61\.1 GB of memory, and 16\.0 GB are free: take fewer layers"
     ):
@@ -89,7 +90,7 @@ def test_a_folder_without_readable_weights_needs_nothing(tmp_path: Path) -> None
 
 def test_a_container_has_less_than_its_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it holds of files is free; where it has no limit, the machine's memory counts."""
-    monkeypatch.setattr(capacity, "_CONTAINERS", ((tmp_path, "memory.max", "memory.current"),))
+    monkeypatch.setattr(free_memory, "_CONTAINERS", ((tmp_path, "memory.max", "memory.current"),))
     machine = free_bytes()
     if machine is None:
         pytest.skip("this system does not tell")
@@ -103,7 +104,7 @@ def test_a_container_has_less_than_its_machine(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_gpu_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capacity, "free_bytes", lambda: 1)
+    monkeypatch.setattr(free_memory, "free_bytes", lambda: 1)
     require_free(2, torch.device("cuda"), "It", "do without")
     with pytest.raises(MethodError, match="do without"):
         require_free(2, CPU, "It", "do without")

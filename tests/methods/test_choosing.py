@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from vivace_methods import choosing
-from vivace_methods.base import Emit, Family, Generator, Method, MethodError, Request, Trace
-from vivace_methods.choosing import candidates, fastest_baseline
 from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.protocol import Emit, Family, Generator, Method, MethodError, Request, Trace
 from vivace_methods.registry import METHODS
 from vivace_methods.sparsity.dense import Dense
+from vivace_methods.timing import choosing
+from vivace_methods.timing.choosing import candidates, fastest_baseline
 
 REQUEST = Request(torch.tensor([[5, 9, 2]]), 8)
 

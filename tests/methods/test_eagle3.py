@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, DynamicCache, LlamaConfig
 
-from vivace_methods.base import MethodError, Request
 from vivace_methods.models.random import TINY_SHAPES, random_model, tiny_configuration
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.speculation.eagle3 import Eagle3, tapping
 from vivace_methods.speculation.eagle3_drafter import (

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
-from vivace_methods.base import MethodError
 from vivace_methods.models.loading import load_model
 from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.protocol import MethodError
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from vivace_methods.audits import Least, audit, total_ratio
-from vivace_methods.base import Emit, Generator, Request, Trace
-from vivace_methods.measuring import applied
 from vivace_methods.models.random import random_model, tiny_configuration
-from vivace_methods.ratios import median_interval, paired_ratio, signed_rank_interval
+from vivace_methods.protocol import Emit, Generator, Request, Trace
 from vivace_methods.registry import parse_arms
-from vivace_methods.stopwatch import AUDITED, DeviceClock, Recording, Stopwatch, TimedPrompt
-from vivace_methods.watching import ProcessWatch
+from vivace_methods.timing.audits import Least, audit, total_ratio
+from vivace_methods.timing.measuring import applied
+from vivace_methods.timing.ratios import median_interval, paired_ratio, signed_rank_interval
+from vivace_methods.timing.stopwatch import AUDITED, DeviceClock, Recording, Stopwatch, TimedPrompt
+from vivace_methods.timing.watching import ProcessWatch
 
 STEPS = 6
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 
-from vivace_methods import stopwatch, watching
-from vivace_methods.audits import audit
-from vivace_methods.base import Emit, Generator, Request, Trace
-from vivace_methods.process_state import ProcessState
-from vivace_methods.stopwatch import DeviceClock, Stopwatch, TimedPrompt, Trial
-from vivace_methods.watching import ProcessWatch
+from vivace_methods.protocol import Emit, Generator, Request, Trace
+from vivace_methods.timing import stopwatch, watching
+from vivace_methods.timing.audits import audit
+from vivace_methods.timing.process_state import ProcessState
+from vivace_methods.timing.stopwatch import DeviceClock, Stopwatch, TimedPrompt, Trial
+from vivace_methods.timing.watching import ProcessWatch
 
 CPU = torch.device("cpu")
 
@@ -97,7 +97,7 @@ def test_a_replaced_clock_is_its_own_fault_and_put_back(monkeypatch: pytest.Monk
     watch.begin("arm")
     time.perf_counter = lambda: 0.0
     stopwatch._perf_counter = lambda: 0.0
-    assert set(watch.end("arm").tampered) == {"time.perf_counter", "vivace_methods.stopwatch._perf_counter"}
+    assert set(watch.end("arm").tampered) == {"time.perf_counter", "vivace_methods.timing.stopwatch._perf_counter"}
     assert time.perf_counter is clock is stopwatch._perf_counter
     watch.begin("baseline")
     assert watch.end("baseline").tampered == ()

@@ -42,7 +42,7 @@ MODULES = (
     "vivace.cli.execution", "vivace.tracks.efficiency.track",
     "vivace.audio.convert", "vivace.models.local.method", "vivace_methods.sparsity.activation",
     "vivace.tracks.efficiency.targets", "vivace.tracks.efficiency.prompts", "vivace.tasks.scores.perplexity",
-    "vivace_methods.measuring", "vivace_methods.choosing", "vivace_methods.registry",
+    "vivace_methods.timing.measuring", "vivace_methods.timing.choosing", "vivace_methods.registry",
 )  # fmt: skip
 QUIET = "HF_HUB_DISABLE_PROGRESS_BARS"
 """Read at import, too, but of no consequence here."""

@@ -18,7 +18,7 @@ from vivace.zoo.scores.answering import greedy_answers
 from vivace.zoo.scores.base import Score, loaded, score
 from vivace.zoo.scores.moe import asked
 from vivace.zoo.shipped import folder_of
-from vivace_methods.base import Request
+from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method
 
 DRAFTERS = ("moe-drafter", "dense-drafter", "retrieval-drafter")

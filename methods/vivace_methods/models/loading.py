@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from vivace_methods.base import MethodError
-from vivace_methods.capacity import require_free, stored_bytes
+from vivace_methods.models.free_memory import require_free, stored_bytes
+from vivace_methods.protocol import MethodError
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from vivace_methods.base import Family, Generator, Method
-from vivace_methods.decoding import greedy_decoding
+from vivace_methods.decoding.greedy import greedy_decoding
 from vivace_methods.models.cost import greedy_memory
+from vivace_methods.protocol import Family, Generator, Method
 
 
 @dataclass(frozen=True)

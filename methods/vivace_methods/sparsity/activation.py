@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from vivace_methods import implementations
-from vivace_methods.base import Family, Generator, Method, MethodError
-from vivace_methods.decoding import HeldCache, compiled_step, require_causal
+from vivace_methods.decoding.greedy import HeldCache, compiled_step, require_causal
+from vivace_methods.models import implementations
 from vivace_methods.models.anatomy import shapes
 from vivace_methods.models.cost import Cost, greedy_memory
-from vivace_methods.sparsity.applying import (
+from vivace_methods.protocol import Family, Generator, Method, MethodError
+from vivace_methods.sparsity.applying.groups import (
     LayerReads,
     SparseGenerator,
     SparseGroup,
@@ -26,11 +26,11 @@ from vivace_methods.sparsity.applying import (
     packed_group,
     uncounted_group,
 )
-from vivace_methods.sparsity.calibration import fitted_tokens, inputs_of, require_texts
-from vivace_methods.sparsity.fitting import Fitted, LayerFit
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.linears import Group, find_groups
-from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, Recipe, fingerprint, load_recipe
+from vivace_methods.sparsity.applying.linears import Group, find_groups
+from vivace_methods.sparsity.fitting.calibration import fitted_tokens, inputs_of, require_texts
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+from vivace_methods.sparsity.fitting.recipe import FACTORS_FILE, RECIPE_FILE, Recipe, fingerprint, load_recipe
 
 
 @dataclass(frozen=True)

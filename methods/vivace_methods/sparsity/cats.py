@@ -13,15 +13,15 @@ import torch
 from vivace_kernels.packed import MOST_TOKENS, Packed
 from vivace_kernels.row_gemv_cpu import row_gemv_cpu
 from vivace_kernels.sparse_product import sparse_product
-from vivace_methods.base import MethodError
-from vivace_methods.compiling import Opaque
+from vivace_methods.models.compiling import Opaque
+from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fitted_of
-from vivace_methods.sparsity.applying import LayerReads, packed_group
-from vivace_methods.sparsity.calibration import DECODED, inputs_of
-from vivace_methods.sparsity.fitting import Fitted, halves, threshold_of
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.linears import Group, find_groups
-from vivace_methods.sparsity.recipe import ModuleRecipe, Recipe
+from vivace_methods.sparsity.applying.groups import LayerReads, packed_group
+from vivace_methods.sparsity.applying.linears import Group, find_groups
+from vivace_methods.sparsity.fitting.calibration import DECODED, inputs_of
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import Fitted, halves, threshold_of
+from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, Recipe
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from vivace_methods.base import Family, Generator, Method
-from vivace_methods.decoding import CacheKind, Compile, greedy_decoding
+from vivace_methods.decoding.greedy import CacheKind, Compile, greedy_decoding
+from vivace_methods.protocol import Family, Generator, Method
 
 
 @dataclass(frozen=True)

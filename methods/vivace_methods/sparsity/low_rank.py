@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order
-from vivace_methods.sparsity.budget import Budget
-from vivace_methods.sparsity.fitting import FactorFit, Fitted, LayerFit
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.linears import Group
+from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.fitting.budget import Budget
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import FactorFit, Fitted, LayerFit
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 
-from vivace_methods.base import MethodError
+from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order, fit_work
-from vivace_methods.sparsity.budget import budget
-from vivace_methods.sparsity.descent import Choice, Descent
-from vivace_methods.sparsity.evolution import Evolution, Trait
-from vivace_methods.sparsity.fitting import FactorFit, Fitted, LayerFit
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.levels import greedy_levels, levels_work
-from vivace_methods.sparsity.linears import Group
-from vivace_methods.sparsity.recipe import Criterion
-from vivace_methods.sparsity.steps import OnStep, Parts
+from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.fitting.budget import budget
+from vivace_methods.sparsity.fitting.descent import Choice, Descent
+from vivace_methods.sparsity.fitting.evolution import Evolution, Trait
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import FactorFit, Fitted, LayerFit
+from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
+from vivace_methods.sparsity.fitting.recipe import Criterion
+from vivace_methods.sparsity.fitting.steps import OnStep, Parts
 
 Levels = Mapping[str, float]
 """Name of each layer → the share of its weights that a token does not read."""

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order, fit_work
-from vivace_methods.sparsity.budget import budget
-from vivace_methods.sparsity.fitting import Fitted, LayerFit
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.levels import greedy_levels, levels_work
-from vivace_methods.sparsity.linears import Group
-from vivace_methods.sparsity.recipe import Criterion
-from vivace_methods.sparsity.steps import Parts
+from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.fitting.budget import budget
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
+from vivace_methods.sparsity.fitting.recipe import Criterion
+from vivace_methods.sparsity.fitting.steps import Parts
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from vivace_methods import implementations
-from vivace_methods.base import Emit, Family, Generator, Method, MethodError, Request, Trace
-from vivace_methods.decoding import require_causal
+from vivace_methods.decoding.greedy import require_causal
+from vivace_methods.models import implementations
 from vivace_methods.models.cost import Cost, pass_cost, prefill_cost
+from vivace_methods.protocol import Emit, Family, Generator, Method, MethodError, Request, Trace
 
 if TYPE_CHECKING:
     from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, KeysAndValues

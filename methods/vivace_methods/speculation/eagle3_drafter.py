@@ -19,7 +19,7 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
 )
 
-from vivace_methods.base import MethodError
+from vivace_methods.protocol import MethodError
 
 TAPS = 3
 """Layers of the target whose inputs the drafter reads."""

@@ -24,7 +24,7 @@ from vivace.cli.tables import Table
 from vivace.machine.optional_packages import require_torch
 
 if TYPE_CHECKING:
-    from vivace_methods.base import Method
+    from vivace_methods.protocol import Method
 
 app = typer.Typer(help="Inference methods: what there is, and what can be set.", no_args_is_help=True)
 
@@ -65,7 +65,7 @@ def show(
     from vivace.errors import UsageError
 
     require_torch()
-    from vivace_methods.base import MethodError
+    from vivace_methods.protocol import MethodError
     from vivace_methods.registry import method_class
 
     try:
@@ -107,7 +107,7 @@ def fit(
     from vivace.tracks.efficiency.fitting_texts import find_calibration
     from vivace.tracks.efficiency.recipes import fit_recipe
     from vivace.tracks.efficiency.targets import find_target, loaded_to_fit
-    from vivace_methods.base import MethodError
+    from vivace_methods.protocol import MethodError
     from vivace_methods.registry import parse_method
 
     try:
@@ -172,7 +172,7 @@ def accuracy(
     require_lm_eval()
     from vivace.tracks.efficiency.accuracy import PAPER_TASKS, find_tasks, measure_accuracy, require_measurable
     from vivace.tracks.efficiency.targets import find_target, folder_of_fitted, loaded
-    from vivace_methods.base import MethodError
+    from vivace_methods.protocol import MethodError
     from vivace_methods.registry import parse_arm
 
     zoo = settings_of(home, None).home / "zoo"

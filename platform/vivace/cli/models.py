@@ -166,8 +166,8 @@ def random(
     import torch
 
     from vivace.errors import UsageError
-    from vivace_methods.base import MethodError
     from vivace_methods.models.random import random_model, real_configuration
+    from vivace_methods.protocol import MethodError
 
     require_empty(output)
     try:

@@ -141,8 +141,8 @@ def _loaded(folder: Path, dtype: Precision, device: str) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     from vivace.errors import UsageError
-    from vivace_methods.base import MethodError
     from vivace_methods.models.loading import load_model
+    from vivace_methods.protocol import MethodError
 
     logging.disable_progress_bar()  # its bar for reading weights is no talk of ours
     try:

@@ -12,14 +12,14 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from vivace_kernels.packed import Factors
-from vivace_methods.base import MethodError, Request
 from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.models.sharing import shared_copy
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
-from vivace_methods.sharing import shared_copy
 from vivace_methods.sparsity import activation
 from vivace_methods.sparsity.activation import ActivationSparsity
-from vivace_methods.sparsity.linears import find_groups
-from vivace_methods.sparsity.recipe import ModuleRecipe, Recipe
+from vivace_methods.sparsity.applying.linears import find_groups
+from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, Recipe
 
 NAMES = ("r-sparse", "r-sparse(ratio=0.9)", "teal", "wina", "low-rank", "random-channels", "cats(sparsity=0.3)")
 REQUEST = Request(torch.tensor([[5, 9, 2, 7, 11, 3]]), 12)

@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vivace_kernels.packed import Factors
-from vivace_methods.base import MethodError
 from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.protocol import MethodError
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import About, ActivationSparsity
-from vivace_methods.sparsity.applying import applied_groups, uncounted_group
-from vivace_methods.sparsity.budget import Budget, budget
-from vivace_methods.sparsity.calibration import inputs_of
-from vivace_methods.sparsity.descent import Descent
-from vivace_methods.sparsity.evolution import Evolution
-from vivace_methods.sparsity.fitting import Fitted, LayerFit, fitted_factors, threshold_of
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.limits import channel_scale, residual
-from vivace_methods.sparsity.linears import find_groups
-from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, ModuleRecipe, load_recipe
+from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
+from vivace_methods.sparsity.applying.limits import channel_scale, residual
+from vivace_methods.sparsity.applying.linears import find_groups
+from vivace_methods.sparsity.fitting.budget import Budget, budget
+from vivace_methods.sparsity.fitting.calibration import inputs_of
+from vivace_methods.sparsity.fitting.descent import Descent
+from vivace_methods.sparsity.fitting.evolution import Evolution
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit, fitted_factors, threshold_of
+from vivace_methods.sparsity.fitting.recipe import FACTORS_FILE, RECIPE_FILE, ModuleRecipe, load_recipe
 
 RELEASED = Path(__file__).parents[4] / "shared" / "data" / "rsparse" / "llama3_8b_ratios_50.txt"
 LLAMA3 = {"q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024), "o": (4096, 4096)} | {

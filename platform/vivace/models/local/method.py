@@ -22,10 +22,10 @@ def read_method(text: str) -> AppliedMethod:
         UsageError: another method, no recipe, or one that cannot be read or was fitted with other settings.
     """
     require_torch()
-    from vivace_methods.base import MethodError
+    from vivace_methods.protocol import MethodError
     from vivace_methods.registry import METHODS, parse_arm
     from vivace_methods.sparsity.activation import ActivationSparsity
-    from vivace_methods.sparsity.recipe import FACTORS_FILE, RECIPE_FILE, load_recipe
+    from vivace_methods.sparsity.fitting.recipe import FACTORS_FILE, RECIPE_FILE, load_recipe
 
     try:
         arm = parse_arm(text)
@@ -102,7 +102,7 @@ class SparseDecoding:
         Args:
             tokens: how many were decoded, of all sequences together; with none there is no share.
         """
-        from vivace_methods.sparsity.applying import read_figures
+        from vivace_methods.sparsity.applying.groups import read_figures
 
         if tokens == 0:
             return None

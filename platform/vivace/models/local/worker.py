@@ -426,7 +426,7 @@ def _decoding_sparsely(model: Any, method: dict[str, str]) -> SparseDecoding:
     Raises:
         MisfitError: it does not fit.
     """
-    from vivace_methods.base import MethodError
+    from vivace_methods.protocol import MethodError
 
     try:
         return SparseDecoding(model, method["label"], Path(method["recipe"]))

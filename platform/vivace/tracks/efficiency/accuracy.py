@@ -65,7 +65,7 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
         MethodError: there is no recipe, or it was fitted with other settings.
     """
     from vivace_methods.sparsity.activation import ActivationSparsity
-    from vivace_methods.sparsity.recipe import load_recipe
+    from vivace_methods.sparsity.fitting.recipe import load_recipe
 
     method = arm.method
     if method.family != "sparsity":

@@ -8,8 +8,8 @@ import torch
 
 from vivace.machine.bounds import bounded
 from vivace.tracks.efficiency.prompts import PlannedPrompt
-from vivace_methods.base import MethodError, Request
-from vivace_methods.stopwatch import TimedPrompt
+from vivace_methods.protocol import MethodError, Request
+from vivace_methods.timing.stopwatch import TimedPrompt
 
 
 def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[TimedPrompt, int]:

@@ -93,8 +93,8 @@ def main() -> int:
         _measure(job, tell)
     except Exception as error:
         from vivace.errors import VivaceError
-        from vivace_methods.base import MethodError
-        from vivace_methods.stopwatch import failure_reason
+        from vivace_methods.protocol import MethodError
+        from vivace_methods.timing.stopwatch import failure_reason
 
         expected = isinstance(error, MethodError | VivaceError)
         tell({"kind": "fault", "expected": expected, "message": str(error) if expected else failure_reason(error)})
@@ -117,12 +117,12 @@ def _measure(job: Job, tell: Tell) -> None:
     from vivace.tracks.efficiency.asking import timed_prompt
     from vivace.tracks.efficiency.prompts import plan_tasks
     from vivace_methods.arms import Arm
-    from vivace_methods.audits import audit
-    from vivace_methods.base import Family
-    from vivace_methods.choosing import fastest_baseline
-    from vivace_methods.floor import FloorProbe
-    from vivace_methods.measuring import measure_arms
+    from vivace_methods.protocol import Family
     from vivace_methods.registry import parse_arm
+    from vivace_methods.timing.audits import audit
+    from vivace_methods.timing.choosing import fastest_baseline
+    from vivace_methods.timing.floor import FloorProbe
+    from vivace_methods.timing.measuring import measure_arms
 
     logging.disable_progress_bar()
     model, tokenizer = _loaded(job)
@@ -178,7 +178,7 @@ def _tell_predictions(
 
     On no clock, after all trials, and for the first prompts alone: each costs as much as two generations.
     """
-    from vivace_methods.measuring import applied
+    from vivace_methods.timing.measuring import applied
 
     answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
     with applied(model, arms, _folder_of(job)) as (generators, _):
@@ -329,7 +329,7 @@ class _Teller:
         Args:
             floor: of the device, after all of its tries.
         """
-        from vivace_methods.audits import Least
+        from vivace_methods.timing.audits import Least
 
         def seconds(cost: Any) -> float:
             return float(floor.floor_seconds(cost.bytes, cost.flops, self._model.dtype))
@@ -346,8 +346,8 @@ class _Teller:
         return {"answer": answer, "quality": score(answer, prompt.metric, prompt.sample)}
 
     def _cost(self, trial: Any) -> dict[str, Any]:
-        from vivace_methods.base import MethodError
         from vivace_methods.models.cost import prefill_cost
+        from vivace_methods.protocol import MethodError
 
         length, dtype = self._lengths[trial.prompt], self._model.dtype
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace_methods.arms import Arm
-from vivace_methods.base import MethodError
+from vivace_methods.protocol import MethodError
 from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
 from vivace_methods.spelling import setting_types
 from vivace_methods.suggesting import did_you_mean

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from vivace_methods.arms import Arm
     from vivace_methods.sparsity.activation import ActivationSparsity
-    from vivace_methods.sparsity.recipe import Recipe
+    from vivace_methods.sparsity.fitting.recipe import Recipe
 
 OnStep = Callable[[str, int, int], None]
 """Called with an arm's name, its steps that are done, and all of them."""
@@ -45,7 +45,7 @@ def fit_arm(
     Raises:
         MethodError: the method does not apply to the model, or the texts are not enough.
     """
-    from vivace_methods.sparsity.recipe import RECIPE_FILE, fingerprint
+    from vivace_methods.sparsity.fitting.recipe import RECIPE_FILE, fingerprint
 
     # What the text was called, or where it lay, makes no other recipe.
     lengths = [text.shape[1] for text in texts]
@@ -136,7 +136,7 @@ def fit_missing(
 
 def recipe_details(folder: Path) -> dict[str, Any]:
     """What a recipe says of each layer, and what it was calibrated on, as JSON has it."""
-    from vivace_methods.sparsity.recipe import load_recipe
+    from vivace_methods.sparsity.fitting.recipe import load_recipe
 
     recipe = load_recipe(folder)
     return {

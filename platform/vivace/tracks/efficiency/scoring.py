@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
-from vivace_methods.ratios import Estimate, median_interval, paired_ratio
-from vivace_methods.stopwatch import Recording, Trial
-from vivace_methods.summary import ArmSummary, summarise
+from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio
+from vivace_methods.timing.stopwatch import Recording, Trial
+from vivace_methods.timing.summary import ArmSummary, summarise
 
 FEWEST_PROMPTS = 30
 """Below so many prompts an interval of quality is too wide for an official row."""

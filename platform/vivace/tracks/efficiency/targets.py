@@ -89,8 +89,8 @@ def _zoo(name: str, zoo: Path) -> Target:
 
 
 def _random(name: str, layers: int | None) -> Target:
-    from vivace_methods.base import MethodError
     from vivace_methods.models.random import random_configuration
+    from vivace_methods.protocol import MethodError
 
     try:
         configuration = random_configuration(name, layers=layers)
@@ -138,9 +138,9 @@ def loaded(
     import torch
     from transformers import AutoTokenizer
 
-    from vivace_methods.base import MethodError
     from vivace_methods.models.loading import available_device, load_model
     from vivace_methods.models.random import random_configuration, random_model
+    from vivace_methods.protocol import MethodError
 
     numbers = getattr(torch, dtype)
     if folder is None:
@@ -173,9 +173,9 @@ def loaded_to_fit(target: Target, folder: Path | None, *, dtype: str, device: st
     import torch
 
     from vivace.models.local.worker import RefusedError, load_checkpoint
-    from vivace_methods.base import MethodError
-    from vivace_methods.capacity import require_free, stored_bytes
+    from vivace_methods.models.free_memory import require_free, stored_bytes
     from vivace_methods.models.loading import available_device
+    from vivace_methods.protocol import MethodError
 
     place = available_device(device)
     needed = stored_bytes(folder, getattr(torch, dtype))

@@ -34,10 +34,10 @@ from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.scoring import score_run
 from vivace.tracks.efficiency.targets import Target, find_target, folder_of_fitted
 from vivace_methods.arms import Arm
-from vivace_methods.floor import Device, Floor
-from vivace_methods.memory import generate_command
 from vivace_methods.models.random import TINY_SHAPES
 from vivace_methods.registry import parse_arm
+from vivace_methods.timing.floor import Device, Floor
+from vivace_methods.timing.memory import generate_command
 
 LONGEST_LINE = 2**26
 """Bytes of what is told of one trial: an answer of many thousand tokens with its times."""

@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import torch
 
-from vivace_methods.energy import EnergyMeter
-from vivace_methods.process_state import ProcessState, restored_clocks
-from vivace_methods.stopwatch import Observed
+from vivace_methods.timing.energy import EnergyMeter
+from vivace_methods.timing.process_state import ProcessState, restored_clocks
+from vivace_methods.timing.stopwatch import Observed
 
 WATCH_S = 0.02
 """How long the machine is watched after a trial: long enough to see a thread that goes on working."""

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from vivace_methods.sparsity.applying import applied_groups, uncounted_group
-from vivace_methods.sparsity.calibration import READ, batches, inputs_of
-from vivace_methods.sparsity.fitting import Fitted, LayerFit
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.linears import Group, block_of
+from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
+from vivace_methods.sparsity.applying.linears import Group, block_of
+from vivace_methods.sparsity.fitting.calibration import READ, batches, inputs_of
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
 
 STEP = 0.05
 """By which a level is raised at a time."""

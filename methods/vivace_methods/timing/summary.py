@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from vivace_methods.ratios import Estimate, median_interval, paired_ratio
-from vivace_methods.stopwatch import Recording, Trial
+from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio
+from vivace_methods.timing.stopwatch import Recording, Trial
 
 
 @dataclass(frozen=True)

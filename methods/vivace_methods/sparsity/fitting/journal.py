@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from vivace_methods.base import MethodError
+from vivace_methods.protocol import MethodError
 
 
 class Journal:

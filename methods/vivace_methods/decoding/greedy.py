@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import torch
 
-from vivace_methods import implementations
-from vivace_methods.base import Emit, Generator, MethodError, Request, Trace
+from vivace_methods.models import implementations
+from vivace_methods.protocol import Emit, Generator, MethodError, Request, Trace
 
 CacheKind = Literal["dynamic", "static"]
 Compile = Literal["none", "reduce-overhead"]

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from vivace_kernels.packed import Factors
-from vivace_methods.base import MethodError
-from vivace_methods.sparsity.linears import Group
+from vivace_methods.protocol import MethodError
+from vivace_methods.sparsity.applying.linears import Group
 
 FORMAT = 2
 OLD_FORMAT = 1

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from vivace_methods import stopwatch
-from vivace_methods.stopwatch import DeviceClock
+from vivace_methods.timing import stopwatch
+from vivace_methods.timing.stopwatch import DeviceClock
 
 _CLOCKS: Mapping[str, tuple[Any, str, object]] = {
     f"{owner.__name__}.{name}": (owner, name, getattr(owner, name))

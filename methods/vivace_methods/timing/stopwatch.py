@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from vivace_methods.base import Generator, Request
+from vivace_methods.protocol import Generator, Request
 
 _perf_counter = time.perf_counter  # bound here, so that nobody can set this clock later
 

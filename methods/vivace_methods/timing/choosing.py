@@ -8,16 +8,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from vivace_methods import implementations
 from vivace_methods.arms import Arm
-from vivace_methods.base import Family, Generator, Method, MethodError, Request
-from vivace_methods.capacity import require_fitting
-from vivace_methods.decoding import GreedyGenerator
+from vivace_methods.decoding.greedy import GreedyGenerator
+from vivace_methods.models import implementations
+from vivace_methods.models.sharing import shared_copy
 from vivace_methods.prefill.full import FullPrefill
-from vivace_methods.sharing import shared_copy
+from vivace_methods.protocol import Family, Generator, Method, MethodError, Request
 from vivace_methods.sparsity.dense import Dense
 from vivace_methods.speculation.autoregressive import Autoregressive
-from vivace_methods.stopwatch import Clock, DeviceClock, TimedPrompt, failure_reason
+from vivace_methods.timing.capacity import require_fitting
+from vivace_methods.timing.stopwatch import Clock, DeviceClock, TimedPrompt, failure_reason
 
 ROUNDS = 5
 """How often each candidate is timed, in turns."""

@@ -10,10 +10,10 @@ from typing import Any, Literal
 import torch
 
 from vivace_kernels.packed import Factors
-from vivace_methods.base import MethodError
-from vivace_methods.sparsity.budget import Budget
-from vivace_methods.sparsity.limits import ALWAYS, channel_limits, channel_scale, residual
-from vivace_methods.sparsity.recipe import Criterion, ModuleRecipe
+from vivace_methods.protocol import MethodError
+from vivace_methods.sparsity.applying.limits import ALWAYS, channel_limits, channel_scale, residual
+from vivace_methods.sparsity.fitting.budget import Budget
+from vivace_methods.sparsity.fitting.recipe import Criterion, ModuleRecipe
 
 FactorFit = Literal["dropped", "svd"]
 """What a low-rank part is fitted to: the inputs that are dropped, or the weights alone."""

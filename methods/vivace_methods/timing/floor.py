@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vivace_methods.stopwatch import Clock, DeviceClock
+from vivace_methods.timing.stopwatch import Clock, DeviceClock
 
 CPU_READS = (2**26, 2**28)
 CUDA_READS = (2**28, 2**30, 2**32)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
-from vivace_methods.base import MethodError
+from vivace_methods.protocol import MethodError
 
 LEAST_WEIGHTS = 2**20
 """Of a matrix whose product is chosen: fewer lie in a cache near the core, where calling takes as long as reading."""

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from vivace_methods.arms import Arm, FolderOf
-from vivace_methods.base import MethodError
-from vivace_methods.stopwatch import TimedPrompt
+from vivace_methods.protocol import MethodError
 
 _CONTAINERS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
@@ -43,46 +39,6 @@ def require_free(needed: int, device: torch.device, what: str, instead: str) -> 
         raise MethodError(
             f"{what} needs about {_gigabytes(needed)} of memory, and {_gigabytes(free)} are free: {instead}."
         )
-
-
-def memory_needed(
-    model: Any, arms: Mapping[str, Arm], prompts: Sequence[TimedPrompt], folder_of: FolderOf = Path
-) -> dict[str, int]:
-    """About how many bytes each arm takes at most, beside the model's weights, which all share.
-
-    Args:
-        model: a causal language model of transformers.
-        arms: name → arm.
-        prompts: what they are to answer.
-        folder_of: finds what was fitted.
-
-    Returns:
-        Name → bytes, of those arms of which it can be told.
-    """
-    sizes = {(each.request.prompt.shape[1], each.request.most_tokens) for each in prompts}
-    needed = {}
-    for name, arm in arms.items():
-        fitted = 0 if arm.fitted is None else stored_bytes(folder_of(arm.fitted), model.dtype)
-        try:
-            answers = (arm.method.memory(model.config, model.dtype, prompt, answer) for prompt, answer in sizes)
-            needed[name] = fitted + max(answers, default=0)
-        except MethodError:
-            continue
-    return needed
-
-
-def require_fitting(
-    model: Any, arms: Mapping[str, Arm], prompts: Sequence[TimedPrompt], folder_of: FolderOf = Path
-) -> None:
-    """Refuse arms that cannot fit into the memory that is free beside the model.
-
-    Raises:
-        MethodError: one does not.
-    """
-    if model.device.type != "cpu":
-        return
-    for name, needed in memory_needed(model, arms, prompts, folder_of).items():
-        require_free(needed, model.device, f"The arm {name}", "leave it out, or give it shorter prompts")
 
 
 def stored_bytes(folder: Path, dtype: torch.dtype) -> int:

@@ -12,13 +12,13 @@ import torch
 
 from vivace_kernels.packed import MOST_TOKENS, Packed, masked_product, pack
 from vivace_kernels.sparse_product import sparse_product
-from vivace_methods.base import Emit, Request, Trace
-from vivace_methods.compiling import Opaque
-from vivace_methods.decoding import GreedyGenerator
-from vivace_methods.sparsity.calibration import DECODED
-from vivace_methods.sparsity.fitting import Fitted
-from vivace_methods.sparsity.limits import channel_limits
-from vivace_methods.sparsity.linears import Group
+from vivace_methods.decoding.greedy import GreedyGenerator
+from vivace_methods.models.compiling import Opaque
+from vivace_methods.protocol import Emit, Request, Trace
+from vivace_methods.sparsity.applying.limits import channel_limits
+from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.fitting.calibration import DECODED
+from vivace_methods.sparsity.fitting.layers import Fitted
 
 
 def packed_group(group: Group, fitted: Mapping[str, Fitted]) -> Packed:

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from vivace_methods.base import MethodError
-from vivace_methods.sparsity.linears import Group
+from vivace_methods.protocol import MethodError
+from vivace_methods.sparsity.applying.linears import Group
 
 LEAST_TOKENS = 16
 READ = 0.5

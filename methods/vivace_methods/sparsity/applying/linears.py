@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from vivace_methods.base import MethodError
-from vivace_methods.implementations import has_experts
+from vivace_methods.models.implementations import has_experts
+from vivace_methods.protocol import MethodError
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block of Llama, Mistral, Qwen, Gemma and their kin, by their names."""

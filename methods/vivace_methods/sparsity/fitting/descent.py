@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from vivace_methods.sparsity.applying import applied_groups, uncounted_group
-from vivace_methods.sparsity.calibration import READ, batches
-from vivace_methods.sparsity.fitting import Fitted
-from vivace_methods.sparsity.journal import Journal
-from vivace_methods.sparsity.linears import Group
+from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
+from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.fitting.calibration import READ, batches
+from vivace_methods.sparsity.fitting.journal import Journal
+from vivace_methods.sparsity.fitting.layers import Fitted
 
 PARTS = 3
 """Of the texts; what does no better on the first is not tried on the others."""

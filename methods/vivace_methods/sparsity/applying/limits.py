@@ -7,7 +7,7 @@ import hashlib
 import torch
 
 from vivace_kernels.packed import Factors
-from vivace_methods.sparsity.recipe import Criterion, ModuleRecipe
+from vivace_methods.sparsity.fitting.recipe import Criterion, ModuleRecipe
 
 ALWAYS = -1.0
 """A threshold that every score is above."""
