@@ -82,8 +82,8 @@ class Pass:
         return cls(**known)
 
 
-Tell = Callable[[Pass, list[int]], Pass]
-"""Completes a pass by numbers that were counted on the device during it, in the order of the flattened tensor."""
+Tell = Callable[[Pass, "torch.Tensor"], Pass]
+"""Completes a pass by what was counted during it: a tensor on the processor, in the shape in which it was counted."""
 
 
 class Ledger:
@@ -164,15 +164,14 @@ class Ledger:
             self._entries[place] = (one, [])
 
 
-def _fetched(counts: Sequence[torch.Tensor]) -> list[list[int]]:
-    """The contents of small tensors of integers, in one transfer from each device."""
+def _fetched(counts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """Small tensors of integers on the processor, in one transfer from each device."""
     import torch
 
-    found: list[list[int]] = [[] for _ in counts]
+    found: dict[int, torch.Tensor] = {}
     for device in {each.device for each in counts}:
         places = [place for place, each in enumerate(counts) if each.device == device]
-        flat = [counts[place].flatten().to(torch.int64) for place in places]
-        numbers = iter(torch.cat(flat).tolist())
-        for place, each in zip(places, flat, strict=True):
-            found[place] = [next(numbers) for _ in range(each.numel())]
-    return found
+        fetched = torch.cat([counts[place].flatten().to(torch.int64) for place in places]).cpu()
+        parts = fetched.split([counts[place].numel() for place in places])
+        found.update((place, part.view(counts[place].shape)) for place, part in zip(places, parts, strict=True))
+    return [found[place] for place in range(len(counts))]
