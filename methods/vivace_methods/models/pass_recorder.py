@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vivace_methods.compiling import Opaque
+from vivace_methods.models.compiling import Opaque
 from vivace_methods.models.anatomy import Anatomy, anatomy
 from vivace_methods.models.ledger import Ledger, Pass, PassKind, Tell
 
