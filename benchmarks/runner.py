@@ -157,7 +157,7 @@ def vivace_command(flags: str) -> Command:
 
 def vivace_flags() -> str:
     """The help of `vivace run`."""
-    command = [sys.executable, "-m", "vivace", "run", "--help"]
+    command = [sys.executable, "-m", "vivace", "run", "audio-multichallenge", "--help"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise BenchmarkError(f"`vivace run --help` fails ({_last_line(done.stderr)}); install Vivace with make.")

@@ -70,6 +70,23 @@ def _price(text: str | None) -> str | None:
     return text
 
 
+@dataclass(frozen=True)
+class Flag:
+    """How a key of a spec is given on the command line, `--key`; `vivace run` makes its options from these.
+
+    Attributes:
+        help: what it is, for a person.
+        default: what is shown where the field's default stands for something else; empty for the default itself.
+        kind: what is written there, where that is not the field's type.
+        is_pairs: whether it is given as `name=value`, once for each name, beside the names that a file gives.
+    """
+
+    help: str
+    default: str = ""
+    kind: type | None = None
+    is_pairs: bool = False
+
+
 RECORDED = "recorded:"
 """Before a run's id, as both the data and the model of a spec: nothing is asked for but another judging."""
 
@@ -101,9 +118,11 @@ class RunSpec(BaseModel):
     )
 
     track: str
-    model: Annotated[str, AfterValidator(_homes)] = Field(min_length=1)
-    card: Annotated[str | None, AfterValidator(_homes)] = None
-    """A YAML file that describes the model: name, organisation, size, open_weights, licence, description."""
+    model: Annotated[str, AfterValidator(_homes), Flag("The system under test, adapter:name.")] = Field(min_length=1)
+    card: Annotated[str | None, AfterValidator(_homes), Flag("A YAML file that describes the model.", kind=Path)] = (
+        None
+    )
+    """Its keys are those of `CARD_KEYS`."""
 
     @property
     def pace(self) -> Pace:
@@ -125,51 +144,87 @@ class RunSpec(BaseModel):
 class DialogueSpec(RunSpec):
     """A request to take a system through conversations."""
 
-    data: Annotated[str, AfterValidator(_homes)] = Field(min_length=1)
-    """`demo`, a file or folder, or `hub-id@revision`."""
-    judge: str = Field(default="litellm:openai/o4-mini", min_length=1)
-    judge_prompt: Annotated[str | None, AfterValidator(_homes)] = None
-    api_base: str | None = None
-    judge_api_base: str | None = None
-    model_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
-    method: Annotated[str | None, AfterValidator(_homes)] = Field(default=None, min_length=1)
-    """What a `local:` model decodes with, `name(setting=value):RECIPE`; None is plainly."""
-    judge_arg: Annotated[dict[str, Any], AfterValidator(_plain)] = {}
-    audio: Literal["16k", "original", "transcript"] = "16k"
-    output: Literal["text", "audio"] | None = None
-    """What the model answers with; None is the adapter's own way (text, and speech over the realtime API)."""
-    voice: str | None = Field(default=None, min_length=1)
-    """The provider's name of the voice that speaks the answer."""
-    transcriber: str | None = Field(default=None, min_length=1)
-    """What writes down spoken answers, `adapter:name`; None is the API's own transcript."""
-    hear: bool = True
-    """Whether an audio run begins with the hearing check."""
-    digits: Annotated[str | None, AfterValidator(_homes)] = Field(default=None, min_length=1)
-    """A folder of spoken digits for the hearing check, in place of the voiced ones."""
-    repeats: int = Field(default=1, ge=1, le=100)
-    """Replies generated to each conversation."""
-    votes: int = Field(default=1, ge=1, le=99)
-    """Times that each judge is asked about each criterion; the majority decides."""
-    items: list[str] | None = Field(default=None, min_length=1)
-    limit: int | None = Field(default=None, ge=1)
-    concurrency: int = Field(default=8, ge=1, le=512)
-    timeout: float = Field(default=120.0, gt=0, allow_inf_nan=False)
-    """Seconds for one try of one call."""
-    retries: int = Field(default=3, ge=0, le=100)
-    requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """At most so many calls to the model in a minute."""
-    tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    judge_requests_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    judge_tokens_per_minute: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    price: Annotated[str | None, AfterValidator(_price)] = None
-    """What the model's tokens cost, `IN,OUT` in US dollars a million, in place of litellm's price list."""
-    judge_price: Annotated[str | None, AfterValidator(_price)] = None
-    max_cost: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    """US dollars that the run's calls may cost in all; reaching it stops the run, to be resumed."""
-    max_errors: int | None = Field(default=None, ge=1)
-    """Failed calls (after all tries) that stop this execution, to be resumed."""
-    cache: bool = False
-    """Whether answers given earlier to the same request are taken from the response cache."""
+    data: Annotated[str, AfterValidator(_homes), Flag("demo, a file or folder, or hub-id@revision.")] = Field(
+        min_length=1
+    )
+    judge: Annotated[str, Flag("adapter:name, or checks.")] = Field(default="litellm:openai/o4-mini", min_length=1)
+    judge_prompt: Annotated[
+        str | None,
+        AfterValidator(_homes),
+        Flag("A prompt file in place of the dataset's own or Vivace's.", kind=Path),
+    ] = None
+    api_base: Annotated[str | None, Flag("Address of an OpenAI-compatible server.")] = None
+    judge_api_base: Annotated[str | None, Flag("Address of the judge's OpenAI-compatible server.")] = None
+    model_arg: Annotated[
+        dict[str, Any], AfterValidator(_plain), Flag("A generation parameter, k=v. Repeatable.", is_pairs=True)
+    ] = {}
+    judge_arg: Annotated[
+        dict[str, Any], AfterValidator(_plain), Flag("A parameter of the judge, k=v. Repeatable.", is_pairs=True)
+    ] = {}
+    method: Annotated[
+        str | None,
+        AfterValidator(_homes),
+        Flag("What a local: model decodes with, name(setting=value):RECIPE.", default="plainly"),
+    ] = Field(default=None, min_length=1)
+    audio: Annotated[Literal["16k", "original", "transcript"], Flag("What is sent of a user turn.")] = "16k"
+    output: Annotated[
+        Literal["text", "audio"] | None, Flag("What the model answers with.", default="the adapter's own way")
+    ] = None
+    """The adapter's own way is text, and speech over the realtime API."""
+    voice: Annotated[str | None, Flag("The voice that speaks the answers, by its provider's name.")] = Field(
+        default=None, min_length=1
+    )
+    transcriber: Annotated[
+        str | None, Flag("Writes down spoken answers, adapter:name.", default="the API's own transcript")
+    ] = Field(default=None, min_length=1)
+    hear: Annotated[bool, Flag("Check first that audio is heard.")] = True
+    digits: Annotated[
+        str | None,
+        AfterValidator(_homes),
+        Flag("Spoken digits for that check: a folder of DIGIT_SPEAKER_N.wav.", default="voiced ones", kind=Path),
+    ] = Field(default=None, min_length=1)
+    repeats: Annotated[int, Flag("Replies to each conversation.")] = Field(default=1, ge=1, le=100)
+    votes: Annotated[int, Flag("Verdicts of each judge on each criterion; the majority decides.")] = Field(
+        default=1, ge=1, le=99
+    )
+    items: Annotated[list[str] | None, Flag("Conversations by id: ID,ID,…", kind=str)] = Field(
+        default=None, min_length=1
+    )
+    limit: Annotated[int | None, Flag("Only the first N conversations.")] = Field(default=None, ge=1)
+    concurrency: Annotated[int, Flag("Calls at a time.")] = Field(default=8, ge=1, le=512)
+    timeout: Annotated[float, Flag("Seconds for one try of a call.")] = Field(
+        default=120.0, gt=0, allow_inf_nan=False
+    )
+    retries: Annotated[int, Flag("Further tries of a failed call.")] = Field(default=3, ge=0, le=100)
+    requests_per_minute: Annotated[float | None, Flag("At most so many calls to the model.")] = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )
+    tokens_per_minute: Annotated[float | None, Flag("At most so many tokens to and from the model.")] = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )
+    judge_requests_per_minute: Annotated[float | None, Flag("At most so many calls to the judge.")] = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )
+    judge_tokens_per_minute: Annotated[float | None, Flag("At most so many tokens to and from the judge.")] = Field(
+        default=None, gt=0, allow_inf_nan=False
+    )
+    price: Annotated[
+        str | None,
+        AfterValidator(_price),
+        Flag("US dollars for a million of the model's tokens, IN,OUT.", default="litellm's list"),
+    ] = None
+    judge_price: Annotated[
+        str | None, AfterValidator(_price), Flag("The same for the judge's tokens.", default="litellm's list")
+    ] = None
+    max_cost: Annotated[
+        float | None,
+        Flag("Stop, to be resumed, at so many US dollars in all; calls in flight still count."),
+    ] = Field(default=None, ge=0, allow_inf_nan=False)
+    max_errors: Annotated[
+        int | None,
+        Flag("Stop, to be resumed, after so many failed calls (after all tries); those in flight may add some."),
+    ] = Field(default=None, ge=1)
+    cache: Annotated[bool, Flag("Take answers given earlier to the same.")] = False
 
     @property
     def pace(self) -> Pace:
@@ -198,37 +253,62 @@ class EfficiencySpec(RunSpec):
     Arms, tasks and items are lists; on one line they are separated by commas outside of brackets.
     """
 
-    arms: Annotated[list[str], BeforeValidator(split_lists), AfterValidator(_homes)] = []
-    """Methods with their settings, `name(setting=value):FITTED`; the family's baseline is always one of them."""
-    tasks: Annotated[list[str], BeforeValidator(split_lists), AfterValidator(_homes), Field(min_length=1)]
-    """Tasks with their settings, `name(setting=value)`."""
-    sweep: Annotated[dict[str, list[Any]], BeforeValidator(_swept)] = {}
-    """Settings with the values that each arm that has them is measured at."""
-    baseline: str | None = Field(default=None, min_length=1)
-    """The arm that the others are compared with; None is the fastest plain one that this machine has."""
-    calibration: Annotated[str | None, AfterValidator(_homes)] = Field(default=None, min_length=1)
-    """What arms are fitted on that need a recipe and name none: a text file, or generated tasks; None is what the
-    run's own generated tasks never ask."""
-    layers: int | None = Field(default=None, ge=1)
-    """Of a random model; None is as many as the real one has."""
-    limit: int = Field(default=20, ge=1)
-    """Samples of each task."""
-    repeats: int = Field(default=3, ge=1, le=1000)
-    """Times that every arm answers every prompt."""
-    most_tokens: int | None = Field(default=None, ge=1)
-    """The longest answer; None is each task's own."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """`auto` is the GPU where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Of the weights; `auto` is bfloat16 on a GPU and float32 elsewhere."""
-    threads: int | None = Field(default=None, ge=1)
-    """Of the processor; None is one for each core, and one alone for the small models of the zoo."""
-    memory: bool | None = None
-    """Whether each arm's peak memory is taken, on a processor in a process of its own; None is: but for the zoo."""
-    seed: int = Field(default=1, ge=0)
-    """Chooses samples, and the weights of a random model."""
-    margin: float = Field(default=0.05, gt=0, lt=1)
-    """The loss of quality below which an arm still counts as comparable with the baseline."""
+    model: Annotated[
+        str,
+        AfterValidator(_homes),
+        Flag("zoo:NAME, local:FOLDER, local:HUB-ID@REVISION or random:HUB-NAME."),
+    ] = Field(min_length=1)
+    arms: Annotated[
+        list[str],
+        BeforeValidator(split_lists),
+        AfterValidator(_homes),
+        Flag("Methods, name(setting=value):FITTED, … Repeatable."),
+    ] = []
+    """The family's baseline is always one of them."""
+    tasks: Annotated[
+        list[str],
+        BeforeValidator(split_lists),
+        AfterValidator(_homes),
+        Field(min_length=1),
+        Flag("What is asked, name(setting=value), … Repeatable."),
+    ]
+    sweep: Annotated[
+        dict[str, list[Any]],
+        BeforeValidator(_swept),
+        Flag("A setting's values, at each of which the arms that have it are measured: budget=8,16,32. Repeatable."),
+    ] = {}
+    baseline: Annotated[
+        str | None, Flag("The arm that others are compared with.", default="the fastest plain one")
+    ] = Field(default=None, min_length=1)
+    calibration: Annotated[
+        str | None,
+        AfterValidator(_homes),
+        Flag(
+            "A text file, or generated tasks, to fit arms on that name no recipe.",
+            default="the run's own generated tasks",
+        ),
+    ] = Field(default=None, min_length=1)
+    """Of generated tasks, samples that the run never asks."""
+    layers: Annotated[int | None, Flag("Fewer layers of a random: model.", default="as many as the real one has")] = (
+        Field(default=None, ge=1)
+    )
+    limit: Annotated[int, Flag("Samples of each task.")] = Field(default=20, ge=1)
+    repeats: Annotated[int, Flag("Trials of each arm on each prompt.")] = Field(default=3, ge=1, le=1000)
+    most_tokens: Annotated[int | None, Flag("The longest answer, in tokens.", default="the task's own")] = Field(
+        default=None, ge=1
+    )
+    device: Annotated[Literal["auto", "cpu", "cuda"], Flag("auto is the GPU where there is one.")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Flag("Of the weights; auto is bfloat16 on a GPU and float32 elsewhere."),
+    ] = "auto"
+    threads: Annotated[int | None, Flag("Of the processor.", default="one a core; zoo: one")] = Field(
+        default=None, ge=1
+    )
+    memory: Annotated[bool | None, Flag("Take each arm's peak memory.", default="but for the zoo")] = None
+    """On a processor each arm's is taken in a process of its own."""
+    seed: Annotated[int, Flag("Of samples and random weights.")] = Field(default=1, ge=0)
+    margin: Annotated[float, Flag("The loss of quality that counts as none.")] = Field(default=0.05, gt=0, lt=1)
 
     def _absolute(self) -> dict[str, Any]:
         changes = super()._absolute()
@@ -278,6 +358,19 @@ SPECS: dict[str, type[RunSpec]] = {
     "sparsity": EfficiencySpec,
 }
 """Track → what a request for it holds."""
+
+
+def flags_of(spec: type[RunSpec]) -> dict[str, Flag]:
+    """How the fields of a spec are given on the command line, by their names."""
+    return {
+        name: flag for name, field in spec.model_fields.items() for flag in field.metadata if isinstance(flag, Flag)
+    }
+
+
+def is_pairs(key: str) -> bool:
+    """Whether a key is given as `name=value`, once for each name."""
+    flags = [flags_of(spec).get(key.replace("-", "_")) for spec in SPECS.values()]
+    return any(flag is not None and flag.is_pairs for flag in flags)
 
 
 def parse_spec(values: dict[str, Any], source: str = "the command line") -> RunSpec:

@@ -51,7 +51,7 @@ def demo(
             raise IncompleteError(result.message)
         judgings.append(result.judging_id)
     runs = []
-    sweeps = specs_from(EFFICIENCY, {}, None, None, None) if has_torch() and only != Part.DIALOGUE else []
+    sweeps = specs_from(EFFICIENCY, {}, None) if has_torch() and only != Part.DIALOGUE else []
     for sweep in sweeps:
         say(f"{sweep.track}: a small sweep on {sweep.model}; it shows what a method moves, not its speed")
         result = run_here(sweep, settings, retry_errors=False, force=False)

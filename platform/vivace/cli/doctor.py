@@ -17,6 +17,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
+from vivace.cli.spec_options import takes_keys
 from vivace.cli.tables import Table
 
 if TYPE_CHECKING:
@@ -40,27 +41,18 @@ PROBE_COLUMNS = {
 }
 
 
+@takes_keys("api_base", "model_arg", "digits", "timeout", note="for --hear")
 def doctor(
     hear: Annotated[
         str | None,
         typer.Option("--hear", metavar="TARGET", help="Find out whether this model, adapter:name, hears recordings."),
     ] = None,
     turns: Annotated[int, typer.Option("--turns", min=1, max=8, help="User turns with a recording, for --hear.")] = 3,
-    api_base: Annotated[
-        str | None, typer.Option("--api-base", help="Address of an OpenAI-compatible server, for --hear.")
-    ] = None,
-    model_arg: Annotated[
-        list[str] | None, typer.Option("--model-arg", help="A generation parameter, k=v, for --hear. Repeatable.")
-    ] = None,
-    digits: Annotated[
-        Path | None, typer.Option("--digits", help="Spoken digits for --hear: a folder of DIGIT_SPEAKER_N.wav.")
-    ] = None,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds for one try of a call, for --hear.", show_default="120")
-    ] = None,
+    *,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    flags: dict[str, Any],
 ) -> None:
     """Check what is installed and set up. Exit code 1 if something is broken.
 
@@ -71,15 +63,7 @@ def doctor(
         from vivace.cli.execution import spec_from
         from vivace.spec import DialogueSpec
 
-        flags = {
-            "track": "audio-multichallenge",
-            "data": "hearing check",
-            "model": hear,
-            "api-base": api_base,
-            "digits": digits and str(digits),
-            "timeout": timeout,
-        }
-        spec = spec_from(flags, model_arg, None)
+        spec = spec_from({"track": "audio-multichallenge", "data": "hearing check", "model": hear}, flags)
         assert isinstance(spec, DialogueSpec)
         found = _hearing(spec, turns)
         if format is Format.JSON:

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from vivace.errors import UsageError, VivaceError
 from vivace.machine.memory import give_memory_back
 from vivace.output.printable import printable
 from vivace.settings import Settings, load_settings
-from vivace.spec import RunSpec, assign, parse_spec, parsed_argument, read_spec_file
+from vivace.spec import RunSpec, assign, is_pairs, parse_spec, parsed_argument, read_spec_file
 from vivace.store.database import Database, redacted
 from vivace.store.migrate import open_for_reading
 from vivace.store.queries.board import board
@@ -52,13 +52,7 @@ class Result:
     message: str
 
 
-def specs_from(
-    config: Path | None,
-    flags: dict[str, Any],
-    model_args: list[str] | None,
-    judge_args: list[str] | None,
-    assignments: list[str] | None,
-) -> list[RunSpec]:
+def specs_from(config: Path | None, flags: Mapping[str, Any], assignments: list[str] | None) -> list[RunSpec]:
     """The spec of a file, or each spec of a suite, with the flags given laid over it.
 
     A suite has a list `runs`, each with keys of its own; the keys beside the list are common to all of them.
@@ -70,47 +64,46 @@ def specs_from(
     if config is not None:
         values = {str(key).replace("_", "-"): value for key, value in read_spec_file(config).items()}
     runs = values.pop("runs", None)
+    source = f"'{config}' and the flags" if config else "the command line"
     if runs is None:
-        return [_laid_over(values, config, flags, model_args, judge_args, assignments)]
+        return [spec_from(values, flags, assignments, source)]
     if not isinstance(runs, list) or not runs or not all(isinstance(each, dict) for each in runs):
         raise UsageError(f"'runs' in '{config}' must be a list of specs, each with keys and values.")
     return [
-        _laid_over(
+        spec_from(
             {**values, **{str(key).replace("_", "-"): value for key, value in each.items()}},
-            config, flags, model_args, judge_args, assignments,
+            flags,
+            assignments,
+            source,
         )
         for each in runs
-    ]  # fmt: skip
+    ]
 
 
-def spec_from(flags: dict[str, Any], model_args: list[str] | None, judge_args: list[str] | None) -> RunSpec:
-    """The spec that flags alone ask for.
+def spec_from(
+    values: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    assignments: list[str] | None = None,
+    source: str = "the command line",
+) -> RunSpec:
+    """The spec of keys and values with flags laid over them; those that are None are not given.
 
     Raises:
         UsageError: something in it is wrong.
     """
-    return _laid_over({}, None, flags, model_args, judge_args, None)
-
-
-def _laid_over(
-    values: dict[str, Any],
-    config: Path | None,
-    flags: dict[str, Any],
-    model_args: list[str] | None,
-    judge_args: list[str] | None,
-    assignments: list[str] | None,
-) -> RunSpec:
-    values = {**values, **{key: value for key, value in flags.items() if value is not None}}
-    for key, given in (("model-arg", model_args), ("judge-arg", judge_args)):
-        for pair in given or []:
+    given = {key: value for key, value in flags.items() if value is not None}
+    pairs = {key: given.pop(key) for key in list(given) if is_pairs(key)}
+    # Assignments go into mappings that other specs of the suite share.
+    laid_over = copy.deepcopy({**values, **given})
+    for key, written in pairs.items():
+        for pair in written:
             name, equals, text = pair.partition("=")
             if not equals or not name:
                 raise UsageError(f"--{key} {pair} is not of the form name=value.")
-            values[key] = {**values.get(key, {}), name: parsed_argument(text)}
-    values = copy.deepcopy(values)  # assignments go into mappings that other specs of the suite share
+            laid_over[key] = {**laid_over.get(key, {}), name: parsed_argument(text)}
     for assignment in assignments or []:
-        assign(values, assignment)
-    return parse_spec(values, f"'{config}' and the flags" if config else "the command line")
+        assign(laid_over, assignment)
+    return parse_spec(laid_over, source)
 
 
 def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bool) -> Result:

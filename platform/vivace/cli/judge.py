@@ -22,6 +22,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
+from vivace.cli.spec_options import takes_keys
 
 if TYPE_CHECKING:
     from vivace.settings import Settings
@@ -44,40 +45,15 @@ _ID = re.compile(r"[0-9a-f]{4,}(\.[0-9a-f]*)?")
 
 app = typer.Typer(cls=RunByDefault, help="Judges: run again, calibrate, attack, drift.", no_args_is_help=True)
 
-JudgeOption = Annotated[
-    str | None, typer.Option("--judge", help="adapter:name, or checks.", show_default="litellm:openai/o4-mini")
-]
-PromptOption = Annotated[
-    Path | None, typer.Option("--judge-prompt", help="A prompt file in place of the dataset's own or Vivace's.")
-]
-AddressOption = Annotated[
-    str | None, typer.Option("--judge-api-base", help="Address of an OpenAI-compatible server.")
-]
-ArgumentOption = Annotated[
-    list[str] | None, typer.Option("--judge-arg", help="A parameter of the judge, k=v. Repeatable.")
-]
-ConcurrencyOption = Annotated[int | None, typer.Option("--concurrency", help="Calls at a time.", show_default="8")]
-TimeoutOption = Annotated[
-    float | None, typer.Option("--timeout", help="Seconds for one try of a call.", show_default="120")
-]
-RetriesOption = Annotated[
-    int | None, typer.Option("--retries", help="Further tries of a failed call.", show_default="3")
-]
+JUDGE = ("judge", "judge_prompt", "judge_api_base", "judge_arg")
+PACE = ("concurrency", "timeout", "retries")
 
 
 @app.command()
+@takes_keys(*JUDGE, *PACE, "votes")
 def run(
     run: Annotated[str, typer.Argument(help="A run, or one of its judgings.")],
-    judge: JudgeOption = None,
-    judge_prompt: PromptOption = None,
-    judge_api_base: AddressOption = None,
-    judge_arg: ArgumentOption = None,
-    concurrency: ConcurrencyOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
-    votes: Annotated[
-        int | None, typer.Option("--votes", help="Verdicts of each judge on each criterion.", show_default="1")
-    ] = None,
+    *,
     retry_errors: Annotated[
         bool, typer.Option("--retry-errors", help="Try again verdicts that are recorded as unscored.")
     ] = False,
@@ -85,6 +61,7 @@ def run(
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    flags: dict[str, Any],
 ) -> None:
     """Judge a run's recorded replies; nothing is generated, and its data need not be at hand.
 
@@ -101,8 +78,7 @@ def run(
     opened.close()
     if run_id is None:
         raise UsageError(f"There is no run '{run}'; `vivace leaderboard --format json` shows the ids.")
-    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries) | {"votes": votes}
-    spec = _spec(RECORDED + run_id, flags, judge_arg)
+    spec = _spec(RECORDED + run_id, flags)
     if dry_run:
         execution.show_plans([spec], settings, format)
         return
@@ -171,22 +147,13 @@ ATTACK_COLUMNS = {
 
 
 @app.command()
-def attack(
-    judge: JudgeOption = None,
-    judge_prompt: PromptOption = None,
-    judge_api_base: AddressOption = None,
-    judge_arg: ArgumentOption = None,
-    concurrency: ConcurrencyOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
-    format: FormatOption = Format.TABLE,
-) -> None:
+@takes_keys(*JUDGE, *PACE)
+def attack(*, format: FormatOption = Format.TABLE, flags: dict[str, Any]) -> None:
     """Put replies to a judge that try to talk it into "met", and honest ones as controls. Nothing is stored."""
     from vivace.analysis.judge_calibration import attack as attack_judge
     from vivace.analysis.judge_calibration import open_instrument
 
-    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
-    spec = _spec("attacks", flags, judge_arg)
+    spec = _spec("attacks", flags)
     instrument = open_instrument(spec, None)
     report = attack_judge(instrument, spec.concurrency)
     if format is Format.JSON:
@@ -228,27 +195,21 @@ DRIFT_COLUMNS = {
 
 
 @app.command()
+@takes_keys(
+    *JUDGE,
+    *PACE,
+    defaults={"judge": "the recorded one, as it was asked", "judge_prompt": "the recorded judge's prompt"},
+)
 def drift(
     judging: Annotated[str, typer.Argument(help="An ended judging, or a run that has one.")],
-    judge: Annotated[
-        str | None,
-        typer.Option("--judge", help="adapter:name, or checks.", show_default="the recorded one, as it was asked"),
-    ] = None,
-    judge_prompt: Annotated[
-        Path | None,
-        typer.Option("--judge-prompt", help="A prompt file.", show_default="the recorded judge's prompt"),
-    ] = None,
-    judge_api_base: AddressOption = None,
-    judge_arg: ArgumentOption = None,
+    *,
     limit: Annotated[
         float, typer.Option("--limit", min=0.0, max=1.0, help="The share of changed verdicts that is still well.")
     ] = 0.05,
-    concurrency: ConcurrencyOption = None,
-    timeout: TimeoutOption = None,
-    retries: RetriesOption = None,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    flags: dict[str, Any],
 ) -> None:
     """Ask a judge again what is recorded: does it still say the same? Exit code 100 where it does not.
 
@@ -264,16 +225,16 @@ def drift(
     opened = _opened(settings)
     recorded = recorded_verdicts(opened, judging)
     opened.close()
-    flags = _flags(judge, judge_prompt, judge_api_base, concurrency, timeout, retries)
-    if judge is None:
+    asked: dict[str, Any] = {}
+    if flags["judge"] is None:
         if recorded.judge.target.startswith("import:"):
             raise UsageError(f"The verdicts of {recorded.judging} come from elsewhere; name a judge with --judge.")
         if "," in recorded.judge.target:
             raise UsageError(f"{recorded.judging} was judged by several; name one of them with --judge.")
-        flags["judge"] = recorded.judge.target
-        flags["judge-api-base"] = judge_api_base or recorded.judge.address
-        flags["judge-arg"] = {key: json.loads(value) for key, value in recorded.judge.parameters.items()}
-    spec = _spec(recorded.judging, flags, judge_arg)
+        asked["judge"] = recorded.judge.target
+        asked["judge-api-base"] = recorded.judge.address
+        asked["judge-arg"] = {key: json.loads(value) for key, value in recorded.judge.parameters.items()}
+    spec = _spec(recorded.judging, flags, asked)
     instrument = open_instrument(spec, recorded.judge.prompt)
     if instrument.card.fingerprint != recorded.judge.fingerprint:
         say("This is not the recorded judge: target, address, prompt, parameters or parser differ.")
@@ -314,31 +275,13 @@ def drift(
     raise typer.Exit(100 if too_many else 3 if found.unscored else 0)
 
 
-def _flags(
-    judge: str | None,
-    prompt: Path | None,
-    api_base: str | None,
-    concurrency: int | None,
-    timeout: float | None,
-    retries: int | None,
-) -> dict[str, Any]:
-    return {
-        "judge": judge,
-        "judge-prompt": prompt and str(prompt),
-        "judge-api-base": api_base,
-        "concurrency": concurrency,
-        "timeout": timeout,
-        "retries": retries,
-    }
-
-
-def _spec(subject: str, flags: dict[str, Any], judge_arg: list[str] | None) -> DialogueSpec:
+def _spec(subject: str, flags: dict[str, Any], recorded: dict[str, Any] | None = None) -> DialogueSpec:
     """A spec whose judge is all that matters; what is judged is the subject."""
     from vivace.cli.execution import spec_from
     from vivace.spec import DialogueSpec
 
-    whole = {"track": "audio-multichallenge", "data": subject, "model": subject, **flags}
-    spec = spec_from(whole, None, judge_arg)
+    whole = {"track": "audio-multichallenge", "data": subject, "model": subject, **(recorded or {})}
+    spec = spec_from(whole, flags)
     assert isinstance(spec, DialogueSpec)
     return spec
 

@@ -6,16 +6,13 @@ import atexit
 import gc
 import io
 import os
-import re
 import sys
 import traceback
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from vivace import __version__
 from vivace.cli import (
@@ -45,11 +42,10 @@ from vivace.cli import (
     worker,
 )
 from vivace.cli.common import say
+from vivace.cli.verb import Verb
 from vivace.errors import UsageError, VivaceError
-from vivace.files.paths import with_homes
 from vivace.output.printable import printable
 from vivace.output.secrets import masked, masked_output
-from vivace_methods.suggesting import did_you_mean
 
 CONTEXT = {"auto_envvar_prefix": "VIVACE", "help_option_names": ["-h", "--help"]}
 
@@ -61,37 +57,6 @@ app = typer.Typer(
     context_settings=CONTEXT,
 )
 
-
-class Verb(TyperCommand):
-    """A verb whose paths may begin with `~`, also where no shell writes it out, and whose choices are guessed at."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read the arguments."""
-        try:
-            return super().parse_args(ctx, args)
-        except Exception as error:
-            message = getattr(error, "message", "").replace("Value error, ", "").rstrip(".")
-            if (choice := re.search(r"'([^']*)' is not one of (.*)", message)) is not None:
-                meant = did_you_mean(choice[1], re.findall("'([^']+)'", choice[2]))
-                error.message = f"{message}{meant}."  # type: ignore[attr-defined]
-            raise
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
-        ctx.params = {name: _with_homes(name, value) for name, value in ctx.params.items()}
-        return super().invoke(ctx)
-
-
-def _with_homes(name: str, value: Any) -> Any:
-    if isinstance(value, Path):
-        return Path(with_homes(str(value)))
-    if isinstance(value, list):
-        return [_with_homes(name, each) for each in value]
-    return with_homes(value) if type(value) is str and name not in NO_PATHS else value
-
-
-NO_PATHS = frozenset({"reason", "model_arg", "judge_arg"})
-"""Options that say something else, which is left as it is."""
 
 VERBS: dict[str, Callable[..., Any]] = {
     "run": run.run,
@@ -126,7 +91,7 @@ app.add_typer(tasks.app, name="tasks")
 
 for group in (app, data.app, db.app, judge.app, methods.app, models.app, tasks.app):
     for each in group.registered_commands:
-        each.cls = Verb
+        each.cls = getattr(each.callback, "verb", Verb)  # a verb that takes a spec's keys brings its own
 
 
 def _show_version(wanted: bool) -> None:

@@ -28,7 +28,7 @@ def submit(
     from vivace.engine.submissions import submit as record
 
     settings = settings_of(home, database)
-    for spec in specs_from(file, {}, None, None, assignments):
+    for spec in specs_from(file, {}, assignments):
         opened, _, submission_id = record(spec, settings, queue=queue, force=force)
         opened.close()
         typer.echo(submission_id)
