@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from vivace.files import content_hash as contents
+from vivace.files import content_hash
 from vivace.files.content_hash import file_sha256, folder_sha256, remember_in
 from vivace.models.adapters.replay import Replay
 from vivace.settings import Settings
@@ -130,16 +130,16 @@ def test_a_judge_is_its_prompt_under_any_file_name(tmp_path: Path) -> None:
 def test_hashes_of_large_files_are_remembered_until_they_are_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contents, "LARGE", 10)
-    monkeypatch.setattr(contents, "_known", {})
+    monkeypatch.setattr(content_hash, "LARGE", 10)
+    monkeypatch.setattr(content_hash, "_known", {})
     remember_in(tmp_path)
     weights = tmp_path / "weights"
     weights.write_bytes(b"x" * 20)
     first = file_sha256(weights)
     read: list[Path] = []
-    computed = contents._computed
-    monkeypatch.setattr(contents, "_computed", lambda path: read.append(path) or computed(path))
-    monkeypatch.setattr(contents, "_known", {})
+    computed = content_hash._computed
+    monkeypatch.setattr(content_hash, "_computed", lambda path: read.append(path) or computed(path))
+    monkeypatch.setattr(content_hash, "_known", {})
     remember_in(tmp_path)
     assert file_sha256(weights) == first and not read, "another process knows it, too"
     weights.write_bytes(b"x" * 19 + b"y")
@@ -147,7 +147,7 @@ def test_hashes_of_large_files_are_remembered_until_they_are_written_to(
     remember_in(tmp_path / "nowhere")
     weights.write_bytes(b"z" * 20)
     assert file_sha256(weights) and not (tmp_path / "nowhere").exists()
-    monkeypatch.setattr(contents, "_home", None)
+    monkeypatch.setattr(content_hash, "_home", None)
 
 
 def test_a_folder_is_its_files_with_their_names(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ import soundfile
 from support.datasets import tone
 from vivace.audio.convert import EncodedAudio, encode_wav, for_model
 from vivace.errors import UnreachableError, UsageError
-from vivace.files import content_hash as contents
+from vivace.files import content_hash
 from vivace.models.adapters import local
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
@@ -860,7 +860,7 @@ def test_identity_covers_weights_and_arguments_but_not_the_place(
 
 def test_large_weights_are_hashed_in_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No longer in samples: whichever number was changed, it is another model."""
-    monkeypatch.setattr(contents, "LARGE", 2**16)
+    monkeypatch.setattr(content_hash, "LARGE", 2**16)
     header = b'{"weight": 1}'
     content = len(header).to_bytes(8, "little") + header + np.random.default_rng(0).bytes(3 * 2**20)
     file = tmp_path / "model.safetensors"

@@ -11,8 +11,9 @@ from vivace.errors import UsageError
 from vivace.machine.manifest import fingerprint, hardware, manifest
 from vivace.models.base import AppliedMethod, ModelIdentity
 from vivace.store import tables
-from vivace.store.records import ensure, run_ordinal
+from vivace.store.records import ensure
 from vivace.tracks.base import Registered
+from vivace.tracks.rows import ensure_model, ensure_run
 from vivace_rubrics.judges import JudgeCard
 
 TRACK = "audio-multichallenge"
@@ -53,52 +54,28 @@ def register_run(
     Raises:
         UsageError: the run was retracted, or is not the one that was submitted.
     """
-    model = ensure(
-        session,
-        tables.Model,
-        {"fingerprint": identity.fingerprint},
-        {
-            "target": identity.target,
-            "adapter": identity.adapter,
-            "name": identity.name,
-            "address": identity.address,
-            "parameters": identity.parameters,
-        },
-    )
-    for key, value in card.items():
-        setattr(model, key, str(value) if key == "size" else value)
+    model = ensure_model(session, identity, card)
     machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(hardware())}, {"details": hardware()})
     method = identity.method
     decoded = None if method is None else [method.label, method.recipe_sha256]
     run_identity = fingerprint(
         [TRACK, dataset.fingerprint, items, identity.fingerprint, form, decoded, repeats, imported]
     )
-    ordinal = run_ordinal(session, run_identity, force, run_id)
-    run = ensure(
-        session,
-        tables.Run,
-        {"identity": run_identity, "ordinal": ordinal},
-        {
-            "id": run_identity[:12] + (f"-{ordinal + 1}" if ordinal else ""),
-            "track": TRACK,
-            "dataset_id": dataset.id,
-            "model_id": model.id,
-            "hardware_id": machine.id,
-            "method": None if method is None else method.name,
-            "input_form": form,
-            "output_form": identity.parameters.get("output", "text"),
-            "repeats": repeats,
-            "items": items,
-            "limited": limited,
-            "imported": imported,
-            "manifest": {**manifest(), **_method_manifest(method)},
-        },
-    )
-    if run.retracted_at is not None:
-        raise UsageError(
-            f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use --force for a "
-            f"new run, or bring it back with `vivace retract --undo {run.id}`."
-        )
+    values = {
+        "track": TRACK,
+        "dataset_id": dataset.id,
+        "model_id": model.id,
+        "hardware_id": machine.id,
+        "method": None if method is None else method.name,
+        "input_form": form,
+        "output_form": identity.parameters.get("output", "text"),
+        "repeats": repeats,
+        "items": items,
+        "limited": limited,
+        "imported": imported,
+        "manifest": {**manifest(), **_method_manifest(method)},
+    }
+    run = ensure_run(session, run_identity, values, force=force, run_id=run_id)
     return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
 
 

@@ -1,0 +1,43 @@
+"""Where and how the models of an efficiency run run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, cast
+
+from vivace.errors import UsageError
+from vivace.machine.manifest import hardware
+from vivace.spec import EfficiencySpec
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the model runs."""
+
+    device: str
+    dtype: str
+    threads: int
+    details: dict[str, Any]
+    """What makes two machines the same for these times."""
+
+
+def machine_for(spec: EfficiencySpec) -> Machine:
+    """Where the model will run.
+
+    Raises:
+        UsageError: there is no such device, or its kernels do not know the type of number.
+    """
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if spec.device == "cuda" and not cuda:
+        raise UsageError("There is no CUDA device on this machine: use --device cpu.")
+    device = ("cuda" if cuda else "cpu") if spec.device == "auto" else spec.device
+    dtype = ("bfloat16" if device == "cuda" else "float32") if spec.dtype == "auto" else spec.dtype
+    if device == "cpu" and dtype == "float16":
+        raise UsageError("float16 is not measured on a processor: use --dtype bfloat16 or float32.")
+    # Work of microseconds is only delayed by handing it out, and many times so where the machine has other work.
+    threads = spec.threads or (1 if spec.model.startswith("zoo:") else os.cpu_count()) or 1
+    where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
+    return Machine(device, dtype, threads, {**hardware(), "device": cast(str, where), "threads": threads})

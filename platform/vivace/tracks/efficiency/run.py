@@ -1,0 +1,320 @@
+"""A run of an efficiency track: planned as one session of one process, driven, recorded and scored."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from vivace.errors import UsageError, VivaceError
+from vivace.machine.manifest import fingerprint, manifest
+from vivace.spec import EfficiencySpec
+from vivace.store import tables
+from vivace.store.artifacts import Artifacts
+from vivace.store.database import Database
+from vivace.store.records import ensure
+from vivace.tracks.base import Ending, Registered, Workbench
+from vivace.tracks.efficiency.machine import Machine
+from vivace.tracks.efficiency.messages import (
+    Audited,
+    ChosenBaseline,
+    Fault,
+    FittedRecipe,
+    FittingProgress,
+    Job,
+    LongestPrompt,
+    Said,
+    TimedTrial,
+    as_line,
+    read_told,
+)
+from vivace.tracks.efficiency.process import MeasuringProcess, started
+from vivace.tracks.efficiency.prompts import PlannedTasks
+from vivace.tracks.efficiency.recording import ArmRecords
+from vivace.tracks.efficiency.scoring import score_run
+from vivace.tracks.efficiency.targets import Target, folder_of_fitted
+from vivace.tracks.rows import ensure_model, ensure_run
+from vivace_methods.arms import Arm
+from vivace_methods.models.random import TINY_SHAPES
+from vivace_methods.timing.memory import generate_command
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is left of a run: one session in one process, for pairs are only formed inside of one."""
+
+    done: tuple[tuple[str, str, int], ...]
+    """Arm, prompt and repetition of trials that stay."""
+
+
+class EfficiencyRun:
+    """Arms against each other on one model."""
+
+    def __init__(
+        self,
+        track: str,
+        spec: EfficiencySpec,
+        target: Target,
+        arms: dict[str, Arm],
+        baseline: str | None,
+        asked: Any,
+        planned: PlannedTasks,
+        machine: Machine,
+        card: dict[str, Any],
+        home: Path,
+    ) -> None:
+        self._track, self._spec, self._target = track, spec, target
+        self._arms, self._baseline, self._planned = arms, baseline, planned
+        self._machine, self._card = machine, card
+        self._zoo, self._recipes = home / "zoo", home / "recipes"
+        self._recipe_folders: dict[str, Path] = {}
+        """Arm → where its recipe lies, of those that were fitted here."""
+        self._asked = asked
+        self._records: ArmRecords  # from its registration on
+
+    def describe(self) -> dict[str, Any]:
+        """What the run takes, for `--dry-run`."""
+        arms = len(self._arms) + (self._baseline is None)
+        trials = arms * len(self._planned.prompts) * self._spec.repeats
+        most = sum(prompt.most_tokens for prompt in self._planned.prompts) * arms * self._spec.repeats
+        return {
+            "model": self._target.name,
+            "arms": ", ".join(self._arms),
+            "baseline": self._baseline or "the fastest",
+            "tasks": self._planned.name,
+            "prompts": len(self._planned.prompts),
+            "repeats": self._spec.repeats,
+            "trials": trials,
+            "most tokens": most,
+            "device": self._machine.device,
+            "dtype": self._machine.dtype,
+        }
+
+    def check_keys(self) -> None:
+        """None is needed: the model is on this machine."""
+
+    async def preflight(self) -> None:
+        """Nothing has to be asked: the model is loaded by the process that measures."""
+
+    def check(self, database: Database | None) -> None:
+        """Nothing is left to check."""
+
+    def register(
+        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+    ) -> Registered:
+        """Write or find model, tasks, machine, run and arms."""
+        identity = self._target.identity({"dtype": self._machine.dtype})
+        planned, spec = self._planned, self._spec
+        with database.write() as session:
+            model = ensure_model(session, identity, self._card)
+            dataset = ensure(
+                session,
+                tables.Dataset,
+                {"fingerprint": fingerprint(["tasks", planned.revision])},
+                {"name": planned.name, "revision": planned.revision, "has_audio": False},
+            )
+            details = self._machine.details
+            machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(details)}, {"details": details})
+            made_of = [
+                self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, self._asked,
+                spec.repeats, spec.margin,
+            ]  # fmt: skip
+            values = {
+                "track": self._track,
+                "dataset_id": dataset.id,
+                "model_id": model.id,
+                "hardware_id": machine.id,
+                "method": self._baseline,
+                "input_form": "text",
+                "repeats": spec.repeats,
+                "items": [prompt.name for prompt in planned.prompts],
+                "limited": True,
+                "manifest": {**manifest(), "seed": spec.seed, "margin": spec.margin},
+            }
+            run = ensure_run(session, fingerprint(made_of), values, force=force, run_id=run_id)
+            self._records = ArmRecords(run.id, self._arms, self._baseline)
+            self._records.register(session)
+            self._planned = planned.named(run.items)
+            return Registered(run.id, None)
+
+    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[Measuring]:
+        """One session for all that is missing; empty where nothing is.
+
+        A round of a prompt in which some arm is missing is timed again as a whole, for its trials are only compared
+        with each other.
+        """
+        if self._records.baseline is None:
+            return [Measuring(())]
+        with database.read() as session:
+            query = (
+                select(tables.Arm.name, tables.Trial.prompt, tables.Trial.repetition)
+                .join(tables.Arm)
+                .where(tables.Arm.run_id == registered.run_id)
+            )
+            if retry_errors:
+                query = query.where(tables.Trial.unscored_reason.is_(None))
+            found = {(name, prompt, repetition) for name, prompt, repetition in session.execute(query)}
+        rounds = [
+            [(name, prompt.name, repetition) for name in self._records.arms]
+            for repetition in range(self._spec.repeats)
+            for prompt in self._planned.prompts
+        ]
+        whole = [trials for trials in rounds if all(trial in found for trial in trials)]
+        if len(whole) == len(rounds):
+            return []
+        return [Measuring(tuple(trial for trials in whole for trial in trials))]
+
+    def is_scored(self, session: Session, registered: Registered) -> bool:
+        """Whether every arm has its scores."""
+        ended = select(tables.Arm.ended_at).where(tables.Arm.run_id == registered.run_id)
+        return all(moment is not None for moment in session.scalars(ended))
+
+    def reopen(self, session: Session, registered: Registered) -> None:
+        """Take the arms off the board until they are scored again."""
+        for arm in session.scalars(select(tables.Arm).where(tables.Arm.run_id == registered.run_id)):
+            arm.ended_at = None
+
+    async def begin(self, items: Sequence[Measuring], bench: Workbench) -> None:
+        """Nothing comes before the trials."""
+
+    def spent(self, session: Session, registered: Registered) -> float:
+        """Nothing: no call is made."""
+        return 0.0
+
+    async def execute(self, item: Measuring, bench: Workbench) -> None:
+        """Start the process that measures, and record what it tells."""
+        command = [sys.executable, "-m", "vivace.tracks.efficiency.child"]
+        async with started(command, self._machine.threads) as process:
+            job = await asyncio.to_thread(self._job, item)
+            await process.send(as_line(job))
+            longest = await self._recorded(process, len(item.done), bench)
+        wanted = self._target.adapter != "zoo" if self._spec.memory is None else self._spec.memory
+        if wanted and self._machine.device == "cpu" and longest is not None:
+            for name, arm in self._records.arms.items():
+                await self._take_memory(name, arm, longest, bench)
+
+    async def _take_memory(self, name: str, arm: Arm, longest: LongestPrompt, bench: Workbench) -> None:
+        """The peak memory of one arm at the longest prompt, in a process of its own."""
+        checkpoint = self._target.checkpoint
+        if checkpoint is not None:
+            model = ["--model", str(checkpoint.fetched().absolute())]
+        else:
+            layers = [] if self._target.layers is None else ["--layers", str(self._target.layers)]
+            kind = "--random" if self._target.name in TINY_SHAPES else "--like"
+            model = [kind, self._target.name, *layers]
+        written = arm.method.label
+        if name in self._recipe_folders:
+            written += f":{self._recipe_folders[name]}"
+        elif arm.fitted is not None:
+            written += f":{folder_of_fitted(self._zoo)(arm.fitted).absolute()}"
+        command = generate_command(
+            written, model, most_tokens=longest.most_tokens, end_tokens=longest.end_tokens,
+            dtype=self._machine.dtype, threads=self._machine.threads, seed=self._spec.seed,
+        )  # fmt: skip
+        async with started(command, self._machine.threads) as process:
+            await process.send(",".join(map(str, longest.prompt)) + "\n")
+            line = await process.line(bench, may_stop=True)
+            if not line:
+                bench.say(f"The peak memory of {name} is not known: {await process.death()}")
+                return
+        peak = json.loads(line)["peak_bytes"]
+        await bench.write(lambda session: self._records.record_peak(session, name, peak))
+
+    def _job(self, item: Measuring) -> Job:
+        checkpoint = self._target.checkpoint
+        return Job(
+            folder=None if checkpoint is None else str(checkpoint.fetched().absolute()),
+            random=self._target.name if checkpoint is None else None,
+            layers=self._target.layers,
+            family=self._track,
+            arms={name: arm.label for name, arm in self._records.arms.items()},
+            baseline=self._records.baseline,
+            prompts=self._planned.prompts,
+            repeats=self._spec.repeats,
+            device=self._machine.device,
+            dtype=self._machine.dtype,
+            threads=self._machine.threads,
+            seed=self._spec.seed,
+            zoo=str(self._zoo.absolute()),
+            name=self._target.name,
+            tasks=tuple(self._spec.tasks),
+            calibration=self._spec.calibration,
+            recipes=str(self._recipes.absolute()),
+            done=item.done,
+        )
+
+    async def _recorded(self, process: MeasuringProcess, recorded: int, bench: Workbench) -> LongestPrompt | None:
+        """Record all that the process tells until it has audited; gives its longest prompt.
+
+        Args:
+            process: that has its job.
+            recorded: trials that are there already.
+            bench: of the run.
+        """
+        longest: LongestPrompt | None = None
+        is_timing = False
+        while True:
+            line = await process.line(bench, may_stop=not is_timing)
+            if not line:
+                raise VivaceError(await process.death())
+            told = read_told(line)
+            match told:
+                case Fault():
+                    raise (UsageError if told.is_expected else VivaceError)(_sentence(told.message))
+                case LongestPrompt():
+                    longest = told
+                    continue
+                case FittingProgress():
+                    bench.say(f"fitting {told.arm}: {told.done} of {told.steps} steps")
+                    bench.check_stop()
+                    continue
+                case FittedRecipe():
+                    self._recipe_folders[told.arm] = Path(told.folder)
+            await bench.write(lambda session, told=told: self._records.record(session, told))  # type: ignore[misc]
+            if isinstance(told, Audited):
+                return longest
+            if isinstance(told, ChosenBaseline | Said):
+                bench.say(told.sentence)
+            recorded += isinstance(told, TimedTrial)
+            planned = len(self._records.arms) * len(self._planned.prompts) * self._spec.repeats
+            is_timing = isinstance(told, TimedTrial) and recorded < planned
+            bench.check_stop()
+
+    def score(self, session: Session, registered: Registered) -> None:
+        """Compute every arm's scores from the recorded trials."""
+        score_run(session, registered.run_id, self._spec.margin)
+
+    def ending(self, session: Session, registered: Registered) -> Ending:
+        """Which trials have no result, and why."""
+        reason = tables.Trial.unscored_reason
+        query = (
+            select(tables.Arm.name, reason, func.count())
+            .join(tables.Arm, tables.Trial.arm_id == tables.Arm.id)
+            .where(tables.Arm.run_id == registered.run_id, reason.is_not(None))
+            .group_by(tables.Arm.name, reason)
+            .order_by(tables.Arm.name)
+        )
+        failed = [(str(name), str(why), int(count)) for name, why, count in session.execute(query)]
+        if not failed:
+            return Ending("every trial is recorded")
+        unscored = sum(count for _, _, count in failed)
+        listed = "; ".join(f"{count} of {name}: {why}" for name, why, count in failed)
+        return Ending(
+            f"{unscored} trials have no result ({listed}); the same command with --retry-errors tries them again",
+            unscored,
+            complete=False,
+        )
+
+    async def close(self) -> None:
+        """Nothing stays open between sessions."""
+
+
+def _sentence(message: str) -> str:
+    return message if message.endswith((".", "!", "?")) else f"{message}."

@@ -1,0 +1,158 @@
+"""What the process that measures tells of its trials: answers, costs, and how predictions compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from vivace.tracks.efficiency.messages import Answer, Moved, Predictions, TimedTrial, Told
+from vivace.tracks.efficiency.prompts import PlannedPrompt
+
+Tell = Callable[[Told], None]
+
+PREDICTED = 32
+"""Prompts along whose answers predictions are compared."""
+
+
+class TrialTeller:
+    """Tells trials, each with its answer, how good that is, and what it had to move at the least."""
+
+    def __init__(
+        self, tell: Tell, model: Any, tokenizer: Any, arms: Any, planned: Sequence[PlannedPrompt], prompts: Any
+    ) -> None:
+        self._tell, self._model, self._tokenizer = tell, model, tokenizer
+        self._arms = arms
+        self._costs: dict[Any, tuple[Any, Any]] = {}
+        self._planned = {prompt.name: prompt for prompt in planned}
+        self._lengths = {prompt.name: prompt.request.prompt.shape[1] for prompt in prompts}
+
+    def trial(self, trial: Any) -> None:
+        """Tell one, outside of every clock."""
+        if trial.failure is None:
+            self._tell(TimedTrial(trial.as_json(), self._answer(trial), self._moved(trial)))
+        else:
+            self._tell(TimedTrial(trial.as_json()))
+
+    def least(self, floor: Any) -> dict[Any, Any]:
+        """The least times of the trials that were told, by what the device did at its best.
+
+        Args:
+            floor: of the device, after all of its tries.
+        """
+        from vivace_methods.timing.audits import Least
+
+        def seconds(cost: Any) -> float:
+            return float(floor.floor_seconds(cost.bytes, cost.flops, self._model.dtype))
+
+        return {key: Least(seconds(first), seconds(whole)) for key, (first, whole) in self._costs.items()}
+
+    def _answer(self, trial: Any) -> Answer | None:
+        from vivace.tasks.scores.metrics import score
+
+        if self._tokenizer is None:
+            return None
+        prompt = self._planned[trial.prompt]
+        answer = self._tokenizer.decode(trial.tokens, skip_special_tokens=True)
+        return Answer(answer, score(answer, prompt.metric, prompt.sample))
+
+    def _moved(self, trial: Any) -> Moved | None:
+        from vivace_methods.models.cost import prefill_cost
+        from vivace_methods.protocol import MethodError
+
+        length, dtype = self._lengths[trial.prompt], self._model.dtype
+        try:
+            method = self._arms[trial.arm].method
+            cost = method.cost(self._model.config, dtype, length, trial.step_tokens, trial.figures)
+        except MethodError:
+            return None  # an architecture whose costs are not known: there is no floor to show
+        first = method.cost(self._model.config, dtype, length, trial.step_tokens[:1], trial.figures)
+        self._costs[trial.key] = first, cost
+        whole = prefill_cost(self._model.config, length, dtype)
+        return Moved(length, cost.bytes, cost.flops, whole.bytes, whole.flops)
+
+
+def tell_predictions(
+    tell: Tell,
+    model: Any,
+    tokenizer: Any,
+    arms: Any,
+    planned: Sequence[PlannedPrompt],
+    prompts: Any,
+    recording: Any,
+    folder_of: Any,
+) -> None:
+    """How far each arm's predictions lie from the baseline's along its answers, and how well they fit the references.
+
+    On no clock, after all trials, and for the first prompts alone: each costs as much as two generations.
+    """
+    from vivace_methods.timing.measuring import applied
+
+    answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
+    with applied(model, arms, folder_of) as (generators, _):
+        for prompt, timed in list(zip(planned, prompts, strict=True))[:PREDICTED]:
+            along = _Along(timed.request, generators, recording.baseline, answers.get(prompt.name, ()))
+            reference = _reference_ids(prompt, tokenizer)
+            for name in generators:
+                found = {**along.divergence(name), **along.nats(name, reference)}
+                if found:
+                    tell(Predictions(name, prompt.name, found))
+
+
+class _Along:
+    """What arms think along the baseline's answer to one prompt, and along the reference.
+
+    A prediction depends on nothing after it: where the reference is how the answer begins, as a right one does, an
+    arm goes through the answer alone. Logits are kept of one arm and of the baseline, for they may be large.
+    """
+
+    def __init__(self, request: Any, generators: Any, baseline: str, answer: Sequence[int]) -> None:
+        self._generators, self._baseline = generators, baseline
+        self._request, self._answer = request, list(answer)
+        self._of_baseline: Any = None
+        self._latest: tuple[str, Any] | None = None
+
+    def divergence(self, arm: str) -> dict[str, Any]:
+        """The sum of the divergences from the baseline, in nats, along the answer."""
+        from vivace.tasks.scores.perplexity import divergence
+
+        if not self._answer or arm == self._baseline:
+            return {}
+        expected, found = self._along_answer(self._baseline), self._along_answer(arm)
+        if found is None or expected is None:
+            return {}
+        return {"kl": float(divergence(expected, found).sum()), "kl_tokens": len(self._answer)}
+
+    def nats(self, arm: str, reference: Sequence[int]) -> dict[str, Any]:
+        """The sum of the negative logarithms of the probabilities of a reference's tokens."""
+        if not reference:
+            return {}
+        if self._answer[: len(reference)] == list(reference):
+            found = self._along_answer(arm)
+        else:
+            found = self._generators[arm].logits(self._request, reference)
+        if found is None:
+            return {}
+        places = range(len(reference))
+        chosen = found[: len(reference)].double().log_softmax(-1)[places, list(reference)]
+        return {"nats": -float(chosen.sum()), "nats_tokens": len(reference)}
+
+    def _along_answer(self, arm: str) -> Any:
+        if arm == self._baseline:
+            if self._of_baseline is None:
+                self._of_baseline = self._generators[arm].logits(self._request, self._answer)
+            return self._of_baseline
+        if self._latest is None or self._latest[0] != arm:
+            self._latest = arm, self._generators[arm].logits(self._request, self._answer)
+        return self._latest[1]
+
+
+def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
+    """The first reference as tokens that follow the prompt's; empty where there is none, or they do not."""
+    if tokenizer is None or not prompt.sample.references:
+        return []
+    from vivace.tracks.efficiency.asking import token_ids
+
+    plain = prompt.sample.plain
+    asked = token_ids(prompt.sample.prompt, tokenizer, plain=plain)
+    whole = token_ids(prompt.sample.prompt, tokenizer, prompt.sample.references[0], plain=plain)
+    return whole[len(asked) :] if whole[: len(asked)] == asked else []

@@ -1,0 +1,63 @@
+"""Rows that the runs of every track have: the model, and the run itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from vivace.errors import UsageError
+from vivace.models.base import ModelIdentity
+from vivace.store import tables
+from vivace.store.records import ensure, run_ordinal
+
+
+def ensure_model(session: Session, identity: ModelIdentity, card: dict[str, Any]) -> tables.Model:
+    """The row of a model, with what its card says now.
+
+    Args:
+        session: of the store.
+        identity: of the model.
+        card: column → value.
+    """
+    model = ensure(
+        session,
+        tables.Model,
+        {"fingerprint": identity.fingerprint},
+        {
+            "target": identity.target,
+            "adapter": identity.adapter,
+            "name": identity.name,
+            "address": identity.address,
+            "parameters": identity.parameters,
+        },
+    )
+    for key, value in card.items():
+        setattr(model, key, str(value) if key == "size" else value)
+    return model
+
+
+def ensure_run(
+    session: Session, identity: str, values: dict[str, Any], *, force: bool, run_id: str | None
+) -> tables.Run:
+    """The row of a run, with the id that its identity gives it.
+
+    Args:
+        session: of the store.
+        identity: the hash of what makes its result.
+        values: column → value of a new one.
+        force: a new run beside the one of the same identity.
+        run_id: the run it must turn out to be, when it was submitted earlier.
+
+    Raises:
+        UsageError: the run was retracted, or is not the one that was submitted.
+    """
+    ordinal = run_ordinal(session, identity, force, run_id)
+    key = {"identity": identity, "ordinal": ordinal}
+    run = ensure(session, tables.Run, key, {"id": identity[:12] + (f"-{ordinal + 1}" if ordinal else ""), **values})
+    if run.retracted_at is not None:
+        raise UsageError(
+            f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use --force for a "
+            f"new run, or bring it back with `vivace retract --undo {run.id}`."
+        )
+    return run
