@@ -20,9 +20,11 @@ from vivace.store.database import Database
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import Prices
+from vivace.tracks.dialogue.items import DialogueItem
 from vivace.tracks.dialogue.judging import open_judge
+from vivace.tracks.dialogue.recording import RunRecords
 from vivace.tracks.dialogue.registration import register_judging
-from vivace.tracks.dialogue.track import DialogueItem, DialogueRun
+from vivace.tracks.dialogue.run import DialogueRun
 from vivace_rubrics.criteria import Criterion, Exchange
 
 
@@ -198,8 +200,9 @@ class Rejudging(DialogueRun):
     ) -> Registered:
         """Write or find the judging; the run itself is there."""
         with database.write() as session:
-            self._registered = register_judging(session, self._recorded.id, self._judge.judges)
-        return self._registered
+            registered = register_judging(session, self._recorded.id, self._judge.judges)
+        self._records = RunRecords(registered)
+        return registered
 
     def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[DialogueItem]:
         """What lacks a verdict. A reply that failed when it was generated is not tried again, only a verdict."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from vivace.store import tables
 from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
+from vivace.tracks.base import Ending, Registered
 from vivace.tracks.dialogue.data.readers import PINNED_REVISIONS
 from vivace.tracks.dialogue.judging import OFFICIAL_JUDGE
 from vivace.tracks.dialogue.scoring import ScoreRow, Tallies, score_conversations, score_votes
@@ -58,3 +60,38 @@ def _unofficial_reasons(
         "the hearing check could not decide": hears and outcome == "undecided",
     }
     return [reason for reason, holds in conditions.items() if holds]
+
+
+def ending_of(session: Session, registered: Registered, *, is_recorded: bool) -> Ending:
+    """Which criteria of a judging have no verdict, and why.
+
+    Args:
+        session: of the store.
+        registered: the run and its judging.
+        is_recorded: whether the replies come from a file, to which no further try adds one.
+    """
+    reasons = _counted(session, tables.Verdict.unscored_reason, tables.Verdict.judging_id == registered.judging_id)
+    failed = _counted(session, tables.Reply.unscored_reason, tables.Reply.run_id == registered.run_id)
+    unscored = sum(reasons.values())
+    if not unscored:
+        return Ending("every criterion is scored")
+    if set(reasons) == {"no_check"}:
+        return Ending(f"{unscored} criteria carry no machine check", unscored)
+    listed = _listed(reasons) + (f"; replies that failed: {_listed(failed)}" if failed else "")
+    remedy = (
+        "the same command with --retry-errors tries them again"
+        if set(reasons) != {"no_reply"} or not is_recorded
+        else "put the replies that are missing into the file and run that"
+    )
+    message = f"{unscored} criteria are unscored ({listed}); {remedy}"
+    return Ending(message, unscored, complete=False)
+
+
+def _counted(session: Session, reason: Any, where: Any) -> dict[str, int]:
+    """Reason → rows that have it."""
+    query = select(reason, func.count()).where(where, reason.is_not(None)).group_by(reason).order_by(reason)
+    return {str(code): int(count) for code, count in session.execute(query)}
+
+
+def _listed(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items())
