@@ -25,6 +25,7 @@ DECODERS: Mapping[str, str] = {
     "qwen2_moe": "Qwen2MoeModel",
     "qwen3": "Qwen3Model",
     "qwen3_moe": "Qwen3MoeModel",
+    "qwen3_omni_moe_text": "Qwen3OmniMoeThinkerTextModel",
 }
 """The `model_type` of a text decoder → its class in transformers. Of each of these it was looked up that a position
 keeps one key and one value a head in each layer, that layers hold `self_attn` and `mlp`, and that experts are one

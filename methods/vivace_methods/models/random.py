@@ -92,12 +92,29 @@ _TINY = {
     "eos_token_id": None,
 }
 _FEW_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 2}
+_FEW_LOCAL_EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 2}
+_WINDOW = {"sliding_window": 16}
+_ALTERNATING = {**_WINDOW, "layer_types": ["sliding_attention", "full_attention"]}
 TINY_SHAPES: Mapping[str, Mapping[str, Any]] = {
     "llama": {**_TINY, "model_type": "llama"},
     "qwen3": {**_TINY, "model_type": "qwen3", "head_dim": 8},
     "olmoe": {**_TINY, "model_type": "olmoe", **_FEW_EXPERTS},
     "qwen3_moe": {
         **_TINY, "model_type": "qwen3_moe", "head_dim": 8, "moe_intermediate_size": 24, **_FEW_EXPERTS,
+    },
+    "mistral": {**_TINY, "model_type": "mistral", **_WINDOW},
+    "qwen2": {**_TINY, "model_type": "qwen2"},
+    "gemma": {**_TINY, "model_type": "gemma", "head_dim": 8},
+    "gemma2": {**_TINY, "model_type": "gemma2", "head_dim": 8, **_ALTERNATING},
+    "gemma3_text": {**_TINY, "model_type": "gemma3_text", "head_dim": 8, **_ALTERNATING},
+    "mixtral": {**_TINY, "model_type": "mixtral", **_FEW_LOCAL_EXPERTS},
+    "qwen2_moe": {
+        **_TINY, "model_type": "qwen2_moe", "moe_intermediate_size": 24, "shared_expert_intermediate_size": 40,
+        **_FEW_EXPERTS,
+    },
+    "gpt_oss": {
+        **_TINY, "model_type": "gpt_oss", "head_dim": 8, **_FEW_LOCAL_EXPERTS, **_ALTERNATING,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
 }  # fmt: skip
 """Architecture → a shape that answers at once on any machine."""
