@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from vivace.model_origins import ORIGINS
 from vivace.output.short_names import settings_text
 from vivace.statistics.noninferiority import finding
 from vivace.store.queries.efficiency import ArmRow, Measured, hardware_name
@@ -39,7 +40,7 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
         {
             "Frontier": ["★" if row.frontier else "" for row in rows],
             "Arm": [row.arm for row in rows],
-            "Quality": [_rate(row.figures.get("quality")) for row in rows],
+            "Quality": [_rate(row.quality_figure) for row in rows],
             "Difference": [_difference(row) for row in rows],
             "Comparable": [_comparable(row) for row in rows],
             "Same tokens": [_rate(row.figures.get("agreement")) for row in rows],
@@ -62,10 +63,14 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
 
 def points(rows: Sequence[ArmRow]) -> pd.DataFrame:
     """The arms that have both a quality and a cost, with the intervals of both; empty where none has."""
-    placed = [row for row in rows if row.cost is not None and "quality" in row.figures]
+    quality_of = {
+        place: quality
+        for place, row in enumerate(rows)
+        if row.cost is not None and (quality := row.quality_figure) is not None
+    }
+    placed, qualities = [rows[place] for place in quality_of], list(quality_of.values())
     nothing = Measured(1.0, None, None, 0)
     costs = [row.figures.get(row.axis.metric, nothing) for row in placed]
-    qualities = [row.figures["quality"] for row in placed]
     return pd.DataFrame(
         {
             "arm": [row.arm for row in placed],
@@ -143,7 +148,7 @@ def _notes(row: ArmRow) -> list[str]:
         "unofficial": not row.official,
         "incomplete": row.standing == "incomplete",
         "synthetic": row.synthetic,
-        "random weights": row.adapter == "random",
+        "random weights": not ORIGINS[row.adapter].are_answers_real,
         "retracted": row.retracted is not None,
     }
     return [note for note in NOTES if held[note]]

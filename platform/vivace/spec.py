@@ -13,8 +13,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vivace.errors import UsageError
 from vivace.files.paths import with_homes
 from vivace.files.text import parse_yaml, read_yaml, whole
+from vivace.model_origins import ORIGINS
 from vivace.models.client.prices import parse_price
 from vivace.output.secrets import is_named_like_secret, without_keys
+from vivace_methods.families import FAMILIES
 from vivace_methods.spelling import Part, SpellingError, parse, parse_sweep, split_list, write
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.json_text import parse_json
@@ -313,7 +315,7 @@ class EfficiencySpec(RunSpec):
     def _absolute(self) -> dict[str, Any]:
         changes = super()._absolute()
         adapter, _, name = self.model.partition(":")
-        if adapter == "local" and Path(name).exists():
+        if adapter in ORIGINS and ORIGINS[adapter].may_be_folder and Path(name).exists():
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
         changes["arms"] = [_absolute_fitted(arm) for arm in self.arms]
         if self.calibration is not None and Path(self.calibration).is_file():
@@ -353,9 +355,7 @@ def _absolute_path(path: str) -> str:
 
 SPECS: dict[str, type[RunSpec]] = {
     "audio-multichallenge": DialogueSpec,
-    "speculation": EfficiencySpec,
-    "prefill": EfficiencySpec,
-    "sparsity": EfficiencySpec,
+    **dict.fromkeys(FAMILIES, EfficiencySpec),
 }
 """Track → what a request for it holds."""
 

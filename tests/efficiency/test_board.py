@@ -101,11 +101,11 @@ def row(cost: float | None, quality: float | None) -> ArmRow:
     }
     from datetime import UTC, datetime
 
-    from vivace.store.queries.efficiency import SYNTHETIC_AXES
+    from vivace_methods.families import FAMILIES
 
     return ArmRow(
         track="sparsity", model="m", adapter="zoo", arm=f"{cost} {quality}", method="x", settings={}, fitted=None,
-        baseline=False, baseline_arm="dense", axis=SYNTHETIC_AXES["sparsity"], figures=figures, tasks={},
+        baseline=False, baseline_arm="dense", axis=FAMILIES["sparsity"].counted_cost, figures=figures, tasks={},
         frontier=False, data="d", data_revision="r", hardware="h", hardware_fingerprint="h", hardware_details={},
         floor=None, official=False, unofficial_reasons=[], retracted=None, date=datetime.now(UTC), run="r",
     )  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Any
 
 import streamlit as st
 
+from vivace.model_origins import ORIGINS
 from vivace.store.database import Database
 from vivace.store.queries.efficiency import ArmRow
 from vivace_app import arm_tables, charts, data, figures, notices
 from vivace_app.address import Address, select, toggle
+from vivace_methods.families import FAMILIES
 
-_TRACKS = {"speculation": "Speculative decoding", "prefill": "Long-prompt prefill", "sparsity": "Activation sparsity"}
 _NOTE_COLOURS = {
     "official": "blue",
     "unofficial": "orange",
@@ -57,7 +58,7 @@ def show() -> None:
 def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
     """Draw the filters, and return the rows that pass them: of one track and one machine."""
     first, second, third = st.columns([2, 3, 1.6], vertical_alignment="bottom")
-    tracks = {track: title for track, title in _TRACKS.items() if any(row.track == track for row in everything)}
+    tracks = {name: family.title for name, family in FAMILIES.items() if any(row.track == name for row in everything)}
     with first:
         track = select(
             address, "track", "Track", tracks, what="track", fallback=next(iter(tracks)), forget=("machine",)
@@ -88,7 +89,7 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
             "order, never how real models behave, and nothing about speed.",
             icon=":material/science:",
         )
-    if first.adapter == "random":
+    if not ORIGINS[first.adapter].are_answers_real:
         st.info("Random weights of real shapes: times mean something, answers do not.", icon=":material/casino:")
     points = arm_tables.points(rows)
     if not points.empty:

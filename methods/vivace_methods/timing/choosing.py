@@ -10,12 +10,11 @@ from typing import Any
 
 from vivace_methods.arms import Arm
 from vivace_methods.decoding.greedy import GreedyGenerator
+from vivace_methods.families import FAMILIES
 from vivace_methods.models import implementations
 from vivace_methods.models.sharing import shared_copy
-from vivace_methods.prefill.full import FullPrefill
-from vivace_methods.protocol import Family, Generator, Method, MethodError, Request
-from vivace_methods.sparsity.dense import Dense
-from vivace_methods.speculation.autoregressive import Autoregressive
+from vivace_methods.protocol import Generator, Method, MethodError, Request
+from vivace_methods.registry import parse_method
 from vivace_methods.timing.capacity import require_fitting
 from vivace_methods.timing.stopwatch import Clock, DeviceClock, TimedPrompt, failure_reason
 
@@ -40,27 +39,25 @@ class Choice:
     sentence: str
 
 
-def candidates(family: Family, model: Any) -> list[Method]:
+def candidates(family: str, model: Any) -> list[Method]:
     """The baselines of a family that this model and device may run, the usual one first."""
-    cuda, experts = model.device.type == "cuda", implementations.has_experts(model)
-    if family == "prefill":
-        return [FullPrefill(), FullPrefill("flash_attention_2")] if cuda else [FullPrefill(), FullPrefill("eager")]
-    if family == "sparsity":
-        graphs = [Dense("static", "reduce-overhead")] if cuda else []
-        return [Dense(), *graphs, Dense("static")]
-    graphs_of = [Autoregressive("static", "reduce-overhead")] if cuda else []
-    kernels = [Autoregressive(experts_implementation="batched_mm")] if experts and not cuda else []
-    return [Autoregressive(), *graphs_of, Autoregressive("static"), *kernels]
+    experts, family_record = implementations.has_experts(model), FAMILIES[family]
+    tried = [
+        each.method
+        for each in family_record.candidates
+        if each.device in (None, model.device.type) and (experts or not each.needs_experts)
+    ]
+    return [parse_method(written) for written in (family_record.baseline, *tried)]
 
 
-def fastest_baseline(family: Family, model: Any, request: Request, *, clock: Clock | None = None) -> Choice:
+def fastest_baseline(family: str, model: Any, request: Request, *, clock: Clock | None = None) -> Choice:
     """Time a family's baselines against each other for a moment, and take the fastest.
 
     The usual one stays unless another is faster for certain. One that cannot run here, for whatever reason (its
     package is missing, a compiler fails, memory is short), is left out, and the sentence says why.
 
     Args:
-        family: of the methods.
+        family: of the methods, by name.
         model: a causal language model of transformers, in evaluation mode, with nothing applied.
         request: a prompt that is typical of what is to come.
         clock: the device's own if None.

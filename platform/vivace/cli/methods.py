@@ -117,7 +117,7 @@ def fit(
         _require_dtype(dtype)
         target = find_target(model, layers, settings_of(home, None).home / "zoo")
         found = find_calibration(calibration, [])
-        _use_threads(threads or (1 if target.adapter == "zoo" else None))
+        _use_threads(threads or (None if target.origin.are_times_real else 1))
         folder = None if target.checkpoint is None else target.checkpoint.fetched()
         made, tokenizer = loaded_to_fit(target, folder, dtype=dtype, device=device)
         texts = found.texts(made, tokenizer, tokens)
@@ -187,7 +187,7 @@ def accuracy(
         if not names:
             raise UsageError("--tasks names no task.")
         found = find_tasks(names, include_path)
-        _use_threads(threads or (1 if target.adapter == "zoo" else None))
+        _use_threads(threads or (None if target.origin.are_times_real else 1))
         folder = target.checkpoint.fetched()
         made, tokenizer = loaded(folder, None, None, dtype=dtype, device=device, seed=1)
         if tokenizer is None:

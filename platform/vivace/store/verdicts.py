@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace.store.identifiers import find
-from vivace.store.queries.efficiency import TIMED_AXES
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
     Conversation,
@@ -29,6 +28,7 @@ from vivace.store.tables import (
     Turn,
     Verdict,
 )
+from vivace_methods.families import FAMILIES
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
         rows = {row.Judging: row for row in session.execute(_cards().where(meant).order_by(Judging.id))}
         found = [rows[one] for one in standing_ones(list(rows))]
         track = session.scalar(select(Run.track).where(Run.id == run))
-    if track in TIMED_AXES:
+    if track in FAMILIES:
         raise UsageError(
             f"'{identifier}' is a run of the track {track}, where nothing is judged: `vivace leaderboard {track}` "
             "sets its arms side by side."

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vivace.machine.optional_packages import require_torch
 from vivace.spec import check_track_name
 from vivace.tracks.base import Track
+from vivace_methods.families import FAMILIES
 
 
 def _audio_multichallenge() -> Track:
@@ -27,7 +28,7 @@ def _efficiency(name: str) -> Callable[[], Track]:
 
 TRACKS: dict[str, Callable[[], Track]] = {
     "audio-multichallenge": _audio_multichallenge,
-    **{name: _efficiency(name) for name in ("speculation", "prefill", "sparsity")},
+    **{name: _efficiency(name) for name in FAMILIES},
 }
 """Track name → what makes it. A new track is one package and one line here."""
 

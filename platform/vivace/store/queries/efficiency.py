@@ -10,11 +10,13 @@ from typing import Any
 
 from sqlalchemy import select
 
+from vivace.model_origins import ORIGINS
 from vivace.output.short_names import apart
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
 from vivace.store.standing import Standing, standing_of
 from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
+from vivace_methods.families import FAMILIES, Axis
 
 
 @dataclass(frozen=True)
@@ -25,28 +27,6 @@ class Measured:
     low: float | None
     high: float | None
     n: int
-
-
-@dataclass(frozen=True)
-class CostAxis:
-    """What quality is held against: the figure's name, its words, and whether more of it is better."""
-
-    metric: str
-    title: str
-    more_is_better: bool = False
-
-
-SYNTHETIC_AXES = {
-    "speculation": CostAxis("bytes_ratio", "bytes moved per token, relative to the baseline"),
-    "prefill": CostAxis("flops_ratio", "FLOPs per token, relative to the baseline"),
-    "sparsity": CostAxis("bytes_ratio", "bytes moved per token, relative to the baseline"),
-}
-"""For small models, whose size says nothing about speed."""
-TIMED_AXES = {
-    "speculation": CostAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
-    "prefill": CostAxis("ttft_ratio", "time to first token, relative to the baseline"),
-    "sparsity": CostAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
-}
 
 
 @dataclass(frozen=True)
@@ -64,7 +44,8 @@ class ArmRow:
     baseline: bool
     baseline_arm: str
     """The arm of its run that it is compared with."""
-    axis: CostAxis
+    axis: Axis
+    """What quality is held against."""
     figures: Mapping[str, Measured]
     tasks: Mapping[str, Measured]
     """Quality by task, where there are several."""
@@ -96,7 +77,7 @@ class ArmRow:
     @property
     def synthetic(self) -> bool:
         """Whether it is a small model of the zoo, that shows how methods order and nothing about speed."""
-        return self.adapter == "zoo"
+        return not ORIGINS[self.adapter].are_times_real
 
     def value(self, metric: str) -> float | None:
         """A figure's value; the baseline is 1 beside itself."""
@@ -104,6 +85,16 @@ class ArmRow:
         if found is not None:
             return found.value
         return 1.0 if self.baseline and metric.endswith("_ratio") else None
+
+    @property
+    def quality_figure(self) -> Measured | None:
+        """The quality that counts in its family."""
+        return self.figures.get(FAMILIES[self.track].quality.metric)
+
+    @property
+    def quality(self) -> float | None:
+        """The value of that quality."""
+        return None if self.quality_figure is None else self.quality_figure.value
 
     @property
     def cost(self) -> float | None:
@@ -190,7 +181,7 @@ def arm_board(
 def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware, scores: Sequence[Score]) -> ArmRow:
     figures = [(score, Measured(score.value, score.low, score.high, score.n)) for score in scores
                if score.value is not None]  # fmt: skip
-    axes = TIMED_AXES if model.adapter != "zoo" else SYNTHETIC_AXES
+    family = FAMILIES[run.track]
     planned = len(run.items) * run.repeats
     trials = next((figure.value for score, figure in figures if score.metric == "trials"), 0.0)
     return ArmRow(
@@ -203,9 +194,11 @@ def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware,
         fitted=arm.fitted,
         baseline=arm.baseline,
         baseline_arm=str(run.method),
-        axis=axes[run.track],
+        axis=family.measured_cost if ORIGINS[model.adapter].are_times_real else family.counted_cost,
         figures={score.metric: figure for score, figure in figures if not score.slice},
-        tasks={score.slice: figure for score, figure in figures if score.slice and score.metric == "quality"},
+        tasks={
+            score.slice: figure for score, figure in figures if score.slice and score.metric == family.quality.metric
+        },
         frontier=False,
         data=dataset.name,
         data_revision=dataset.revision,
@@ -265,15 +258,11 @@ def frontier(rows: Sequence[ArmRow]) -> list[ArmRow]:
     Rows without a quality or a cost are on no frontier. Figures are compared as they are; whether two of them differ
     is what their intervals say.
     """
-    placed = [row for row in rows if row.cost is not None and row.value("quality") is not None]
+    placed = [row for row in rows if row.cost is not None and row.quality is not None]
     chosen: list[ArmRow] = []
-    for row in sorted(placed, key=lambda row: (_dearness(row), -(row.value("quality") or 0.0))):
-        quality, last = row.value("quality") or 0.0, chosen[-1] if chosen else None
-        if (
-            last is None
-            or quality > (best := last.value("quality") or 0.0)
-            or (quality, row.cost) == (best, last.cost)
-        ):
+    for row in sorted(placed, key=lambda row: (_dearness(row), -(row.quality or 0.0))):
+        quality, last = row.quality or 0.0, chosen[-1] if chosen else None
+        if last is None or quality > (best := last.quality or 0.0) or (quality, row.cost) == (best, last.cost):
             chosen.append(row)
     return chosen
 

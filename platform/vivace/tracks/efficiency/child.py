@@ -13,7 +13,7 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from vivace.tracks.efficiency.messages import (
     Audited,
@@ -129,13 +129,12 @@ def _with_baseline(
 ) -> tuple[str, dict[str, Any]]:
     """The baseline's name, and the arms with it: the one that was named, or the fastest on a typical prompt."""
     from vivace_methods.arms import Arm
-    from vivace_methods.protocol import Family
     from vivace_methods.timing.choosing import fastest_baseline
 
     if job.baseline is not None:
         return job.baseline, arms
     typical = sorted(prompts, key=lambda prompt: prompt.request.prompt.shape[1])[len(prompts) // 2]
-    choice = fastest_baseline(cast(Family, job.family), model, typical.request)
+    choice = fastest_baseline(job.family, model, typical.request)
     baseline = choice.method.label
     tell(ChosenBaseline(baseline, choice.sentence))
     return baseline, {baseline: Arm(choice.method), **arms}

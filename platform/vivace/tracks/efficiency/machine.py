@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from vivace.errors import UsageError
 from vivace.machine.manifest import hardware
+from vivace.model_origins import Origin
 from vivace.spec import EfficiencySpec
 
 
@@ -22,7 +23,7 @@ class Machine:
     """What makes two machines the same for these times."""
 
 
-def machine_for(spec: EfficiencySpec) -> Machine:
+def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
     """Where the model will run.
 
     Raises:
@@ -38,6 +39,6 @@ def machine_for(spec: EfficiencySpec) -> Machine:
     if device == "cpu" and dtype == "float16":
         raise UsageError("float16 is not measured on a processor: use --dtype bfloat16 or float32.")
     # Work of microseconds is only delayed by handing it out, and many times so where the machine has other work.
-    threads = spec.threads or (1 if spec.model.startswith("zoo:") else os.cpu_count()) or 1
+    threads = spec.threads or (os.cpu_count() if origin.are_times_real else 1) or 1
     where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
     return Machine(device, dtype, threads, {**hardware(), "device": cast(str, where), "threads": threads})

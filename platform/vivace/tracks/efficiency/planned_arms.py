@@ -13,9 +13,6 @@ from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
 from vivace_methods.spelling import setting_types
 from vivace_methods.suggesting import did_you_mean
 
-BASELINES = {"speculation": "autoregressive", "prefill": "full", "sparsity": "dense"}
-"""Family → the method that does nothing but what has to be done, as fast as it can."""
-
 
 def plan_arms(
     family: str, written: Sequence[str], sweep: Mapping[str, Sequence[Any]], baseline: str | None

@@ -195,7 +195,7 @@ class EfficiencyRun:
             job = await asyncio.to_thread(self._job, item)
             await process.send(as_line(job))
             longest = await self._recorded(process, len(item.done), bench)
-        wanted = self._target.adapter != "zoo" if self._spec.memory is None else self._spec.memory
+        wanted = self._target.origin.are_times_real if self._spec.memory is None else self._spec.memory
         if wanted and self._machine.device == "cpu" and longest is not None:
             for name, arm in self._records.arms.items():
                 await self._take_memory(name, arm, longest, bench)

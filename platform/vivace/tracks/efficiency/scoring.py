@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from vivace.model_origins import ORIGINS
 from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
@@ -265,8 +266,7 @@ def _unofficial_reasons(
     sessions = measured.get("sessions", [])
     found = [finding for session in sessions for finding in session["findings"] if finding["arm"] == arm.name]
     conditions = {
-        "synthetic: a small model of the zoo": model.adapter == "zoo",
-        "random weights: the answers mean nothing": model.adapter == "random",
+        ORIGINS[model.adapter].remark: bool(ORIGINS[model.adapter].remark),
         f"{failed} trials have no result": failed > 0,
         "it was not audited": not sessions,
         f"fewer than {FEWEST_PROMPTS} prompts": prompts < FEWEST_PROMPTS,

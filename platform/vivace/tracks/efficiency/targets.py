@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from vivace.errors import UsageError
+from vivace.model_origins import ORIGINS, Origin
 from vivace.models.adapters.local import Checkpoint, checkpoint_sha256, find_checkpoint
 from vivace.models.base import ModelIdentity
-
-Adapter = Literal["zoo", "random", "local"]
 
 
 @dataclass(frozen=True)
@@ -18,26 +18,30 @@ class Target:
     """A model, named and found, not yet loaded.
 
     Attributes:
-        adapter: `zoo` (small, trained here: answers mean something, times do not), `random` (of real shapes: times
-            mean something, answers do not) or `local` (a checkpoint: both do).
+        adapter: the name of its origin.
         name: as the board shows it.
         checkpoint: where its weights lie; None for random ones.
         content: a hash of the weights, or of what they are made from.
         layers: of a random model; None for all.
     """
 
-    adapter: Adapter
+    adapter: str
     name: str
     checkpoint: Checkpoint | None
     content: str | None
     layers: int | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from, and what its times and answers are worth."""
+        return ORIGINS[self.adapter]
 
     def identity(self, parameters: dict[str, Any]) -> ModelIdentity:
         """What makes it the same model, together with how it is loaded."""
         name = self.name + (f" ({self.layers} layers)" if self.layers is not None else "")
         made_of = {"content": self.content, "layers": self.layers}
         kept = {key: value for key, value in made_of.items() if value is not None}
-        in_folder = self.adapter == "local" and self.checkpoint is not None and self.checkpoint.folder is not None
+        in_folder = self.origin.may_be_folder and self.checkpoint is not None and self.checkpoint.folder is not None
         return ModelIdentity(
             f"{self.adapter}:{self.name}",
             self.adapter,
@@ -60,24 +64,24 @@ def find_target(text: str, layers: int | None, zoo: Path) -> Target:
         UsageError: there is no such model, or it holds nothing that may be read.
         UnreachableError: the hub does not answer.
     """
-    adapter, colon, name = text.partition(":")
-    if layers is not None and adapter != "random":
-        raise UsageError("--layers goes with random: models; others keep their layers.")
-    if colon and name and adapter == "zoo":
-        return _zoo(name, zoo)
-    if colon and name and adapter == "random":
-        return _random(name, layers)
-    if colon and name and adapter == "local":
-        found = find_checkpoint(name)
-        content = checkpoint_sha256(found.folder) if found.folder is not None else found.commit
-        return Target("local", found.name, found, content)
-    raise UsageError(
-        f"'{text}' is no model of the efficiency tracks; --model takes zoo:NAME, random:HUB-NAME, local:FOLDER or "
-        "local:HUB-ID@REVISION."
-    )
+    adapter, _, name = text.partition(":")
+    origin = ORIGINS.get(adapter)
+    if layers is not None and not (origin and origin.has_choice_of_layers):
+        having = ", ".join(f"{each}:" for each, of in ORIGINS.items() if of.has_choice_of_layers)
+        raise UsageError(f"--layers goes with {having} models; others keep their layers.")
+    if origin is None or not name:
+        *most, last = [of.form for of in ORIGINS.values()]
+        raise UsageError(f"'{text}' is no model of the efficiency tracks; --model takes {', '.join(most)}, {last}.")
+    return _FINDERS[adapter](name, layers, zoo)
 
 
-def _zoo(name: str, zoo: Path) -> Target:
+def _local(name: str, layers: int | None, zoo: Path) -> Target:
+    found = find_checkpoint(name)
+    content = checkpoint_sha256(found.folder) if found.folder is not None else found.commit
+    return Target("local", found.name, found, content)
+
+
+def _zoo(name: str, layers: int | None, zoo: Path) -> Target:
     from vivace.zoo.registry import plain_name, recipe_class
     from vivace.zoo.shipped import folder_of
 
@@ -88,7 +92,7 @@ def _zoo(name: str, zoo: Path) -> Target:
     return Target("zoo", plain, Checkpoint(plain, folder=folder), checkpoint_sha256(folder))
 
 
-def _random(name: str, layers: int | None) -> Target:
+def _random(name: str, layers: int | None, zoo: Path) -> Target:
     from vivace_methods.models.random import random_configuration
     from vivace_methods.protocol import MethodError
 
@@ -98,6 +102,9 @@ def _random(name: str, layers: int | None) -> Target:
         raise UsageError(str(error)) from error
     return Target("random", name, None, None, configuration.num_hidden_layers if layers is not None else None)
 
+
+_FINDERS: dict[str, Callable[[str, int | None, Path], Target]] = {"zoo": _zoo, "random": _random, "local": _local}
+"""Origin → what finds a model of it."""
 
 TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json")
 """Names of the files that hold a tokenizer; a checkpoint that has none of them reads ids."""

@@ -10,12 +10,13 @@ from vivace.spec import EfficiencySpec, RunSpec, read_card
 from vivace.tracks.base import Import
 from vivace.tracks.efficiency.fitting_texts import find_calibration
 from vivace.tracks.efficiency.machine import machine_for
-from vivace.tracks.efficiency.planned_arms import BASELINES, plan_arms
+from vivace.tracks.efficiency.planned_arms import plan_arms
 from vivace.tracks.efficiency.prompts import plan_tasks
 from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.run import EfficiencyRun
 from vivace.tracks.efficiency.targets import find_target, folder_of_fitted
 from vivace_methods.arms import Arm
+from vivace_methods.families import FAMILIES
 
 
 class EfficiencyTrack:
@@ -30,7 +31,9 @@ class EfficiencyTrack:
         zoo = home / "zoo"
         target = find_target(spec.model, spec.layers, zoo)
         # How long a small model takes says nothing, nor which baseline is the fastest on it.
-        baseline = BASELINES[self.name] if spec.baseline is None and target.adapter == "zoo" else spec.baseline
+        baseline = spec.baseline
+        if baseline is None and not target.origin.are_times_real:
+            baseline = FAMILIES[self.name].baseline
         arms = plan_arms(self.name, spec.arms, spec.sweep, baseline)
         contents = [_content(name, arm, zoo) for name, arm in arms.items()]
         calibration = None
@@ -41,7 +44,9 @@ class EfficiencyTrack:
         card = read_card(Path(spec.card)) if spec.card else {}
         named = None if baseline is None else next(iter(arms))
         asked = [contents, None if named is None else contents[0][0], *([] if calibration is None else [calibration])]
-        return EfficiencyRun(self.name, spec, target, arms, named, asked, planned, machine_for(spec), card, home)
+        return EfficiencyRun(
+            self.name, spec, target, arms, named, asked, planned, machine_for(spec, target.origin), card, home
+        )
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
