@@ -18,7 +18,7 @@ from vivace.tasks.generated.base import GeneratedTask
 from vivace.tasks.generated.code import Code
 from vivace.tasks.generated.json_records import JsonRecords
 from vivace.tasks.generated.sums import Sums
-from vivace.tasks.scores.perplexity import divergence
+from vivace.tasks.perplexity import divergence
 from vivace.tracks.efficiency.fitting_texts import Calibration
 from vivace.zoo.shipped import folder_of
 from vivace_methods.models.loading import load_model

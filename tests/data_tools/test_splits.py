@@ -10,8 +10,8 @@ import pytest
 from support.datasets import conversation_rows, write_parquet
 from vivace.errors import UsageError
 from vivace.files.splits import data_files, files_of_split, patterns_of_others
+from vivace.tasks.perplexity import read_text
 from vivace.tasks.registry import parse_task
-from vivace.tasks.scores.perplexity import read_text
 from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.data.validation import validate
 

@@ -41,7 +41,7 @@ MODULES = (
     "transformers.models.qwen2_audio.modeling_qwen2_audio", "transformers.models.qwen2_audio.processing_qwen2_audio",
     "vivace.cli.execution", "vivace.tracks.efficiency.track",
     "vivace.audio.convert", "vivace.models.local.method", "vivace_methods.sparsity.activation",
-    "vivace.tracks.efficiency.targets", "vivace.tracks.efficiency.prompts", "vivace.tasks.scores.perplexity",
+    "vivace.tracks.efficiency.targets", "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
     "vivace_methods.timing.measuring", "vivace_methods.timing.choosing", "vivace_methods.registry",
 )  # fmt: skip
 QUIET = "HF_HUB_DISABLE_PROGRESS_BARS"

@@ -14,7 +14,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from vivace.errors import UsageError
-from vivace.tasks.scores.perplexity import Perplexity, divergence, divergences, perplexity, read_text, windows
+from vivace.tasks.perplexity import Perplexity, divergence, divergences, perplexity, read_text, windows
 from vivace.zoo.training.tokenizer import vocabulary, word_tokenizer
 
 TEXT = "one two three . four five six . " * 200

@@ -79,8 +79,8 @@ def perplexity(
 ) -> None:  # fmt: skip
     """How well a model predicts a text (WikiText, C4, one's own), cut into windows of a fixed length."""
     from vivace.errors import UsageError
-    from vivace.tasks.scores.perplexity import perplexity as perplexity_of
-    from vivace.tasks.scores.perplexity import read_text, windows
+    from vivace.tasks.perplexity import perplexity as perplexity_of
+    from vivace.tasks.perplexity import read_text, windows
 
     require_torch()
     content = read_text(text, split)

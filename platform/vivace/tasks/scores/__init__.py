@@ -1,1 +1,1 @@
-"""How answers are scored: metrics, stated results, mathematical equality, perplexity."""
+"""How answers are scored: metrics, stated results, mathematical equality."""

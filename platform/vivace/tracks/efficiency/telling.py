@@ -113,7 +113,7 @@ class _Along:
 
     def divergence(self, arm: str) -> dict[str, Any]:
         """The sum of the divergences from the baseline, in nats, along the answer."""
-        from vivace.tasks.scores.perplexity import divergence
+        from vivace.tasks.perplexity import divergence
 
         if not self._answer or arm == self._baseline:
             return {}
