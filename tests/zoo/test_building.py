@@ -13,7 +13,7 @@ from vivace.errors import UsageError, VivaceError
 from vivace.zoo import registry, shipped
 from vivace.zoo.base import OnStep, Recipe
 from vivace.zoo.registry import RECIPES
-from vivace.zoo.training.rows import building
+from vivace.zoo.training import building
 
 
 def silent(step: int, loss: float) -> None:
