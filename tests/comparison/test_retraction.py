@@ -6,7 +6,7 @@ import pytest
 
 from support.judged import add_dataset, add_judging
 from vivace.analysis.comparison import compare
-from vivace.engine.submissions import restore, retract
+from vivace.engine.retractions import restore, retract
 from vivace.errors import UsageError
 from vivace.machine.manifest import fingerprint
 from vivace.store.database import Database

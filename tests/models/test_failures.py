@@ -21,7 +21,7 @@ from support.program import vivace
 from vivace.errors import UsageError
 from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.client import chat, pacing
+from vivace.models.client import chat, pacing, tries
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Criterion, Exchange, Unscored, Verdict
 from vivace_rubrics.judges import LanguageModelJudge, language_model_card
@@ -83,7 +83,7 @@ def verdict_of(server: ChatServer, *, retries: int = 1, timeout_s: float = 20.0)
 @pytest.fixture
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between tries that are none, for tests that are not about them."""
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(pacing, "PATIENCE_S", 0.0)
 
@@ -395,7 +395,7 @@ def half_bad(conversation: int, criterion: int | None) -> Answer | None:
 def test_failures_move_no_score_and_retry_errors_mends_them_and_nothing_else(
     broken: Broken, tmp_path: Path, program: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(pacing, "PATIENCE_S", 0.0)
     conversations = 2 * len(BAD_REPLIES)
     data = text_only(tmp_path, conversations)

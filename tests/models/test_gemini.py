@@ -17,7 +17,7 @@ from vivace.audio.convert import EncodedAudio
 from vivace.errors import UnreachableError, UsageError
 from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.client import chat
+from vivace.models.client import chat, tries
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
@@ -60,7 +60,7 @@ class Gemini:
 def gemini(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gemini]:
     """A running server, whose key is in the environment."""
     monkeypatch.setenv("GEMINI_API_KEY", KEY)
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"

@@ -16,11 +16,10 @@ from support.chat_server import Answer, ChatServer, chat_server, verdict
 from support.realtime_server import Answer as RealtimeAnswer
 from support.realtime_server import realtime_server
 from vivace.errors import IncompleteError, UsageError, VivaceError
-from vivace.models.adapters import openai_realtime
 from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.client import chat, pacing, transport
+from vivace.models.client import pacing, realtime_session, transport, tries
 from vivace.models.client.calls import ChatOptions
 from vivace.models.client.refusals import MOST_IN_A_ROW, refused_parameter
 from vivace_rubrics.criteria import Unscored, Verdict
@@ -32,7 +31,7 @@ HOUR = {"retry-after": "3600"}
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.001)
     monkeypatch.setattr(pacing, "LONGEST_OWN_PAUSE_S", 0.004)
 
@@ -226,7 +225,7 @@ def test_the_realtime_adapter_follows_no_redirect() -> None:
 
 
 def test_an_event_of_the_realtime_adapter_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(openai_realtime._CONNECTION, "max_size", 10_000)
+    monkeypatch.setitem(realtime_session.CONNECTION, "max_size", 10_000)
     piece = {"type": "response.output_text.delta", "item_id": "i", "content_index": 0, "delta": "x" * 20_000}
     with realtime_server(RealtimeAnswer(raw=[json.dumps(piece)])) as server:
         system = OpenAIRealtimeSystem("m", {}, ChatOptions(server.base, 5.0, 2), "text")

@@ -17,7 +17,7 @@ import pytest
 from support.chat_server import Answer, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import PROGRAM, environment
-from vivace.models.client import chat, pacing, transport
+from vivace.models.client import pacing, transport, tries
 
 STREAM = {"content-type": "text/event-stream"}
 MOST_BYTES = 1_500_000_000
@@ -142,7 +142,7 @@ def test_a_quota_that_is_spent_midway_ends_the_run_which_goes_on_later(
     program: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pacing, "LONGEST_OWN_PAUSE_S", 0.01)
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
     left = 10
 
     def answer(call: Call) -> Answer:

@@ -13,7 +13,7 @@ from support.chat_server import Answer, chat_server
 from vivace.errors import UsageError
 from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.client import chat
+from vivace.models.client import tries
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
@@ -24,7 +24,7 @@ PIECE = b'data: {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"co
 
 @pytest.fixture(params=["together_ai/m", "deepseek/m"], ids=["OpenAI's library", "litellm's own"])
 def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
     return str(request.param)
 
 

@@ -29,7 +29,9 @@ from vivace.files import content_hash
 from vivace.models.adapters import local
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.local.worker import RefusedError, SpokenModel, _answer_or_error
+from vivace.models.local.failures import RefusedError
+from vivace.models.local.serving import _answer_or_error
+from vivace.models.local.spoken_model import SpokenModel
 from vivace_rubrics.criteria import Unscored
 
 if any(importlib.util.find_spec(name) is None for name in ("torch", "transformers")):
@@ -461,7 +463,7 @@ def test_who_is_ready_when_time_is_up_has_answered(
     monkeypatch.setattr(model._model.generation_config, "eos_token_id", [end])
     monkeypatch.setitem(model._generation, "max_new_tokens", 10_000)
     seconds = iter(range(10**9))
-    monkeypatch.setattr("vivace.models.local.worker.time.perf_counter", lambda: float(next(seconds)))
+    monkeypatch.setattr("vivace.models.local.spoken_model.time.perf_counter", lambda: float(next(seconds)))
     slow, ready = answers(model, *SEVERAL[:2], timeout_s=50.0)
     assert slow == {"error": "timeout", "detail": "no complete reply within 50 s in a batch of 2"}
     assert ready["finish_reason"] == "stop" and ready["output_tokens"] == ends.index(end) + 1
@@ -715,7 +717,7 @@ def test_a_death_while_loading_is_no_answer(
 def test_the_process_ends_with_the_one_that_started_it(checkpoint: Callable[[str], Path]) -> None:
     program = (
         "import asyncio, sys, time\n"
-        "from vivace.models.client.chat import ChatOptions\n"
+        "from vivace.models.client.calls import ChatOptions\n"
         "from vivace.models.adapters.local import LocalModel\n"
         f"model = LocalModel({str(checkpoint('qwen2_audio'))!r}, {{'device': 'cpu'}}, ChatOptions())\n"
         "asyncio.run(model.preflight())\n"

@@ -25,7 +25,7 @@ from vivace.models.adapters.local import LocalModel
 from vivace.models.base import Prompt, SpokenTurn
 from vivace.models.client.calls import ChatOptions
 from vivace.models.local.method import read_method
-from vivace.models.local.worker import SpokenModel
+from vivace.models.local.spoken_model import SpokenModel
 from vivace.tracks.efficiency.fitting_texts import find_calibration
 from vivace.tracks.efficiency.recipes import fit_recipe
 from vivace.tracks.efficiency.targets import find_target, loaded_to_fit

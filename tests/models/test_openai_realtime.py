@@ -24,8 +24,9 @@ from vivace.errors import UnreachableError, UsageError
 from vivace.models.adapters import openai_realtime
 from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
+from vivace.models.client import realtime_events
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.client.chat import CONNECT_TRIES
+from vivace.models.client.tries import CONNECT_TRIES
 from vivace_rubrics.criteria import Unscored
 
 KEY = "sk-test-0123456789abcdef"
@@ -36,8 +37,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     monkeypatch.delenv("OPENAI_API_BASE", raising=False)
-    monkeypatch.setattr(openai_realtime, "FIRST_WAIT_S", 0.01)
-    monkeypatch.setattr("vivace.models.client.chat.FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr("vivace.models.client.tries.FIRST_WAIT_S", 0.01)
     monkeypatch.setattr("vivace.models.client.pacing.FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("vivace.models.client.pacing.PATIENCE_S", 0.0)
     yield
@@ -158,7 +158,7 @@ def test_an_mp3_is_decoded() -> None:
 
 
 def test_a_recording_above_the_event_limit_goes_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai_realtime, "PIECE_BYTES", 10_000)
+    monkeypatch.setattr(realtime_events, "PIECE_BYTES", 10_000)
     long, short = sound(1.0), sound(0.1)
     with realtime_server() as server:
         reply, _ = ask(server.base, Prompt("c1", [(spoken(long), "Yes."), (spoken(short), None)]))

@@ -25,7 +25,7 @@ from vivace.models.adapters.openai_realtime import with_flags
 from vivace.models.adapters.transcribed import Transcribed
 from vivace.models.adapters.transcription import Transcription
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
-from vivace.models.client import chat
+from vivace.models.client import tries
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.registry import open_system
 from vivace_rubrics.criteria import Unscored
@@ -42,7 +42,7 @@ USAGE = {
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
 
 
 def encoded(sound: bytes) -> str:

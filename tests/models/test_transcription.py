@@ -19,7 +19,7 @@ from werkzeug import Request, Response
 from vivace.audio.convert import decode, to_mono
 from vivace.errors import UnreachableError, UsageError
 from vivace.models.adapters.transcription import Transcriber, Transcription, open_transcriber
-from vivace.models.client import chat, pacing
+from vivace.models.client import pacing, tries
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace_rubrics.criteria import Unscored
 
@@ -52,7 +52,7 @@ def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "OPENAI_API_BASE", "GROQ_API_KEY", "HOSTED_VLLM_API_BASE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(chat, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(tries, "FIRST_WAIT_S", 0.01)
     monkeypatch.setattr(pacing, "FIRST_PAUSE_S", 0.01)
 
 

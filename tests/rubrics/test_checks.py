@@ -10,15 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivace_rubrics.checks import (
-    CHECKS_VERSION,
-    Check,
-    CheckError,
-    count_sentences,
-    count_words,
-    numbers_in,
-    parse_check,
-)
+from vivace_rubrics.checks import CHECKS_VERSION, Check, CheckError, parse_check
+from vivace_rubrics.sentences import count_sentences, count_words
+from vivace_rubrics.stated_numbers import numbers_in
 
 
 def met(check: object, reply: str) -> bool:

@@ -153,7 +153,8 @@ class LiteLLMVoice:
     def __init__(self, name: str, model: str, voice: str, api_base: str | None) -> None:
         from vivace.machine.environment import read_key
         from vivace.models.client.calls import ChatOptions
-        from vivace.models.client.chat import NO_KEY, ChatClient
+        from vivace.models.client.chat import ChatClient
+        from vivace.models.client.completions import NO_KEY
         from vivace.models.client.litellm_bridge import load_litellm
 
         # The chat client knows providers, addresses and keys.

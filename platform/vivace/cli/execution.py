@@ -20,12 +20,7 @@ from vivace.cli.board_table import board_table
 from vivace.cli.common import Format, print_rows, print_text, say
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
-from vivace.engine.submissions import (
-    execute_submission,
-    prepare_run,
-    settle_dead_submissions,
-    submit,
-)
+from vivace.engine.submissions import execute_submission, prepare_run, settle_dead_submissions, submit
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.memory import give_memory_back
 from vivace.output.printable import printable

@@ -25,6 +25,9 @@ from vivace.cli.common import (
 from vivace.cli.spec_options import takes_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vivace.analysis.judge_calibration import Recorded
     from vivace.settings import Settings
     from vivace.spec import DialogueSpec
     from vivace.store.database import Database
@@ -217,7 +220,6 @@ def drift(
     """
     from vivace.analysis.judge_calibration import drift as judge_again
     from vivace.analysis.judge_calibration import open_instrument, recorded_verdicts
-    from vivace.errors import UsageError
     from vivace.store.migrate import open_for_writing
     from vivace.store.records import add_event
 
@@ -225,15 +227,7 @@ def drift(
     opened = _opened(settings)
     recorded = recorded_verdicts(opened, judging)
     opened.close()
-    asked: dict[str, Any] = {}
-    if flags["judge"] is None:
-        if recorded.judge.target.startswith("import:"):
-            raise UsageError(f"The verdicts of {recorded.judging} come from elsewhere; name a judge with --judge.")
-        if "," in recorded.judge.target:
-            raise UsageError(f"{recorded.judging} was judged by several; name one of them with --judge.")
-        asked["judge"] = recorded.judge.target
-        asked["judge-api-base"] = recorded.judge.address
-        asked["judge-arg"] = {key: json.loads(value) for key, value in recorded.judge.parameters.items()}
+    asked = _recorded_judge(recorded) if flags["judge"] is None else {}
     spec = _spec(recorded.judging, flags, asked)
     instrument = open_instrument(spec, recorded.judge.prompt)
     if instrument.card.fingerprint != recorded.judge.fingerprint:
@@ -265,14 +259,37 @@ def drift(
         _print_json(row)
     else:
         print_rows([row], format, DRIFT_COLUMNS)
-    if format is Format.TABLE and found.changed:
-        say(f"{len(found.changed)} verdicts changed (--format json gives all, with reasons):")
-        for change in found.changed[:20]:
-            now = "met" if change["now"] else "not met"
-            say(f"  {change['conversation']} #{change['number']}  now {now}  {change['criterion'][:80]}")
+    if format is Format.TABLE:
+        _tell_changes(found.changed)
     if found.unscored:
         say(f"{found.unscored} verdicts were not given this time; they count on neither side.")
     raise typer.Exit(100 if too_many else 3 if found.unscored else 0)
+
+
+def _recorded_judge(recorded: Recorded) -> dict[str, Any]:
+    """What the spec of a judging says of its judge.
+
+    Raises:
+        UsageError: the verdicts were not given here by one judge.
+    """
+    from vivace.errors import UsageError
+
+    judge = recorded.judge
+    if judge.target.startswith("import:"):
+        raise UsageError(f"The verdicts of {recorded.judging} come from elsewhere; name a judge with --judge.")
+    if "," in judge.target:
+        raise UsageError(f"{recorded.judging} was judged by several; name one of them with --judge.")
+    arguments = {key: json.loads(value) for key, value in judge.parameters.items()}
+    return {"judge": judge.target, "judge-api-base": judge.address, "judge-arg": arguments}
+
+
+def _tell_changes(changed: Sequence[dict[str, Any]]) -> None:
+    """Say which verdicts came out differently, as far as they fit on a screen."""
+    if changed:
+        say(f"{len(changed)} verdicts changed (--format json gives all, with reasons):")
+    for change in changed[:20]:
+        now = "met" if change["now"] else "not met"
+        say(f"  {change['conversation']} #{change['number']}  now {now}  {change['criterion'][:80]}")
 
 
 def _spec(subject: str, flags: dict[str, Any], recorded: dict[str, Any] | None = None) -> DialogueSpec:

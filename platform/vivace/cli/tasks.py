@@ -114,7 +114,7 @@ def _folder_of(model: str, built: Path) -> Path:
         UnreachableError: the hub does not answer.
     """
     from vivace.errors import UsageError
-    from vivace.models.adapters.local import find_checkpoint
+    from vivace.models.local.checkpoints import find_checkpoint
     from vivace.zoo.registry import recipe_class
     from vivace.zoo.shipped import folder_of
 

@@ -212,18 +212,6 @@ async def execute(
 
     stop.on_abort(drop_everything)
 
-    async def one(item: Any) -> None:
-        async with working:
-            if stop.requested:
-                raise StoppedError
-            try:
-                await run.execute(item, bench)
-            except StoppedError:
-                raise
-            except BaseException:
-                stop.request()
-                raise
-
     try:
         if not plan and await bench.write(lambda session: run.is_scored(session, registered)):
             return True
@@ -232,7 +220,7 @@ async def execute(
         with waits_end_by(bench.check_stop, bench.say):  # a pause that a provider asks for holds up no stop
             await run.begin(plan, bench)
             for batch in (plan[:1], plan[1:]):
-                await finish_all(one(item) for item in batch)
+                await finish_all(_one(run, item, bench, working, stop) for item in batch)
         await bench.write(lambda session: run.score(session, registered))
     except StoppedError:
         if limits.reached:
@@ -242,3 +230,17 @@ async def execute(
         stop.on_abort(None)
         bench.close()
     return True
+
+
+async def _one(run: PreparedRun, item: Any, bench: Bench, working: asyncio.Semaphore, stop: StopSignal) -> None:
+    """Execute one item when its turn has come; its failure stops the others."""
+    async with working:
+        if stop.requested:
+            raise StoppedError
+        try:
+            await run.execute(item, bench)
+        except StoppedError:
+            raise
+        except BaseException:
+            stop.request()
+            raise

@@ -8,7 +8,8 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.models.base import UNSPOKEN, ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.chat import ChatClient, audio_part
+from vivace.models.client.chat import ChatClient
+from vivace.models.client.messages import audio_part
 from vivace.models.client.provider_rules import broken_limit
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.parsing import VERDICT_SCHEMA

@@ -5,178 +5,32 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib.util
-import json
-import os
-import re
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from vivace.errors import UnreachableError, UsageError
-from vivace.files.content_hash import folder_sha256
-from vivace.files.hub import commit_of, snapshot
 from vivace.models.base import AppliedMethod, ModelIdentity, ModelReply, Prompt
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call
+from vivace.models.local.arguments import checked_arguments
+from vivace.models.local.checkpoints import checkpoint_sha256, find_checkpoint
 from vivace.models.local.method import check_batch
+from vivace.models.local.process import ModelProcess
 from vivace_rubrics.criteria import Unscored
 
 Result = TypeVar("Result")
-
 LOAD_TIMEOUT_S = 1800.0
 """For reading the weights, which may come over a network drive."""
 GRACE_S = 15.0
 """How long a process that is past its request's time may take to say so before it is ended."""
-DYING_S = 5.0
 MOST_DEATHS = 3
 """Deaths in a row, without a reply between them, after which the model is given up."""
-
 WORKER = [sys.executable, "-P", "-m", "vivace.models.local.worker"]
 """The program that holds the model; -P keeps folders of the working directory from being taken for packages."""
-
-FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
-"""What makes a checkpoint: settings, templates, vocabularies and weights."""
-DOUBLES = ("consolidated*", "original/*")
-"""The same weights once more, in a form that transformers does not read."""
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-
-DEFAULTS: dict[str, Any] = {
-    "dtype": "auto",
-    "device": "auto",
-    "attn_implementation": None,
-    "max_new_tokens": 1024,
-    "batch": 1,
-    "do_sample": False,
-    "temperature": None,
-    "top_p": None,
-    "seed": None,
-}
-"""What `--model-arg` may set. `auto` is the checkpoint's own dtype, and a GPU where there is one."""
-SAMPLING = ("temperature", "top_p", "seed")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "dtype": (lambda v: v in ("auto", "float32", "bfloat16", "float16"), "auto, float32, bfloat16 or float16"),
-    "device": (lambda v: bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", str(v))), "auto, cpu, cuda or cuda:N"),
-    "attn_implementation": (lambda v: isinstance(v, str) and bool(v), "a name, for instance sdpa or eager"),
-    "max_new_tokens": (lambda v: _is_count(v) and v >= 1, "a whole number from 1"),
-    "batch": (lambda v: _is_count(v) and v >= 1, "a whole number from 1"),
-    "do_sample": (lambda v: isinstance(v, bool), "true or false"),
-    "temperature": (lambda v: _is_number(v) and v > 0, "a number above 0"),
-    "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and up to 1"),
-    "seed": (lambda v: _is_count(v) and v >= 0, "a whole number from 0"),
-}
-
-
-def checked_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with their defaults.
-
-    Raises:
-        UsageError: an argument is unknown, has a value of the wrong kind, or does nothing.
-    """
-    for name, value in arguments.items():
-        if name not in CHECKS:
-            raise UsageError(f"--model-arg cannot set '{name}' of a local: model; it takes {', '.join(CHECKS)}.")
-        is_valid, takes = CHECKS[name]
-        if not is_valid(value):
-            raise UsageError(f"--model-arg {name}={value} is not valid; it takes {takes}.")
-    values = {**DEFAULTS, **arguments}
-    if values["do_sample"] and values["batch"] > 1:
-        raise UsageError(
-            "--model-arg batch and --model-arg do_sample=true exclude each other: a sampled reply would depend on "
-            "the others in its batch; leave one of them out."
-        )
-    if values["do_sample"]:
-        values["seed"] = values["seed"] or 0
-    elif useless := [name for name in SAMPLING if name in arguments]:
-        raise UsageError(f"--model-arg {useless[0]} does nothing without --model-arg do_sample=true.")
-    return {name: value for name, value in values.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """Where a model comes from: a folder, or a repository on the hub at a commit."""
-
-    name: str
-    folder: Path | None = None
-    commit: str | None = None
-
-    def fetched(self) -> Path:
-        """The folder with its files, fetched from the hub where they are not here yet.
-
-        Raises:
-            UnreachableError: the hub does not answer.
-            UsageError: it holds nothing that can be loaded.
-        """
-        if self.folder is not None:
-            return self.folder
-        assert self.commit is not None
-        folder = snapshot("model", self.name, self.commit, wanted=FILES, unwanted=DOUBLES)
-        check_folder(folder, self.name)
-        return folder
-
-
-def find_checkpoint(text: str) -> Checkpoint:
-    """The checkpoint that is meant by what stands after `local:`.
-
-    Raises:
-        UsageError: there is no such folder or repository, or the folder holds no model that can be loaded.
-        UnreachableError: a branch has to be looked up, and the hub does not answer.
-    """
-    folder = Path(text)
-    if folder.exists():
-        check_folder(folder, text)
-        return Checkpoint(folder.absolute().name, folder=folder.absolute())
-    hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", text)
-    if hub is None:
-        raise UsageError(
-            f"There is no folder '{text}'; write local:FOLDER with a model that transformers has saved, or "
-            "local:HUB-ID@REVISION."
-        )
-    name, revision = hub.groups()
-    return Checkpoint(name, commit=commit_of("model", name, revision))
-
-
-def check_folder(folder: Path, name: str) -> None:
-    """See that a folder holds a checkpoint that may be read.
-
-    Raises:
-        UsageError: it lacks a configuration or weights, or its weights are pickles.
-    """
-    if not folder.is_dir():
-        raise UsageError(f"'{name}' is not a folder; give the folder that holds config.json and the weights.")
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"The folder '{name}' holds no config.json, so it is not a model that transformers saved.")
-    if any(folder.glob("*.safetensors")):
-        return
-    if pickle := next((file for pattern in PICKLES for file in folder.glob(pattern)), None):
-        raise UsageError(
-            f"The model '{name}' keeps its weights in a pickle ({pickle.name}), which can run any code when it is "
-            "read; save it again with save_pretrained, as safetensors."
-        )
-    raise UsageError(f"The model '{name}' holds no weights (*.safetensors).")
-
-
-def checkpoint_sha256(folder: Path) -> str:
-    """A hash of what makes a checkpoint: every byte of its settings, templates, vocabularies and weights."""
-    return folder_sha256(folder, (*FILES, "additional_chat_templates/*.jinja"))
 
 
 @dataclass(eq=False)
@@ -234,7 +88,7 @@ class LocalModel:
             content_sha256=checkpoint_sha256(folder) if folder else None,
             method=method,
         )
-        self._process: _Process | None = None
+        self._process: ModelProcess | None = None
         self._deaths = 0
         self._closed = False
         self._waiting: deque[_Waiting] = deque()
@@ -313,7 +167,7 @@ class LocalModel:
                 if not waiting.future.done():
                     waiting.future.set_exception(error)
 
-    def _running(self) -> _Process:
+    def _running(self) -> ModelProcess:
         """The process with the model loaded; a new one if there is none.
 
         Raises:
@@ -329,7 +183,7 @@ class LocalModel:
             for name in ("max_new_tokens", "do_sample", "temperature", "top_p")
             if name in arguments
         }
-        process = self._process = _Process(self.worker)
+        process = self._process = ModelProcess(self.worker)
         if self._closed:  # while the files were fetched; nobody waits for the model any more
             process.kill()
         answer = process.ask(
@@ -397,7 +251,7 @@ class LocalModel:
             if not waiting.is_abandoned:
                 self._answer([waiting], note)
 
-    def _died(self, process: _Process, together: int) -> ModelReply:
+    def _died(self, process: ModelProcess, together: int) -> ModelReply:
         """The reply that a death or a hang leaves behind, to each conversation that was being answered.
 
         Raises:
@@ -421,98 +275,6 @@ class LocalModel:
         process = self._process
         if process is not None:
             process.kill()
-
-
-class _Process:
-    """A process that holds a model."""
-
-    def __init__(self, program: list[str]) -> None:
-        self.description: str | None = None
-        self.hears = True
-        self.overdue = False
-        """Whether it was ended for taking too long."""
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-        self._process = subprocess.Popen(
-            program,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            encoding="utf-8",
-            # Ctrl-C goes to a whole group of processes, but the first one shall let the reply be finished.
-            start_new_session=True,
-            env={
-                **os.environ,
-                "HF_HUB_OFFLINE": "1",
-                "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-                "TRANSFORMERS_VERBOSITY": "error",
-                "TOKENIZERS_PARALLELISM": "false",
-            },
-        )
-
-    @property
-    def pid(self) -> int:
-        """Its number."""
-        return self._process.pid
-
-    def ask(self, message: dict[str, Any], limit_s: float) -> dict[str, Any] | None:
-        """Send one message and wait for the answer; None if it died, or was ended after `limit_s` seconds."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        timer = threading.Timer(limit_s, self._end_overdue)
-        timer.start()
-        try:
-            self._process.stdin.write(json.dumps(message) + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except (OSError, ValueError):  # its end of the pipe is closed, or ours is
-            line = ""
-        finally:
-            timer.cancel()
-        if not line.endswith("\n"):
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(DYING_S)  # its pipes close a moment before it has ended
-            return None
-        try:
-            answer: dict[str, Any] = json.loads(line)
-        except ValueError:  # something in it writes where it should not, and what comes next would be misread, too
-            return None
-        return answer
-
-    def _end_overdue(self) -> None:
-        self.overdue = True
-        self.kill()
-
-    def kill(self) -> None:
-        """End it at once, from any thread."""
-        self._process.kill()
-
-    def end(self) -> str:
-        """End it if it still runs, and say how it ended."""
-        runs = self._process.poll() is None
-        self._process.kill()
-        status = self._process.wait()
-        if self.overdue:
-            how = "its process gave no answer in time and was ended"
-        elif runs:
-            how = "its process was ended"
-        elif status < 0:
-            how = f"its process was ended by {signal.Signals(-status).name}"
-        else:
-            how = f"its process ended by itself with exit code {status}"
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # unsent bytes have nowhere to go
-                if pipe is not None:
-                    pipe.close()
-        last_words = self._last_words()
-        self._errors.close()
-        return f"{how} ({last_words})" if last_words else how
-
-    def _last_words(self) -> str:
-        """The last line it wrote to stderr."""
-        size = self._errors.seek(0, os.SEEK_END)
-        self._errors.seek(max(0, size - 4000))
-        lines = self._errors.read().decode("utf-8", "replace").split("\n")
-        return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
 
 
 def _request(prompts: list[Prompt], timeout_s: float) -> dict[str, Any]:

@@ -7,109 +7,68 @@ generally available form of its events.
 from __future__ import annotations
 
 import asyncio
-import base64
-import io
-import json
 import re
 import time
-import wave
-from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
-from openai.types.realtime import RealtimeResponse, RealtimeServerEvent
-from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage, InvalidStatus
 from websockets.frames import CloseCode
 
-from vivace.audio.convert import decode, encode_wav, to_mono
+from vivace.audio.convert import encode_wav
 from vivace.audio.spoken import is_sound
 from vivace.errors import UnreachableError, UsageError
 from vivace.machine.environment import checked_address, load_surroundings
 from vivace.models import reported
-from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
+from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call, recorded_calls
-from vivace.models.client.chat import (
+from vivace.models.client.chat import PREFLIGHT_TIMEOUT_S
+from vivace.models.client.completions import NO_KEY
+from vivace.models.client.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, Pace, total_tokens
+from vivace.models.client.prices import cost_of
+from vivace.models.client.providers import OPENAI_ADDRESS, PROVIDERS
+from vivace.models.client.realtime_events import (
+    RATE,
+    Output,
+    checked_parameters,
+    conversation_events,
+    event_of,
+    session_of,
+)
+from vivace.models.client.realtime_session import (
+    CONNECTION,
+    EVENT_LIMIT,
+    ReceivedAnswer,
+    RedirectedError,
+    ReportedError,
+    closing_report,
+    converse,
+    next_event,
+    rejection,
+)
+from vivace.models.client.refusals import Refusals, no_credit, redirect, spent_quota
+from vivace.models.client.transport import parse_retry_after
+from vivace.models.client.tries import (
     CONNECT_TRIES,
     CONTENT_FILTER_CODES,
-    FIRST_WAIT_S,
     NO_CREDIT,
-    PREFLIGHT_TIMEOUT_S,
     RETRIED,
     asked_pause,
+    pause_before_connecting,
     pause_before_retry,
 )
-from vivace.models.client.completions import NO_KEY, TEXT_LIMIT, usage_of
-from vivace.models.client.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, Pace, total_tokens
-from vivace.models.client.prices import TokenUsage, cost_of
-from vivace.models.client.providers import OPENAI_ADDRESS, PROVIDERS
-from vivace.models.client.refusals import Refusals, no_credit, redirect, spent_quota
-from vivace.models.client.transport import STREAM_LIMIT, parse_retry_after
 from vivace.output.secrets import masked
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, without_thoughts
 
-Output = Literal["audio", "text"]
-
-RATE = 24_000
-"""Hz; the only rate of the API's 16-bit PCM, both ways."""
-DEFAULT_VOICE = "marin"
-"""One of the two voices OpenAI recommends. Named, so that a change of the provider's default changes no run."""
-PIECE_BYTES = 11 * 2**20
-"""Samples sent in one event, four minutes of them: in base64 they stay below the API's limit of 15 MiB."""
-RESERVED_ARGUMENTS = frozenset(
-    {
-        "audio", "conversation", "include", "input", "instructions", "metadata", "model", "output",
-        "output_modalities", "parallel_tool_calls", "prompt", "tool_choice", "tools", "tracing", "truncation",
-        "turn_detection", "type",
-    }
-)  # fmt: skip
-"""What a `--model-arg` may not set: Vivace sets it, or it would change the protocol."""
-SPOKEN_ARGUMENTS = ("voice", "speed")
-"""Arguments about how the reply sounds."""
-
 KEY_CODES = frozenset({"authentication_error", "invalid_api_key", "permission_error"})
 MODEL_CODES = frozenset({"invalid_model", "model_not_found"})
 LIMIT_CODES = re.compile("rate_limit")
-
-EVENT_LIMIT = 16_000_000
-"""Bytes of one event; those that the API takes are limited to 15 MiB."""
-
-
-class _Connection(ClientConnection):
-    """A connection to the address that was given, and to no other that a server points to."""
-
-    async def handshake(self, *args: Any, **kwargs: Any) -> None:
-        """Open the WebSocket.
-
-        Raises:
-            _RedirectedError: the server points elsewhere.
-        """
-        try:
-            await super().handshake(*args, **kwargs)
-        except InvalidStatus as error:
-            if 300 <= error.response.status_code < 400 and "location" in error.response.headers:
-                raise _RedirectedError(error.response.headers["location"]) from None
-            raise
-
-
-class _RedirectedError(Exception):
-    """A server points elsewhere, where the message says, instead of opening a session."""
-
-
-_CONNECTION: Any = {
-    "create_connection": _Connection,
-    "max_size": EVENT_LIMIT,
-    "compression": None,  # base64 of sound gains little, and the packing would be part of every time measured
-    "ping_interval": None,  # the timeout of the try finds a dead server, too
-    "close_timeout": 1.0,
-}
-"""Options of `websockets`; openai passes all of them on, though its type lists only some."""
 
 
 class OpenAIRealtimeSystem:
@@ -152,7 +111,7 @@ class OpenAIRealtimeSystem:
         self._answered = False
         self._refusals = Refusals()
         self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
-        parameters = _parameters(arguments, output)
+        parameters = checked_parameters(arguments, output)
         provider = PROVIDERS["openai"]
         given = options.api_base or provider.address_in_environment or OPENAI_ADDRESS
         address = checked_address(given, "model", None if options.api_base else provider.address_variable)
@@ -164,7 +123,7 @@ class OpenAIRealtimeSystem:
             address=address if self._own_server else None,
             parameters={"output": output, **parameters},
         )
-        self._session_update = _event("session.update", session=_session(parameters, output))
+        self._session_update = event_of("session.update", session=session_of(parameters, output))
         self._client = AsyncOpenAI(api_key=provider.key or NO_KEY, base_url=address)
 
     @property
@@ -192,7 +151,7 @@ class OpenAIRealtimeSystem:
             UnreachableError: nothing answers, or nothing that opens a session.
         """
         self.check_key()
-        received = _Received()
+        received = ReceivedAnswer()
         error: Exception | None = None
         try:
             async with asyncio.timeout(PREFLIGHT_TIMEOUT_S), self._open_session(received):
@@ -216,7 +175,7 @@ class OpenAIRealtimeSystem:
         caller, size = self._pace.caller(), sum(map(len, events)) / CHARACTERS_OF_AUDIO_PER_TOKEN
         failures = connect_failures = 0
         while True:
-            received = _Received()
+            received = ReceivedAnswer()
             async with caller.turn(size) as turn:
                 with recorded_calls() as calls:
                     failure = await self._try(events, received)
@@ -231,7 +190,7 @@ class OpenAIRealtimeSystem:
                 connect_failures += 1
                 if connect_failures >= (CONNECT_TRIES if self._answered else 2):
                     raise self._unreachable(failure.detail)
-                await asyncio.sleep(min(5.0, FIRST_WAIT_S * 2**connect_failures))
+                await asyncio.sleep(pause_before_connecting(connect_failures))
                 continue
             if caller.is_free(turn):
                 continue
@@ -248,12 +207,12 @@ class OpenAIRealtimeSystem:
         """Close the client; connections close with their conversations."""
         await self._client.close()
 
-    async def _try(self, events: Sequence[str], received: _Received) -> _Failure | None:
+    async def _try(self, events: Sequence[str], received: ReceivedAnswer) -> _Failure | None:
         start = time.perf_counter()
         error: Exception | None = None
         try:
             async with asyncio.timeout(self._options.timeout_s) as limit, self._open_session(received) as connection:
-                await _converse(connection, events, received)
+                await converse(connection, events, received)
                 limit.reschedule(None)  # the answer is whole; parting has a timeout of its own
         except Exception as caught:
             error = caught
@@ -274,19 +233,19 @@ class OpenAIRealtimeSystem:
         return failure
 
     @asynccontextmanager
-    async def _open_session(self, received: _Received) -> AsyncIterator[AsyncRealtimeConnection]:
+    async def _open_session(self, received: ReceivedAnswer) -> AsyncIterator[AsyncRealtimeConnection]:
         async with self._client.realtime.connect(
-            model=self._model, websocket_connection_options=_CONNECTION
+            model=self._model, websocket_connection_options=CONNECTION
         ) as connection:
             received.connected = True
-            created = await _next(connection, "session.created")
+            created = await next_event(connection, "session.created")
             received.model_snapshot = getattr(getattr(created, "session", None), "model", None)
             await connection.send_raw(self._session_update)
-            await _next(connection, "session.updated")
+            await next_event(connection, "session.updated")
             received.configured = True
             yield connection
 
-    def _flaw(self, received: _Received) -> _Failure | None:
+    def _flaw(self, received: ReceivedAnswer) -> _Failure | None:
         """Why an answer that came to its end is no reply, if it is none."""
         if not received.ended:
             return _failed(Unscored.TOO_LONG, "the answer is longer than any honest one")
@@ -306,18 +265,18 @@ class OpenAIRealtimeSystem:
             return _failed(Unscored.EMPTY, f"the answer is {what} (finish reason {received.finish_reason})")
         return None
 
-    def _failure(self, error: Exception, received: _Received) -> _Failure:
+    def _failure(self, error: Exception, received: ReceivedAnswer) -> _Failure:
         """Why a try broke off before the answer's end.
 
         Raises:
             UsageError: every other try would fail too.
         """
-        if isinstance(error, _RedirectedError):
+        if isinstance(error, RedirectedError):
             raise redirect("model", self._model, str(self._client.base_url), masked(str(error)))
         if isinstance(error, InvalidStatus):
-            failure = self._reported(_rejection(error), configured=False)
+            failure = self._reported(rejection(error), configured=False)
             return replace(failure, retry_after_s=parse_retry_after(error.response.headers.get("retry-after")))
-        if isinstance(error, _ReportedError):
+        if isinstance(error, ReportedError):
             return self._reported(error, configured=received.configured)
         if not received.connected and isinstance(error, OSError | InvalidMessage):  # TimeoutError is an OSError
             return _failed(Unscored.CONNECTION_CUT, str(error) or "no answer in time", unreachable=True)
@@ -326,7 +285,7 @@ class OpenAIRealtimeSystem:
         if isinstance(error, ConnectionClosed):
             if error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG:
                 return _failed(Unscored.TOO_LONG, f"an event is longer than {EVENT_LIMIT:,} bytes")
-            reported = _closing_report(error)
+            reported = closing_report(error)
             if reported is not None:
                 return self._reported(reported, configured=received.configured)
             return _failed(Unscored.CONNECTION_CUT, f"the connection broke off before the answer's end: {error}")
@@ -335,7 +294,7 @@ class OpenAIRealtimeSystem:
         why = f"{type(error).__name__}: {error}"
         return _failed(Unscored.UNREADABLE, f"the server's answer is not an event of the Realtime API ({why})")
 
-    def _reported(self, error: _ReportedError, *, configured: bool = True) -> _Failure:
+    def _reported(self, error: ReportedError, *, configured: bool = True) -> _Failure:
         """What an error that the server reports means.
 
         Args:
@@ -398,77 +357,6 @@ def with_flags(arguments: dict[str, Any], spoken: SpokenOutput) -> tuple[dict[st
     return given, given.pop("output", "audio")
 
 
-def conversation_events(prompt: Prompt) -> list[str]:
-    """The JSON messages that put a conversation to the model and ask for its reply.
-
-    A user turn is one item, its sound as 16-bit mono PCM at 24 kHz in base64; where the dataset lacks an
-    assistant turn, two user items follow one another.
-    """
-    events: list[str] = []
-    for spoken, assistant in prompt.turns:
-        events += _user_events(spoken)
-        if assistant:
-            events.append(_message("assistant", {"type": "output_text", "text": assistant}))
-    return [*events, _event("response.create")]
-
-
-def _user_events(turn: SpokenTurn) -> Iterator[str]:
-    if turn.audio is None:
-        yield _message("user", {"type": "input_text", "text": turn.text or ""})
-        return
-    samples = _pcm(turn.audio.content)
-    pieces = [samples[start : start + PIECE_BYTES] for start in range(0, len(samples), PIECE_BYTES)]
-    if len(pieces) == 1:
-        yield _message("user", {"type": "input_audio", "audio": _base64(samples)})
-        return
-    for piece in pieces:
-        yield _event("input_audio_buffer.append", audio=_base64(piece))
-    yield _event("input_audio_buffer.commit")
-
-
-def _pcm(recording: bytes) -> bytes:
-    wav = encode_wav(to_mono(decode(recording), RATE), RATE)
-    with wave.open(io.BytesIO(wav), "rb") as file:
-        return bytes(file.readframes(file.getnframes()))
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")
-
-
-def _event(kind: str, **fields: Any) -> str:
-    return json.dumps({"type": kind, **fields})
-
-
-def _message(role: str, content: dict[str, Any]) -> str:
-    return _event("conversation.item.create", item={"type": "message", "role": role, "content": [content]})
-
-
-def _parameters(arguments: dict[str, Any], output: Output) -> dict[str, Any]:
-    if output not in get_args(Output):
-        raise UsageError(f"A Realtime model answers in {' or '.join(get_args(Output))}, not in '{output}'.")
-    for name in arguments:
-        if name in RESERVED_ARGUMENTS:
-            raise UsageError(f"--model-arg cannot set '{name}'; leave it out.")
-        if name in SPOKEN_ARGUMENTS and output != "audio":
-            raise UsageError(f"--model-arg '{name}' is about a spoken reply; leave it out or ask for audio.")
-    return {"voice": DEFAULT_VOICE, **arguments} if output == "audio" else dict(arguments)
-
-
-def _session(parameters: dict[str, Any], output: Output) -> dict[str, Any]:
-    pcm = {"type": "audio/pcm", "rate": RATE}
-    spoken = {name: value for name, value in parameters.items() if name in SPOKEN_ARGUMENTS}
-    others = {name: value for name, value in parameters.items() if name not in SPOKEN_ARGUMENTS}
-    return {
-        "type": "realtime",
-        "output_modalities": [output],
-        "instructions": "",
-        "truncation": "disabled",
-        "audio": {"input": {"format": pcm, "turn_detection": None}, "output": {"format": pcm, **spoken}},
-        **others,
-    }
-
-
 @dataclass(frozen=True)
 class _Failure:
     """Why a try brought no reply."""
@@ -485,114 +373,12 @@ def _failed(
     return _Failure(unscored, masked(detail)[:500], retry_after_s, unreachable)
 
 
-class _ReportedError(Exception):
-    """An error as the server reports it, by an event, in a response's status, or in refusing the connection."""
-
-    def __init__(self, kind: object, code: object, message: object) -> None:
-        super().__init__(" ".join(str(word) for word in (kind, code, message) if word) or "no reason given")
-        self.kind = str(kind)
-        self.code = str(code)
-        self.message = str(message)
-
-
-@dataclass
-class _Received:
-    """What one try brought; times are in seconds from `sent_at`."""
-
-    connected: bool = False
-    configured: bool = False
-    model_snapshot: str | None = None
-    sent_at: float = 0.0
-    pieces: dict[tuple[str, int], list[str]] = field(default_factory=lambda: defaultdict(list))
-    """Text or transcript by item and place in it: a reply can have several parts."""
-    characters: int = 0
-    audio: bytearray = field(default_factory=bytearray)
-    ttft_s: float | None = None
-    first_audio_s: float | None = None
-    total_s: float | None = None
-    ended: bool = False
-    finish_reason: str | None = None
-    """Why the answer is incomplete, else its status."""
-    error: _ReportedError | None = None
-    usage: TokenUsage = field(default_factory=TokenUsage)
-
-    @property
-    def text(self) -> str:
-        return "\n".join("".join(pieces) for pieces in self.pieces.values())
-
-    @property
-    def is_too_long(self) -> bool:
-        return self.characters > TEXT_LIMIT or len(self.audio) > STREAM_LIMIT
-
-    def take(self, event: RealtimeServerEvent) -> None:
-        """Note what an event of the answer brings."""
-        seconds = time.perf_counter() - self.sent_at
-        if event.type == "response.output_audio.delta":
-            self.first_audio_s = self.first_audio_s or seconds
-            self.audio += base64.b64decode(event.delta, validate=True)
-        elif event.type == "response.output_audio_transcript.delta" or event.type == "response.output_text.delta":
-            self.ttft_s = self.ttft_s or seconds
-            self.pieces[event.item_id, event.content_index].append(event.delta)
-            self.characters += len(event.delta)
-        elif event.type == "response.done":
-            self.total_s = seconds
-            self._end(event.response)
-
-    def _end(self, response: RealtimeResponse) -> None:
-        details, usage = response.status_details, response.usage
-        self.finish_reason = (details.reason if details else None) or response.status
-        if response.status == "failed":
-            error = details.error if details else None
-            message = getattr(error, "message", None)  # sent, though openai's type lacks it
-            self.error = _ReportedError(getattr(error, "type", None), getattr(error, "code", None), message)
-        if usage:
-            self.usage = usage_of(usage.model_dump())
-        self.ended = True
-
-
-async def _next(connection: AsyncRealtimeConnection, kind: str) -> RealtimeServerEvent:
-    """The next event of a kind; others before it are passed over.
-
-    Raises:
-        _ReportedError: the server reports an error instead.
-    """
-    while True:
-        event = await _receive(connection)
-        if event.type == kind:
-            return event
-
-
-async def _receive(connection: AsyncRealtimeConnection) -> RealtimeServerEvent:
-    event = await connection.recv()
-    if event.type == "error":  # whatever was refused, the conversation would no longer be the one asked about
-        raise _ReportedError(event.error.type, event.error.code, event.error.message)
-    return event
-
-
-async def _converse(connection: AsyncRealtimeConnection, events: Sequence[str], received: _Received) -> None:
-    received.sent_at = time.perf_counter()
-    # What comes while the conversation is still being sent is read at once, and never heaps up.
-    sending = asyncio.create_task(_send(connection, events))
-    try:
-        while not received.ended and not received.is_too_long:
-            received.take(await _receive(connection))
-    finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-
-
-async def _send(connection: AsyncRealtimeConnection, events: Sequence[str]) -> None:
-    with suppress(ConnectionClosed):  # the reason may stand in what is received
-        for event in events:
-            await connection.send_raw(event)
-
-
 def _wav(sound: bytes | bytearray) -> bytes:
     samples = np.frombuffer(sound, "<i2", count=len(sound) // 2) / 32768.0
     return encode_wav(samples, RATE)
 
 
-def _reply(received: _Received) -> ModelReply:
+def _reply(received: ReceivedAnswer) -> ModelReply:
     return ModelReply(
         text=received.text,
         audio=_wav(received.audio) if received.audio else None,
@@ -604,7 +390,7 @@ def _reply(received: _Received) -> ModelReply:
     )
 
 
-def _no_reply(failure: _Failure, received: _Received) -> ModelReply:
+def _no_reply(failure: _Failure, received: ReceivedAnswer) -> ModelReply:
     return ModelReply(
         text=None,
         unscored=failure.unscored,
@@ -615,37 +401,6 @@ def _no_reply(failure: _Failure, received: _Received) -> ModelReply:
         total_s=received.total_s,
         raw_text=received.text if failure.unscored is Unscored.EMPTY and not is_blank(received.text) else None,
     )
-
-
-def _rejection(error: InvalidStatus) -> _ReportedError:
-    """A refused handshake in the words of the API: what its body says, else what its status means."""
-    status = error.response.status_code
-    try:
-        body = json.loads(error.response.body or b"")["error"]
-        code, message = body.get("code"), body.get("message")
-    except (ValueError, TypeError, KeyError, AttributeError):
-        code, message = None, None
-    if status in (401, 403):
-        kind = "authentication_error"
-    elif status < 400 or status == 404:  # also what speaks plain HTTP at this address
-        kind = "model_not_found"
-    elif status == 402:
-        kind = NO_CREDIT
-    elif status == 429:
-        kind = "rate_limit_exceeded"
-    elif status < 500 and status != 408:
-        kind = "invalid_request_error"
-    else:
-        kind = "server_error"
-    return _ReportedError(kind, code, message or f"HTTP {status}")
-
-
-def _closing_report(error: ConnectionClosed) -> _ReportedError | None:
-    """What a server says in closing, by a code of its own and `invalid_request_error.invalid_model`, say."""
-    if error.rcvd is None or error.rcvd.code < 3000:
-        return None
-    kind, _, code = error.rcvd.reason.partition(".")
-    return _ReportedError(kind, code, None)
 
 
 def _asked_wait(message: str) -> float | None:

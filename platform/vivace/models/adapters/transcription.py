@@ -18,9 +18,10 @@ from vivace.errors import UsageError
 from vivace.models.adapters.local import LocalModel
 from vivace.models.base import Prompt, SpokenTurn
 from vivace.models.client.calls import ChatOptions, record_call, recorded_calls
-from vivace.models.client.chat import ChatClient, Completions, audio_part
+from vivace.models.client.chat import ChatClient, Completions
 from vivace.models.client.completions import NO_KEY, CallError, Received, usage_of
 from vivace.models.client.litellm_bridge import LiteLLMCompletions
+from vivace.models.client.messages import audio_part
 from vivace.models.client.prices import TokenUsage, cost_of, price_per_second
 from vivace.models.client.transport import Exchange, NotACompletionError, named_status, parse_answer, send_watched
 from vivace_rubrics.criteria import Unscored

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
 import os
-import random
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,14 +16,15 @@ from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.machine.environment import checked_address, load_surroundings, read_key, settle_keys
 from vivace.models.client.cache import current_answers
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call, recorded_calls
-from vivace.models.client.completions import NO_KEY as NO_KEY
 from vivace.models.client.completions import (
+    NO_KEY,
     TEXT_LIMIT,
     CallError,
     DirectCompletions,
     Received,
     RefusedArgumentsError,
 )
+from vivace.models.client.messages import has_audio
 from vivace.models.client.pacing import LONGEST_PAUSE_S, Pace, request_size, total_tokens
 from vivace.models.client.prices import TokenUsage
 from vivace.models.client.provider_rules import refused_audio
@@ -41,38 +40,22 @@ from vivace.models.client.refusals import (
     unknown_parameter,
 )
 from vivace.models.client.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
+from vivace.models.client.tries import (
+    CONNECT_TRIES,
+    CONTENT_FILTER_CODES,
+    NO_CREDIT,
+    RETRIED,
+    asked_pause,
+    pause_before_connecting,
+    pause_before_retry,
+)
 from vivace.output.secrets import masked, without_keys
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, storable, without_thoughts
 
-RETRIED = frozenset(
-    {
-        Unscored.TIMEOUT,
-        Unscored.RATE_LIMITED,
-        Unscored.SERVER_ERROR,
-        Unscored.CONNECTION_CUT,
-        Unscored.UNREADABLE,
-        Unscored.EMPTY,
-        Unscored.NO_AUDIO,
-    }
-)
-"""Failures that another try may mend; the others would come again."""
-
-FIRST_WAIT_S = 0.25
-LONGEST_WAIT_S = 30.0
-"""The longest wait between two tries that a server can ask for. One that asks for more (the rest of the day,
-for a spent quota) is tried at the usual pace, and the item left unscored for a later `--retry-errors`."""
-CONNECT_TRIES = 6
-"""Tries to connect to a server that has answered before, in 13 seconds; then the run stops, to be resumed."""
-CONTENT_FILTER_CODES = frozenset({"content_policy_violation", "content_filter"})
-"""Error codes by which OpenAI and Azure say that their filter stopped a request."""
 LONGEST_ERROR = 10_000
 """Characters of an error that are looked at: far more than are shown."""
-NO_CREDIT = "insufficient_quota"
-"""The word by which OpenAI says with a 429 that an account has no credit; others use status 402 (RFC 9110)."""
-LASTING_LIMITS = (NO_CREDIT, "Request too large")
-"""Words by which OpenAI says with a 429 that waiting is in vain: no credit, or more tokens than a minute allows."""
 PREFLIGHT_TIMEOUT_S = 5.0
 RESERVED_ARGUMENTS = frozenset(
     {
@@ -294,7 +277,7 @@ class ChatClient:
                 connect_failures += 1
                 if connect_failures >= (CONNECT_TRIES if self._answered else 2):
                     raise self._unreachable(answer.detail or "no connection")
-                await asyncio.sleep(min(5.0, FIRST_WAIT_S * 2**connect_failures))
+                await asyncio.sleep(pause_before_connecting(connect_failures))
                 continue
             if caller.is_free(turn):
                 continue
@@ -518,36 +501,8 @@ def _resolved(model: str, role: str) -> tuple[str, str, str | None]:
     return str(provider), name, PROVIDERS[str(provider)].address
 
 
-def has_audio(messages: list[dict[str, Any]]) -> bool:
-    """Whether a request carries a recording."""
-    return any(
-        part.get("type") == "input_audio"
-        for message in messages
-        if isinstance(message["content"], list)
-        for part in message["content"]
-    )
-
-
 def _status(answer: ChatAnswer, exchange: Exchange) -> int | None:
     """The status that a try ended with, also where a client library of its own has made it."""
     if answer.unscored is Unscored.RATE_LIMITED:
         return 429
     return 200 if exchange.status is None and answer.text is not None else exchange.status
-
-
-def asked_pause(detail: str | None, retry_after_s: float | None) -> float | None:
-    """The pause that a server asks for, in seconds; infinite where it says that waiting is in vain."""
-    return math.inf if any(words in (detail or "") for words in LASTING_LIMITS) else retry_after_s
-
-
-def pause_before_retry(failures: int, retry_after_s: float | None) -> float:
-    """Seconds to wait after so many earlier failures: longer each time, or as asked within `LONGEST_WAIT_S`."""
-    usual = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0**failures)
-    asked = retry_after_s if retry_after_s is not None and retry_after_s <= LONGEST_WAIT_S else 0.0
-    return max(usual, asked) * random.uniform(1.0, 1.25)  # never all calls at the same moment
-
-
-def audio_part(content: bytes, container: str) -> dict[str, Any]:
-    """An `input_audio` content part: base64 without a data prefix."""
-    data = base64.b64encode(content).decode("ascii")
-    return {"type": "input_audio", "input_audio": {"data": data, "format": container}}

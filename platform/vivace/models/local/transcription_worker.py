@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from vivace.audio.convert import decode, to_mono
-from vivace.models.local.worker import RefusedError, config_of, device_of, main, short
+from vivace.models.local.failures import RefusedError, short
+from vivace.models.local.loading import config_of, device_of
+from vivace.models.local.serving import serve
 
 
 class RecognisingModel:
@@ -82,4 +84,4 @@ class RecognisingModel:
 
 
 if __name__ == "__main__":
-    main(RecognisingModel)
+    serve(RecognisingModel)

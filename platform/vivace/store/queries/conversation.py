@@ -134,36 +134,16 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
         )
         if row is None or conversation_id not in run.items or not 0 <= repeat < run.repeats:
             return None
-        role_order = case((Turn.role == "user", 0), else_=1)
-        turns = session.scalars(
-            select(Turn).where(Turn.conversation_id == row.id).order_by(Turn.number, role_order)
-        ).all()
         reply = session.scalar(
             select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == repeat)
         )
-        verdicts = session.execute(
-            select(Criterion, Verdict)
-            .outerjoin(
-                Verdict,
-                (Verdict.criterion_id == Criterion.id)
-                & (Verdict.judging_id == judging)
-                & (Verdict.reply_id == (reply.id if reply else None))
-                & (Verdict.vote == 0),
-            )
-            .where(Criterion.conversation_id == row.id)
-            .order_by(Criterion.number)
-        ).all()
-        votes = _votes(session, judging, reply.id if reply else None)
         model = session.get_one(Model, run.model_id)
         return ConversationView(
             id=row.external_id,
             axis=row.axis,
             model=model.name,
             judge=session.get_one(Judge, found.judge_id).name,
-            turns=[
-                TurnView(turn.number, turn.role, turn.transcript, turn.audio_sha256, turn.audio_seconds)
-                for turn in turns
-            ],
+            turns=_turns(session, row.id),
             reply=reply.text if reply else None,
             reply_audio_sha256=reply.audio_sha256 if reply else None,
             reply_unscored_reason=reply.unscored_reason if reply else "not_recorded",
@@ -173,18 +153,46 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             times=times_of(model),
             repeats=run.repeats,
             reply_raw_text=reply.raw_text if reply else None,
-            verdicts=[
-                VerdictView(
-                    number=criterion.number,
-                    text=criterion.text,
-                    met=verdict.met if verdict else None,
-                    unscored_reason=verdict.unscored_reason if verdict else "not_recorded",
-                    explanation=verdict.explanation if verdict else None,
-                    votes=tuple(votes[criterion.id]),
-                )
-                for criterion, verdict in verdicts
-            ],
+            verdicts=_verdicts(session, judging, row.id, reply.id if reply else None),
         )
+
+
+def _turns(session: Session, row_id: int) -> list[TurnView]:
+    """The turns of a conversation, each user turn before the answer to it."""
+    role_order = case((Turn.role == "user", 0), else_=1)
+    query = select(Turn).where(Turn.conversation_id == row_id).order_by(Turn.number, role_order)
+    return [
+        TurnView(turn.number, turn.role, turn.transcript, turn.audio_sha256, turn.audio_seconds)
+        for turn in session.scalars(query)
+    ]
+
+
+def _verdicts(session: Session, judging: str, row_id: int, reply_id: int | None) -> list[VerdictView]:
+    """Every criterion of a conversation with the verdict on one reply."""
+    of_this_reply = (
+        (Verdict.criterion_id == Criterion.id)
+        & (Verdict.judging_id == judging)
+        & (Verdict.reply_id == reply_id)
+        & (Verdict.vote == 0)
+    )
+    query = (
+        select(Criterion, Verdict)
+        .outerjoin(Verdict, of_this_reply)
+        .where(Criterion.conversation_id == row_id)
+        .order_by(Criterion.number)
+    )
+    votes = _votes(session, judging, reply_id)
+    return [
+        VerdictView(
+            number=criterion.number,
+            text=criterion.text,
+            met=verdict.met if verdict else None,
+            unscored_reason=verdict.unscored_reason if verdict else "not_recorded",
+            explanation=verdict.explanation if verdict else None,
+            votes=tuple(votes[criterion.id]),
+        )
+        for criterion, verdict in session.execute(query)
+    ]
 
 
 def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, list[bool | None]]:

@@ -131,6 +131,12 @@ def store_conversations(
     ]
     insert_new(session, tables.Turn, turns)
     insert_new(session, tables.Criterion, criteria)
+    _add_recordings(session, ids, audio)
+    return dataset
+
+
+def _add_recordings(session: Session, ids: dict[str, int], audio: dict[str, list[TurnAudio]]) -> None:
+    """Note at the user turns of some conversations which recordings they have."""
     recordings = [
         {"of": ids[key], "place": number, "sha256": recording.sha256, "seconds": recording.seconds}
         for key, heard in audio.items()
@@ -148,7 +154,6 @@ def store_conversations(
             .values(audio_sha256=bindparam("sha256"), audio_seconds=bindparam("seconds")),
             recordings,
         )
-    return dataset
 
 
 def conversation_ids(session: Session, dataset_id: int) -> dict[str, int]:

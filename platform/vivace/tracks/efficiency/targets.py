@@ -9,8 +9,8 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.model_origins import ORIGINS, Origin
-from vivace.models.adapters.local import Checkpoint, checkpoint_sha256, find_checkpoint
 from vivace.models.base import ModelIdentity
+from vivace.models.local.checkpoints import Checkpoint, checkpoint_sha256, find_checkpoint
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,8 @@ def loaded_to_fit(target: Target, folder: Path | None, *, dtype: str, device: st
         return loaded(folder, target.name, target.layers, dtype=dtype, device=device, seed=1)
     import torch
 
-    from vivace.models.local.worker import RefusedError, load_checkpoint
+    from vivace.models.local.failures import RefusedError
+    from vivace.models.local.loading import load_checkpoint
     from vivace_methods.models.free_memory import require_free, stored_bytes
     from vivace_methods.models.loading import available_device
     from vivace_methods.protocol import MethodError
@@ -198,7 +199,8 @@ def _is_causal(folder: Path) -> bool:
     """Whether a folder is to be read as a causal language model: also where it is none that anything can read."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    from vivace.models.local.worker import RefusedError, config_of
+    from vivace.models.local.failures import RefusedError
+    from vivace.models.local.loading import config_of
 
     try:
         return MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config_of(folder)), None) is not None

@@ -1,0 +1,86 @@
+"""Where a model on this machine comes from: a folder, or a repository on the hub at a commit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vivace.errors import UsageError
+from vivace.files.content_hash import folder_sha256
+from vivace.files.hub import commit_of, snapshot
+
+FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
+"""What makes a checkpoint: settings, templates, vocabularies and weights."""
+DOUBLES = ("consolidated*", "original/*")
+"""The same weights once more, in a form that transformers does not read."""
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a model comes from: a folder, or a repository on the hub at a commit."""
+
+    name: str
+    folder: Path | None = None
+    commit: str | None = None
+
+    def fetched(self) -> Path:
+        """The folder with its files, fetched from the hub where they are not here yet.
+
+        Raises:
+            UnreachableError: the hub does not answer.
+            UsageError: it holds nothing that can be loaded.
+        """
+        if self.folder is not None:
+            return self.folder
+        assert self.commit is not None
+        folder = snapshot("model", self.name, self.commit, wanted=FILES, unwanted=DOUBLES)
+        check_folder(folder, self.name)
+        return folder
+
+
+def find_checkpoint(text: str) -> Checkpoint:
+    """The checkpoint that is meant by what stands after `local:`.
+
+    Raises:
+        UsageError: there is no such folder or repository, or the folder holds no model that can be loaded.
+        UnreachableError: a branch has to be looked up, and the hub does not answer.
+    """
+    folder = Path(text)
+    if folder.exists():
+        check_folder(folder, text)
+        return Checkpoint(folder.absolute().name, folder=folder.absolute())
+    hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", text)
+    if hub is None:
+        raise UsageError(
+            f"There is no folder '{text}'; write local:FOLDER with a model that transformers has saved, or "
+            "local:HUB-ID@REVISION."
+        )
+    name, revision = hub.groups()
+    return Checkpoint(name, commit=commit_of("model", name, revision))
+
+
+def check_folder(folder: Path, name: str) -> None:
+    """See that a folder holds a checkpoint that may be read.
+
+    Raises:
+        UsageError: it lacks a configuration or weights, or its weights are pickles.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"'{name}' is not a folder; give the folder that holds config.json and the weights.")
+    if not (folder / "config.json").is_file():
+        raise UsageError(f"The folder '{name}' holds no config.json, so it is not a model that transformers saved.")
+    if any(folder.glob("*.safetensors")):
+        return
+    if pickle := next((file for pattern in PICKLES for file in folder.glob(pattern)), None):
+        raise UsageError(
+            f"The model '{name}' keeps its weights in a pickle ({pickle.name}), which can run any code when it is "
+            "read; save it again with save_pretrained, as safetensors."
+        )
+    raise UsageError(f"The model '{name}' holds no weights (*.safetensors).")
+
+
+def checkpoint_sha256(folder: Path) -> str:
+    """A hash of what makes a checkpoint: every byte of its settings, templates, vocabularies and weights."""
+    return folder_sha256(folder, (*FILES, "additional_chat_templates/*.jinja"))
