@@ -24,11 +24,12 @@ test-full: .venv/dev.stamp  ## the slow ones, and the methods' tests with other 
 test-versions: .venv/base.stamp  ## the methods' tests with the oldest and newest transformers and triton, each pair alone
 	scripts/test-versions
 
-lint: .venv/dev.stamp  ## style, types, and who may import whom
+lint: .venv/dev.stamp  ## style, types, who may import whom, and what nothing uses
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/unused.py
 
 screenshots: .venv/dev.stamp  ## the README's pictures, from a fresh demo
 	scripts/test-tools

@@ -37,7 +37,6 @@ QUICK_CONVERSATIONS = 150
 FEW_CONVERSATIONS = 6
 """For the warm-up, and for the cost of starting: what a run costs that has hardly anything to do."""
 LONGEST_RUN_S = 900.0
-SERVERS_START_S = 20.0
 
 
 @dataclass(frozen=True)

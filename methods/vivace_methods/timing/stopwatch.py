@@ -132,11 +132,6 @@ class Trial:
         return self.arm, self.prompt, self.repetition
 
     @property
-    def prefill_s(self) -> float | None:
-        """Time until the prompt was read; to the first token where the method does not tell them apart."""
-        return self.ttft_s if self.read_s is None else self.read_s
-
-    @property
     def ttft_s(self) -> float | None:
         """Time to the first token."""
         return self.emitted_s[0] if self.emitted_s else None

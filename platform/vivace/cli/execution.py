@@ -17,7 +17,7 @@ from typing import Any
 
 from vivace.cli.arm_table import print_arms
 from vivace.cli.board_table import board_table
-from vivace.cli.common import Format, print_rows, print_text, say
+from vivace.cli.common import Format, print_rows, say
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.submissions import execute_submission, prepare_run, settle_dead_submissions, submit
@@ -271,10 +271,3 @@ def time_left(view: SubmissionView) -> str:
         return ""
     minutes, rest = divmod(round(view.seconds_left), 60)
     return f", about {minutes} min {rest} s left" if minutes else f", about {rest} s left"
-
-
-def echo_ids(**ids: str | None) -> None:
-    """Print ids as data, one a line."""
-    for value in ids.values():
-        if value:
-            print_text(value)

@@ -154,8 +154,8 @@ class Pace:
                     self._tell_of(wait_s)
                     await asyncio.sleep(min(wait_s, POLL_S))
             self._in_flight += 1
-            spent = (self._requests.spend(_now(), 1), self._tokens.spend(_now(), self._expected(size)))
-            return Turn(size, self._shrinks, *spent)
+            self._requests.spend(_now(), 1)
+            return Turn(size, self._shrinks, self._tokens.spend(_now(), self._expected(size)))
         finally:
             self._line.remove(place)
             heapq.heapify(self._line)
@@ -295,7 +295,6 @@ class Turn:
     size: float
     shrinks: int
     """How often the pace had slowed down when it started."""
-    requests_spent: _Spent
     tokens_spent: _Spent
     answered: bool = field(default=False, init=False)
     turned_away: bool = field(default=False, init=False)

@@ -75,11 +75,6 @@ class OpenJudge:
         return cards[0] if len(cards) == 1 else ensemble_card(cards)
 
     @property
-    def is_asked(self) -> bool:
-        """Whether anything is called for a vote."""
-        return any(member.connection is not None for member in self.members)
-
-    @property
     def judges(self) -> Judges:
         """As it is registered."""
         cards = tuple(member.instrument.card for member in self.members)
