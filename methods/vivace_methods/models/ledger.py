@@ -94,7 +94,7 @@ class Ledger:
     """
 
     def __init__(self) -> None:
-        self._entries: list[tuple[Pass, list[tuple[torch.Tensor, Tell]]]] = []
+        self._entries: list[_Entry] = []
         self._counters: list[tuple[torch.Tensor, Tell]] = []
         self._notes: dict[str, Any] = {}
 
@@ -130,38 +130,43 @@ class Ledger:
         copies = [(counts.clone(), tell) for counts, tell in self._counters]
         for counts, _ in self._counters:
             counts.zero_()
-        if self._notes:
-            one = replace(one, **self._notes)
-            self._notes.clear()
-        self._entries.append((one, [*copies, *later]))
+        self._entries.append(_Entry(one, self._notes, [*copies, *later]))
+        self._notes = {}
 
     def amend(self, **known: Any) -> None:
         """Say something more of the latest pass, by names of `Pass`."""
-        one, waiting = self._entries[-1]
-        self._entries[-1] = (replace(one, **known), waiting)
+        self._entries[-1].known.update(known)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
         """All of them. Numbers on a device are fetched, once, which waits for it."""
         self._settle()
-        return tuple(one for one, _ in self._entries)
+        return tuple(entry.one for entry in self._entries)
 
     def clear(self) -> None:
         """Forget everything, so that another generation can be recorded."""
-        self._entries.clear()
-        self._notes.clear()
+        self._entries, self._notes = [], {}
         for counts, _ in self._counters:
             counts.zero_()
 
     def _settle(self) -> None:
-        waiting = [counts for _, entries in self._entries for counts, _ in entries]
-        if not waiting:
-            return
-        fetched = iter(_fetched(waiting))
-        for place, (one, entries) in enumerate(self._entries):
-            for _, tell in entries:
-                one = tell(one, next(fetched))
-            self._entries[place] = (one, [])
+        waiting = [counts for entry in self._entries for counts, _ in entry.waiting]
+        fetched = iter(_fetched(waiting) if waiting else [])
+        for entry in self._entries:
+            if entry.known:
+                entry.one = replace(entry.one, **entry.known)
+            for _, tell in entry.waiting:
+                entry.one = tell(entry.one, next(fetched))
+            entry.known, entry.waiting = {}, []
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A pass, what was said of it besides, and what the device counted during it: put together when asked for."""
+
+    one: Pass
+    known: dict[str, Any]
+    waiting: list[tuple[torch.Tensor, Tell]]
 
 
 def _fetched(counts: Sequence[torch.Tensor]) -> list[torch.Tensor]:

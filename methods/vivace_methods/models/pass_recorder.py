@@ -68,8 +68,7 @@ class PassRecorder:
 
     def __init__(self, anatomy: Anatomy, ledger: Ledger, kind: Callable[[], PassKind | None]) -> None:
         self._ledger, self._kind = ledger, kind
-        self._running: Pass | None = None
-        self._later: list[tuple[torch.Tensor, Tell]] = []
+        self._running: tuple[torch.Size, Any] | None = None
         self._around = self._awaits_logits = False
         self._met: list[list[torch.Tensor]] = [[] for _ in anatomy.mixtures]
         self._counted: list[Opaque] = []
@@ -109,10 +108,7 @@ class PassRecorder:
         inputs = named.get("inputs_embeds") if tokens is None else tokens
         if inputs is None:  # the decoder will say so
             return
-        shape = inputs.shape
-        context, per_layer, self._later = _positions(named.get("past_key_values"))
-        kind = self._kind() or ("decode" if shape[1] == 1 and (context or self._later) else "read")
-        self._running = Pass(kind, shape[1], context, logits=0, sequences=shape[0], layer_context=per_layer)
+        self._running = inputs.shape[:2], _positions(named.get("past_key_values"))
         for met in self._met:
             met.clear()
 
@@ -146,12 +142,14 @@ class PassRecorder:
         return None
 
     def _record(self, logits: int) -> None:
-        running, self._running = self._running, None
-        if running is None:  # a hook was set while the pass was running
+        if self._running is None:  # hooks were set while it was running
             return
+        (sequences, tokens), (context, per_layer, later) = self._running
+        self._running = None
         if any(self._met):
             self._add_met()
-        self._ledger.record(replace(running, logits=logits), self._later)
+        kind = self._kind() or ("decode" if tokens == 1 and (context or later) else "read")
+        self._ledger.record(Pass(kind, tokens, context, logits, sequences, layer_context=per_layer), later)
 
     def _add_met(self) -> None:
         """Count all layers of a pass at once, which takes less time than one after the other."""
