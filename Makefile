@@ -10,8 +10,10 @@ demo: .venv/base.stamp  ## three recorded systems, small sweeps of inference met
 serve: .venv/base.stamp  ## the leaderboard in the browser
 	$(BIN)/vivace serve
 
-# Each worker takes one thread, or two cores would carry four.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
+# Each worker takes one thread, or two cores would carry four; and bytecode is kept, or each of the many processes that
+# tests start would compile all that it imports.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	--numprocesses auto --maxprocesses 4 --dist loadfile --durations 20
 
 test: .venv/dev.stamp  ## all tests but the slow ones
 	scripts/test-tools

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from vivace.settings import Settings
@@ -37,6 +39,8 @@ AXES = ("INFERENCE_MEMORY", "INSTRUCTION_RETENTION", "SELF_COHERENCE", "VOICE_ED
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOSTILE = "<b onclick=alert(1)>bold</b> [link](http://evil.invalid) :smile: $x$ ![image](http://evil.invalid/i.png)"
 """Text that must reach the screen as it stands."""
+
+LEMON = "A lemon sorbet with fresh mint would be lovely on Friday."
 
 Verdicts = list[list[bool | None]]
 """Per conversation, one entry per criterion; None is unscored."""
@@ -179,36 +183,53 @@ class Seed:
         )
         self.session.add(judging)
         self.session.flush()
-        for position, (conversation, outcome) in enumerate(zip(planned, verdicts, strict=True)):
-            said = (replies or {}).get(position, "A lemon sorbet with fresh mint would be lovely on Friday.")
-            reply = Reply(
+        answers = {position: (replies or {}).get(position, LEMON) for position in range(len(planned))}
+        given = [
+            Reply(
                 run_id=row.id,
                 conversation_id=conversation.id,
-                text=said,
+                text=(said := answers[position]),
                 raw_text=f"<think>Ana eats none.</think>{said}" if position == 23 else None,
                 unscored_reason="timeout" if said is None else None,
                 ttft_s=None if said is None else 0.3 + 0.01 * position + 0.1 * self.days,
                 total_s=None if said is None else 1.5 + 0.05 * position,
             )
-            self.session.add(reply)
-            self.session.flush()
-            self.session.add(
-                Attempt(run_id=row.id, stage="generate", seconds=1.5, cost_usd=None if row.imported else 0.0123)
-            )
-            criteria = self.session.query(Criterion).filter_by(conversation_id=conversation.id).order_by("number")
-            for criterion, met in zip(criteria.all(), outcome, strict=True):
-                self.session.add(
-                    Verdict(
-                        judging_id=judging.id,
-                        reply_id=reply.id,
-                        criterion_id=criterion.id,
-                        met=met,
-                        unscored_reason="rate_limit" if met is None else None,
-                        explanation=None if met is None else "The reply names a lemon sorbet, which has no nuts.",
-                    )
-                )
+            for position, conversation in enumerate(planned)
+        ]
+        self.session.add_all(given)
+        self.session.flush()
+        criteria = self._criteria(dataset)
+        cost = None if row.imported else 0.0123
+        self.session.execute(
+            insert(Attempt),
+            [{"run_id": row.id, "stage": "generate", "seconds": 1.5, "cost_usd": cost} for _ in planned],
+        )
+        self.session.execute(
+            insert(Verdict),
+            [
+                {
+                    "judging_id": judging.id,
+                    "reply_id": reply.id,
+                    "criterion_id": criterion,
+                    "met": met,
+                    "unscored_reason": "rate_limit" if met is None else None,
+                    "explanation": None if met is None else "The reply names a lemon sorbet, which has no nuts.",
+                }
+                for reply, conversation, outcome in zip(given, planned, verdicts, strict=True)
+                for criterion, met in zip(criteria[conversation.id], outcome, strict=True)
+            ],
+        )
         self._scores(judging, [conversation.axis for conversation in planned], verdicts)
         return judging.id
+
+    def _criteria(self, dataset: Dataset) -> dict[int, list[int]]:
+        """Each conversation's criteria, in their order."""
+        query = select(Criterion.conversation_id, Criterion.id).join(Conversation)
+        rows = self.session.execute(query.filter_by(dataset_id=dataset.id).order_by(Criterion.number)).all()
+        found: dict[int, list[int]] = {}
+        for conversation, criterion in rows:
+            found.setdefault(conversation, []).append(criterion)
+        return found
 
     def _scores(self, judging: Judging, axes: Sequence[str], verdicts: Verdicts) -> None:
         for name in ("", *dict.fromkeys(axes)):
@@ -341,10 +362,19 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """A filled home that nobody changes; a short name → the judging's id."""
+    folder = tmp_path_factory.mktemp("filled") / "home"
+    return folder, fill(folder)
+
+
 @pytest.fixture
-def judgings(home: Path) -> dict[str, str]:
+def judgings(home: Path, filled: tuple[Path, dict[str, str]]) -> dict[str, str]:
     """A filled database in the home folder; a short name → the judging's id."""
-    return fill(home)
+    folder, found = filled
+    shutil.copytree(folder, home, dirs_exist_ok=True)
+    return found
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 from sqlalchemy import select
 
 from engine.lab import opened, wait_until
-from support.program import board, start_vivace, vivace
+from support.preloaded import ALL_PAIRS, OFFLINE
+from support.program import PROGRAM, board, start_vivace, vivace
 from vivace.store.tables import Arm, Run, Trial
 
 pytestmark = pytest.mark.usefixtures("models_start_at_once")
@@ -117,9 +119,10 @@ def test_what_was_timed_before_a_kill_stays_and_rounds_are_never_mixed(postgres_
         assert run.status == "generated" and run.measured is not None and run.measured["sessions"]
 
 
-def test_nothing_is_left_running_when_the_program_is_killed(tmp_path: Path) -> None:
+def test_nothing_is_left_running_when_the_program_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import psutil
 
+    monkeypatch.setattr(sys, "executable", PROGRAM[0])
     url = f"sqlite:///{tmp_path / 'home' / 'vivace.db'}"
     killed = start_vivace(*RUN, "--limit", 20, "--home", tmp_path / "home")
     wait_until(lambda: count(url) >= 1, "a trial", 120)
@@ -143,7 +146,7 @@ def test_a_suite_runs_one_spec_after_the_other_and_a_worker_takes_one(tmp_path: 
     assert [row["trials"] for row in json.loads(plan.stdout)] == [2, 2], plan.stderr
     assert not (tmp_path / "home").exists()
     assert vivace("submit", suite, *where).returncode == 0
-    worker = vivace("worker", "--until-empty", *where)
+    worker = vivace("worker", "--until-empty", *where, **OFFLINE)
     assert worker.returncode == 0, worker.stderr
     rows = board(*where)
     assert [(row["track"], row["arm"]) for row in rows] == [
@@ -184,7 +187,8 @@ def test_a_checkpoint_is_timed_and_each_arm_takes_its_memory_alone(tmp_path: Pat
     assert json.loads(again.stdout) == rows
 
 
-def test_random_models_are_timed_on_token_ids(tmp_path: Path) -> None:
+def test_random_models_are_timed_on_token_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ALL_PAIRS, "1")  # answers are short, and audited as a user's are
     options: tuple[Any, ...] = (
         "run", "prefill", "--model", "random:olmoe", "--seed", 3, "--tasks",
         "tokens(length=64,vocabulary=199)", "--limit", 2, "--repeats", 1, "--most-tokens", 4, "--dtype", "bfloat16",

@@ -95,9 +95,15 @@ def _written_to_a_file(name: str, number: int) -> Iterator[IO[str]]:
 
 
 def start_vivace(*arguments: object, cwd: Path | None = None, **changes: str) -> subprocess.Popen[str]:
-    """Start `vivace` and go on; the caller waits for it or ends it."""
+    """Start `vivace` and go on; the caller waits for it or ends it.
+
+    It is a process of the interpreter's, which gets the signals; those that it starts are of what a test has put in
+    the interpreter's place.
+    """
+    began = f"import sys; sys.executable = {sys.executable!r}; from vivace.cli.main import main; main()"
+    program = PROGRAM if sys.executable == PROGRAM[0] else [PROGRAM[0], "-c", began]
     return subprocess.Popen(
-        [*PROGRAM, *map(str, arguments)],
+        [*program, *map(str, arguments)],
         cwd=cwd,
         env=environment(**changes),
         stdout=subprocess.PIPE,
