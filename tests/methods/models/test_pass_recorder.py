@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import DynamicCache, StaticCache
+from transformers import DynamicCache, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, StaticCache
 
+from support.tiny_audio_models import tokenizer
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.models.ledger import Ledger, Pass
 from vivace_methods.models.pass_recorder import counting
@@ -74,6 +75,39 @@ def test_a_dense_model_has_passes_too(kind: str, cache: str) -> None:
     with counting(model, ledger):
         answer(model, torch.tensor([[4] * 20]), cache_implementation=cache)
     assert ledger.passes == (Pass("read", 20, 0), *(Pass("decode", 1, 20 + place) for place in range(5)))
+
+
+def test_the_decoder_of_an_audio_model_is_recorded() -> None:
+    listener = {"encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "d_model": 32}
+    configuration = Qwen2AudioConfig(
+        audio_config={**listener, "num_mel_bins": 16}, text_config=TINY_SHAPES["qwen2"], audio_token_index=198
+    )
+    model, ledger = Qwen2AudioForConditionalGeneration(configuration).eval(), Ledger()
+    with counting(model, ledger):
+        embedded = model.get_input_embeddings()(PROMPT)
+        answer(model, PROMPT, inputs_embeds=embedded)
+    first, *others = ledger.passes
+    assert first == Pass("read", 6, 0, logits=first.logits)
+    assert others == [Pass("decode", 1, 6 + place) for place in range(5)]
+
+
+@pytest.mark.full
+def test_lm_eval_is_recorded() -> None:
+    from lm_eval.api.instance import Instance
+    from lm_eval.models.huggingface import HFLM
+
+    words = tokenizer()
+    configuration = tiny_configuration("olmoe")
+    configuration.vocab_size = len(words)
+    model, ledger = random_model(configuration), Ledger()
+    harness = HFLM(pretrained=model, tokenizer=words, device="cpu", batch_size=2)
+    asked = [Instance("loglikelihood", {}, pair, 0) for pair in (("system user", " assistant"), ("You", " are"))]
+    plain = harness.loglikelihood(asked)
+    with routers_watched(model) as chosen, counting(model, ledger):
+        assert harness.loglikelihood(asked) == plain
+    (one,) = ledger.passes
+    assert (one.kind, one.sequences, one.context) == ("read", 2, 0)
+    assert one.experts == tuple(len(set(each)) for each in chosen)
 
 
 def test_a_caller_says_what_a_pass_is_for_and_how_many_logits_it_wants() -> None:
