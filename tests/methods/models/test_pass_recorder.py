@@ -24,7 +24,7 @@ def model_of(kind: str) -> Any:
     model = random_model(tiny_configuration(kind))
     with torch.no_grad():
         for layer in anatomy(model).mixtures:  # as they are made, nearly all tokens meet the same ones
-            layer.router.weight.normal_(std=3.0)  # type: ignore[union-attr,operator]
+            layer.router.weight.normal_(std=3.0)
     return model
 
 
@@ -39,7 +39,7 @@ def routers_watched(model: Any) -> Iterator[list[list[int]]]:
     """What each router chose, pass after pass and layer after layer: an independent count."""
     chosen: list[list[int]] = []
     hooks = [
-        layer.router.register_forward_hook(lambda module, given, found: chosen.append(found[2].flatten().tolist()))  # type: ignore[union-attr]
+        layer.router.register_forward_hook(lambda module, given, found: chosen.append(found[2].flatten().tolist()))
         for layer in anatomy(model).mixtures
     ]
     try:
@@ -113,7 +113,7 @@ def test_lm_eval_is_recorded() -> None:
 def test_a_caller_says_what_a_pass_is_for_and_how_many_logits_it_wants() -> None:
     model, ledger, kinds = model_of("qwen3"), Ledger(), iter(["read", "verify", None, None])
     cache = DynamicCache(config=model.config)
-    with torch.inference_mode(), counting(model, ledger, lambda: next(kinds)):  # type: ignore[arg-type,return-value]
+    with torch.inference_mode(), counting(model, ledger, lambda: next(kinds)):
         model(PROMPT, past_key_values=cache, logits_to_keep=1)
         model(PROMPT[:, :4], past_key_values=cache)
         model.model(PROMPT[:, :1], past_key_values=cache)
