@@ -8,48 +8,40 @@ from contextlib import contextmanager
 from typing import Any
 
 from vivace_methods.arms import Arm
-from vivace_methods.prefill.full import FullPrefill
+from vivace_methods.plugins import PluginError, Registry, fault_of_subclass
 from vivace_methods.protocol import Method, MethodError
-from vivace_methods.sparsity.cats import Cats
-from vivace_methods.sparsity.dense import Dense
-from vivace_methods.sparsity.low_rank import LowRank
-from vivace_methods.sparsity.r_sparse import RSparse
-from vivace_methods.sparsity.random_channels import RandomChannels
-from vivace_methods.sparsity.teal import Teal
-from vivace_methods.sparsity.wina import Wina
-from vivace_methods.speculation.autoregressive import Autoregressive
-from vivace_methods.speculation.eagle3 import Eagle3
 from vivace_methods.spelling import Part, SpellingError, check_settings, parse, parse_one, read_settings
-from vivace_methods.suggesting import did_you_mean
 
-METHODS: dict[str, type[Method]] = {
-    kind.name: kind
-    for kind in (
-        Autoregressive,
-        Eagle3,
-        FullPrefill,
-        Dense,
-        RSparse,
-        Teal,
-        Wina,
-        LowRank,
-        Cats,
-        RandomChannels,
-    )
-}
+METHODS: Registry[type[Method]] = Registry(
+    "method",
+    "vivace.methods",
+    {
+        "autoregressive": "vivace_methods.speculation.autoregressive:Autoregressive",
+        "eagle-3": "vivace_methods.speculation.eagle3:Eagle3",
+        "full": "vivace_methods.prefill.full:FullPrefill",
+        "dense": "vivace_methods.sparsity.dense:Dense",
+        "r-sparse": "vivace_methods.sparsity.r_sparse:RSparse",
+        "teal": "vivace_methods.sparsity.teal:Teal",
+        "wina": "vivace_methods.sparsity.wina:Wina",
+        "low-rank": "vivace_methods.sparsity.low_rank:LowRank",
+        "cats": "vivace_methods.sparsity.cats:Cats",
+        "random-channels": "vivace_methods.sparsity.random_channels:RandomChannels",
+    },
+    lambda name, made: fault_of_subclass(name, made, Method),
+)
+"""Name → class. A new method is one file and one line here, or a package with an entry point."""
 
 
 def method_class(name: str) -> type[Method]:
     """The class of a method.
 
     Raises:
-        MethodError: there is none of that name.
+        MethodError: there is none of that name, or it cannot be imported.
     """
-    if name not in METHODS:
-        raise MethodError(
-            f"There is no method '{name}'{did_you_mean(name, METHODS)}; there are {', '.join(METHODS)}."
-        )
-    return METHODS[name]
+    try:
+        return METHODS[name]
+    except PluginError as error:
+        raise MethodError(str(error)) from error
 
 
 def method(name: str, **settings: Any) -> Method:

@@ -12,12 +12,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.environment import key_fault, load_surroundings
 from vivace.machine.manifest import package_version
+from vivace.machine.optional_packages import has_torch
 from vivace.settings import Settings
+from vivace_methods.plugins import Registry
 
 NEEDED = (
     "sqlalchemy",
@@ -62,7 +64,32 @@ def diagnose(settings: Settings) -> list[Finding]:
         _gpu(),
         *_keys(),
         *_network(),
+        *_brought(),
     ]
+
+
+def _brought() -> Iterator[Finding]:
+    """What other packages bring through entry points, each imported."""
+    from vivace.models.registry import ADAPTERS
+    from vivace.tasks.registry import TASKS
+    from vivace.tracks.dialogue.judging import JUDGES
+
+    registries: list[Registry[Any]] = [ADAPTERS, TASKS, JUDGES]
+    if has_torch():
+        from vivace_methods.registry import METHODS
+
+        registries.insert(0, METHODS)
+    for registry in registries:
+        for each in registry.brought():
+            what = f"{registry.what} {each.name}"
+            if each.fault:
+                found = f"{each.place} of {each.package} cannot be used: {each.fault}; mend or remove the package"
+                yield Finding(what, "broken", found)
+            elif each.is_hidden:
+                found = f"{each.place} of {each.package} is left out: another {registry.what} has that name"
+                yield Finding(what, "missing", found)
+            else:
+                yield Finding(what, "ok", f"{each.place} of {each.package}")
 
 
 def _python() -> Finding:

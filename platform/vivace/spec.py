@@ -238,7 +238,7 @@ class DialogueSpec(RunSpec):
         if Path(self.data).exists():
             changes["data"] = str(Path(self.data).absolute())
         adapter, _, name = self.model.partition(":")
-        if name and (adapter == "replay" or (adapter == "local" and Path(name).exists())):
+        if name and Path(name).exists() and _may_be_path(adapter):
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
         if self.method is not None:
             changes["method"] = _absolute_fitted(self.method)
@@ -322,6 +322,13 @@ class EfficiencySpec(RunSpec):
             changes["calibration"] = str(Path(self.calibration).absolute())
         changes["tasks"] = [_absolute_task(task) for task in self.tasks]
         return changes
+
+
+def _may_be_path(adapter: str) -> bool:
+    from vivace.models.registry import adapter_of  # what an adapter can is known where it is
+
+    found = adapter_of(adapter)
+    return found is not None and found.capabilities.may_be_path
 
 
 def _absolute_fitted(arm: str) -> str:

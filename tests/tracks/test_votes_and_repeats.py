@@ -15,9 +15,9 @@ from sqlalchemy import select
 from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
-from vivace.models.client.prices import has_price
 from vivace.store import tables
 from vivace.store.database import Database
+from vivace.tracks.dialogue.estimate import has_price
 
 CONVERSATIONS, CRITERIA = 3, 2
 

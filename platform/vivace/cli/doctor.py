@@ -87,13 +87,16 @@ def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
 
     from vivace.audio.digits import VOICED, read_digits
     from vivace.errors import UsageError
+    from vivace.models.base import RecordedSystem
     from vivace.models.client.calls import ChatOptions
     from vivace.models.hearing import asking, check_hearing
     from vivace.models.registry import open_system
 
     system = open_system(spec.model, spec.model_arg, ChatOptions(spec.api_base, spec.timeout, spec.retries))
-    if system.identity.adapter == "replay":
-        raise UsageError("replay: holds recorded replies and hears nothing; name a model that can be asked.")
+    if isinstance(system, RecordedSystem):
+        raise UsageError(
+            f"{system.identity.adapter}: holds recorded replies and hears nothing; name a model that can be asked."
+        )
     spoken = read_digits(Path(spec.digits) if spec.digits else VOICED)
 
     async def check() -> Hearing:

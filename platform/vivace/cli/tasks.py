@@ -21,11 +21,10 @@ def list_(columns: ColumnsOption = "", format: FormatOption = Format.TABLE) -> N
     """All tasks: metric, settings, and what is asked."""
     from dataclasses import fields
 
-    from vivace.tasks.registry import TASKS, task_class
+    from vivace.tasks.registry import TASKS
 
     rows: list[dict[str, Any]] = []
-    for name in TASKS:
-        kind = task_class(name)
+    for name, kind in TASKS.items():
         rows.append(
             {
                 "task": name,

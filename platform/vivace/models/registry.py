@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
+from vivace.models.adapters.base import Adapter, Asked, Capabilities
 from vivace.models.adapters.transcribed import Transcribed
 from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnderTest
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.provider_rules import check_modalities
+from vivace_methods.plugins import PluginError, Registry
 from vivace_methods.suggesting import did_you_mean
 
 
@@ -39,48 +37,40 @@ def parse_target(text: str, known: list[str], what: str) -> Target:
     return Target(adapter, name)
 
 
-def _replay(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
-    from vivace.models.adapters.replay import Replay
-
-    if arguments or options.api_base:
-        raise UsageError("replay: takes recorded replies as they are; leave out --model-arg and --api-base.")
-    return Replay(Path(name))
+def _fault_of(name: str, made: object) -> str:
+    if not isinstance(getattr(made, "capabilities", None), Capabilities):
+        return "it has no capabilities, which are vivace.models.adapters.base.Capabilities"
+    return "" if callable(getattr(made, "open", None)) else "it has no open, which makes a system of a target"
 
 
-def _litellm(name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput) -> SystemUnderTest:
-    from vivace.models.adapters.litellm import LiteLLMSystem
-
-    return LiteLLMSystem(name, arguments, options, spoken)
-
-
-def _local(
-    name: str,
-    arguments: dict[str, Any],
-    options: ChatOptions,
-    spoken: SpokenOutput,
-    method: AppliedMethod | None = None,
-) -> SystemUnderTest:
-    from vivace.models.adapters.local import LocalModel
-
-    return LocalModel(name, arguments, options, method)
+ADAPTERS: Registry[Adapter] = Registry(
+    "adapter",
+    "vivace.adapters",
+    {
+        "litellm": "vivace.models.adapters.litellm:LiteLLMSystem",
+        "local": "vivace.models.adapters.local:LocalModel",
+        "openai-realtime": "vivace.models.adapters.openai_realtime:OpenAIRealtimeSystem",
+        "replay": "vivace.models.adapters.replay:Replay",
+    },
+    _fault_of,
+)
+"""Name → class. A new adapter is one file and one line here, or a package with an entry point."""
 
 
-def _openai_realtime(
-    name: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput
-) -> SystemUnderTest:
-    from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem, with_flags
+def adapter_of(target: str) -> Adapter | None:
+    """The adapter of a target; None where there is none of its name.
 
-    others, output = with_flags(arguments, spoken)
-    return OpenAIRealtimeSystem(name, others, options, output, is_transcribed=spoken.transcriber is not None)
+    Raises:
+        UsageError: there is one, and it cannot be imported.
+    """
+    name = target.partition(":")[0]
+    return _adapter(name) if name in ADAPTERS else None
 
 
-SYSTEMS: dict[str, Callable[[str, dict[str, Any], ChatOptions, SpokenOutput], SystemUnderTest]] = {
-    "litellm": _litellm,
-    "local": _local,
-    "openai-realtime": _openai_realtime,
-    "replay": _replay,
-}
-"""Adapter name → what makes the system under test. A new adapter is one file and one line here."""
+def is_free(target: str) -> bool:
+    """Whether calls to a model cost nobody anything."""
+    adapter = adapter_of(target)
+    return adapter is not None and adapter.capabilities.is_free
 
 
 def open_system(
@@ -106,14 +96,13 @@ def open_system(
         UsageError: the target, its arguments or the method are wrong, or the provider is known not to do what is
             asked.
     """
-    target = parse_target(text, sorted(SYSTEMS), "model")
+    target = parse_target(text, sorted(ADAPTERS), "model")
     if not target.name:
         raise UsageError(f"The model '{text}' lacks a name after '{target.adapter}:'.")
-    check_modalities(target.adapter, target.name, options.api_base, spoken, hears=hears)
-    make = SYSTEMS[target.adapter]
-    if method is not None:
-        make = partial(_local, method=_method_for(target, method))
-    system = make(target.name, arguments, options, spoken)
+    adapter = _adapter(target.adapter)
+    _check_spoken(target.adapter, adapter.capabilities, spoken)
+    applied = None if method is None else _method_for(target.adapter, adapter.capabilities, method)
+    system = adapter.open(Asked(target.name, arguments, options, spoken, hears, applied))
     if spoken.transcriber is None:
         return system
     from vivace.models.adapters.transcription import open_transcriber
@@ -121,16 +110,31 @@ def open_system(
     return Transcribed(system, open_transcriber(spoken.transcriber, options))
 
 
-def _method_for(target: Target, text: str) -> AppliedMethod:
+def _adapter(name: str) -> Adapter:
+    try:
+        return ADAPTERS[name]
+    except PluginError as error:
+        raise UsageError(str(error)) from error
+
+
+def _check_spoken(adapter: str, capabilities: Capabilities, spoken: SpokenOutput) -> None:
+    speaks = spoken.output == "audio" or (spoken.output is None and capabilities.speaks == "always")
+    for flag, value in (("voice", spoken.voice), ("transcriber", spoken.transcriber)):
+        if value is not None and not speaks:
+            raise UsageError(f"--{flag} is about spoken answers; leave it out, or ask for them with --output audio.")
+    if spoken.output == "audio" and capabilities.speaks == "never":
+        raise UsageError(f"{adapter}: models answer in text; leave out --output audio.")
+
+
+def _method_for(adapter: str, capabilities: Capabilities, text: str) -> AppliedMethod:
     """The method that a target's model is to decode with.
 
     Raises:
         UsageError: its model is not on this machine, or the method is wrong.
     """
-    if target.adapter != "local":
+    if not capabilities.takes_method:
         raise UsageError(
-            f"--method changes how a local: model decodes, and {target.adapter}: answers as it does: leave --method "
-            "out."
+            f"--method changes how a local: model decodes, and {adapter}: answers as it does: leave --method out."
         )
     from vivace.models.local.method import read_method
 

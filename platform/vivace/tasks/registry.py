@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import cast
-
 from vivace.errors import UsageError
 from vivace.tasks.base import Task
+from vivace_methods.plugins import PluginError, Registry, fault_of_subclass
 from vivace_methods.spelling import SpellingError, parse_one, read_settings
-from vivace_methods.suggesting import did_you_mean
 
-TASKS: dict[str, str] = {
-    "sums": "vivace.tasks.generated.sums:Sums",
-    "code": "vivace.tasks.generated.code:Code",
-    "json": "vivace.tasks.generated.json_records:JsonRecords",
-    "stories": "vivace.tasks.generated.stories:Stories",
-    "needles": "vivace.tasks.generated.needles:Needles",
-    "variables": "vivace.tasks.generated.variables:Variables",
-    "word_counts": "vivace.tasks.generated.word_counts:WordCounts",
-    "gsm8k": "vivace.tasks.published.gsm8k:Gsm8k",
-    "math500": "vivace.tasks.published.math500:Math500",
-    "humaneval": "vivace.tasks.published.humaneval:HumanEval",
-    "cnn_dailymail": "vivace.tasks.published.cnn_dailymail:CnnDailyMail",
-    "chat_prompts": "vivace.tasks.published.chat_prompts:ChatPrompts",
-    "longbench": "vivace.tasks.published.longbench:LongBench",
-    "ruler": "vivace.tasks.published.ruler:Ruler",
-    "tokens": "vivace.tasks.generated.tokens:Tokens",
-}
-"""Name → `module:class`. A new task is one file and one line here."""
+TASKS: Registry[type[Task]] = Registry(
+    "task",
+    "vivace.tasks",
+    {
+        "sums": "vivace.tasks.generated.sums:Sums",
+        "code": "vivace.tasks.generated.code:Code",
+        "json": "vivace.tasks.generated.json_records:JsonRecords",
+        "stories": "vivace.tasks.generated.stories:Stories",
+        "needles": "vivace.tasks.generated.needles:Needles",
+        "variables": "vivace.tasks.generated.variables:Variables",
+        "word_counts": "vivace.tasks.generated.word_counts:WordCounts",
+        "gsm8k": "vivace.tasks.published.gsm8k:Gsm8k",
+        "math500": "vivace.tasks.published.math500:Math500",
+        "humaneval": "vivace.tasks.published.humaneval:HumanEval",
+        "cnn_dailymail": "vivace.tasks.published.cnn_dailymail:CnnDailyMail",
+        "chat_prompts": "vivace.tasks.published.chat_prompts:ChatPrompts",
+        "longbench": "vivace.tasks.published.longbench:LongBench",
+        "ruler": "vivace.tasks.published.ruler:Ruler",
+        "tokens": "vivace.tasks.generated.tokens:Tokens",
+    },
+    lambda name, made: fault_of_subclass(name, made, Task),
+)
+"""Name → class. A new task is one file and one line here, or a package with an entry point."""
 
 
 def task_class(name: str) -> type[Task]:
     """The class of a task.
 
     Raises:
-        UsageError: there is none of that name.
+        UsageError: there is none of that name, or it cannot be imported.
     """
-    if name not in TASKS:
-        raise UsageError(f"There is no task '{name}'{did_you_mean(name, TASKS)}; there are {', '.join(TASKS)}.")
-    module, _, kind = TASKS[name].partition(":")
-    return cast(type[Task], getattr(import_module(module), kind))
+    try:
+        return TASKS[name]
+    except PluginError as error:
+        raise UsageError(str(error)) from error
 
 
 def parse_task(text: str) -> Task:

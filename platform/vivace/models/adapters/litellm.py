@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 from vivace.errors import UsageError
-from vivace.models.base import UNSPOKEN, ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
+from vivace.models.adapters.base import Asked, Capabilities
+from vivace.models.base import (
+    UNSPOKEN,
+    ModelIdentity,
+    ModelReply,
+    Prompt,
+    SpokenOutput,
+    SpokenTurn,
+)
 from vivace.models.client.calls import ChatOptions
 from vivace.models.client.chat import ChatClient
 from vivace.models.client.messages import audio_part
-from vivace.models.client.provider_rules import broken_limit
+from vivace.models.client.provider_rules import broken_limit, check_provider
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.parsing import VERDICT_SCHEMA
 
@@ -41,6 +49,18 @@ class LiteLLMSystem:
     Raises:
         UsageError: the model cannot be asked so.
     """
+
+    capabilities: ClassVar = Capabilities(speaks="asked")
+
+    @classmethod
+    def open(cls, asked: Asked) -> LiteLLMSystem:
+        """A chat model behind an API.
+
+        Raises:
+            UsageError: its provider is known not to do what is asked, or an argument cannot be sent.
+        """
+        check_provider(asked.name, asked.options.api_base, asked.spoken, hears=asked.hears)
+        return cls(asked.name, asked.arguments, asked.options, asked.spoken)
 
     def __init__(
         self, model: str, arguments: dict[str, Any], options: ChatOptions, spoken: SpokenOutput = UNSPOKEN

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from vivace.errors import UnreachableError, UsageError
+from vivace.models.adapters.base import Asked, Capabilities
 from vivace.models.base import AppliedMethod, ModelIdentity, ModelReply, Prompt
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call
 from vivace.models.local.arguments import checked_arguments
@@ -67,6 +68,17 @@ class LocalModel:
 
     worker = WORKER
     """The program that holds the model."""
+
+    capabilities: ClassVar = Capabilities(is_free=True, takes_method=True, may_be_path=True)
+
+    @classmethod
+    def open(cls, asked: Asked) -> LocalModel:
+        """A model on this machine.
+
+        Raises:
+            UsageError: there is none, or an argument cannot be used.
+        """
+        return cls(asked.name, asked.arguments, asked.options, asked.method)
 
     def __init__(
         self, name: str, arguments: dict[str, Any], options: ChatOptions, method: AppliedMethod | None = None

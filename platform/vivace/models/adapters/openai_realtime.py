@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from openai import AsyncOpenAI
@@ -25,6 +25,7 @@ from vivace.audio.spoken import is_sound
 from vivace.errors import UnreachableError, UsageError
 from vivace.machine.environment import checked_address, load_surroundings
 from vivace.models import reported
+from vivace.models.adapters.base import Asked, Capabilities
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.client.chat import PREFLIGHT_TIMEOUT_S
@@ -93,6 +94,19 @@ class OpenAIRealtimeSystem:
     Raises:
         UsageError: an argument is reserved or does not fit the output, or the output or the address is none.
     """
+
+    capabilities: ClassVar = Capabilities(speaks="always", provider="openai")
+
+    @classmethod
+    def open(cls, asked: Asked) -> OpenAIRealtimeSystem:
+        """A model of the realtime API.
+
+        Raises:
+            UsageError: an argument cannot be used, or contradicts a flag.
+        """
+        others, output = with_flags(asked.arguments, asked.spoken)
+        is_transcribed = asked.spoken.transcriber is not None
+        return cls(asked.name, others, asked.options, output, is_transcribed=is_transcribed)
 
     def __init__(
         self,

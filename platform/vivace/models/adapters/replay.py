@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from vivace.errors import UsageError
 from vivace.files.content_hash import file_sha256
 from vivace.files.text import json_rows
+from vivace.models.adapters.base import Asked, Capabilities
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
 from vivace_rubrics.criteria import Unscored
 
@@ -34,6 +35,19 @@ def read_replies(path: Path, what: str = "file of replies") -> dict[str, dict[st
 
 class Replay:
     """Recorded replies, read from a JSONL file of `id` and `response` (and `ttft_s`, `total_s` if known)."""
+
+    capabilities: ClassVar = Capabilities(is_free=True, may_be_path=True)
+
+    @classmethod
+    def open(cls, asked: Asked) -> Replay:
+        """The replies of a file.
+
+        Raises:
+            UsageError: it cannot be read, or something is asked of the model that has given them.
+        """
+        if asked.arguments or asked.options.api_base:
+            raise UsageError("replay: takes recorded replies as they are; leave out --model-arg and --api-base.")
+        return cls(Path(asked.name))
 
     def __init__(self, path: Path, name: str | None = None) -> None:
         self._replies = read_replies(path)

@@ -120,21 +120,19 @@ def price_per_second(model: str) -> float | None:
     return None if price is None else float(price)
 
 
-FREE = frozenset({"checks", "local", "recorded", "replay"})
-"""Adapters and judges whose calls cost nobody anything."""
 BILLING = frozenset({"openrouter"})
 """Providers that say with each answer what it costs."""
 
 
-def has_price(target: str) -> bool:
+def is_listed(target: str) -> bool:
     """Whether what the calls of a target cost will be known without a price that the user names.
 
     Args:
         target: a model, judge or transcriber as a spec writes it, `adapter:name`.
     """
-    adapter, _, name = target.partition(":")
+    name = target.partition(":")[2]
     provider, _, short = name.partition("/")
-    if adapter in FREE or provider in BILLING:
+    if provider in BILLING:
         return True
     listed = (_price_list().get(key) or {} for key in (name, short))
     return any("input_cost_per_token" in prices or "input_cost_per_second" in prices for prices in listed)

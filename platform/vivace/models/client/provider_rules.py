@@ -34,12 +34,11 @@ _NO_AUDIO = re.compile(
 )
 
 
-def check_modalities(adapter: str, name: str, api_base: str | None, spoken: SpokenOutput, *, hears: bool) -> None:
-    """Refuse what the provider is known not to do.
+def check_provider(name: str, api_base: str | None, spoken: SpokenOutput, *, hears: bool) -> None:
+    """Refuse what the provider of a chat model is known not to do.
 
     Args:
-        adapter: of the target.
-        name: the model, for `litellm` as `provider/name`.
+        name: the model, as `provider/name`.
         api_base: a server of one's own, of which nothing is known.
         spoken: what the model is to answer with.
         hears: whether it is sent recordings, not transcripts.
@@ -47,29 +46,17 @@ def check_modalities(adapter: str, name: str, api_base: str | None, spoken: Spok
     Raises:
         UsageError: with what to do instead.
     """
-    _check_flags(spoken, speaks_unasked=adapter == "openai-realtime")
-    if adapter in ("local", "replay"):
-        if spoken.output == "audio":
-            raise UsageError(f"{adapter}: models answer in text; leave out --output audio.")
-    elif adapter == "litellm":
-        provider = _provider_of(name)
-        if spoken.output == "audio" and provider not in PROVIDERS:
-            raise UsageError(
-                f"'{name}' cannot be asked for speech through '{provider}'; leave out --output audio, or take an "
-                "OpenAI audio model, a server that speaks OpenAI's chat completions, or openai-realtime:NAME."
-            )
-        if hears and provider in TEXT_ONLY_PROVIDERS:
-            raise UsageError(f"The provider '{provider}' takes no audio; give its models --audio transcript.")
-        known = PROVIDERS.get(provider)
-        if api_base is None and known is not None and known.address_in_environment is None:
-            _check_openais_model(name, known, spoken, hears=hears)
-
-
-def _check_flags(spoken: SpokenOutput, *, speaks_unasked: bool) -> None:
-    speaks = spoken.output == "audio" or (spoken.output is None and speaks_unasked)
-    for flag, value in (("voice", spoken.voice), ("transcriber", spoken.transcriber)):
-        if value is not None and not speaks:
-            raise UsageError(f"--{flag} is about spoken answers; leave it out, or ask for them with --output audio.")
+    provider = _provider_of(name)
+    if spoken.output == "audio" and provider not in PROVIDERS:
+        raise UsageError(
+            f"'{name}' cannot be asked for speech through '{provider}'; leave out --output audio, or take an "
+            "OpenAI audio model, a server that speaks OpenAI's chat completions, or openai-realtime:NAME."
+        )
+    if hears and provider in TEXT_ONLY_PROVIDERS:
+        raise UsageError(f"The provider '{provider}' takes no audio; give its models --audio transcript.")
+    known = PROVIDERS.get(provider)
+    if api_base is None and known is not None and known.address_in_environment is None:
+        _check_openais_model(name, known, spoken, hears=hears)
 
 
 def _provider_of(name: str) -> str:

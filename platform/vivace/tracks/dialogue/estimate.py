@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from vivace.models.client.prices import FREE, TokenPrice, TokenUsage, cost_of, price_per_second
+from vivace.models.client.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
 from vivace.models.hearing import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
+from vivace.models.registry import adapter_of
 from vivace.tracks.dialogue.data.conversations import Conversation
-from vivace.tracks.dialogue.judging import OpenJudge
+from vivace.tracks.dialogue.judging import OpenJudge, judge_adapter_of
 from vivace_rubrics.criteria import grading_history
 
 UNKNOWN = "unknown"
@@ -42,11 +43,35 @@ class Prices:
 NO_PRICES = Prices()
 
 
+def is_free(target: str) -> bool:
+    """Whether the calls of a model, judge or transcriber cost nobody anything."""
+    adapter, judge = adapter_of(target), judge_adapter_of(target)
+    return (adapter is not None and adapter.capabilities.is_free) or (judge is not None and judge.is_free)
+
+
+def has_price(target: str) -> bool:
+    """Whether what the calls of a target cost will be known without a price that the user names.
+
+    Args:
+        target: a model, judge or transcriber as a spec writes it, `adapter:name`.
+    """
+    return is_free(target) or is_listed(target)
+
+
 class Bill:
     """Calls to one target, added up."""
 
-    def __init__(self, target: str, price: TokenPrice | None = None) -> None:
-        self._adapter, _, self._name = target.partition(":")
+    def __init__(self, target: str | None, price: TokenPrice | None = None) -> None:
+        """Begin a bill.
+
+        Args:
+            target: as a spec writes it; None for what is not asked at all.
+            price: the one that the user names.
+        """
+        self._is_free = target is None or is_free(target)
+        self._name = (target or "").partition(":")[2]
+        adapter = None if target is None else adapter_of(target)
+        self._provider = (adapter.capabilities.provider if adapter else "") or self._name.partition("/")[0]
         self._price = price
         self.calls = 0
         self.tokens = 0
@@ -55,21 +80,18 @@ class Bill:
     @property
     def heard_a_second(self) -> int:
         """Tokens for a second of a recording."""
-        provider = "openai" if self._adapter == "openai-realtime" else self._name.partition("/")[0]
-        return HEARD_TOKENS_A_SECOND.get(provider, OTHERS_TOKENS_A_SECOND)
+        return HEARD_TOKENS_A_SECOND.get(self._provider, OTHERS_TOKENS_A_SECOND)
 
     def add(self, calls: int, usage: TokenUsage) -> None:
         """Calls that are all alike, priced by their tokens."""
-        cost = 0.0 if self._adapter in FREE else self._price.of(usage) if self._price else cost_of(self._name, usage)
+        cost = 0.0 if self._is_free else self._price.of(usage) if self._price else cost_of(self._name, usage)
         self._add(calls, (usage.input_tokens or 0) + (usage.output_tokens or 0), cost)
 
     def add_transcriptions(self, calls: int, seconds: float) -> None:
         """Recordings of so many seconds that are written down, priced by the second or else by their tokens."""
         usage = _usage(0, seconds * CHARACTERS_A_SECOND, heard=seconds * self.heard_a_second)
         by_second = price_per_second(self._name)
-        cost = (
-            0.0 if self._adapter in FREE else cost_of(self._name, usage) if by_second is None else by_second * seconds
-        )
+        cost = 0.0 if self._is_free else cost_of(self._name, usage) if by_second is None else by_second * seconds
         self._add(calls, (usage.input_tokens or 0) + (usage.output_tokens or 0), cost)
 
     def _add(self, calls: int, tokens: int, cost: float | None) -> None:
@@ -116,7 +138,7 @@ def estimated(
     """
     texts = [exchange.assistant for one in chosen for exchange in one.exchanges if exchange.assistant]
     reply = fmean(map(len, texts)) if texts else float(USUAL_REPLY)
-    model, transcriber = Bill(asked or "recorded:", prices.model), Bill(prices.transcriber or "checks")
+    model, transcriber = Bill(asked, prices.model), Bill(prices.transcriber)
     spoken_s = reply / CHARACTERS_A_SECOND if speaks else 0.0
     probes = len(KINDS_OF_PROBES) if is_checked else 0
     if asked is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +15,7 @@ from vivace.models.client.prices import parse_price
 from vivace.models.registry import parse_target
 from vivace.spec import DialogueSpec
 from vivace.tracks.dialogue.registration import Judges
+from vivace_methods.plugins import PluginError, Registry
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
 from vivace_rubrics.judges import (
     ChecksJudge,
@@ -49,6 +50,10 @@ class Member:
 
     instrument: Judge
     connection: Connection | None = None
+    is_always_the_same: bool = False
+    """Whether its votes on one reply are all alike."""
+    needs_checks: bool = False
+    """Whether it says nothing of a criterion without a machine check."""
 
 
 @dataclass(frozen=True)
@@ -104,33 +109,113 @@ class OpenJudge:
                 await member.connection.close()
 
 
-def _checks(name: str, spec: DialogueSpec, own_prompt: str | None) -> Member:
-    if name or spec.judge_prompt or spec.judge_arg or spec.judge_api_base:
-        raise UsageError("The judge 'checks' takes no name, prompt, address or arguments; write --judge checks.")
-    return Member(ChecksJudge())
+@dataclass(frozen=True)
+class AskedJudge:
+    """What a judge is opened with.
+
+    Attributes:
+        name: what stands behind the colon; empty where there is none.
+        spec: of the run; its `judge` is this judge alone.
+        own_prompt: the judge prompt that the data set brings, if it brings one.
+        is_alone: whether the run has no other judge, so that all that it says of judges is for this one.
+    """
+
+    name: str
+    spec: DialogueSpec
+    own_prompt: str | None
+    is_alone: bool = True
 
 
-def _litellm(name: str, spec: DialogueSpec, own_prompt: str | None) -> Member:
-    from vivace.models.adapters.litellm import LiteLLMAsker
+class JudgeAdapter(Protocol):
+    """What makes a judge of a name, `adapter:name`."""
 
-    if not name:
-        raise UsageError(f"The judge '{spec.judge}' lacks a name after 'litellm:'.")
-    prompt = judge_prompt(spec.judge_prompt, own_prompt)
-    options = ChatOptions(
-        spec.judge_api_base,
-        spec.timeout,
-        spec.retries,
-        spec.judge_requests_per_minute,
-        spec.judge_tokens_per_minute,
-        parse_price(spec.judge_price),
-    )
-    asker = LiteLLMAsker(name, spec.judge_arg, options)
-    card = language_model_card(spec.judge, name, prompt, asker.arguments, asker.address)
-    return Member(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)
+    @property
+    def is_free(self) -> bool:
+        """Whether its calls cost nobody anything."""
+        ...
+
+    def open(self, asked: AskedJudge) -> Member:
+        """The judge; nothing is asked of it yet.
+
+        Raises:
+            UsageError: it cannot be what was asked for.
+        """
+        ...
 
 
-JUDGES: dict[str, Callable[[str, DialogueSpec, str | None], Member]] = {"checks": _checks, "litellm": _litellm}
-"""Judge's name before the colon → what makes it. A new judge is one function and one line here."""
+class Checks:
+    """`checks`: the machine checks that criteria carry."""
+
+    is_free = True
+
+    @staticmethod
+    def open(asked: AskedJudge) -> Member:
+        """The judge of machine checks, who takes nothing."""
+        spec = asked.spec
+        if asked.is_alone and (asked.name or spec.judge_prompt or spec.judge_arg or spec.judge_api_base):
+            raise UsageError("The judge 'checks' takes no name, prompt, address or arguments; write --judge checks.")
+        return Member(ChecksJudge(), is_always_the_same=True, needs_checks=True)
+
+
+class LanguageModel:
+    """`litellm:PROVIDER/NAME`: a language model that reads the judge prompt."""
+
+    is_free = False
+
+    @staticmethod
+    def open(asked: AskedJudge) -> Member:
+        """The language model with its prompt."""
+        from vivace.models.adapters.litellm import LiteLLMAsker
+
+        spec = asked.spec
+        if not asked.name:
+            raise UsageError(f"The judge '{spec.judge}' lacks a name after 'litellm:'.")
+        prompt = judge_prompt(spec.judge_prompt, asked.own_prompt)
+        options = ChatOptions(
+            spec.judge_api_base,
+            spec.timeout,
+            spec.retries,
+            spec.judge_requests_per_minute,
+            spec.judge_tokens_per_minute,
+            parse_price(spec.judge_price),
+        )
+        asker = LiteLLMAsker(asked.name, spec.judge_arg, options)
+        card = language_model_card(spec.judge, asked.name, prompt, asker.arguments, asker.address)
+        return Member(LanguageModelJudge(card, asker, readable_tries=1 + spec.retries), asker)
+
+
+def _fault_of(name: str, made: object) -> str:
+    if not isinstance(getattr(made, "is_free", None), bool):
+        return "it does not say whether it is_free, true or false"
+    return "" if callable(getattr(made, "open", None)) else "it has no open, which makes a judge of a name"
+
+
+JUDGES: Registry[JudgeAdapter] = Registry(
+    "judge",
+    "vivace.judges",
+    {
+        "checks": "vivace.tracks.dialogue.judging:Checks",
+        "litellm": "vivace.tracks.dialogue.judging:LanguageModel",
+    },
+    _fault_of,
+)
+"""Judge's name before the colon → what makes it. A new judge is one class and one line here, or a package with an
+entry point."""
+
+
+def judge_adapter_of(target: str) -> JudgeAdapter | None:
+    """What makes a judge; None where there is none of its name.
+
+    Raises:
+        UsageError: there is one, and it cannot be imported.
+    """
+    name = target.partition(":")[0]
+    if name not in JUDGES:
+        return None
+    try:
+        return JUDGES[name]
+    except PluginError as error:
+        raise UsageError(str(error)) from error
 
 
 def open_judge(spec: DialogueSpec, own_prompt: str | None) -> OpenJudge:
@@ -148,12 +233,12 @@ def open_judge(spec: DialogueSpec, own_prompt: str | None) -> OpenJudge:
     members = []
     for name in names:
         target = parse_target(name, sorted(JUDGES), "judge")
-        if len(names) > 1 and target.adapter == "checks":
-            members.append(Member(ChecksJudge()))  # what the others are given is not for it
-            continue
-        members.append(JUDGES[target.adapter](target.name, spec.model_copy(update={"judge": name}), own_prompt))
-    if spec.votes > 1 and all(isinstance(member.instrument, ChecksJudge) for member in members):
-        raise UsageError("The judge 'checks' always says the same; leave out --votes.")
+        adapter = judge_adapter_of(name)
+        assert adapter is not None
+        its_own = spec.model_copy(update={"judge": name})
+        members.append(adapter.open(AskedJudge(target.name, its_own, own_prompt, len(names) == 1)))
+    if spec.votes > 1 and all(member.is_always_the_same for member in members):
+        raise UsageError(f"The judge '{spec.judge}' always says the same; leave out --votes.")
     return OpenJudge(tuple(members), spec.votes)
 
 
@@ -163,7 +248,7 @@ def check_judge(judge: OpenJudge, criteria: Iterable[Criterion]) -> None:
     Raises:
         UsageError: no criterion carries one.
     """
-    asked = [member for member in judge.members if isinstance(member.instrument, ChecksJudge)]
+    asked = any(member.needs_checks for member in judge.members)
     if asked and not any(criterion.machine_check is not None for criterion in criteria):
         raise UsageError(
             "No criterion of these conversations carries a machine check, so that the judge 'checks' could score "

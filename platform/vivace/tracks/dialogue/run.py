@@ -102,7 +102,7 @@ class DialogueRun:
     @property
     def _generates(self) -> bool:
         """Whether replies are asked for, not recorded."""
-        return self._system.identity.adapter != "replay"
+        return not isinstance(self._system, RecordedSystem)
 
     @property
     def _sends_audio(self) -> bool:

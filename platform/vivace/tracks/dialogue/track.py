@@ -8,12 +8,12 @@ from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
 from vivace.models.base import RecordedSystem, SpokenOutput
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.prices import has_price, parse_price
+from vivace.models.client.prices import parse_price
 from vivace.models.registry import open_system
 from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.tracks.base import Import
 from vivace.tracks.dialogue.data.readers import open_conversations
-from vivace.tracks.dialogue.estimate import Prices
+from vivace.tracks.dialogue.estimate import Prices, has_price
 from vivace.tracks.dialogue.judging import open_judge
 from vivace.tracks.dialogue.registration import TRACK
 from vivace.tracks.dialogue.rejudge import Rejudging
@@ -47,8 +47,9 @@ class DialogueTrack:
             spec.model, spec.model_arg, options, spoken, hears=form != "transcript", method=spec.method
         )
         judge = open_judge(spec, conversations.judge_prompt)
-        if spec.repeats > 1 and system.identity.adapter == "replay":
-            raise UsageError("replay: holds one reply to each conversation; leave out --repeats.")
+        if spec.repeats > 1 and isinstance(system, RecordedSystem):
+            kind = system.identity.adapter
+            raise UsageError(f"{kind}: holds one reply to each conversation; leave out --repeats.")
         digits = read_digits(Path(spec.digits) if spec.digits else VOICED) if spec.hear else None
         card = read_card(Path(spec.card)) if spec.card else {}
         if isinstance(system, RecordedSystem) and system.conversations.isdisjoint(one.id for one in chosen):
@@ -77,7 +78,7 @@ def require_prices(spec: DialogueSpec) -> None:
     if spec.max_cost is None:
         return
     unknown = []
-    if spec.price is None and not has_price(spec.model):
+    if spec.price is None and not is_rejudging(spec.model) and not has_price(spec.model):
         unknown.append(f"the model '{spec.model}' (name it with --price IN,OUT)")
     judges = [name.strip() for name in spec.judge.split(",")]
     if spec.judge_price is None:
