@@ -13,13 +13,13 @@ from vivace_kernels.probing import Probed
 from vivace_methods.models import implementations
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model
-from vivace_methods.models.random import random_model, real_configuration, tiny_configuration
+from vivace_methods.models.random import TINY_SHAPES, random_model, real_configuration, tiny_configuration
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import METHODS, parse_method
 
 CPU = torch.device("cpu")
 KINDS = ("llama", "qwen3", "olmoe", "qwen3_moe")
-"""Of the tiny shapes those that differ in what a loop does; `test_anatomy` decodes with the others."""
+"""Of the tiny shapes those that everything is tried with."""
 ALONE = [name for name, kind in METHODS.items() if not kind.needs]
 
 
@@ -59,6 +59,18 @@ def test_the_tokens_are_those_of_generate(kind: str, name: str, dtype: torch.dty
                 tokens: list[int] = []
                 generator.generate(Request(ids, 12, frozenset(ends)), tokens.extend)
                 assert tokens == expected
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TINY_SHAPES if kind not in KINDS])
+def test_other_architectures_decode_as_generate_does(kind: str) -> None:
+    """The prompt is longer than their windows."""
+    model, ids = model_of(kind), torch.tensor([[3] * 20])
+    free = transformers_tokens(model, ids, 8, None, attention_mask=torch.ones_like(ids))
+    for name in ("autoregressive", "autoregressive(cache=static)"):
+        tokens: list[int] = []
+        with parse_method(name).apply(model) as generator:
+            generator.generate(Request(ids, 8), tokens.extend)
+        assert tokens == free
 
 
 def test_single_tokens_go_through_the_fastest_products(monkeypatch: pytest.MonkeyPatch) -> None:

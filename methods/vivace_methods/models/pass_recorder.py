@@ -181,7 +181,7 @@ def _positions(cache: Any) -> tuple[int, tuple[int, ...] | None, list[tuple[torc
     """Positions in a cache; those of each layer, where they differ; and what only the device knows of it."""
     if cache is None:
         return 0, None, []
-    lengths = [layer.get_seq_length() for layer in cache.layers]
+    lengths = [layer.get_seq_length() for layer in getattr(cache, "layers", [cache])]
     on_device = [length for length in lengths if isinstance(length, torch.Tensor)]
     if on_device:  # memory of a fixed size, whose layers are all alike
         return 0, None, [(on_device[0].clone(), lambda one, length: replace(one, context=int(length)))]

@@ -181,6 +181,17 @@ def test_layers_may_differ(option: str, value: Any) -> None:
     assert found.mixtures == found.layers[1:] and found.shapes == shapes(configuration)
 
 
+def test_looking_at_a_configuration_changes_nothing() -> None:
+    """Whoever samples gets the same tokens, and the configuration is as it was."""
+    configuration = tiny_configuration("mixtral")
+    configuration.vocab_size = 123  # seen by no other test
+    configuration._attn_implementation = "sdpa"
+    written, state = configuration.to_dict(), torch.get_rng_state()
+    assert shapes(configuration).vocabulary == 123
+    assert torch.equal(torch.get_rng_state(), state) and configuration.to_dict() == written
+    assert configuration._attn_implementation == "sdpa" and torch.get_default_device().type == "cpu"
+
+
 def test_what_is_unknown_is_refused_by_name() -> None:
     mamba = MambaConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, state_size=4)
     bert = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
