@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from vivace_methods.documentation import documentation_of
 from vivace_methods.models.loading import available_device, load_model
 from vivace_methods.models.random import (
     REAL_SHAPES,
@@ -24,7 +23,6 @@ from vivace_methods.models.random import (
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
 from vivace_methods.sparsity.activation import About, ActivationSparsity
-from vivace_methods.spelling import described, setting_types
 from vivace_methods.timing.memory import peak_bytes
 
 WINDOW = 512
@@ -115,20 +113,16 @@ def _ids(text: str) -> list[int]:
 
 def _list(options: argparse.Namespace) -> None:
     for name, kind in METHODS.items():
-        print(f"{name:16}{kind.family:14}{_documentation(kind).partition(chr(10))[0]}")
+        print(f"{name:16}{kind.family:14}{documentation_of(kind).summary}")
 
 
 def _show(options: argparse.Namespace) -> None:
     kind = method_class(options.name)
-    print(f"{kind.name} ({kind.family})\n\n{_documentation(kind)}\n\nPaper: {kind.paper}")
+    said = documentation_of(kind)
+    print("\n\n".join((f"{kind.name} ({kind.family})", said.summary, *said.paragraphs, f"Paper: {kind.paper}")))
     print(f"Needs: {', '.join(kind.needs) or 'nothing but a model'}")
-    types = setting_types(kind)
-    for field in fields(kind):
-        print(f"Setting {field.name}={field.default}: {described(types[field.name])}")
-
-
-def _documentation(kind: type) -> str:
-    return inspect.getdoc(kind) or ""
+    for setting in said.settings:
+        print(f"Setting {setting.name}={setting.default}: {setting.kind}. {setting.meaning}")
 
 
 def _generate(options: argparse.Namespace) -> None:

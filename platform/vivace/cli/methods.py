@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import MISSING, fields
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,7 @@ from vivace.cli.common import (
     Format,
     FormatOption,
     HomeOption,
+    line_width,
     print_json,
     print_rows,
     print_text,
@@ -37,6 +38,16 @@ LIST_COLUMNS = {
 }
 LIST = Table(LIST_COLUMNS, first=("method", "track", "what it is", "needs"), prose=("what it is", "settings"))
 
+SETTINGS = Table(
+    {
+        "setting": lambda row: row["name"],
+        "default": lambda row: str(row["default"]) or "''",
+        "may be": lambda row: row["kind"],
+        "meaning": lambda row: row["meaning"],
+    },
+    prose=("may be", "meaning"),
+)
+
 ACCURACY_COLUMNS = {
     "task": lambda row: row["task"],
     "metric": lambda row: row["metric"],
@@ -49,7 +60,6 @@ ACCURACY_COLUMNS = {
 @app.command("list")
 def list_(columns: ColumnsOption = "", format: FormatOption = Format.TABLE) -> None:
     """All methods, a line each."""
-    require_torch()
     from vivace_methods.registry import METHODS
 
     print_rows([_described(kind) for kind in METHODS.values()], format, LIST, columns)
@@ -63,8 +73,7 @@ def show(
     """One method: purpose, paper, what it needs, and its settings with their defaults."""
 
     from vivace.errors import UsageError
-
-    require_torch()
+    from vivace_methods.families import FAMILIES
     from vivace_methods.protocol import MethodError
     from vivace_methods.registry import method_class
 
@@ -78,10 +87,13 @@ def show(
     if format is not Format.TABLE:
         print_rows([row], format, LIST)
         return
-    typer.echo(f"{row['name']} (track {row['family']})\n\n{row['documentation']}\n\nPaper: {row['paper']}")
-    typer.echo(f"Needs: {', '.join(row['needs']) or 'nothing but a model'}")
-    for each in row["settings"]:
-        typer.echo(f"Setting {each['name']}={each['default']}: {each['type']}")
+    width = line_width() or 100
+    needs = ", ".join(f"a {need}" for need in row["needs"]) or "nothing but a model"
+    about = (*row["paragraphs"], f"Paper: {row['paper']}", f"Needs: {needs}")
+    for paragraph in (f"{row['name']} ({FAMILIES[row['family']].title})", row["summary"], *about):
+        print_text("\n".join(textwrap.wrap(paragraph, width)) + "\n")
+    if row["settings"]:
+        print_rows(row["settings"], format, SETTINGS)
 
 
 @app.command()
@@ -221,23 +233,18 @@ def _use_threads(threads: int | None) -> None:
 
 
 def _described(kind: type[Method]) -> dict[str, Any]:
-    from vivace_methods.spelling import described, setting_types
+    from dataclasses import asdict
 
-    types = setting_types(kind)
-    documentation = inspect.getdoc(kind) or ""
+    from vivace_methods.documentation import documentation_of
+
+    said = documentation_of(kind)
     return {
         "name": kind.name,
         "family": kind.family,
-        "summary": documentation.partition("\n")[0],
+        "summary": said.summary,
         "paper": kind.paper,
         "needs": list(kind.needs),
-        "settings": [
-            {
-                "name": each.name,
-                "default": None if each.default is MISSING else each.default,
-                "type": described(types[each.name]),
-            }
-            for each in fields(kind)
-        ],
-        "documentation": documentation,
+        "settings": [asdict(setting) for setting in said.settings],
+        "documentation": inspect.getdoc(kind) or "",
+        "paragraphs": list(said.paragraphs),
     }
