@@ -49,8 +49,9 @@ def routers_watched(model: Any) -> Iterator[list[list[int]]]:
             hook.remove()
 
 
-@pytest.mark.parametrize("kind", MIXTURES)
-@pytest.mark.parametrize("ids", [PROMPT, torch.tensor([[5, 9, 2, 7], [1, 1, 8, 4]])], ids=["one", "two"])
+@pytest.mark.parametrize(
+    ("kind", "ids"), [*((kind, PROMPT) for kind in MIXTURES), ("olmoe", torch.tensor([[5, 9, 2, 7], [1, 1, 8, 4]]))]
+)
 def test_counted_experts_are_those_that_routers_chose(kind: str, ids: torch.Tensor) -> None:
     model, ledger = model_of(kind), Ledger()
     plain = answer(model, ids)
