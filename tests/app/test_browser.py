@@ -10,10 +10,13 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
+from support.program import environment
 from vivace.cli.serve import command
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
@@ -34,6 +37,14 @@ FLAGS = [
 ]
 SELECTED_ROWS = "[data-testid=stDataFrame] tr[aria-selected=true]"
 ROW_HEIGHT = 31
+
+
+class Judged(NamedTuple):
+    """A leaderboard with results."""
+
+    address: str
+    judgings: dict[str, str]
+    """A short name → the judging's id."""
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +69,13 @@ def page(browser: sync_api.Browser) -> Iterator[sync_api.Page]:
     assert not strangers, f"the pages called {strangers}"
 
 
-@pytest.fixture
-def address(home: Path) -> Iterator[str]:
-    """The leaderboard's address; the server reads the test's home folder."""
+@contextmanager
+def serving(home: Path) -> Iterator[str]:
+    """The address of a leaderboard that reads this home folder, while the context lasts."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen(command("127.0.0.1", port))
+    server = subprocess.Popen(command("127.0.0.1", port), env=environment(VIVACE_HOME=str(home)))
     url = f"http://127.0.0.1:{port}"
     try:
         for _ in range(300):
@@ -77,6 +88,22 @@ def address(home: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(20)
+
+
+@pytest.fixture
+def address(home: Path) -> Iterator[str]:
+    """The address of a new leaderboard; the server reads the test's home folder."""
+    with serving(home) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def judged(filled: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judged]:
+    """A leaderboard that tests share, over a filled home folder."""
+    folder, judgings = filled
+    home = Path(shutil.copytree(folder, tmp_path_factory.mktemp("judged") / "home"))
+    with serving(home) as url:
+        yield Judged(url, judgings)
 
 
 def settle(page: sync_api.Page, title: str) -> None:
@@ -111,16 +138,14 @@ def test_a_link_to_a_page_is_the_first_thing_a_server_is_asked(page: sync_api.Pa
     page.get_by_role("link", name="Leaderboard").wait_for()
 
 
-def test_from_the_board_to_a_conversation_and_back(
-    page: sync_api.Page, address: str, judgings: dict[str, str]
-) -> None:
-    page.goto(address)
+def test_from_the_board_to_a_conversation_and_back(page: sync_api.Page, judged: Judged) -> None:
+    page.goto(judged.address)
     settle(page, "Vivace leaderboard")
     assert page.locator("[data-testid=stDataFrame]").count() == 3
     page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
     tick(page, 1)
     settle(page, "Conversations")
-    assert f"judging={judgings['steady']}" in page.url
+    assert f"judging={judged.judgings['steady']}" in page.url
     tick(page, 5)
     page.get_by_role("heading", name="picnic-005").wait_for()
     assert "conversation=picnic-005" in page.url
@@ -133,7 +158,8 @@ def test_from_the_board_to_a_conversation_and_back(
     assert page.locator(SELECTED_ROWS).count() == 0, "coming back does not leave again"
 
 
-def test_a_filter_survives_a_reload(page: sync_api.Page, address: str, judgings: dict[str, str]) -> None:
+def test_a_filter_survives_a_reload(page: sync_api.Page, judged: Judged) -> None:
+    address, judgings = judged
     page.goto(f"{address}/conversation?judging={judgings['careful']}&other={judgings['imported']}")
     settle(page, "Conversations")
     page.get_by_text("Only where they differ").click()
@@ -145,7 +171,8 @@ def test_a_filter_survives_a_reload(page: sync_api.Page, address: str, judgings:
 
 
 @pytest.mark.parametrize("position", [0, 1, 2], ids=["wav-first", "flac-first", "ogg-first"])
-def test_recordings_play(page: sync_api.Page, address: str, judgings: dict[str, str], position: int) -> None:
+def test_recordings_play(page: sync_api.Page, judged: Judged, position: int) -> None:
+    address, judgings = judged
     page.goto(f"{address}/conversation?judging={judgings['careful']}&conversation=picnic-{position:03d}")
     settle(page, "Conversations")
     page.get_by_role("heading", name="Criteria").wait_for()
@@ -165,9 +192,8 @@ def test_recordings_play(page: sync_api.Page, address: str, judgings: dict[str, 
         assert played["seconds"] == pytest.approx(2.0, abs=0.1)
 
 
-def test_nothing_in_a_reply_is_interpreted(
-    page: sync_api.Page, address: str, judgings: dict[str, str], hostile: str
-) -> None:
+def test_nothing_in_a_reply_is_interpreted(page: sync_api.Page, judged: Judged, hostile: str) -> None:
+    address, judgings = judged
     page.goto(f"{address}/conversation?judging={judgings['sleepy']}&conversation=picnic-000")
     settle(page, "Conversations")
     page.get_by_text(hostile, exact=True).wait_for()

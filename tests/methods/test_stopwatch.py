@@ -273,7 +273,7 @@ def test_a_method_against_itself_is_one_in_twenty_real_runs() -> None:
     model = random_model(tiny_configuration("llama"))
     clock = SimulatedClock(0)
     model.register_forward_pre_hook(lambda module, inputs: clock.work(inputs[0].shape[1] / 10 + 1))
-    asked = [TimedPrompt(f"p{number}", Request(torch.arange(10 + 5 * number)[None], STEPS)) for number in range(6)]
+    asked = [TimedPrompt(f"p{number}", Request(torch.arange(10 + 5 * number)[None], 2)) for number in range(6)]
     with applied(model, parse_arms(["autoregressive", "autoregressive"])) as (generators, _):
         for _ in range(20):
             stopwatch = Stopwatch(generators, "autoregressive", clock)
