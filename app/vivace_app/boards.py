@@ -22,7 +22,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Group:
+class RankedTogether:
     """Rows that may be ranked together: the same data, judged by the same judge with as many votes."""
 
     rows: list[BoardRow]
@@ -50,7 +50,7 @@ def data_key(row: BoardRow) -> str:
     return f"{row.data}@{row.data_revision[:8]}"
 
 
-def group_key(group: Group) -> str:
+def group_key(group: RankedTogether) -> str:
     """What tells one table from another, in the URL and as a widget's key."""
     first = group.rows[0]
     votes = f"/{first.votes}" if first.votes > 1 else ""
@@ -67,13 +67,13 @@ def judge_label(row: BoardRow) -> str:
     return f"{row.judge} · {judge_key(row)}"
 
 
-def groups(rows: Iterable[BoardRow]) -> list[Group]:
+def groups(rows: Iterable[BoardRow]) -> list[RankedTogether]:
     """Rows that may be ranked together, each in the store's order; the largest group first."""
     found: dict[tuple[str, str, str, str, int], list[BoardRow]] = {}
     for row in rows:
         key = (row.track, row.data, row.data_revision, row.judge_fingerprint, row.votes)
         found.setdefault(key, []).append(row)
-    result = [Group(sorted(group, key=lambda row: row.retracted is not None)) for group in found.values()]
+    result = [RankedTogether(sorted(group, key=lambda row: row.retracted is not None)) for group in found.values()]
     return sorted(result, key=lambda group: -len(group.rows))
 
 
@@ -117,7 +117,7 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
     )
 
 
-def table(group: Group) -> pd.DataFrame:
+def table(group: RankedTogether) -> pd.DataFrame:
     """A group as the board's table, one line per row of the group in its order."""
     lines = []
     repeated = any(row.repeats > 1 for row in group.rows)
@@ -156,7 +156,7 @@ def table(group: Group) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def accounts(group: Group, names: Sequence[str]) -> pd.DataFrame:
+def accounts(group: RankedTogether, names: Sequence[str]) -> pd.DataFrame:
     """What each row's calls took, one line per row and stage; failed calls included.
 
     Args:
@@ -251,7 +251,7 @@ def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
     )
 
 
-def intervals(group: Group, names: Sequence[str]) -> pd.DataFrame:
+def intervals(group: RankedTogether, names: Sequence[str]) -> pd.DataFrame:
     """Pass rates for the chart: one line per row and slice that has a figure; rates are fractions.
 
     Args:

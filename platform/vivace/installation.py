@@ -44,7 +44,7 @@ KEYS = ("OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API
 
 
 @dataclass(frozen=True)
-class Finding:
+class Checkup:
     """One thing looked at: `ok`, `missing` (and not needed for everything), or `broken`."""
 
     what: str
@@ -52,7 +52,7 @@ class Finding:
     found: str
 
 
-def diagnose(settings: Settings) -> list[Finding]:
+def diagnose(settings: Settings) -> list[Checkup]:
     """Look at everything; nothing is written but a file that is removed again, and no network is used."""
     return [
         _python(),
@@ -68,11 +68,11 @@ def diagnose(settings: Settings) -> list[Finding]:
     ]
 
 
-def _brought() -> Iterator[Finding]:
+def _brought() -> Iterator[Checkup]:
     """What other packages bring through entry points, each imported."""
     from vivace.models.registry import ADAPTERS
     from vivace.tasks.registry import TASKS
-    from vivace.tracks.dialogue.judging import JUDGES
+    from vivace.tracks.dialogue.judges import JUDGES
 
     registries: list[Registry[Any]] = [ADAPTERS, TASKS, JUDGES]
     if has_torch():
@@ -84,29 +84,29 @@ def _brought() -> Iterator[Finding]:
             what = f"{registry.what} {each.name}"
             if each.fault:
                 found = f"{each.place} of {each.package} cannot be used: {each.fault}; mend or remove the package"
-                yield Finding(what, "broken", found)
+                yield Checkup(what, "broken", found)
             elif each.is_hidden:
                 found = f"{each.place} of {each.package} is left out: another {registry.what} has that name"
-                yield Finding(what, "missing", found)
+                yield Checkup(what, "missing", found)
             else:
-                yield Finding(what, "ok", f"{each.place} of {each.package}")
+                yield Checkup(what, "ok", f"{each.place} of {each.package}")
 
 
-def _python() -> Finding:
+def _python() -> Checkup:
     enough = sys.version_info >= (3, 11)
-    return Finding("Python", "ok" if enough else "broken", platform.python_version())
+    return Checkup("Python", "ok" if enough else "broken", platform.python_version())
 
 
-def _packages() -> Iterator[Finding]:
+def _packages() -> Iterator[Checkup]:
     for name in NEEDED:
         version = package_version(name)
-        yield Finding(name, "ok" if version else "broken", version or "not installed; install Vivace again")
+        yield Checkup(name, "ok" if version else "broken", version or "not installed; install Vivace again")
     for name, use in OPTIONAL.items():
         version = package_version(name)
-        yield Finding(name, "ok" if version else "missing", version or f"not installed ({use})")
+        yield Checkup(name, "ok" if version else "missing", version or f"not installed ({use})")
 
 
-def _database(settings: Settings) -> Finding:
+def _database(settings: Settings) -> Checkup:
     from vivace.store import migrate
     from vivace.store.database import Database, redacted
 
@@ -115,26 +115,26 @@ def _database(settings: Settings) -> Finding:
         state = migrate.state(database)
         where = redacted(database.url)
         if state in ("missing", "empty"):
-            return Finding("database", "missing", f"{where}: none yet; the first run creates it")
+            return Checkup("database", "missing", f"{where}: none yet; the first run creates it")
         if state == "current":
-            return Finding("database", "ok", f"{where} at schema {migrate.head()}")
+            return Checkup("database", "ok", f"{where} at schema {migrate.head()}")
         migrate.refuse(database, state)
     except VivaceError as error:
-        return Finding("database", "broken", str(error))
+        return Checkup("database", "broken", str(error))
 
 
-def _writable(what: str, folder: Path) -> Finding:
+def _writable(what: str, folder: Path) -> Checkup:
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
-        return Finding(what, "broken", f"{folder} cannot be written ({error.strerror}); give another --home")
+        return Checkup(what, "broken", f"{folder} cannot be written ({error.strerror}); give another --home")
     free = shutil.disk_usage(existing).free / 2**30
-    return Finding(what, "ok", f"{folder.absolute()}, {free:.0f} GiB free")
+    return Checkup(what, "ok", f"{folder.absolute()}, {free:.0f} GiB free")
 
 
-def _audio() -> Finding:
+def _audio() -> Checkup:
     """Write a tone in every kind of file that is read, and read it."""
     try:
         import av
@@ -159,31 +159,31 @@ def _audio() -> Finding:
                 file.mux([*stream.encode(frame), *stream.encode(None)])
             decode(buffer.getvalue())
     except Exception as error:
-        return Finding("audio", "broken", f"{type(error).__name__}: {error}")
+        return Checkup("audio", "broken", f"{type(error).__name__}: {error}")
     versions = f"libsndfile {soundfile.__libsndfile_version__}, PyAV {av.__version__}"
-    return Finding("audio", "ok", f"reads WAV, AIFF, CAF, FLAC, Ogg, Opus, MP3, M4A and WebM ({versions})")
+    return Checkup("audio", "ok", f"reads WAV, AIFF, CAF, FLAC, Ogg, Opus, MP3, M4A and WebM ({versions})")
 
 
-def _tool(name: str, use: str) -> Finding:
+def _tool(name: str, use: str) -> Checkup:
     path = shutil.which(name)
-    return Finding(name, "ok" if path else "missing", path or f"not found ({use})")
+    return Checkup(name, "ok" if path else "missing", path or f"not found ({use})")
 
 
-def _gpu() -> Finding:
+def _gpu() -> Checkup:
     program = shutil.which("nvidia-smi")
     if program is None:
-        return Finding("GPU", "missing", "none found; only local models and kernels use one")
+        return Checkup("GPU", "missing", "none found; only local models and kernels use one")
     try:
         done = subprocess.run(
             [program, "--query-gpu=name,memory.total", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=20, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        return Finding("GPU", "missing", f"nvidia-smi gives no answer ({error})")
-    return Finding("GPU", "ok", "; ".join(done.stdout.strip().splitlines()) or "none")
+        return Checkup("GPU", "missing", f"nvidia-smi gives no answer ({error})")
+    return Checkup("GPU", "ok", "; ".join(done.stdout.strip().splitlines()) or "none")
 
 
-def _keys() -> Iterator[Finding]:
+def _keys() -> Iterator[Checkup]:
     from dotenv import dotenv_values
 
     present = {**dotenv_values(".env"), **os.environ}
@@ -191,13 +191,13 @@ def _keys() -> Iterator[Finding]:
         key = (present.get(name) or "").strip()
         fault = key_fault(key) if key else None
         if fault is not None:
-            yield Finding(name, "broken", f"set, but it {fault}; set it anew")
+            yield Checkup(name, "broken", f"set, but it {fault}; set it anew")
         else:
-            yield Finding(name, "ok" if key else "missing", "set" if key else "not set")
+            yield Checkup(name, "ok" if key else "missing", "set" if key else "not set")
 
 
-def _network() -> Iterator[Finding]:
+def _network() -> Iterator[Checkup]:
     try:
         load_surroundings()
     except UsageError as error:
-        yield Finding("network", "broken", str(error))
+        yield Checkup("network", "broken", str(error))

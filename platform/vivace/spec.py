@@ -99,7 +99,7 @@ def is_rejudging(model: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Pace:
+class ExecutionSettings:
     """How a run is executed, which makes no difference to its result."""
 
     concurrency: int = 1
@@ -127,9 +127,9 @@ class RunSpec(BaseModel):
     """Its keys are those of `CARD_KEYS`."""
 
     @property
-    def pace(self) -> Pace:
+    def execution(self) -> ExecutionSettings:
         """How it is to be executed."""
-        return Pace()
+        return ExecutionSettings()
 
     def as_json(self) -> dict[str, Any]:
         """The spec as it is stored and read back."""
@@ -229,9 +229,9 @@ class DialogueSpec(RunSpec):
     cache: Annotated[bool, Flag("Take answers given earlier to the same.")] = False
 
     @property
-    def pace(self) -> Pace:
+    def execution(self) -> ExecutionSettings:
         """How it is to be executed."""
-        return Pace(self.concurrency, self.max_cost, self.max_errors, self.cache)
+        return ExecutionSettings(self.concurrency, self.max_cost, self.max_errors, self.cache)
 
     def _absolute(self) -> dict[str, Any]:
         changes = super()._absolute()

@@ -50,8 +50,11 @@ def test_table(rows: list[BoardRow]) -> None:
 def test_a_method_stands_beside_its_model_and_tells_it_from_itself(rows: list[BoardRow]) -> None:
     plain = boards.groups(rows)[0].rows[0]
     sparse = replace(plain, method="teal(sparsity=0.4):12345678", judging="other")
-    assert "Method" not in boards.table(boards.Group([plain]))
-    assert boards.table(boards.Group([plain, sparse]))["Method"].tolist() == ["–", "teal(sparsity=0.4):12345678"]
+    assert "Method" not in boards.table(boards.RankedTogether([plain]))
+    assert boards.table(boards.RankedTogether([plain, sparse]))["Method"].tolist() == [
+        "–",
+        "teal(sparsity=0.4):12345678",
+    ]
     names = [f"{plain.model} · no method", f"{plain.model} · teal(sparsity=0.4):12345678"]
     assert boards.labels([plain, sparse]) == names
 
@@ -123,11 +126,11 @@ def test_address_keeps_only_what_is_chosen() -> None:
 def test_what_is_not_ranked_stands_apart_with_its_bounds(rows: list[BoardRow]) -> None:
     first = boards.groups(rows)[0].rows[0]
     part = replace(first, standing="part", rank=None, conversations=48, whole_apr_min=0.479, whole_apr_max=0.979)
-    table = boards.table(boards.Group([part]))
+    table = boards.table(boards.RankedTogether([part]))
     assert (table.loc[0, "Rank"], table.loc[0, "Coverage"]) == ("–", "24 of 48 (48–98)")
     assert table.loc[0, "Notes"] == ["official", "part"]
     unknown = replace(part, conversations=None)
-    assert boards.table(boards.Group([unknown])).loc[0, "Coverage"] == "24 of a larger set"
+    assert boards.table(boards.RankedTogether([unknown])).loc[0, "Coverage"] == "24 of a larger set"
 
 
 def test_rows_of_one_model_show_what_tells_them_apart_and_their_runs(rows: list[BoardRow]) -> None:
@@ -136,10 +139,10 @@ def test_rows_of_one_model_show_what_tells_them_apart_and_their_runs(rows: list[
         replace(first, apart={"temperature": "0.7"}),
         replace(first, apart={"temperature": "default"}, judging="other", short_run="abcdef01"),
     ]
-    table = boards.table(boards.Group(alike))
+    table = boards.table(boards.RankedTogether(alike))
     assert table["Settings"].tolist() == ["temperature=0.7", "temperature=default"]
     assert table["Run"].tolist() == [first.short_run, "abcdef01"]
-    assert "Settings" not in boards.table(boards.Group([first]))
+    assert "Settings" not in boards.table(boards.RankedTogether([first]))
     assert boards.labels(alike) == [f"{first.model} · temperature=0.7", f"{first.model} · temperature=default"]
     again = [first, replace(first, judging="other", short_run="abcdef01")]
     assert boards.labels(again) == [f"{first.model} · run {first.short_run}", f"{first.model} · run abcdef01"]

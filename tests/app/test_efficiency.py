@@ -15,7 +15,7 @@ from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.efficiency import arm_board, layer_rows
 from vivace.store.tables import Arm, Run, Trial, now
-from vivace.tracks.efficiency.scoring import score_run
+from vivace.tracks.efficiency.scores import score_run
 from vivace_app import arm_tables, charts
 
 

@@ -19,7 +19,7 @@ if any(importlib.util.find_spec(name) is None for name in ("torch", "transformer
 import torch
 
 from vivace.tracks.efficiency.accuracy import PAPER_TASKS
-from vivace.tracks.efficiency.targets import loaded
+from vivace.tracks.efficiency.measured_models import loaded
 from vivace.zoo.shipped import folder_of
 
 Call = Callable[..., Any]

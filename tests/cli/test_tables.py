@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.judged import add_dataset, add_judging
 from vivace.cli import common
 from vivace.cli.common import Format, print_rows
-from vivace.cli.tables import GAP, Table, chosen_headings, fitted, print_table
+from vivace.cli.tables import GAP, ShownColumns, chosen_headings, fitted, print_table
 from vivace.errors import UsageError
 from vivace.settings import load_settings
 from vivace.store.migrate import open_for_writing
@@ -24,7 +24,7 @@ COLUMNS = {
     heading: lambda row, heading=heading: row.get(heading, "")  # type: ignore[misc]
     for heading in ("name", "score %", "extra", "far", "story")
 }
-TABLE = Table(COLUMNS, first=("name", "score %", "far"), then=("story",), cut=("name",), prose=("story",))
+TABLE = ShownColumns(COLUMNS, first=("name", "score %", "far"), then=("story",), cut=("name",), prose=("story",))
 ROWS = [
     {
         "name": "a name that is rather long",
@@ -138,7 +138,7 @@ def test_an_unknown_column_is_one_sentence_that_lists_them(call: Call) -> None:
 
 
 def test_names_that_differ_at_their_ends_are_not_cut_to_look_alike(capsys: pytest.CaptureFixture[str]) -> None:
-    table = Table(COLUMNS, first=("name", "score %", "far", "extra"), cut=("name",))
+    table = ShownColumns(COLUMNS, first=("name", "score %", "far", "extra"), cut=("name",))
     figures = {"score %": "50.0 [40.0–60.0]", "far": "x", "extra": "123456789"}
     rows = [{"name": f"teal(sparsity=0.{tenth})", **figures} for tenth in (3, 5)]
     printed, left_out = lines(capsys, rows, table, None, 46)

@@ -13,8 +13,8 @@ import yaml
 from support.datasets import tone, write_jsonl
 from support.program import vivace
 from vivace.errors import UsageError
-from vivace.tracks.dialogue.data.building import BuildError, Built, build
 from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.set_from_recordings import BuildError, Built, build
 from vivace.tracks.dialogue.data.validation import validate
 
 CSV = """id,axis,role,recording,text,check

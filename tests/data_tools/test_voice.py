@@ -27,8 +27,8 @@ from vivace.demo import DATA
 from vivace.errors import IncompleteError, UnreachableError, UsageError
 from vivace.tracks.dialogue.data.conversations import VOICES_KEY
 from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.spoken_turns import Voiced, voice_set
 from vivace.tracks.dialogue.data.validation import validate
-from vivace.tracks.dialogue.data.voicing import Voiced, voice_set
 
 needs_espeak = pytest.mark.skipif(shutil.which("espeak-ng") is None, reason="espeak-ng is not on the PATH")
 

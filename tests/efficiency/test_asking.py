@@ -10,9 +10,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from vivace.tasks.base import Sample
-from vivace.tracks.efficiency.asking import timed_prompt, token_ids
+from vivace.tracks.efficiency.measured_models import loaded
 from vivace.tracks.efficiency.prompts import PlannedPrompt, plan_tasks
-from vivace.tracks.efficiency.targets import loaded
+from vivace.tracks.efficiency.token_prompts import timed_prompt, token_ids
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError
 

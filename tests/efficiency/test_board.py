@@ -19,8 +19,8 @@ from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.efficiency import ArmRow, Measured, arm_board, frontier
 from vivace.store.verdicts import judging_card
-from vivace.tracks.efficiency.recording import best_floor
-from vivace.tracks.efficiency.scoring import score_run
+from vivace.tracks.efficiency.records import best_floor
+from vivace.tracks.efficiency.scores import score_run
 from vivace_methods.timing.stopwatch import Trial
 
 

@@ -17,7 +17,7 @@ from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.client.completions import DirectCompletions, Received, request_headers
 from vivace.models.client.prices import TokenUsage, cost_of
 from vivace.models.client.providers import OPENAI_ADDRESS, PROVIDERS
-from vivace.models.client.transport import Connections, Exchange
+from vivace.models.client.transport import Connections, WireExchange
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])
@@ -77,7 +77,9 @@ def test_a_stream_that_is_over_is_not_waited_for(monkeypatch: pytest.MonkeyPatch
         connections, received = Connections(), Received()
         asked = DirectCompletions("m", PROVIDERS["custom_openai"], base, {})
         async with asyncio.timeout(20):
-            await asked.receive([{"role": "user", "content": "x"}], Exchange(connections, streaming=True), received)
+            await asked.receive(
+                [{"role": "user", "content": "x"}], WireExchange(connections, streaming=True), received
+            )
         await connections.aclose()
         server.close()
         return received

@@ -27,7 +27,7 @@ from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
 from vivace.models.base import ModelReply, Prompt
 from vivace.models.client.calls import CallRecord, ChatOptions
-from vivace.models.hearing import Hearing, asking, check_hearing, digits_in, guessing_odds
+from vivace.models.hearing_check import Hearing, asking, check_hearing, digits_in, guessing_odds
 from vivace.models.registry import open_system
 from vivace_rubrics.criteria import Unscored
 
@@ -201,7 +201,7 @@ def test_numbers_in_words(text: str, digits: str) -> None:
 @pytest.mark.parametrize("turns", range(1, 9))
 def test_the_stated_odds_hold_for_random_answers(turns: int) -> None:
     """Simulated: an answer as long as allowed holds a given number no more often than the bound says."""
-    from vivace.models.hearing import longest_answer
+    from vivace.models.hearing_check import longest_answer
 
     source = np.random.default_rng(turns)
     tries, length = 20_000, longest_answer(turns)

@@ -30,7 +30,7 @@ from vivace.models.adapters import local
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.local.failures import RefusedError
-from vivace.models.local.serving import _answer_or_error
+from vivace.models.local.service import _answer_or_error
 from vivace.models.local.spoken_model import SpokenModel
 from vivace_rubrics.criteria import Unscored
 

@@ -27,8 +27,8 @@ from vivace.models.client.calls import ChatOptions
 from vivace.models.local.method import read_method
 from vivace.models.local.spoken_model import SpokenModel
 from vivace.tracks.efficiency.fitting_texts import find_calibration
+from vivace.tracks.efficiency.measured_models import find_target, loaded_to_fit
 from vivace.tracks.efficiency.recipes import fit_recipe
-from vivace.tracks.efficiency.targets import find_target, loaded_to_fit
 from vivace_methods.registry import parse_method
 
 FAMILIES = [

@@ -56,7 +56,7 @@ class Provider:
     turned_away: int = 0
     busy: int = 0
 
-    async def call(self, turn: pacing.Turn, tokens: int | None = 10) -> None:
+    async def call(self, turn: pacing.Leave, tokens: int | None = 10) -> None:
         """One try."""
         now = asyncio.get_running_loop().time()
         self.started.append(now)

@@ -41,7 +41,7 @@ MODULES = (
     "transformers.models.qwen2_audio.modeling_qwen2_audio", "transformers.models.qwen2_audio.processing_qwen2_audio",
     "vivace.cli.execution", "vivace.tracks.efficiency.track",
     "vivace.audio.convert", "vivace.models.local.method", "vivace_methods.sparsity.activation",
-    "vivace.tracks.efficiency.targets", "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
+    "vivace.tracks.efficiency.measured_models", "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
     "vivace_methods.timing.measuring", "vivace_methods.timing.choosing", "vivace_methods.registry",
 )  # fmt: skip
 PAIRS = 2
@@ -216,7 +216,7 @@ if __name__ == "__main__":
     sys.path.pop(0)  # the tests' folder: a program's modules are found as they are without it
     for name in MODULES:
         import_module(name)
-    from vivace.tracks.efficiency.targets import loaded
+    from vivace.tracks.efficiency.measured_models import loaded
     from vivace.zoo.shipped import folder_of
 
     for name in ("moe", "dense"):  # loading a checkpoint prepares more, once for all

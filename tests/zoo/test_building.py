@@ -11,9 +11,9 @@ import torch
 
 from vivace.errors import UsageError, VivaceError
 from vivace.zoo import registry, shipped
-from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.registry import RECIPES
-from vivace.zoo.training import building
+from vivace.zoo.training import model_build
 
 
 def silent(step: int, loss: float) -> None:
@@ -33,10 +33,10 @@ def test_two_steps_give_the_same_bytes_twice(name: str, tmp_path: Path) -> None:
 
 def _same_bytes_twice(name: str, tmp_path: Path, steps: int) -> None:
     torch.manual_seed(3)  # whatever the caller drew before
-    first = building.build(name, tmp_path, silent, steps=steps, output=tmp_path / "first")
+    first = model_build.build(name, tmp_path, silent, steps=steps, output=tmp_path / "first")
     torch.set_num_threads(2)
     torch.rand(5)
-    second = building.build(name, tmp_path, silent, steps=steps, output=tmp_path / "second")
+    second = model_build.build(name, tmp_path, silent, steps=steps, output=tmp_path / "second")
     assert torch.get_num_threads() == 2 and not torch.are_deterministic_algorithms_enabled()
     files = {path.name for path in first.iterdir()}
     assert {"config.json", "model.safetensors"} <= files == {path.name for path in second.iterdir()}
@@ -45,7 +45,7 @@ def _same_bytes_twice(name: str, tmp_path: Path, steps: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stub(Recipe):
+class Stub(TrainingRecipe):
     """A recipe that writes its seed and its steps."""
 
     name = "stub"
@@ -69,9 +69,9 @@ class Companion(Stub):
 @pytest.fixture
 def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A zoo of two stubs."""
-    kinds: dict[str, type[Recipe]] = {"stub": Stub, "companion": Companion}
+    kinds: dict[str, type[TrainingRecipe]] = {"stub": Stub, "companion": Companion}
     monkeypatch.setattr(registry, "RECIPES", dict.fromkeys(kinds, ""))
-    for module in (building, shipped):
+    for module in (model_build, shipped):
         monkeypatch.setattr(module, "recipe_class", lambda name: kinds[name])
     monkeypatch.setattr("vivace.zoo.training.fingerprint._sources", lambda module: {})
 
@@ -79,27 +79,27 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("stubs")
 def test_what_is_built_is_found_and_not_built_again(tmp_path: Path) -> None:
     told: list[int] = []
-    folder = building.build("zoo:stub", tmp_path, lambda step, loss: told.append(step))
-    assert building.build("stub", tmp_path, lambda step, loss: told.append(step)) == folder
+    folder = model_build.build("zoo:stub", tmp_path, lambda step, loss: told.append(step))
+    assert model_build.build("stub", tmp_path, lambda step, loss: told.append(step)) == folder
     assert told == [1, 2, 3]
     assert shipped.folder_of("zoo:stub", tmp_path) == folder
     others = {
-        building.build("stub", tmp_path, silent, seed=1),
-        building.build("stub", tmp_path, silent, steps=2),
-        building.build("stub", tmp_path, silent, steps=2, seed=1),
+        model_build.build("stub", tmp_path, silent, seed=1),
+        model_build.build("stub", tmp_path, silent, steps=2),
+        model_build.build("stub", tmp_path, silent, steps=2, seed=1),
     }
     assert len(others | {folder}) == 4
 
 
 @pytest.mark.usefixtures("stubs")
 def test_a_needed_model_is_built_first_and_another_one_makes_another(tmp_path: Path) -> None:
-    first = building.build("companion", tmp_path, silent)
+    first = model_build.build("companion", tmp_path, silent)
     target = shipped.folder_of("stub", tmp_path)
     assert shipped.folder_of("companion", tmp_path) == first
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "model.safetensors").write_text("other weights")
-    assert building.build("companion", tmp_path, silent, given={"stub": tmp_path / "other"}) != first
-    assert building.build("companion", tmp_path, silent, given={"stub": target}) == first
+    assert model_build.build("companion", tmp_path, silent, given={"stub": tmp_path / "other"}) != first
+    assert model_build.build("companion", tmp_path, silent, given={"stub": target}) == first
 
 
 @pytest.mark.usefixtures("stubs")
@@ -110,7 +110,7 @@ def test_a_broken_build_leaves_nothing(reason: BaseException | type[BaseExceptio
             raise reason
 
     with pytest.raises(BaseException) as caught:
-        building.build("stub", tmp_path, break_off)
+        model_build.build("stub", tmp_path, break_off)
     assert isinstance(caught.value, reason if isinstance(reason, type) else OSError)
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="vivace models build stub"):
@@ -126,7 +126,7 @@ def test_weights_that_cannot_be_written_are_one_sentence(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Stub, "train", train)
     with pytest.raises(VivaceError, match="could not be written"):
-        building.build("stub", tmp_path, silent)
+        model_build.build("stub", tmp_path, silent)
     assert not list(tmp_path.iterdir())
 
 
@@ -140,4 +140,4 @@ def test_wrong_requests_are_one_sentence(tmp_path: Path) -> None:
         ({"name": "moe", "output": tmp_path / "full" / "file"}, "not an empty folder"),
     ):
         with pytest.raises(UsageError, match=said):
-            building.build(built=tmp_path, on_step=silent, **wrong)  # type: ignore[arg-type]
+            model_build.build(built=tmp_path, on_step=silent, **wrong)  # type: ignore[arg-type]

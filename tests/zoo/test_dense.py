@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.base import ZooScore, loaded, score
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.crude_sparsity import dropped_inputs, magnitude_thresholds
 from vivace.zoo.scores.dense import calibration_texts
 from vivace.zoo.scores.moe import MOST_TOKENS, asked
@@ -18,7 +18,7 @@ from vivace.zoo.shipped import folder_of
 
 
 @pytest.fixture(scope="module")
-def scores() -> list[Score]:
+def scores() -> list[ZooScore]:
     """Of the dense model, but for what is dropped most at random: answers that never end take longest."""
     return list(takewhile(lambda each: each.rule != "random inputs" or (each.level or 0) < 0.2,
                           score("dense", folder_of("dense"), {})))  # fmt: skip
@@ -30,20 +30,20 @@ def model_and_tokenizer() -> tuple[Any, Any]:
     return loaded(folder_of("dense"))
 
 
-def curve(scores: list[Score], rule: str) -> dict[float, float]:
+def curve(scores: list[ZooScore], rule: str) -> dict[float, float]:
     """Level → score under a crude rule."""
     return {each.level: each.value for each in scores if each.rule == f"{rule} inputs" and each.level is not None}
 
 
 @pytest.mark.full
-def test_whole_answers_are_right(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
+def test_whole_answers_are_right(scores: list[ZooScore], record_property: Callable[[str, Any], None]) -> None:
     record_property("measured", "\n".join(map(str, scores)))
     whole = scores[0]
     assert not whole.rule and whole.n >= 200 and whole.value >= 0.9
 
 
 @pytest.mark.full
-def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[Score]) -> None:
+def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[ZooScore]) -> None:
     """Neither a cliff nor a plateau, and far from what dropping as much at random does."""
     magnitude, random = curve(scores, "magnitude"), curve(scores, "random")
     assert set(magnitude) == {0.2, 0.3, 0.4, 0.5, 0.6}

@@ -14,8 +14,8 @@ from vivace.tasks.base import Sample
 from vivace.tasks.generated.needles import Needles
 from vivace.zoo.inventory import SCORES
 from vivace.zoo.registry import recipe_class
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.base import ZooScore, loaded, score
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.moe import asked
 from vivace.zoo.shipped import folder_of
 from vivace_methods.protocol import Request
@@ -26,7 +26,7 @@ each_drafter = pytest.mark.parametrize("name", DRAFTERS)
 
 
 @cache
-def scores(name: str) -> list[Score]:
+def scores(name: str) -> list[ZooScore]:
     """Of a drafter, computed once."""
     needed = {each: folder_of(each) for each in recipe_class(name).needs}
     return list(score(name, folder_of(name), needed))

@@ -13,27 +13,27 @@ import pytest
 import torch
 
 from vivace.zoo.inventory import SCORES
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.base import ZooScore, loaded, score
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.crude import expert_budget
 from vivace.zoo.scores.moe import MOST_TOKENS, asked
 from vivace.zoo.shipped import folder_of
 
 
 @pytest.fixture(scope="module")
-def scores() -> list[Score]:
+def scores() -> list[ZooScore]:
     """Of the mixture of experts."""
     return list(score("moe", folder_of("moe"), {}))
 
 
-def at(scores: list[Score], rule: str, level: int) -> float:
+def at(scores: list[ZooScore], rule: str, level: int) -> float:
     """The score under a crude rule."""
     (found,) = [each.value for each in scores if (each.rule, each.level) == (rule, level)]
     return found
 
 
 @pytest.mark.full
-def test_whole_answers_are_right(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
+def test_whole_answers_are_right(scores: list[ZooScore], record_property: Callable[[str, Any], None]) -> None:
     record_property("measured", "\n".join(map(str, scores)))
     whole, *domains = [each for each in scores if not each.rule]
     assert whole.n >= 200 and whole.low >= 0.9
@@ -42,7 +42,7 @@ def test_whole_answers_are_right(scores: list[Score], record_property: Callable[
 
 
 @pytest.mark.full
-def test_budgets_bite_by_degrees_and_tell_rules_apart(scores: list[Score]) -> None:
+def test_budgets_bite_by_degrees_and_tell_rules_apart(scores: list[ZooScore]) -> None:
     """Neither a cliff nor a plateau: some budget costs nothing, some cost a part, and the summed softmax is best."""
     for rule, bites in (("softmax", 1), ("count", 3), ("random", 2)):
         values = [each.value for each in scores if each.rule == f"{rule} experts"]
@@ -54,7 +54,7 @@ def test_budgets_bite_by_degrees_and_tell_rules_apart(scores: list[Score]) -> No
 
 
 @pytest.mark.full
-def test_the_scores_on_record_are_those_of_the_weights(scores: list[Score]) -> None:
+def test_the_scores_on_record_are_those_of_the_weights(scores: list[ZooScore]) -> None:
     """Other machines add in another order, which may turn a few answers."""
     recorded = json.loads((folder_of("moe") / SCORES).read_text())
     assert [(row["slice"], row["rule"], row["level"]) for row in recorded] == [
@@ -111,10 +111,10 @@ def test_the_zoo_runs_with_torch_and_transformers_alone() -> None:
 import sys
 for name in ("sqlalchemy", "typer", "pydantic", "pydantic_settings", "litellm", "datasets", "scipy", "rich"):
     sys.modules[name] = None
-from vivace.zoo.scores.answering import greedy_answers
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.base import loaded
 from vivace.zoo.shipped import folder_of
-import vivace.zoo.training.building, vivace.zoo.scores.drafter, vivace.zoo.inventory, vivace.zoo.scores.moe
+import vivace.zoo.training.model_build, vivace.zoo.scores.drafter, vivace.zoo.inventory, vivace.zoo.scores.moe
 print(greedy_answers(*loaded(folder_of("zoo:moe")), ["Work out 125 + 250, column by column.\\n"], 60)[0])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

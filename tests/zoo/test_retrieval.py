@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from vivace.tasks.generated.needles import Needles
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import Score, loaded, score
+from vivace.zoo.scores.base import ZooScore, loaded, score
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.retrieval import LENGTHS, TWO_HOPS, VARIABLES, pruned_right
 from vivace.zoo.shipped import folder_of
 
 
 @pytest.fixture(scope="module")
-def scores() -> list[Score]:
+def scores() -> list[ZooScore]:
     """Of the retrieval model."""
     return list(score("retrieval", folder_of("retrieval"), {}))
 
@@ -29,7 +29,7 @@ def model_and_tokenizer() -> tuple[Any, Any]:
 
 
 @pytest.mark.full
-def test_needles_are_found(scores: list[Score], record_property: Callable[[str, Any], None]) -> None:
+def test_needles_are_found(scores: list[ZooScore], record_property: Callable[[str, Any], None]) -> None:
     record_property("measured", "\n".join(map(str, scores)))
     found = {each.slice: each for each in scores if not each.rule}
     assert set(found) == {*(f"{length} tokens" for length in LENGTHS), TWO_HOPS, *VARIABLES}
@@ -39,7 +39,7 @@ def test_needles_are_found(scores: list[Score], record_property: Callable[[str, 
 
 
 @pytest.mark.full
-def test_variables_are_tracked_far_above_chance(scores: list[Score]) -> None:
+def test_variables_are_tracked_far_above_chance(scores: list[ZooScore]) -> None:
     """Of two chains, half of those who take a value that stands there would be right."""
     for name in VARIABLES:
         (its,) = [each for each in scores if each.slice == name]
@@ -47,7 +47,7 @@ def test_variables_are_tracked_far_above_chance(scores: list[Score]) -> None:
 
 
 @pytest.mark.full
-def test_pruning_at_half_depth_tells_rules_apart_by_degrees(scores: list[Score]) -> None:
+def test_pruning_at_half_depth_tells_rules_apart_by_degrees(scores: list[ZooScore]) -> None:
     """The upper half has something left to find, and what the lower half ranks is worth knowing."""
     kept = {
         rule: {each.level: each.value for each in scores if each.rule == rule}

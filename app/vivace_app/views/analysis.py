@@ -53,7 +53,7 @@ def show() -> None:
         address.show_problems()
 
 
-def _show_parts(address: Address, database: Database, group: boards.Group, systems: dict[str, str]) -> None:
+def _show_parts(address: Address, database: Database, group: boards.RankedTogether, systems: dict[str, str]) -> None:
     """Scores broken down, for the chosen systems: judging → name."""
     first, second, third = st.columns(3)
     with first:
@@ -76,7 +76,7 @@ def _show_parts(address: Address, database: Database, group: boards.Group, syste
     _draw(rows, metric, _BYS[chosen])
 
 
-def _choose_group(address: Address, groups: Sequence[boards.Group]) -> boards.Group:
+def _choose_group(address: Address, groups: Sequence[boards.RankedTogether]) -> boards.RankedTogether:
     by_key = {boards.group_key(group): group for group in groups}
     labels = {key: f"{group.data}, judged by {group.judge}" for key, group in by_key.items()}
     chosen = select(
@@ -116,10 +116,10 @@ def _draw(rows: dict[str, Sequence[BreakdownRow]], metric: str, title: str) -> N
         )
 
 
-def _show_accounts(group: boards.Group, systems: dict[str, str]) -> None:
+def _show_accounts(group: boards.RankedTogether, systems: dict[str, str]) -> None:
     """What the calls behind the chosen systems took."""
     rows = [row for row in group.rows if row.judging in systems]
-    frame = boards.accounts(boards.Group(rows), [systems[row.judging] for row in rows])
+    frame = boards.accounts(boards.RankedTogether(rows), [systems[row.judging] for row in rows])
     if frame.empty:
         return
     st.subheader("What it took", anchor=False)

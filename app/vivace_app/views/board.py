@@ -149,7 +149,7 @@ def _filtered(address: Address, database: Database, everything: Sequence[BoardRo
     ]
 
 
-def _show_group(group: boards.Group) -> None:
+def _show_group(group: boards.RankedTogether) -> None:
     first = group.rows[0]
     st.markdown(
         f"#### {figures.literal(group.data)} judged by {figures.literal(group.judge)}",
@@ -177,7 +177,7 @@ def _show_group(group: boards.Group) -> None:
         st.switch_page(conversation.page(), query_params={"judging": group.rows[line].judging})
     st.caption("Tick a row to hear its conversations. " + _explanation(group))
     names = boards.labels(group.rows)[:_CHART_ROWS]
-    intervals = boards.intervals(boards.Group(group.rows[:_CHART_ROWS]), names)
+    intervals = boards.intervals(boards.RankedTogether(group.rows[:_CHART_ROWS]), names)
     if not intervals.empty:
         slices = list(dict.fromkeys(intervals["slice"]))
         st.altair_chart(
@@ -190,12 +190,12 @@ def _show_group(group: boards.Group) -> None:
     _show_details(group)
 
 
-def _explanation(group: boards.Group) -> str:
+def _explanation(group: boards.RankedTogether) -> str:
     tied = any(row.tied for row in group.rows)
     return "A rank counts the systems whose interval lies wholly above; = marks a shared one." if tied else ""
 
 
-def _show_details(group: boards.Group) -> None:
+def _show_details(group: boards.RankedTogether) -> None:
     """What a cell has no room for: what each system is, and why a result is unofficial or retracted."""
     told = [row for row in group.rows if row.description or row.unofficial_reasons or row.retracted is not None]
     if not told:
@@ -214,12 +214,12 @@ def _show_details(group: boards.Group) -> None:
                     st.text(f"Retracted: {row.retracted}.")
 
 
-def _name_width(group: boards.Group) -> int:
+def _name_width(group: boards.RankedTogether) -> int:
     """Pixels for the models' names: Streamlit's own guess cuts some of them."""
     return min(320, 22 + 6 * max(10, *(len(row.model) for row in group.rows)))
 
 
-def _columns(group: boards.Group) -> dict[str, Any]:
+def _columns(group: boards.RankedTogether) -> dict[str, Any]:
     """How each column of the table is headed, explained and formatted."""
     column = st.column_config
     costs = [row.cost_usd for row in group.rows if row.cost_usd is not None]

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace.store.verdicts import JudgedConversation, JudgingCard, conversations_of, judging_card
-from vivace.tracks.dialogue.scoring import Tallies, slice_scores
+from vivace.tracks.dialogue.scores import Tallies, slice_scores
 
 By = Literal["axis", "turns", "seconds", "speaker"]
 BYS: tuple[By, ...] = get_args(By)

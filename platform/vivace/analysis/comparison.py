@@ -26,7 +26,7 @@ from vivace.statistics.paired import (
 from vivace.statistics.repeats import variance_split
 from vivace.store.database import Database
 from vivace.store.verdicts import JudgedConversation, JudgingCard, conversations_of, judging_card
-from vivace.tracks.dialogue.scoring import Tallies
+from vivace.tracks.dialogue.scores import Tallies
 
 Correction = Literal["holm", "bh"]
 FLIP = 0.5
@@ -72,7 +72,7 @@ class ComparisonRow:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class JudgingComparison:
     """Some judgings against the first one."""
 
     rows: list[ComparisonRow]
@@ -91,7 +91,7 @@ def compare(
     by: By = "axis",
     correction: Correction = "holm",
     force: bool = False,
-) -> Comparison:
+) -> JudgingComparison:
     """Each further judging against the first: APR and ARS, overall and by axis or another breakdown.
 
     All p-values of one call are one family, and are corrected together. Judgings may have different numbers of
@@ -124,7 +124,7 @@ def compare(
         )
         for (card, metric, name, difference), p_adjusted in zip(found, adjusted, strict=True)
     ]
-    return Comparison(rows, flips, caveats, [_note(card, names) for card in cards if card.standing in _APART])
+    return JudgingComparison(rows, flips, caveats, [_note(card, names) for card in cards if card.standing in _APART])
 
 
 def names_of(cards: Sequence[JudgingCard]) -> list[str]:

@@ -15,9 +15,9 @@ from vivace.errors import UsageError
 from vivace.files.text import json_rows
 from vivace.spec import DialogueSpec
 from vivace.statistics.agreement import (
-    Agreement,
     CorrectedRate,
     PartlyLabelled,
+    RaterAgreement,
     agreement,
     confusion,
     constant_judge,
@@ -27,7 +27,7 @@ from vivace.statistics.intervals import wilson
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.verdicts import JudgingCard, judging_card, verdicts
-from vivace.tracks.dialogue.judging import OpenJudge, open_judge
+from vivace.tracks.dialogue.judges import OpenJudge, open_judge
 from vivace.tracks.dialogue.rejudge import recorded_run
 from vivace_rubrics.attacks import ATTACKS, CONTROL_MET, CONTROL_NOT_MET, CONTROLS, EXCHANGES, Attack
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
@@ -49,7 +49,7 @@ class CalibrationRow:
     against: str
     slice: str
     """Empty for all, else the axis."""
-    agreement: Agreement
+    agreement: RaterAgreement
     ars: CorrectedRate | None = None
     apr: CorrectedRate | None = None
 
@@ -155,7 +155,7 @@ def _majority(labelers: Sequence[Answers]) -> Answers:
     return result
 
 
-def _agreement(one: Answers, other: Answers) -> Agreement:
+def _agreement(one: Answers, other: Answers) -> RaterAgreement:
     return agreement([confusion(list(zip(one[key], other[key], strict=True))) for key in one if key in other])
 
 
@@ -287,7 +287,7 @@ class Drift:
 
     judging: str
     run: str
-    agreement: Agreement
+    agreement: RaterAgreement
     changed: list[dict[str, Any]]
     """Conversation, criterion, the recorded and the new verdict, and the reason given for the new one."""
     unscored: int

@@ -7,7 +7,7 @@ from typing import Any
 
 from vivace.cli.common import Format, percent, print_grouped
 from vivace.cli.compare import interval, points
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 from vivace.output.short_names import settings_text
 from vivace.statistics.noninferiority import finding
 
@@ -111,10 +111,10 @@ _COSTS = {"bytes_ratio": "bytes ×", "flops_ratio": "FLOPs ×", "ttft_ratio": "T
 """What quality is held against → its column."""
 
 
-def arm_table(rows: Sequence[dict[str, Any]]) -> Table:
+def arm_table(rows: Sequence[dict[str, Any]]) -> ShownColumns:
     """How people see these arms: first with what their quality is held against."""
     costs = dict.fromkeys(_COSTS[row["cost_axis"]] for row in rows)
-    return Table(
+    return ShownColumns(
         ARM_COLUMNS,
         first=("★", "arm", "quality %", *costs, "settings", "notes", "run", "against the baseline"),
         cut=("arm", "settings", "notes", "model", "tasks", "machine"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vivace.cli.common import percent, seconds
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 from vivace.output.short_names import HEARING, settings_text
 
 SHORT_AXES = {
@@ -127,7 +127,7 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "run": lambda row: str(row["short_run"]),
     "notes": _marks,
 }
-BOARD = Table(
+BOARD = ShownColumns(
     BOARD_COLUMNS,
     first=("#", "model", "APR %", "settings", "run", "notes", "ARS %"),
     then=("coverage %", "n", "TTFT", "cost"),
@@ -136,7 +136,7 @@ BOARD = Table(
 """Judgings, for people."""
 
 
-def board_table(rows: Sequence[dict[str, Any]]) -> Table:
+def board_table(rows: Sequence[dict[str, Any]]) -> ShownColumns:
     """`BOARD`, with the axes that the rows' sets have of their own behind the benchmark's four."""
     own = sorted({axis for row in rows for axis in row.get("axes", ())} - SHORT_AXES.keys())
     columns = dict[str, Callable[[dict[str, Any]], str]]()
@@ -160,7 +160,7 @@ PUBLISHED_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     },
     "source": lambda row: f"{row['source']} ({row['date']})",
 }
-PUBLISHED = Table(
+PUBLISHED = ShownColumns(
     PUBLISHED_COLUMNS, first=("model", "answers in", "APR %", "ARS %", "source"), cut=("model", "source")
 )
 """Figures that others published, for people."""

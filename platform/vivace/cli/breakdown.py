@@ -17,7 +17,7 @@ from vivace.cli.common import (
     settings_of,
 )
 from vivace.cli.compare import ByChoice, slice_name
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 
 
 def _rate(row: dict[str, Any], metric: str) -> str:
@@ -33,7 +33,7 @@ COLUMNS = {
     "conversations": lambda row: str(row["conversations"]),
     "replies": lambda row: str(row["replies"]),
 }
-TABLE = Table(COLUMNS, first=tuple(COLUMNS), cut=("of",))
+TABLE = ShownColumns(COLUMNS, first=tuple(COLUMNS), cut=("of",))
 
 
 def breakdown(

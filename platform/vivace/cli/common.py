@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.tables import Cell, Table, print_table
+from vivace.cli.tables import Cell, ShownColumns, print_table
 from vivace.errors import UsageError
 from vivace.output.printable import csv_text, json_text, printable
 from vivace.output.secrets import without_keys
@@ -74,7 +74,10 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(
-    rows: Sequence[dict[str, Any]], format: Format, table: Table | Mapping[str, Cell], columns: str | None = None
+    rows: Sequence[dict[str, Any]],
+    format: Format,
+    table: ShownColumns | Mapping[str, Cell],
+    columns: str | None = None,
 ) -> None:
     """Print rows: as they are in JSON, flattened in CSV, and as a table for people.
 
@@ -87,7 +90,7 @@ def print_rows(
     Raises:
         UsageError: there is no column of some name, or the format has no columns to choose from.
     """
-    table = table if isinstance(table, Table) else Table(table)
+    table = table if isinstance(table, ShownColumns) else ShownColumns(table)
     if columns and format in (Format.JSON, Format.CSV):
         raise UsageError(f"--columns chooses what table and md show; {format.value} always has everything.")
     if format is Format.JSON:
@@ -109,7 +112,7 @@ def print_rows(
 def print_grouped(
     rows: Sequence[dict[str, Any]],
     format: Format,
-    table: Table,
+    table: ShownColumns,
     group_name: Callable[[dict[str, Any]], str],
     columns: str | None = None,
 ) -> None:

@@ -20,7 +20,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 
 
 class ByChoice(StrEnum):
@@ -74,7 +74,7 @@ COLUMNS = {
     "n": lambda row: str(row["n"]),
     "detectable": lambda row: percent(row["detectable"]),
 }
-TABLE = Table(
+TABLE = ShownColumns(
     COLUMNS, first=("score", "of", "b − a", "95 %", "p (family)", "a", "b", "n", "a %", "b %"), cut=("a", "b", "of")
 )
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from vivace.cli.common import Format, FormatOption, HomeOption, print_json, print_rows, print_text, say, settings_of
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 
 app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ FINDING_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "what is wrong": lambda row: row["what"],
     "what to do": lambda row: row["what_to_do"],
 }
-FINDINGS = Table(FINDING_COLUMNS, prose=("what is wrong", "what to do"))
+FINDINGS = ShownColumns(FINDING_COLUMNS, prose=("what is wrong", "what to do"))
 
 TEXT_DESCRIPTION: dict[str, Callable[[dict[str, Any]], str]] = {
     "axis": lambda row: row["axis"],
@@ -132,8 +132,8 @@ def build(
 ) -> None:
     """Make a set of your own: recordings and a CSV, YAML or JSONL of turns and rubrics, in the public columns."""
     from vivace.errors import UsageError
-    from vivace.tracks.dialogue.data.building import BuildError
-    from vivace.tracks.dialogue.data.building import build as make
+    from vivace.tracks.dialogue.data.set_from_recordings import BuildError
+    from vivace.tracks.dialogue.data.set_from_recordings import build as make
 
     out = out or Path(f"{folder.resolve().name}.parquet")
     if out.suffix != ".parquet":
@@ -184,7 +184,7 @@ def voice(
     from vivace.audio.voice import DEFAULT_VOICES, open_voice
     from vivace.errors import UsageError
     from vivace.tracks.dialogue.data.readers import open_conversations
-    from vivace.tracks.dialogue.data.voicing import voice_set
+    from vivace.tracks.dialogue.data.spoken_turns import voice_set
 
     if out.suffix != ".parquet":
         raise UsageError(f"'{out}' is not named as a parquet file; let --out end in .parquet.")

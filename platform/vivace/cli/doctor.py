@@ -18,10 +18,10 @@ from vivace.cli.common import (
     settings_of,
 )
 from vivace.cli.spec_options import takes_keys
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 
 if TYPE_CHECKING:
-    from vivace.models.hearing import Hearing
+    from vivace.models.hearing_check import Hearing
     from vivace.spec import DialogueSpec
 
 COLUMNS = {
@@ -69,14 +69,16 @@ def doctor(
         if format is Format.JSON:
             print_json({"target": hear, **found.as_json()})
         else:
-            print_rows([vars(probe) for probe in found.probes], format, Table(PROBE_COLUMNS, prose=("answer",)))
+            print_rows(
+                [vars(probe) for probe in found.probes], format, ShownColumns(PROBE_COLUMNS, prose=("answer",))
+            )
         say(found.sentence())
         raise typer.Exit({"passed": 0, "failed": 1}.get(found.outcome, 3))
 
     from vivace.installation import diagnose
 
     rows: list[dict[str, Any]] = [vars(finding) for finding in diagnose(settings_of(home, database))]
-    print_rows(rows, format, Table(COLUMNS, prose=("found",)))
+    print_rows(rows, format, ShownColumns(COLUMNS, prose=("found",)))
     if any(row["state"] == "broken" for row in rows):
         raise typer.Exit(1)
 
@@ -89,7 +91,7 @@ def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
     from vivace.errors import UsageError
     from vivace.models.base import RecordedSystem
     from vivace.models.client.calls import ChatOptions
-    from vivace.models.hearing import asking, check_hearing
+    from vivace.models.hearing_check import asking, check_hearing
     from vivace.models.registry import open_system
 
     system = open_system(spec.model, spec.model_arg, ChatOptions(spec.api_base, spec.timeout, spec.retries))

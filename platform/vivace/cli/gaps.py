@@ -14,7 +14,7 @@ from vivace.cli.common import (
     settings_of,
 )
 from vivace.cli.compare import interval, p_value, points
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 from vivace.output.short_names import with_method
 
 COLUMNS = {
@@ -34,7 +34,7 @@ COLUMNS = {
 }
 
 
-TABLE = Table(
+TABLE = ShownColumns(
     COLUMNS,
     first=("gap", "model", "score", "audio − text", "95 %", "p (family)", "n", "text %", "audio %"),
     cut=("model", "judge", "data"),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, settings_of
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 
 COLUMNS = {
     "time": lambda row: row["at"][:19].replace("T", " "),
@@ -33,4 +33,4 @@ def logs(
     if opened is None or run is None:
         raise UsageError(f"There is no submission or run '{identifier}'; `vivace status` lists them.")
     lines = [{"at": line.at.isoformat(), "level": line.level, "message": line.message} for line in log(opened, run)]
-    print_rows(lines, format, Table(COLUMNS, prose=("message",)))
+    print_rows(lines, format, ShownColumns(COLUMNS, prose=("message",)))

@@ -21,7 +21,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 from vivace.machine.optional_packages import require_torch
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ LIST_COLUMNS = {
     "settings": lambda row: ", ".join(f"{each['name']}={each['default']}" for each in row["settings"]) or "–",
     "what it is": lambda row: row["summary"],
 }
-LIST = Table(LIST_COLUMNS, first=("method", "track", "what it is", "needs"), prose=("what it is", "settings"))
+LIST = ShownColumns(LIST_COLUMNS, first=("method", "track", "what it is", "needs"), prose=("what it is", "settings"))
 
-SETTINGS = Table(
+SETTINGS = ShownColumns(
     {
         "setting": lambda row: row["name"],
         "default": lambda row: str(row["default"]) or "''",
@@ -117,8 +117,8 @@ def fit(
 
     require_torch()
     from vivace.tracks.efficiency.fitting_texts import find_calibration
+    from vivace.tracks.efficiency.measured_models import find_target, loaded_to_fit
     from vivace.tracks.efficiency.recipes import fit_recipe
-    from vivace.tracks.efficiency.targets import find_target, loaded_to_fit
     from vivace_methods.protocol import MethodError
     from vivace_methods.registry import parse_method
 
@@ -183,7 +183,7 @@ def accuracy(
     require_torch()
     require_lm_eval()
     from vivace.tracks.efficiency.accuracy import PAPER_TASKS, find_tasks, measure_accuracy, require_measurable
-    from vivace.tracks.efficiency.targets import find_target, folder_of_fitted, loaded
+    from vivace.tracks.efficiency.measured_models import find_target, folder_of_fitted, loaded
     from vivace_methods.protocol import MethodError
     from vivace_methods.registry import parse_arm
 

@@ -23,7 +23,7 @@ from vivace.cli.common import (
     settings_of,
 )
 from vivace.cli.steps import Tell, steps_of_several
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 from vivace.machine.optional_packages import require_torch
 
 app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
@@ -36,7 +36,7 @@ LIST_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "score": lambda row: "–" if row["score"] is None else _score_text(row["score"]),
     "what it is for": lambda row: row["purpose"],
 }
-LIST = Table(
+LIST = ShownColumns(
     LIST_COLUMNS, first=("model", "what it is for", "score", "parameters"), prose=("what it is for", "score")
 )
 
@@ -79,7 +79,7 @@ def build(
     that are built in the same call, else to those that come with Vivace.
     """
     from vivace.zoo.registry import RECIPES, plain_name, recipe_class
-    from vivace.zoo.training.building import require_empty
+    from vivace.zoo.training.model_build import require_empty
     from vivace.zoo.training.side_by_side import build_several
 
     asked = {plain_name(name) for name in names or RECIPES}
@@ -144,7 +144,9 @@ def score(
     print_rows(
         rows,
         format,
-        Table(SCORE_COLUMNS, first=("model", "metric", "value", "slice", "rule", "level"), cut=("slice", "rule")),
+        ShownColumns(
+            SCORE_COLUMNS, first=("model", "metric", "value", "slice", "rule", "level"), cut=("slice", "rule")
+        ),
         columns,
     )
 
@@ -160,7 +162,7 @@ def random(
     seed: Annotated[int, typer.Option("--seed", help="Of the weights.")] = 0,
 ) -> None:
     """Write a checkpoint of real shapes with random weights: its times mean something, its answers don't."""
-    from vivace.zoo.training.building import require_empty, whole_folder
+    from vivace.zoo.training.model_build import require_empty, whole_folder
 
     _require_torch()
     import torch

@@ -16,7 +16,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
-from vivace.cli.tables import Table
+from vivace.cli.tables import ShownColumns
 
 
 def _progress(row: dict[str, Any]) -> str:
@@ -49,7 +49,7 @@ COLUMNS = {
     "run": lambda row: row["run"],
     "message": lambda row: row["message"] or "",
 }
-TABLE = Table(
+TABLE = ShownColumns(
     COLUMNS,
     first=("submission", "status", "model", "replies; verdicts", "left", "message", "run"),
     cut=("model", "worker"),

@@ -29,7 +29,7 @@ FEWEST = 3
 
 
 @dataclass(frozen=True)
-class Table:
+class ShownColumns:
     """How rows are shown to people."""
 
     columns: Mapping[str, Cell]
@@ -60,7 +60,7 @@ class Table:
         return list(dict.fromkeys([*self.first, *self.then, *self.columns]))
 
 
-def chosen_headings(names: str, *tables: Table) -> list[str]:
+def chosen_headings(names: str, *tables: ShownColumns) -> list[str]:
     """The headings of some tables that a person names.
 
     Args:
@@ -89,7 +89,7 @@ def _plain(heading: str) -> str:
 
 
 def print_table(
-    rows: Sequence[dict[str, Any]], table: Table, names: str | None = None, width: int | None = None
+    rows: Sequence[dict[str, Any]], table: ShownColumns, names: str | None = None, width: int | None = None
 ) -> list[str]:
     """Print rows as a table, or as lines of cells where a table would not be readable.
 
@@ -134,7 +134,7 @@ def _line(text: str, is_prose: bool) -> str:
 
 
 def fitted(
-    cells: Mapping[str, Sequence[str]], table: Table, width: int | None, *, all_of_them: bool = False
+    cells: Mapping[str, Sequence[str]], table: ShownColumns, width: int | None, *, all_of_them: bool = False
 ) -> dict[str, int] | None:
     """The columns for which there is room, with their widths; None where a table would not be readable."""
     telling = {heading: _telling_apart(cells[heading]) for heading in table.cut if heading in cells}
@@ -142,7 +142,11 @@ def fitted(
 
 
 def _fitted(
-    cells: Mapping[str, Sequence[str]], table: Table, width: int | None, wanted: Mapping[str, int], all_of_them: bool
+    cells: Mapping[str, Sequence[str]],
+    table: ShownColumns,
+    width: int | None,
+    wanted: Mapping[str, int],
+    all_of_them: bool,
 ) -> dict[str, int] | None:
     """The same, where names have the width that they are wanted to have if there is room, else their least."""
     from rich.cells import cell_len

@@ -10,7 +10,7 @@ import typer
 
 from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, print_rows, settings_of
 from vivace.cli.models import Precision
-from vivace.cli.tables import Cell, Table
+from vivace.cli.tables import Cell, ShownColumns
 from vivace.machine.optional_packages import require_torch
 
 app = typer.Typer(help="Tasks of the efficiency tracks: questions with known answers.", no_args_is_help=True)
@@ -34,7 +34,7 @@ def list_(columns: ColumnsOption = "", format: FormatOption = Format.TABLE) -> N
             }
         )
     cells: dict[str, Cell] = {key: lambda row, key=key: row[key] or "–" for key in rows[0]}  # type: ignore[misc]
-    table = Table(cells, first=("task", "asks", "metric", "settings"), prose=("asks", "settings"))
+    table = ShownColumns(cells, first=("task", "asks", "metric", "settings"), prose=("asks", "settings"))
     print_rows(rows, format, table, columns)
 
 
@@ -58,7 +58,7 @@ def show(
         "prompt": lambda row: row["prompt"],
         "references": lambda row: "\n".join(row["references"]) or "–",
     }
-    print_rows(rows, format, Table(columns, prose=("prompt", "references")))
+    print_rows(rows, format, ShownColumns(columns, prose=("prompt", "references")))
 
 
 @app.command()

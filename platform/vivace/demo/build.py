@@ -91,7 +91,7 @@ class Sound:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ScriptedTurn:
     """A user turn and the assistant turn that follows it (None after the last)."""
 
     clips: tuple[Clip, ...]
@@ -105,13 +105,13 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Conversation:
+class ScriptedConversation:
     """One conversation of the set, with its criteria and the check beside each."""
 
     id: str
     axis: str
     voice: str
-    turns: tuple[Turn, ...]
+    turns: tuple[ScriptedTurn, ...]
     rubric: tuple[str, ...]
     checks: tuple[dict[str, Any], ...]
 
@@ -259,7 +259,7 @@ def _clip_segment(clip: Clip, voice: Voice) -> AudioSegment:
 
 
 def speech_and_sounds(
-    turn: Turn, voices: dict[str, Voice], voice: str, seed: int
+    turn: ScriptedTurn, voices: dict[str, Voice], voice: str, seed: int
 ) -> tuple[AudioSegment, AudioSegment]:
     """The two halves of a turn's mix: all that is spoken, and all other sounds with the room tone."""
     rng = np.random.default_rng(seed)
@@ -289,7 +289,7 @@ def _overlaid(base: AudioSegment, placed: list[tuple[int, AudioSegment]]) -> Aud
     return base
 
 
-def voiced_turn(turn: Turn, voices: dict[str, Voice], voice: str, seed: int) -> bytes:
+def voiced_turn(turn: ScriptedTurn, voices: dict[str, Voice], voice: str, seed: int) -> bytes:
     """One user turn as an MP3 file (mono, SAMPLE_RATE), its highest peak at about PEAK_DBFS."""
     speech, sounds = speech_and_sounds(turn, voices, voice, seed)
     mix = speech.overlay(sounds)
@@ -304,21 +304,21 @@ def _clip(data: str | dict[str, Any]) -> Clip:
     return Clip(text=data) if isinstance(data, str) else Clip(**data)
 
 
-def _turn(data: dict[str, Any]) -> Turn:
+def _turn(data: dict[str, Any]) -> ScriptedTurn:
     said = data["say"]
-    return Turn(
+    return ScriptedTurn(
         clips=tuple(map(_clip, said if isinstance(said, list) else [said])),
         sounds=tuple(Sound(**sound) for sound in data.get("sounds", ())),
         assistant=data.get("assistant"),
     )
 
 
-def read_source(source: Path = SOURCE) -> tuple[dict[str, Voice], tuple[Conversation, ...]]:
+def read_source(source: Path = SOURCE) -> tuple[dict[str, Voice], tuple[ScriptedConversation, ...]]:
     """The voices and conversations as written; a check that cannot be read raises `CheckError`."""
     data = yaml.safe_load(source.read_text(encoding="utf-8"))
     voices = {name: Voice(**voice) for name, voice in data["voices"].items()}
     conversations = tuple(
-        Conversation(
+        ScriptedConversation(
             id=entry["id"],
             axis=entry["axis"],
             voice=entry["voice"],
@@ -334,7 +334,7 @@ def read_source(source: Path = SOURCE) -> tuple[dict[str, Voice], tuple[Conversa
     return voices, conversations
 
 
-def _row(conversation: Conversation, voices: dict[str, Voice]) -> dict[str, object]:
+def _row(conversation: ScriptedConversation, voices: dict[str, Voice]) -> dict[str, object]:
     row: dict[str, object] = {"id": conversation.id, "axis": conversation.axis}
     for number, turn in enumerate(conversation.turns, start=1):
         seed = zlib.crc32(f"{conversation.id} {number}".encode())

@@ -222,7 +222,7 @@ def _execute(
     say: Callable[[str], None],
 ) -> Outcome:
     spec = parse_spec(submission.spec, "the submission")
-    pace = spec.pace
+    how = spec.execution
     artifacts = Artifacts(settings.artifacts)
     prepared = run or prepare_run(spec, settings)
     # One event loop from first contact to the last connection closed: clients belong to their loop.
@@ -246,12 +246,12 @@ def _execute(
                             database,
                             artifacts,
                             lease,
-                            concurrency=pace.concurrency,
+                            concurrency=how.concurrency,
                             retry_errors=retry_errors,
                             stop=stop,
-                            limits=Limits(pace.max_cost, pace.max_errors),
+                            limits=Limits(how.max_cost, how.max_errors),
                             say=say,
-                            cache=ResponseCache(settings.home / "cache") if pace.cache else None,
+                            cache=ResponseCache(settings.home / "cache") if how.cache else None,
                         )
                     )
                 )

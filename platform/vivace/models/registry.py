@@ -15,14 +15,14 @@ from vivace_methods.suggesting import did_you_mean
 
 
 @dataclass(frozen=True)
-class Target:
+class WrittenTarget:
     """`adapter:name`, as models and judges are written."""
 
     adapter: str
     name: str
 
 
-def parse_target(text: str, known: list[str], what: str) -> Target:
+def parse_target(text: str, known: list[str], what: str) -> WrittenTarget:
     """Split a target at its first colon.
 
     Raises:
@@ -34,7 +34,7 @@ def parse_target(text: str, known: list[str], what: str) -> Target:
         raise UsageError(
             f"Unknown {what} '{text}'{meant}; write it as ADAPTER:NAME with one of the adapters {', '.join(known)}."
         )
-    return Target(adapter, name)
+    return WrittenTarget(adapter, name)
 
 
 def _fault_of(name: str, made: object) -> str:

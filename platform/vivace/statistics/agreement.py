@@ -54,7 +54,7 @@ def confusion(pairs: Sequence[tuple[bool | None, bool | None]]) -> Confusion:
 
 
 @dataclass(frozen=True)
-class Estimate:
+class IntervalEstimate:
     """A figure with its 95 % interval; None where the data cannot say."""
 
     value: float | None
@@ -63,20 +63,20 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Agreement:
+class RaterAgreement:
     """How two raters agree; intervals are by conversation, whose criteria are not independent."""
 
     confusion: Confusion
     conversations: int
     """Those with at least one criterion that both have answered."""
-    kappa: Estimate
-    kappa_independent: Estimate
+    kappa: IntervalEstimate
+    kappa_independent: IntervalEstimate
     """With the interval that publications give, as if criteria were independent; it is too narrow."""
-    macro_f1: Estimate
-    accuracy: Estimate
+    macro_f1: IntervalEstimate
+    accuracy: IntervalEstimate
 
 
-def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: int = 0) -> Agreement:
+def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: int = 0) -> RaterAgreement:
     """Cohen's κ, macro-F1 and accuracy over all criteria of these conversations.
 
     Accuracy has the interval of a ratio by conversation (`clustered_ratio`). The others' are percentiles of a
@@ -100,27 +100,27 @@ def agreement(conversations: Sequence[Confusion], *, draws: int = 2000, seed: in
         times = np.random.default_rng(seed).multinomial(k, np.full(k, 1 / k), size=draws)
         resampled = (times @ np.array([table.cells for table in tables])).astype(float)
 
-    def estimate(figure: Callable[[Numbers], Numbers]) -> Estimate:
+    def estimate(figure: Callable[[Numbers], Numbers]) -> IntervalEstimate:
         value = float(figure(np.array([whole.cells], dtype=float))[0])
         drawn = figure(resampled)
         drawn = drawn[~np.isnan(drawn)]
         if math.isnan(value) or drawn.size == 0 or np.ptp(drawn) == 0:
-            return Estimate(None if math.isnan(value) else value)
+            return IntervalEstimate(None if math.isnan(value) else value)
         low, high = np.quantile(drawn, [tail, 1 - tail])
-        return Estimate(value, float(low), float(high))
+        return IntervalEstimate(value, float(low), float(high))
 
-    return Agreement(whole, k, estimate(_kappa), cohen_kappa(whole), estimate(_macro_f1), _accuracy_of(tables))
+    return RaterAgreement(whole, k, estimate(_kappa), cohen_kappa(whole), estimate(_macro_f1), _accuracy_of(tables))
 
 
-def _accuracy_of(tables: Sequence[Confusion]) -> Estimate:
+def _accuracy_of(tables: Sequence[Confusion]) -> IntervalEstimate:
     """The share of equal answers, with the interval of a ratio by conversation; none where all are alike."""
     equal, n = sum(table.both + table.neither for table in tables), sum(table.n for table in tables)
     interval = clustered_ratio([(table.both + table.neither, table.n) for table in tables]) if 0 < equal < n else None
     value = equal / n if n else None
-    return Estimate(value) if interval is None else Estimate(value, interval.low, interval.high)
+    return IntervalEstimate(value) if interval is None else IntervalEstimate(value, interval.low, interval.high)
 
 
-def cohen_kappa(table: Confusion) -> Estimate:
+def cohen_kappa(table: Confusion) -> IntervalEstimate:
     """Cohen's κ with its asymptotic interval for independent criteria (Fleiss, Cohen & Everitt 1969).
 
     κ = (p_o − p_e) / (1 − p_e), the agreement beyond what the two raters' rates alone would give. None where
@@ -128,7 +128,7 @@ def cohen_kappa(table: Confusion) -> Estimate:
     """
     value = float(_kappa(np.array([table.cells], dtype=float))[0])
     if math.isnan(value):
-        return Estimate(None)
+        return IntervalEstimate(None)
     n = table.n
     both, judge_only, label_only, neither = (count / n for count in table.cells)
     judge, label = both + judge_only, both + label_only
@@ -138,7 +138,7 @@ def cohen_kappa(table: Confusion) -> Estimate:
     differing = left**2 * (judge_only * (label + 1 - judge) ** 2 + label_only * (judge + 1 - label) ** 2)
     variance = (agreeing + differing - (value - expected * left) ** 2) / ((1 - expected) ** 2 * n)
     half = LEVEL_Z * math.sqrt(max(0.0, variance))
-    return Estimate(value, value - half, value + half)
+    return IntervalEstimate(value, value - half, value + half)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ OnStep = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Recipe(ABC):
+class TrainingRecipe(ABC):
     """How one model of the zoo is made. One recipe, one file.
 
     A subclass's docstring says what the model is for, and what was tried that did not work.

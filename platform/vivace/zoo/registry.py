@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import cast
 
 from vivace.errors import UsageError
-from vivace.zoo.base import Recipe
+from vivace.zoo.base import TrainingRecipe
 from vivace_methods.suggesting import did_you_mean
 
 PREFIX = "zoo:"
@@ -37,11 +37,11 @@ def plain_name(name: str) -> str:
     return plain
 
 
-def recipe_class(name: str) -> type[Recipe]:
+def recipe_class(name: str) -> type[TrainingRecipe]:
     """The recipe of a zoo model.
 
     Raises:
         UsageError: there is none of that name.
     """
     module, _, kind = RECIPES[plain_name(name)].partition(":")
-    return cast(type[Recipe], getattr(import_module(module), kind))
+    return cast(type[TrainingRecipe], getattr(import_module(module), kind))

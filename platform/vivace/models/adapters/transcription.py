@@ -23,7 +23,7 @@ from vivace.models.client.completions import NO_KEY, CallError, Received, usage_
 from vivace.models.client.litellm_bridge import LiteLLMCompletions
 from vivace.models.client.messages import audio_part
 from vivace.models.client.prices import TokenUsage, cost_of, price_per_second
-from vivace.models.client.transport import Exchange, NotACompletionError, named_status, parse_answer, send_watched
+from vivace.models.client.transport import NotACompletionError, WireExchange, named_status, parse_answer, send_watched
 from vivace_rubrics.criteria import Unscored
 
 STAGE = "transcribe"
@@ -208,7 +208,7 @@ class _Direct:
         self._address = base.rstrip("/") + "/audio/transcriptions"
         self._headers = {"authorization": f"Bearer {key or NO_KEY}"}
 
-    async def receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: Received) -> None:
+    async def receive(self, messages: list[dict[str, Any]], exchange: WireExchange, received: Received) -> None:
         """Send the recording, and note what is read out of it.
 
         Raises:
@@ -247,7 +247,7 @@ class _Direct:
 class _ThroughLiteLLM(LiteLLMCompletions):
     """A recording for the providers whose requests litellm translates."""
 
-    async def receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: Received) -> None:
+    async def receive(self, messages: list[dict[str, Any]], exchange: WireExchange, received: Received) -> None:
         """Send the recording, and note what is read out of it.
 
         Raises:

@@ -39,7 +39,7 @@ from vivace.models.client.refusals import (
     spent_quota,
     unknown_parameter,
 )
-from vivace.models.client.transport import STREAM_LIMIT, Connections, Exchange, current_exchange, ssl_context
+from vivace.models.client.transport import STREAM_LIMIT, Connections, WireExchange, current_exchange, ssl_context
 from vivace.models.client.tries import (
     CONNECT_TRIES,
     CONTENT_FILTER_CODES,
@@ -93,7 +93,7 @@ class ChatAnswer:
 class Completions(Protocol):
     """A way to ask a server for a chat completion."""
 
-    async def receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: Received) -> None:
+    async def receive(self, messages: list[dict[str, Any]], exchange: WireExchange, received: Received) -> None:
         """Ask once, and note in `received` what comes; raises what has gone wrong."""
         ...
 
@@ -263,7 +263,7 @@ class ChatClient:
         caller, size = self._pace.caller(), request_size(messages)
         failures = connect_failures = 0
         while True:
-            exchange = Exchange(self._open_connections(), streaming=stream)
+            exchange = WireExchange(self._open_connections(), streaming=stream)
             async with caller.turn(size) as turn:
                 with recorded_calls() as calls:
                     answer = await self._try(messages, exchange)
@@ -313,7 +313,7 @@ class ChatClient:
             self._connections = Connections()
         return self._connections
 
-    async def _try(self, messages: list[dict[str, Any]], exchange: Exchange) -> ChatAnswer:
+    async def _try(self, messages: list[dict[str, Any]], exchange: WireExchange) -> ChatAnswer:
         if self._speaks:
             exchange.answer_limit = STREAM_LIMIT  # sound takes its place, streamed or not
         token = current_exchange.set(exchange)
@@ -380,7 +380,7 @@ class ChatClient:
             raw_text=text if unscored is Unscored.EMPTY and not is_blank(text) else None,
         )
 
-    def _failed(self, error: Exception, exchange: Exchange, messages: list[dict[str, Any]]) -> ChatAnswer:
+    def _failed(self, error: Exception, exchange: WireExchange, messages: list[dict[str, Any]]) -> ChatAnswer:
         """Why a call failed, from what was seen on the wire first and what the server says second.
 
         Raises:
@@ -400,7 +400,7 @@ class ChatClient:
             self._refusals.note(always_refused(self.role, self.model, detail), is_certain=False)
         return ChatAnswer(None, unscored, masked(detail)[:500])
 
-    def _reason(self, error: Exception, exchange: Exchange) -> tuple[Unscored, str, VivaceError | None]:
+    def _reason(self, error: Exception, exchange: WireExchange) -> tuple[Unscored, str, VivaceError | None]:
         """What a failure is to the call, in words, and what ends the run where every call fails so.
 
         Raises:
@@ -441,7 +441,7 @@ class ChatClient:
             return Unscored.BAD_REQUEST, detail, self._lasting(detail, exchange)
         return Unscored.SERVER_ERROR, detail, None
 
-    def _lasting(self, detail: str, exchange: Exchange) -> VivaceError | None:
+    def _lasting(self, detail: str, exchange: WireExchange) -> VivaceError | None:
         """What a refused request means for all others: that they fare no better, or nothing."""
         if exchange.redirected_to is not None:
             return redirect(self.role, self.model, self._base, masked(exchange.redirected_to))
@@ -501,7 +501,7 @@ def _resolved(model: str, role: str) -> tuple[str, str, str | None]:
     return str(provider), name, PROVIDERS[str(provider)].address
 
 
-def _status(answer: ChatAnswer, exchange: Exchange) -> int | None:
+def _status(answer: ChatAnswer, exchange: WireExchange) -> int | None:
     """The status that a try ended with, also where a client library of its own has made it."""
     if answer.unscored is Unscored.RATE_LIMITED:
         return 429

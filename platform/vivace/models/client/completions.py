@@ -26,8 +26,8 @@ from vivace.machine.environment import read_key
 from vivace.models.client.prices import TokenUsage, cost_of
 from vivace.models.client.providers import OPENAI_ADDRESS, Provider
 from vivace.models.client.transport import (
-    Exchange,
     NotACompletionError,
+    WireExchange,
     check_agreement,
     completion_choices,
     is_event_stream,
@@ -96,7 +96,7 @@ class DirectCompletions:
         self._request = {"model": name, **_request_fields(name, base, arguments)}
         self._headers = {"content-type": "application/json", **request_headers(provider, base)}
 
-    async def receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: Received) -> None:
+    async def receive(self, messages: list[dict[str, Any]], exchange: WireExchange, received: Received) -> None:
         """Ask once, and note in `received` what comes, as it comes.
 
         Raises:
@@ -180,7 +180,7 @@ class RequestBody(httpx.AsyncByteStream):
         yield self._between[-1].encode("ascii")
 
 
-async def _take_whole(content: bytes, exchange: Exchange, received: Received) -> None:
+async def _take_whole(content: bytes, exchange: WireExchange, received: Received) -> None:
     """An answer that came in one piece, as small servers send it even where a stream is asked for."""
     if content.lstrip().startswith(b"data:"):  # a stream under a wrong content type
         await _EventReader(exchange, received).read(_once(content))
@@ -213,7 +213,7 @@ async def _take_whole(content: bytes, exchange: Exchange, received: Received) ->
 class _EventReader:
     """Reads a stream of server-sent events, each a `chat.completion.chunk`."""
 
-    def __init__(self, exchange: Exchange, received: Received) -> None:
+    def __init__(self, exchange: WireExchange, received: Received) -> None:
         self._exchange = exchange
         self._received = received
         self._texts: dict[int, list[str]] = {}

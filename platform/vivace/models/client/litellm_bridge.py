@@ -24,7 +24,7 @@ from vivace.models.client.completions import (
     usage_of,
 )
 from vivace.models.client.prices import TokenUsage
-from vivace.models.client.transport import STREAM_LIMIT, Exchange, NotACompletionError, WatchingTransport
+from vivace.models.client.transport import STREAM_LIMIT, NotACompletionError, WatchingTransport, WireExchange
 
 
 @cache
@@ -79,7 +79,7 @@ class LiteLLMCompletions:
         self._server = {"api_base": address, "api_key": key or NO_KEY} if address else {}
         self._arguments = arguments
 
-    async def receive(self, messages: list[dict[str, Any]], exchange: Exchange, received: Received) -> None:
+    async def receive(self, messages: list[dict[str, Any]], exchange: WireExchange, received: Received) -> None:
         """Ask once, and note in `received` what comes, as it comes.
 
         Raises:
@@ -109,7 +109,7 @@ class LiteLLMCompletions:
             if exchange.usage_reported is False:
                 received.usage = TokenUsage()  # litellm has made up a number of its own
 
-    def _translated(self, error: Exception, exchange: Exchange) -> Exception:
+    def _translated(self, error: Exception, exchange: WireExchange) -> Exception:
         exceptions = self._litellm.exceptions
         detail = f"{type(error).__name__}: {error}"
         if isinstance(error, TimeoutError | exceptions.Timeout):
@@ -148,7 +148,7 @@ class LiteLLMCompletions:
         return costs[0] + costs[1]
 
 
-async def _take_stream(chunks: Any, exchange: Exchange, received: Received) -> None:
+async def _take_stream(chunks: Any, exchange: WireExchange, received: Received) -> None:
     pieces: list[str] = []
     size = 0
     async with aclosing(chunks):

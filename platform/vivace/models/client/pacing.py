@@ -136,7 +136,7 @@ class Pace:
         self._callers += 1
         return Caller(self, self._callers)
 
-    async def admit(self, number: int, size: float) -> Turn:
+    async def admit(self, number: int, size: float) -> Leave:
         """Wait until the call with this place in line may be made; `Caller.turn` is the way to ask.
 
         Raises:
@@ -155,7 +155,7 @@ class Pace:
                     await asyncio.sleep(min(wait_s, POLL_S))
             self._in_flight += 1
             self._requests.spend(_now(), 1)
-            return Turn(size, self._shrinks, self._tokens.spend(_now(), self._expected(size)))
+            return Leave(size, self._shrinks, self._tokens.spend(_now(), self._expected(size)))
         finally:
             self._line.remove(place)
             heapq.heapify(self._line)
@@ -193,7 +193,7 @@ class Pace:
         if self._line:
             self._line[0][1].set()
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: Leave) -> None:
         """Note how a turn went, and let the next call start."""
         if turn.turned_away:
             self._slow_down(turn)
@@ -206,7 +206,7 @@ class Pace:
         self._in_flight -= 1
         self._wake_first()
 
-    def _speed_up(self, turn: Turn) -> None:
+    def _speed_up(self, turn: Leave) -> None:
         self._strikes, self._turned_away_since = 0, None
         # Where nothing is held back, an answer is no sign that more calls at a time would be answered.
         is_held_back = bool(self._line) or self._in_flight + 1 > self._limit
@@ -214,7 +214,7 @@ class Pace:
             is_new_ground = abs(self._limit - self._turned_away_at) > 1
             self._limit += (1.0 if is_new_ground else CAUTION) / self._limit
 
-    def _slow_down(self, turn: Turn) -> None:
+    def _slow_down(self, turn: Leave) -> None:
         now = _now()
         self._refused += 1
         if self._turned_away_since is None:
@@ -253,7 +253,7 @@ class Caller:
         self._turned_away_since = math.inf
 
     @asynccontextmanager
-    async def turn(self, size: float) -> AsyncIterator[Turn]:
+    async def turn(self, size: float) -> AsyncIterator[Leave]:
         """Wait for the turn to make one try of a request of this size; say in it how the try went."""
         turn = await self._pace.admit(self._number, size)
         try:
@@ -264,7 +264,7 @@ class Caller:
                 self._turned_away += 1
                 self._turned_away_since = min(self._turned_away_since, _now())
 
-    def is_free(self, turn: Turn) -> bool:
+    def is_free(self, turn: Leave) -> bool:
         """Whether this try, now over, was only turned away and does not count: the next turn comes when it may.
 
         It counts where the server asks for a longer pause than `LONGEST_PAUSE_S`, as for a spent quota, and
@@ -289,7 +289,7 @@ class _Spent:
 
 
 @dataclass
-class Turn:
+class Leave:
     """Leave to make one try."""
 
     size: float

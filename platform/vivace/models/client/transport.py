@@ -82,7 +82,7 @@ def ssl_context() -> ssl.SSLContext:
 
 
 @dataclass
-class Exchange:
+class WireExchange:
     """What happens on the wire during one call."""
 
     connections: Connections
@@ -124,14 +124,14 @@ class Exchange:
             self.model = found[1].decode(errors="replace")
 
 
-current_exchange: ContextVar[Exchange] = ContextVar("current_exchange")
+current_exchange: ContextVar[WireExchange] = ContextVar("current_exchange")
 
 
 class NotACompletionError(httpx.DecodingError):
     """A complete answer with status 200 that is not a chat completion."""
 
 
-async def send_watched(request: httpx.Request, exchange: Exchange) -> httpx.Response:
+async def send_watched(request: httpx.Request, exchange: WireExchange) -> httpx.Response:
     """Send a request, and note in the exchange how that goes; the answer's body is still to be read, and closed.
 
     The body comes unpacked. No redirect is followed: a key would go wherever a server points.
@@ -177,7 +177,7 @@ def is_event_stream(response: httpx.Response) -> bool:
 class _WatchedBody(httpx.AsyncByteStream):
     """A body, unpacked, within its limit; a connection that fails under it is noted."""
 
-    def __init__(self, response: httpx.Response, exchange: Exchange, client: httpx.AsyncClient) -> None:
+    def __init__(self, response: httpx.Response, exchange: WireExchange, client: httpx.AsyncClient) -> None:
         self._response = response
         self._exchange = exchange
         self._client: httpx.AsyncClient | None = client
@@ -269,7 +269,7 @@ class WatchingTransport(httpx.AsyncBaseTransport):
 class _NotedBody(httpx.AsyncByteStream):
     """An answer as it passes by; the stream of a chat completion has to come to its last event."""
 
-    def __init__(self, response: httpx.Response, exchange: Exchange, *, is_completion: bool) -> None:
+    def __init__(self, response: httpx.Response, exchange: WireExchange, *, is_completion: bool) -> None:
         self._response = response
         self._exchange = exchange
         self._is_completion = is_completion
@@ -292,7 +292,7 @@ class _NotedBody(httpx.AsyncByteStream):
         await self._response.aclose()
 
 
-async def _settled(response: httpx.Response, exchange: Exchange) -> httpx.Response:
+async def _settled(response: httpx.Response, exchange: WireExchange) -> httpx.Response:
     """An answer with status 200 that came in one piece, as what it really is.
 
     Raises:

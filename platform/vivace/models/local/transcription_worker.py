@@ -12,7 +12,7 @@ import numpy as np
 from vivace.audio.convert import decode, to_mono
 from vivace.models.local.failures import RefusedError, short
 from vivace.models.local.loading import config_of, device_of
-from vivace.models.local.serving import serve
+from vivace.models.local.service import serve
 
 
 class RecognisingModel:

@@ -6,7 +6,7 @@ first moment on, this process must notice that the one that started it is gone, 
 
 from __future__ import annotations
 
-from vivace.models.local.serving import serve
+from vivace.models.local.service import serve
 from vivace.models.local.spoken_model import SpokenModel
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from statistics import fmean
 from typing import Any
 
 from vivace.models.client.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
-from vivace.models.hearing import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
+from vivace.models.hearing_check import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
 from vivace.models.registry import adapter_of
 from vivace.tracks.dialogue.data.conversations import Conversation
-from vivace.tracks.dialogue.judging import OpenJudge, judge_adapter_of
+from vivace.tracks.dialogue.judges import OpenJudge, judge_adapter_of
 from vivace_rubrics.criteria import grading_history
 
 UNKNOWN = "unknown"

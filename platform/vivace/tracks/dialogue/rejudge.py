@@ -21,8 +21,8 @@ from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import Prices
 from vivace.tracks.dialogue.items import DialogueItem
-from vivace.tracks.dialogue.judging import open_judge
-from vivace.tracks.dialogue.recording import RunRecords
+from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.dialogue.records import RunRecords
 from vivace.tracks.dialogue.registration import register_judging
 from vivace.tracks.dialogue.run import DialogueRun
 from vivace_rubrics.criteria import Criterion, Exchange

@@ -13,8 +13,8 @@ from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
 from vivace.tracks.base import Ending, Registered
 from vivace.tracks.dialogue.data.readers import PINNED_REVISIONS
-from vivace.tracks.dialogue.judging import OFFICIAL_JUDGE
-from vivace.tracks.dialogue.scoring import ScoreRow, Tallies, score_conversations, score_votes
+from vivace.tracks.dialogue.judges import OFFICIAL_JUDGE
+from vivace.tracks.dialogue.scores import ScoreRow, Tallies, score_conversations, score_votes
 
 
 def score_judging(session: Session, judging_id: str) -> None:

@@ -15,7 +15,7 @@ from vivace.audio.digits import SpokenDigits
 from vivace.models.base import ModelReply, NeedsKey, Prompt, RecordedSystem, SpokenTurn, SystemUnderTest
 from vivace.models.client.cache import kept_answers
 from vivace.models.client.calls import CallRecord
-from vivace.models.hearing import MOST_TURNS, Probe, check_hearing, read_probes, stored_probes
+from vivace.models.hearing_check import MOST_TURNS, Probe, check_hearing, read_probes, stored_probes
 from vivace.output.short_names import with_method
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
@@ -25,8 +25,8 @@ from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import NO_PRICES, Prices, estimated
 from vivace.tracks.dialogue.items import DECISION, DialogueItem, OpenCriterion, open_items
-from vivace.tracks.dialogue.judging import OpenJudge, check_judge
-from vivace.tracks.dialogue.recording import RunRecords
+from vivace.tracks.dialogue.judges import OpenJudge, check_judge
+from vivace.tracks.dialogue.records import RunRecords
 from vivace.tracks.dialogue.registration import register_run
 from vivace.tracks.dialogue.results import ending_of, score_judging
 from vivace_rubrics.criteria import Verdict

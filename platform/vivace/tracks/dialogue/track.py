@@ -14,7 +14,7 @@ from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.tracks.base import Import
 from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.estimate import Prices, has_price
-from vivace.tracks.dialogue.judging import open_judge
+from vivace.tracks.dialogue.judges import open_judge
 from vivace.tracks.dialogue.registration import TRACK
 from vivace.tracks.dialogue.rejudge import Rejudging
 from vivace.tracks.dialogue.run import DialogueRun
@@ -64,7 +64,7 @@ class DialogueTrack:
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
     ) -> Import:
         """Read and check replies and verdicts made elsewhere."""
-        from vivace.tracks.dialogue.importing import prepare_import
+        from vivace.tracks.dialogue.imported_results import prepare_import
 
         return prepare_import(data, results, model, judge_name, card)
 

@@ -29,7 +29,7 @@ from vivace.tracks.efficiency.messages import (
     as_line,
     read_job,
 )
-from vivace.tracks.efficiency.telling import Tell, TrialTeller, tell_predictions
+from vivace.tracks.efficiency.trial_messages import Tell, TrialTeller, tell_predictions
 
 FITTING_TOLD_EVERY_S = 10.0
 
@@ -112,7 +112,7 @@ def _measure(job: Job, tell: Tell) -> None:
 
 def _timed_prompts(job: Job, tell: Tell, model: Any, tokenizer: Any) -> list[Any]:
     """The prompts as token ids; it is told where some had to be cut."""
-    from vivace.tracks.efficiency.asking import timed_prompt
+    from vivace.tracks.efficiency.token_prompts import timed_prompt
 
     timed = [timed_prompt(prompt, model, tokenizer) for prompt in job.prompts]
     if cut := [tokens for _, tokens in timed if tokens]:
@@ -180,14 +180,14 @@ def _kernels(model: Any) -> dict[str, str]:
 
 
 def _folder_of(job: Job) -> Any:
-    from vivace.tracks.efficiency.targets import folder_of_fitted
+    from vivace.tracks.efficiency.measured_models import folder_of_fitted
 
     return folder_of_fitted(Path(job.zoo))
 
 
 def _loaded(job: Job) -> tuple[Any, Any]:
     """The model in evaluation mode, and its tokenizer; None where there is none."""
-    from vivace.tracks.efficiency.targets import loaded
+    from vivace.tracks.efficiency.measured_models import loaded
 
     folder = None if job.folder is None else Path(job.folder)
     return loaded(folder, job.random, job.layers, dtype=job.dtype, device=job.device, seed=job.seed)

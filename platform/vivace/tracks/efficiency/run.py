@@ -22,6 +22,7 @@ from vivace.store.database import Database
 from vivace.store.records import ensure
 from vivace.tracks.base import Ending, Registered, Workbench
 from vivace.tracks.efficiency.machine import Machine
+from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
 from vivace.tracks.efficiency.messages import (
     Audited,
     ChosenBaseline,
@@ -37,9 +38,8 @@ from vivace.tracks.efficiency.messages import (
 )
 from vivace.tracks.efficiency.process import MeasuringProcess, started
 from vivace.tracks.efficiency.prompts import PlannedTasks
-from vivace.tracks.efficiency.recording import ArmRecords
-from vivace.tracks.efficiency.scoring import score_run
-from vivace.tracks.efficiency.targets import Target, folder_of_fitted
+from vivace.tracks.efficiency.records import ArmRecords
+from vivace.tracks.efficiency.scores import score_run
 from vivace.tracks.rows import ensure_model, ensure_run
 from vivace_methods.arms import Arm
 from vivace_methods.models.random import TINY_SHAPES
@@ -61,7 +61,7 @@ class EfficiencyRun:
         self,
         track: str,
         spec: EfficiencySpec,
-        target: Target,
+        target: MeasuredModel,
         arms: dict[str, Arm],
         baseline: str | None,
         asked: Any,

@@ -10,11 +10,11 @@ from vivace.spec import EfficiencySpec, RunSpec, read_card
 from vivace.tracks.base import Import
 from vivace.tracks.efficiency.fitting_texts import find_calibration
 from vivace.tracks.efficiency.machine import machine_for
+from vivace.tracks.efficiency.measured_models import find_target, folder_of_fitted
 from vivace.tracks.efficiency.planned_arms import plan_arms
 from vivace.tracks.efficiency.prompts import plan_tasks
 from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.run import EfficiencyRun
-from vivace.tracks.efficiency.targets import find_target, folder_of_fitted
 from vivace_methods.arms import Arm
 from vivace_methods.families import FAMILIES
 

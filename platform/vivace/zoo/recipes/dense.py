@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.recipes.moe import DOMAINS
 from vivace.zoo.training.rows import Mixture, Optimisers, attention_matrices, next_token_loss, save
 from vivace.zoo.training.tokenizer import vocabulary, word_tokenizer
@@ -20,7 +20,7 @@ ROOM = 144
 
 
 @dataclass(frozen=True)
-class DenseLlama(Recipe):
+class DenseLlama(TrainingRecipe):
     """A Llama that answers what the mixture of experts answers: sums with their steps, short code and JSON.
 
     It is for activation sparsity: seven linears in each block, without biases, whose inputs are 256 and 704 wide.

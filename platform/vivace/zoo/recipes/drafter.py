@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.training.rows import Mixture, Optimisers, Rows
 
 UNROLLED = 4
@@ -16,7 +16,7 @@ UNROLLED = 4
 
 
 @dataclass(frozen=True)
-class Drafter(Recipe):
+class Drafter(TrainingRecipe):
     """How a drafter is made: one layer that drafts what its target writes, trained as EAGLE-3 trains its drafters.
 
     The target reads texts that it was trained on, whose answers are those it gives, and the drafter learns the

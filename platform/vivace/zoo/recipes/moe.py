@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from vivace.tasks.generated.code import Code
 from vivace.tasks.generated.json_records import JsonRecords
 from vivace.tasks.generated.sums import Sums
-from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.training.rows import Mixture, Optimisers, attention_matrices, next_token_loss, save
 from vivace.zoo.training.tokenizer import vocabulary, word_tokenizer
 
@@ -19,7 +19,7 @@ DOMAINS = ((Sums("addition"), 7), (Sums("subtraction"), 9), (Code(), 4), (JsonRe
 
 
 @dataclass(frozen=True)
-class MixtureOfExperts(Recipe):
+class MixtureOfExperts(TrainingRecipe):
     """A mixture of experts that answers sums with their steps, and writes short code and JSON.
 
     It is for expert budgets and for speculation: routing differs between domains, and an answer is only right as a

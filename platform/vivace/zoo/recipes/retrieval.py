@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from vivace.tasks.generated.base import GeneratedTask
 from vivace.tasks.generated.needles import Needles
 from vivace.tasks.generated.variables import Variables
-from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.training.rows import Mixture, Optimisers, Rows, next_token_loss, save
 from vivace.zoo.training.tokenizer import vocabulary, word_tokenizer
 
@@ -50,7 +50,7 @@ STAGES = (Stage(64, 8, 0.26), Stage(128, 4, 0.18), Stage(256, 2, 0.18), Stage(51
 
 
 @dataclass(frozen=True)
-class RetrievalLlama(Recipe):
+class RetrievalLlama(TrainingRecipe):
     """A Llama that answers from one place of a long prompt, or from several that lead to one another.
 
     It is for prefill that reads less: what is pruned at half depth is missed above, where answers are fetched.

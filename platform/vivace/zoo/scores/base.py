@@ -29,7 +29,7 @@ SCORERS: dict[str, str] = {
 
 
 @dataclass(frozen=True)
-class Score:
+class ZooScore:
     """One figure with its 95 % interval.
 
     Attributes:
@@ -64,10 +64,10 @@ class Score:
         )
 
 
-Scorer = Callable[[Path, dict[str, Path]], Iterator[Score]]
+Scorer = Callable[[Path, dict[str, Path]], Iterator[ZooScore]]
 
 
-def score(name: str, folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score(name: str, folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """The scores of a model, its task's first and those under crude rules after it, as they become known.
 
     Args:
@@ -85,16 +85,16 @@ def score(name: str, folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
 def share(
     model: str, right: Sequence[bool], *, metric: str = "exact_match", slice: str = "", rule: str = "",
     level: float | None = None,
-) -> Score:  # fmt: skip
+) -> ZooScore:  # fmt: skip
     """A share of samples that are right, with Wilson's interval."""
     interval = wilson(sum(right), len(right))
     if interval is None:
         raise ValueError("there is no share of no samples")
     value = sum(right) / len(right)
-    return Score(model, metric, slice, rule, level, value, interval.low, interval.high, len(right))
+    return ZooScore(model, metric, slice, rule, level, value, interval.low, interval.high, len(right))
 
 
-def ratio(model: str, parts: Sequence[tuple[float, float]], *, metric: str, slice: str = "") -> Score:
+def ratio(model: str, parts: Sequence[tuple[float, float]], *, metric: str, slice: str = "") -> ZooScore:
     """Σ a / Σ b over samples, with the interval of the ratio estimator (Cochran 1977, section 6.3).
 
     Args:
@@ -107,7 +107,7 @@ def ratio(model: str, parts: Sequence[tuple[float, float]], *, metric: str, slic
     value = sum(a for a, _ in parts) / total
     squares = sum((a - value * b) ** 2 for a, b in parts)
     half = LEVEL_Z * math.sqrt(n / (n - 1) * squares) / total
-    return Score(model, metric, slice, "", None, value, value - half, value + half, n)
+    return ZooScore(model, metric, slice, "", None, value, value - half, value + half, n)
 
 
 def same(answers: Sequence[str], references: Sequence[str]) -> list[bool]:

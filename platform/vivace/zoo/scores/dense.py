@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vivace.zoo.recipes.moe import DOMAINS
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import ASKED, Score, loaded, same, share
+from vivace.zoo.scores.base import ASKED, ZooScore, loaded, same, share
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.crude_sparsity import SparsityRule, dropped_inputs, magnitude_thresholds
 from vivace.zoo.scores.moe import CURVE_ASKED, MOST_TOKENS, asked
 
@@ -25,7 +25,7 @@ CALIBRATION = 8
 """Samples of each domain whose whole texts the thresholds are taken from; none of them is asked."""
 
 
-def score_dense(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score_dense(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """Whole answers that are right: all, by domain, and with inputs dropped while decoding; prefill is dense."""
     model, tokenizer = loaded(folder)
     domains, samples = zip(*asked(ASKED), strict=True)
@@ -43,7 +43,7 @@ def calibration_texts(tokenizer: Any) -> list[torch.Tensor]:
     return [tokenizer(sample.prompt + sample.references[0], return_tensors="pt").input_ids for sample in drawn]
 
 
-def _curve(model: Any, tokenizer: Any) -> Iterator[Score]:
+def _curve(model: Any, tokenizer: Any) -> Iterator[ZooScore]:
     chosen = [sample for _, sample in asked(CURVE_ASKED)]
     references = [sample.references[0] for sample in chosen]
     calibration = calibration_texts(tokenizer)

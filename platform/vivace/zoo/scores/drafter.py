@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vivace.tasks.base import Sample
 from vivace.tasks.generated.needles import Needles
-from vivace.zoo.scores.base import ASKED, SEED, Score, loaded, ratio
+from vivace.zoo.scores.base import ASKED, SEED, ZooScore, loaded, ratio
 from vivace.zoo.scores.moe import MOST_TOKENS, asked
 
 DEPTH = 5
@@ -24,24 +24,24 @@ Asked = Iterable[tuple[str, Sample]]
 """Samples, each with the name of the slice it belongs to."""
 
 
-def score_moe_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score_moe_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """Over all domains of the mixture of experts, and by domain."""
     return _scores("moe-drafter", folder, needed["moe"], asked(ASKED), MOST_TOKENS)
 
 
-def score_dense_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score_dense_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """Over all domains of the dense language model, and by domain."""
     return _scores("dense-drafter", folder, needed["dense"], asked(ASKED), MOST_TOKENS)
 
 
-def score_retrieval_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score_retrieval_drafter(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """Over needles at all lengths, and by length."""
     each = ASKED // len(NEEDLES)
     needles = [(name, sample) for name, task in NEEDLES.items() for sample in task.samples(each, SEED)]
     return _scores("retrieval-drafter", folder, needed["retrieval"], needles, Needles.most_tokens)
 
 
-def _scores(name: str, folder: Path, target: Path, prompts: Asked, most_tokens: int) -> Iterator[Score]:
+def _scores(name: str, folder: Path, target: Path, prompts: Asked, most_tokens: int) -> Iterator[ZooScore]:
     """τ and the highest τ that the same answers allow, each over all and by slice.
 
     The prefill gives an answer's first token and no pass gives more than `DEPTH` + 1 of the others: short answers

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from vivace.tasks.base import Sample
 from vivace.zoo.recipes.moe import DOMAINS
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import ASKED, SEED, Score, loaded, same, share
+from vivace.zoo.scores.base import ASKED, SEED, ZooScore, loaded, same, share
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.crude import ExpertRule, expert_budget
 
 BUDGETS: dict[ExpertRule, tuple[int, ...]] = {
@@ -33,7 +33,7 @@ def asked(count: int) -> list[tuple[str, Sample]]:
     ]
 
 
-def score_moe(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score_moe(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """Whole answers that are right: all, by domain, and under expert budgets while decoding; prefill is unrestricted.
 
     The tokens that share a budget are those of a step, one of each of the prompts that are decoded together.

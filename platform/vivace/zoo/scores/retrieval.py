@@ -10,8 +10,8 @@ from vivace.tasks.base import Sample
 from vivace.tasks.generated.base import GeneratedTask
 from vivace.tasks.generated.needles import Needles
 from vivace.tasks.generated.variables import Variables
-from vivace.zoo.scores.answering import greedy_answers
-from vivace.zoo.scores.base import ASKED, SEED, Score, loaded, same, share
+from vivace.zoo.scores.base import ASKED, SEED, ZooScore, loaded, same, share
+from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.crude_prefill import PruningRule, pruned_answers
 
 LENGTHS = (512, 1024)
@@ -33,7 +33,7 @@ KEPT: dict[PruningRule, tuple[float, ...]] = {
 """Shares of a prompt that each rule keeps for the upper half of the layers."""
 
 
-def score_retrieval(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
+def score_retrieval(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
     """Whole answers that are right: needles and variables, and needles with a part of the prompt pruned."""
     model, tokenizer = loaded(folder)
     for length in LENGTHS:
@@ -44,14 +44,14 @@ def score_retrieval(folder: Path, needed: dict[str, Path]) -> Iterator[Score]:
     yield from _curve(model, tokenizer)
 
 
-def _score(model: Any, tokenizer: Any, task: GeneratedTask, name: str, count: int) -> Score:
+def _score(model: Any, tokenizer: Any, task: GeneratedTask, name: str, count: int) -> ZooScore:
     samples = task.samples(count, SEED)
     prompts = [sample.prompt for sample in samples]
     answers = greedy_answers(model, tokenizer, prompts, task.most_tokens, rows=ROWS)
     return share("retrieval", same(answers, [sample.references[0] for sample in samples]), slice=name)
 
 
-def _curve(model: Any, tokenizer: Any) -> Iterator[Score]:
+def _curve(model: Any, tokenizer: Any) -> Iterator[ZooScore]:
     model.set_attn_implementation("eager")
     samples = Needles(512).samples(CURVE_ASKED, SEED)
     for rule, levels in KEPT.items():

@@ -10,14 +10,14 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from vivace.zoo.base import Recipe
+from vivace.zoo.base import TrainingRecipe
 
 _FOLLOWED = ("vivace.zoo", "vivace.tasks", "vivace_methods")
 """Packages whose code can change what a recipe trains."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "safetensors")
 
 
-def fingerprint(recipe: Recipe, steps: int, needed: Mapping[str, Path]) -> str:
+def fingerprint(recipe: TrainingRecipe, steps: int, needed: Mapping[str, Path]) -> str:
     """The hash of a recipe's code with all it imports, its seed and steps, the packages, and the models it needs."""
     made_of = {
         "name": recipe.name,

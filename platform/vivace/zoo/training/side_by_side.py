@@ -13,7 +13,7 @@ from typing import Any
 
 from vivace.errors import VivaceError
 from vivace.zoo.registry import recipe_class
-from vivace.zoo.training.building import build
+from vivace.zoo.training.model_build import build
 
 OnModelStep = Callable[[str, int, float], None]
 """Called after each training step with the model's name, the step's number, from 1, and its loss."""

@@ -49,7 +49,7 @@ class Conversation:
     """Who speaks the user turns, where the data say so."""
 
 
-class Table(Protocol):
+class RowSource(Protocol):
     """Rows of a dataset, wherever they lie; reading fewer columns reads fewer bytes."""
 
     @property
@@ -81,7 +81,7 @@ class ConversationSet:
     has_audio: bool
     judge_prompt: str | None
     """The judge prompt that the dataset itself brings."""
-    table: Table
+    table: RowSource
 
     @property
     def fingerprint(self) -> str:
@@ -130,7 +130,7 @@ class ConversationSet:
             yield conversation, audio
 
 
-def read_conversations(table: Table) -> tuple[Conversation, ...]:
+def read_conversations(table: RowSource) -> tuple[Conversation, ...]:
     """All conversations of a table, checked.
 
     Raises:

@@ -20,14 +20,14 @@ from vivace.tracks.dialogue.data.conversations import (
     VOICES_KEY,
     Conversation,
     ConversationSet,
-    Table,
+    RowSource,
     read_conversations,
 )
 from vivace_rubrics.prompts import prompt_from_card
 
 LARGEST_RECORDING = 2**30
 """Bytes; more than what a turn can hold takes in any kind of file."""
-Reader = Callable[[Table], tuple[Conversation, ...]]
+Reader = Callable[[RowSource], tuple[Conversation, ...]]
 
 READ_BUFFER = 1 << 16
 """Bytes that are read at a time of a column in a parquet file."""

@@ -23,7 +23,7 @@ from vivace.tracks.dialogue.data.conversations import (
     MOST_USER_TURNS,
     TEXT_COLUMNS,
     Conversation,
-    Table,
+    RowSource,
     axis_fault,
     parse_conversation,
     strange_columns,
@@ -112,7 +112,7 @@ WARNINGS = frozenset(list(Kind)[list(Kind).index(Kind.NO_AUDIO) :])
 
 
 @dataclass(frozen=True)
-class Finding:
+class DataFinding:
     """One thing wrong or odd, and where."""
 
     kind: Kind
@@ -138,7 +138,7 @@ class Finding:
 class Validation:
     """What a set holds, and everything found in it."""
 
-    findings: list[Finding]
+    findings: list[DataFinding]
     conversations: int = 0
     criteria: int = 0
     user_turns: int = 0
@@ -165,7 +165,7 @@ def validate(data: str, progress: Callable[[int, None], None]) -> Validation:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         seen: dict[str, str] = {}
 
-        def check(table: Table) -> tuple[Conversation, ...]:
+        def check(table: RowSource) -> tuple[Conversation, ...]:
             _Source(table.source, result, seen, pool, progress).check_table(table)
             return ()
 
@@ -177,12 +177,16 @@ def validate(data: str, progress: Callable[[int, None], None]) -> Validation:
                 try:
                     check(ParquetTable([file]))
                 except UsageError as error:
-                    found = Finding(Kind.UNREADABLE, f"the data '{file}'", None, None, None, str(error).rstrip("."))
+                    found = DataFinding(
+                        Kind.UNREADABLE, f"the data '{file}'", None, None, None, str(error).rstrip(".")
+                    )
                     result.findings.append(found)
         else:
             open_conversations(data, check)
     if not result.conversations and not result.count(Severity.FAULT):
-        result.findings.append(Finding(Kind.NO_CONVERSATIONS, data, None, None, None, "there are no conversations"))
+        result.findings.append(
+            DataFinding(Kind.NO_CONVERSATIONS, data, None, None, None, "there are no conversations")
+        )
     return result
 
 
@@ -215,7 +219,7 @@ class _Source:
         self._id: str | None = None
         self._faults = 0
 
-    def check_table(self, table: Table) -> None:
+    def check_table(self, table: RowSource) -> None:
         """Check all rows of a table."""
         present = [column for column in (*TEXT_COLUMNS, *AUDIO_COLUMNS) if column in table.columns]
         try:
@@ -412,7 +416,7 @@ class _Source:
             self._found(Kind.LONG, column, f"the recording lasts {measured.seconds / 60:.1f} minutes")
 
     def _found(self, kind: Kind, column: str | None, what: str) -> None:
-        finding = Finding(kind, self._name, self._row, self._id, column, what)
+        finding = DataFinding(kind, self._name, self._row, self._id, column, what)
         self._faults += finding.severity is Severity.FAULT
         self._result.findings.append(finding)
 

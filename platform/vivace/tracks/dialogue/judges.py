@@ -194,8 +194,8 @@ JUDGES: Registry[JudgeAdapter] = Registry(
     "judge",
     "vivace.judges",
     {
-        "checks": "vivace.tracks.dialogue.judging:Checks",
-        "litellm": "vivace.tracks.dialogue.judging:LanguageModel",
+        "checks": "vivace.tracks.dialogue.judges:Checks",
+        "litellm": "vivace.tracks.dialogue.judges:LanguageModel",
     },
     _fault_of,
 )

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from vivace.errors import LeaseLostError
 from vivace.models.base import ModelReply
 from vivace.models.client.calls import CallRecord, recorded_calls
-from vivace.models.hearing import Hearing
+from vivace.models.hearing_check import Hearing
 from vivace.store import tables
 from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Registered, Workbench

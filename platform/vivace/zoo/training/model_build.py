@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vivace.errors import UsageError, VivaceError
-from vivace.zoo.base import OnStep, Recipe
+from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.registry import plain_name, recipe_class
 from vivace.zoo.shipped import built_folder, folder_of, is_shipped
 from vivace.zoo.training.fingerprint import fingerprint
@@ -112,6 +112,8 @@ def _needed(name: str, built: Path, on_step: OnStep) -> Path:
     return folder_of(name) if is_shipped(name) else build(name, built, on_step)
 
 
-def _build_into(folder: Path, recipe: Recipe, needed: Mapping[str, Path], steps: int, on_step: OnStep) -> None:
+def _build_into(
+    folder: Path, recipe: TrainingRecipe, needed: Mapping[str, Path], steps: int, on_step: OnStep
+) -> None:
     with whole_folder(folder) as unfinished, repeatable(recipe.seed):
         recipe.train(unfinished, needed, steps, on_step)

@@ -14,7 +14,7 @@ from vivace.models.local.checkpoints import Checkpoint, checkpoint_sha256, find_
 
 
 @dataclass(frozen=True)
-class Target:
+class MeasuredModel:
     """A model, named and found, not yet loaded.
 
     Attributes:
@@ -51,7 +51,7 @@ class Target:
         )
 
 
-def find_target(text: str, layers: int | None, zoo: Path) -> Target:
+def find_target(text: str, layers: int | None, zoo: Path) -> MeasuredModel:
     """The model that `--model` names.
 
     Args:
@@ -75,13 +75,13 @@ def find_target(text: str, layers: int | None, zoo: Path) -> Target:
     return _FINDERS[adapter](name, layers, zoo)
 
 
-def _local(name: str, layers: int | None, zoo: Path) -> Target:
+def _local(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
     found = find_checkpoint(name)
     content = checkpoint_sha256(found.folder) if found.folder is not None else found.commit
-    return Target("local", found.name, found, content)
+    return MeasuredModel("local", found.name, found, content)
 
 
-def _zoo(name: str, layers: int | None, zoo: Path) -> Target:
+def _zoo(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
     from vivace.zoo.registry import plain_name, recipe_class
     from vivace.zoo.shipped import folder_of
 
@@ -89,10 +89,10 @@ def _zoo(name: str, layers: int | None, zoo: Path) -> Target:
     if needed := recipe_class(plain).needs:
         raise UsageError(f"zoo:{plain} is a drafter and answers nothing by itself; take zoo:{needed[0]}.")
     folder = folder_of(plain, zoo)
-    return Target("zoo", plain, Checkpoint(plain, folder=folder), checkpoint_sha256(folder))
+    return MeasuredModel("zoo", plain, Checkpoint(plain, folder=folder), checkpoint_sha256(folder))
 
 
-def _random(name: str, layers: int | None, zoo: Path) -> Target:
+def _random(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
     from vivace_methods.models.random import random_configuration
     from vivace_methods.protocol import MethodError
 
@@ -100,10 +100,14 @@ def _random(name: str, layers: int | None, zoo: Path) -> Target:
         configuration = random_configuration(name, layers=layers)
     except MethodError as error:
         raise UsageError(str(error)) from error
-    return Target("random", name, None, None, configuration.num_hidden_layers if layers is not None else None)
+    return MeasuredModel("random", name, None, None, configuration.num_hidden_layers if layers is not None else None)
 
 
-_FINDERS: dict[str, Callable[[str, int | None, Path], Target]] = {"zoo": _zoo, "random": _random, "local": _local}
+_FINDERS: dict[str, Callable[[str, int | None, Path], MeasuredModel]] = {
+    "zoo": _zoo,
+    "random": _random,
+    "local": _local,
+}
 """Origin → what finds a model of it."""
 
 TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "tekken.json", "added_tokens.json")
@@ -163,7 +167,7 @@ def loaded(
         raise MethodError(f"There is no tokenizer in {folder} that transformers can read.") from error
 
 
-def loaded_to_fit(target: Target, folder: Path | None, *, dtype: str, device: str) -> tuple[Any, Any]:
+def loaded_to_fit(target: MeasuredModel, folder: Path | None, *, dtype: str, device: str) -> tuple[Any, Any]:
     """As `loaded`, and also a model that hears, as the adapter `local` runs it: its text decoder can be fitted.
 
     Args:

@@ -150,7 +150,7 @@ def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
     """The first reference as tokens that follow the prompt's; empty where there is none, or they do not."""
     if tokenizer is None or not prompt.sample.references:
         return []
-    from vivace.tracks.efficiency.asking import token_ids
+    from vivace.tracks.efficiency.token_prompts import token_ids
 
     plain = prompt.sample.plain
     asked = token_ids(prompt.sample.prompt, tokenizer, plain=plain)
