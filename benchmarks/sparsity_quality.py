@@ -25,6 +25,7 @@ from vivace_methods.models.loading import load_model
 from vivace_methods.models.sharing import shared_copy
 from vivace_methods.protocol import Generator, MethodError, Request
 from vivace_methods.registry import parse_method
+from vivace_methods.spelling import Part, parse_one, write
 from vivace_methods.timing.ratios import Estimate
 
 TASKS: tuple[GeneratedTask, ...] = (Sums("addition"), Sums("subtraction"), Code(), JsonRecords())
@@ -196,8 +197,8 @@ def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
 
 
 def _at(written: str, level: float) -> str:
-    name, bracket, rest = written.partition("(")
-    return f"{name}(sparsity={level}{',' + rest if bracket else ')'}"
+    part = parse_one(written)
+    return write([Part(part.name, {"sparsity": str(level), **part.settings})])
 
 
 def rows_of(levels: Mapping[float, Mapping[str, Found]]) -> list[Row]:
