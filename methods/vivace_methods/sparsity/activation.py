@@ -28,9 +28,10 @@ from vivace_methods.sparsity.applying.groups import (
 )
 from vivace_methods.sparsity.applying.linears import Group, find_groups
 from vivace_methods.sparsity.fitting.calibration import fitted_tokens, inputs_of, require_texts
+from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
 from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
-from vivace_methods.sparsity.fitting.recipe import FACTORS_FILE, RECIPE_FILE, Recipe, fingerprint, load_recipe
+from vivace_methods.sparsity.fitting.recipe import Recipe, fingerprint, load_recipe
 
 
 @dataclass(frozen=True)

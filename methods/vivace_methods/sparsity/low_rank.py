@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-
-from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order
-from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.activation import About, ActivationSparsity
 from vivace_methods.sparsity.fitting.budget import Budget
-from vivace_methods.sparsity.fitting.journal import Journal
-from vivace_methods.sparsity.fitting.layers import FactorFit, Fitted, LayerFit
+from vivace_methods.sparsity.fitting.criteria import FactorFit
+
+if TYPE_CHECKING:
+    import torch
+
+    from vivace_methods.sparsity.applying.linears import Group
+    from vivace_methods.sparsity.fitting.journal import Journal
+    from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class LowRank(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """Two factors for each layer."""
+        from vivace_methods.sparsity.activation import fit_in_order
+
         fitted = fit_in_order(model, groups, texts, self._fit, sequential=self.sequential, on_step=about.on_step)
         return fitted, []
 

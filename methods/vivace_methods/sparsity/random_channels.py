@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vivace_methods.sparsity.fitting.recipe import Criterion
+from vivace_methods.sparsity.fitting.criteria import Criterion
 from vivace_methods.sparsity.teal import Teal
 
 

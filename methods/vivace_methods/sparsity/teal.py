@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
-from vivace_methods.sparsity.activation import About, ActivationSparsity, fit_in_order, fit_work
-from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.activation import About, ActivationSparsity
 from vivace_methods.sparsity.fitting.budget import budget
-from vivace_methods.sparsity.fitting.journal import Journal
-from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
-from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
-from vivace_methods.sparsity.fitting.recipe import Criterion
+from vivace_methods.sparsity.fitting.criteria import Criterion
 from vivace_methods.sparsity.fitting.steps import Parts
+
+if TYPE_CHECKING:
+    import torch
+
+    from vivace_methods.sparsity.applying.linears import Group
+    from vivace_methods.sparsity.fitting.journal import Journal
+    from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Teal(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A threshold for each layer."""
+        from vivace_methods.sparsity.activation import fit_in_order, fit_work
+        from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
+
         greedy = self.levels == "greedy"
         work = {"levels": levels_work(texts) if greedy else 0.0, "fit": fit_work(groups, texts)}
         parts = Parts(about.on_step, work)

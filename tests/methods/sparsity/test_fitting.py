@@ -23,11 +23,12 @@ from vivace_methods.sparsity.applying.limits import channel_scale, residual
 from vivace_methods.sparsity.applying.linears import find_groups
 from vivace_methods.sparsity.fitting.budget import Budget, budget
 from vivace_methods.sparsity.fitting.calibration import inputs_of
+from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
 from vivace_methods.sparsity.fitting.descent import Descent
 from vivace_methods.sparsity.fitting.evolution import Evolution
 from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit, fitted_factors, threshold_of
-from vivace_methods.sparsity.fitting.recipe import FACTORS_FILE, RECIPE_FILE, ModuleRecipe, load_recipe
+from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, load_recipe
 
 RELEASED = Path(__file__).parents[4] / "shared" / "data" / "rsparse" / "llama3_8b_ratios_50.txt"
 LLAMA3 = {"q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024), "o": (4096, 4096)} | {

@@ -7,7 +7,8 @@ import hashlib
 import torch
 
 from vivace_kernels.packed import Factors
-from vivace_methods.sparsity.fitting.recipe import Criterion, ModuleRecipe
+from vivace_methods.sparsity.fitting.criteria import Criterion
+from vivace_methods.sparsity.fitting.recipe import ModuleRecipe
 
 ALWAYS = -1.0
 """A threshold that every score is above."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -13,10 +13,9 @@ from vivace_kernels.packed import Factors
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.limits import ALWAYS, channel_limits, channel_scale, residual
 from vivace_methods.sparsity.fitting.budget import Budget
-from vivace_methods.sparsity.fitting.recipe import Criterion, ModuleRecipe
+from vivace_methods.sparsity.fitting.criteria import Criterion, FactorFit
+from vivace_methods.sparsity.fitting.recipe import ModuleRecipe
 
-FactorFit = Literal["dropped", "svd"]
-"""What a low-rank part is fitted to: the inputs that are dropped, or the weights alone."""
 LARGE = 1024
 """Rows or columns from which on decompositions are made by random projection, where the rank is small."""
 OVERSAMPLED, ITERATIONS = 16, 4

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -16,19 +16,13 @@ from safetensors.torch import load_file, save
 from vivace_kernels.packed import Factors
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE, Criterion
 
 FORMAT = 2
 OLD_FORMAT = 1
 """In which `column-norm` meant the norm of a column of W - W_r."""
-RECIPE_FILE = "recipe.json"
-FACTORS_FILE = "factors.safetensors"
 SAMPLED = 4096
 """Numbers of each matrix that its fingerprint is taken from."""
-
-Criterion = Literal["magnitude", "column-norm", "residual-norm", "gate", "random", "none"]
-"""By what a channel is judged: the input's magnitude; that times the norm of the column of W that it meets; that
-times the norm of the column of W - W_r, which is what dropping it loses; the magnitude of the activated gate that it
-was multiplied with; a draw beforehand; or not at all: every channel is left to the low-rank part."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ def read_method(text: str) -> AppliedMethod:
     from vivace_methods.protocol import MethodError
     from vivace_methods.registry import METHODS, parse_arm
     from vivace_methods.sparsity.activation import ActivationSparsity
-    from vivace_methods.sparsity.fitting.recipe import FACTORS_FILE, RECIPE_FILE, load_recipe
+    from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
+    from vivace_methods.sparsity.fitting.recipe import load_recipe
 
     try:
         arm = parse_arm(text)

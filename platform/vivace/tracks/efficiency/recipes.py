@@ -45,7 +45,8 @@ def fit_arm(
     Raises:
         MethodError: the method does not apply to the model, or the texts are not enough.
     """
-    from vivace_methods.sparsity.fitting.recipe import RECIPE_FILE, fingerprint
+    from vivace_methods.sparsity.fitting.criteria import RECIPE_FILE
+    from vivace_methods.sparsity.fitting.recipe import fingerprint
 
     # What the text was called, or where it lay, makes no other recipe.
     lengths = [text.shape[1] for text in texts]
