@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,8 +15,9 @@ from transformers import DynamicCache
 
 from vivace_methods.arms import Arm
 from vivace_methods.models.cost import decode_cost, prefill_cost
+from vivace_methods.models.passing import passes_of
 from vivace_methods.models.random import REAL_SHAPES, random_model, real_configuration
-from vivace_methods.protocol import Emit, Family, Generator, Method, Request, Trace
+from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
 from vivace_methods.registry import parse_arm
 from vivace_methods.timing.audits import audit
 from vivace_methods.timing.floor import FloorProbe
@@ -61,12 +62,14 @@ class TransformersGenerate(Method):
     """`generate(do_sample=False)` of transformers, which hands its tokens over at the end, all at once."""
 
     name: ClassVar[str] = "generate"
-    family: ClassVar[Family] = "speculation"
+    family: ClassVar[str] = "speculation"
     paper: ClassVar[str] = "transformers"
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
+    @contextmanager
+    def attach(self, model: Any, fitted: Any = None) -> Iterator[Attached]:
         """Nothing is changed."""
-        return nullcontext(_Generating(model))
+        with passes_of(model) as passes:
+            yield Attached(passes, generator=_Generating(model))
 
 
 class _Generating(Generator):
@@ -82,7 +85,7 @@ class _Generating(Generator):
             eos_token_id=None,
         )
         emit(answer[0, request.prompt.shape[1] :].tolist())
-        return Trace({})
+        return Trace()
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,14 @@ class PlainForward(Method):
     """One call of the model with an empty cache, and the likeliest token after the prompt."""
 
     name: ClassVar[str] = "forward"
-    family: ClassVar[Family] = "prefill"
+    family: ClassVar[str] = "prefill"
     paper: ClassVar[str] = "transformers"
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
+    @contextmanager
+    def attach(self, model: Any, fitted: Any = None) -> Iterator[Attached]:
         """Nothing is changed."""
-        return nullcontext(_Reading(model))
+        with passes_of(model) as passes:
+            yield Attached(passes, generator=_Reading(model))
 
 
 class _Reading(Generator):
@@ -107,7 +112,7 @@ class _Reading(Generator):
             cache = DynamicCache(config=self._model.config)
             out = self._model(request.prompt, past_key_values=cache, use_cache=True, logits_to_keep=1)
         emit([int(out.logits[0, -1].argmax())])
-        return Trace({})
+        return Trace()
 
 
 def few_layers(like: str, size: Size) -> Any:
@@ -155,7 +160,7 @@ def measured(
 
 def decoding(name: str, model: Any, size: Size, probe: FloorProbe) -> tuple[list[Row], Recording]:
     """The baseline of speculation and sparsity beside `generate`."""
-    arms = {"generate": Arm(TransformersGenerate()), "autoregressive": parse_arm("autoregressive")}
+    arms = {"generate": Arm.of(TransformersGenerate()), "autoregressive": parse_arm("autoregressive")}
     recording = measured(model, arms, PROMPT, size.decoded, size, probe)
     costs = [prefill_cost(model.config, PROMPT, DTYPE)]
     costs += [decode_cost(model.config, PROMPT + done, DTYPE) for done in range(size.decoded - 1)]
@@ -165,7 +170,7 @@ def decoding(name: str, model: Any, size: Size, probe: FloorProbe) -> tuple[list
 
 def reading(name: str, model: Any, size: Size, probe: FloorProbe) -> tuple[list[Row], Recording]:
     """The baseline of prefill beside a plain forward pass, and beside `generate` of one token."""
-    arms = {"forward": Arm(PlainForward()), "generate": Arm(TransformersGenerate()), "full": parse_arm("full")}
+    arms = {"forward": Arm.of(PlainForward()), "generate": Arm.of(TransformersGenerate()), "full": parse_arm("full")}
     recording = measured(model, arms, size.read, 1, size, probe)
     cost = prefill_cost(model.config, size.read, DTYPE)
     least = probe.floor.floor_seconds(cost.bytes, cost.flops, DTYPE)

@@ -14,6 +14,7 @@ from baselines import PlainForward, TransformersGenerate
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 
 from vivace_methods.arms import Arm
+from vivace_methods.decoding.joining import applied
 from vivace_methods.models.cost import Cost, decode_cost, prefill_cost
 from vivace_methods.models.loading import available_device
 from vivace_methods.models.random import REAL_SHAPES, random_configuration, random_model
@@ -102,7 +103,7 @@ class Bench:
 
     def _decoding(self, name: str, model: Any) -> None:
         case = Case(f"{name}, {self._size.decoded} tokens", self._size.prompt, self._size.decoded)
-        arms = {"generate": Arm(TransformersGenerate()), **self._running("speculation", model)}
+        arms = {"generate": Arm.of(TransformersGenerate()), **self._running("speculation", model)}
         recording = self._recorded(case, model, arms)
         passes = [decode_cost(model.config, case.prompt + done, DTYPE) for done in range(case.answer - 1)]
         whole = self._seconds(prefill_cost(model.config, case.prompt, DTYPE), *passes)
@@ -112,7 +113,7 @@ class Bench:
     def _reading(self, name: str, model: Any) -> None:
         for length in self._size.read:
             case = Case(f"{name}, prompt of {length}", length, 1)
-            arms = {"forward": Arm(PlainForward()), **self._running("prefill", model)}
+            arms = {"forward": Arm.of(PlainForward()), **self._running("prefill", model)}
             recording = self._recorded(case, model, arms)
             least = self._seconds(prefill_cost(model.config, length, DTYPE))
             self._beside(case, recording, "ttft_s", least)
@@ -123,12 +124,12 @@ class Bench:
         arms = {}
         for method in candidates(family, model):
             if self._applies(method, model):
-                arms[method.label] = Arm(method)
+                arms[method.label] = Arm.of(method)
         return arms
 
     def _applies(self, method: Method, model: Any) -> bool:
         try:
-            with method.apply(shared_copy(model)):
+            with applied(method, shared_copy(model)):
                 return True
         except MethodError as error:
             self._note(f"{method.label} is left out: {error}")

@@ -203,13 +203,13 @@ class Bench:
                 method = parse_method(written)
                 assert isinstance(method, ActivationSparsity)
                 method.fit(model, texts).save(Path(folder) / name)
-                arms[name] = Arm(method, str(Path(folder) / name))
+                arms[name] = Arm.of(method, str(Path(folder) / name))
             usual = prompts[0].request
             dense = fastest_baseline("sparsity", model, replace(usual, prompt=usual.prompt.to(self._device)))
             self._note(dense.sentence)
             self._probe.again()
             recording = measure_arms(
-                model, {"dense": Arm(dense.method), **arms}, prompts, baseline="dense", repetitions=2, audited=0,
+                model, {"dense": Arm.of(dense.method), **arms}, prompts, baseline="dense", repetitions=2, audited=0,
                 between=self._probe.between,
             )  # fmt: skip
             self._probe.again()

@@ -232,9 +232,9 @@ def decode_rows(size: Size) -> list[Row]:
             baseline = fastest_baseline("sparsity", model, Request(prompts[0], size.decoded))
             print(baseline.sentence, file=sys.stderr)
         with ExitStack() as applied:
-            generators = {"dense": applied.enter_context(baseline.method.apply(shared_copy(model)))}
+            generators = {"dense": applied.enter_context(applied(baseline.method, shared_copy(model)))}
             for arm, method in methods.items():
-                generators[arm] = applied.enter_context(method.apply(shared_copy(model), recipes[arm]))
+                generators[arm] = applied.enter_context(applied(method, shared_copy(model), recipes[arm]))
             times, read = _decoded(generators, prompts, size)
         linears = sum(int(weight.numel()) for name, weight in model.named_parameters() if ".layers." in name)
         rest = size.vocabulary * size.hidden

@@ -21,6 +21,7 @@ from vivace.tasks.generated.sums import Sums
 from vivace.tasks.perplexity import divergence
 from vivace.tracks.efficiency.fitting_texts import Calibration
 from vivace.zoo.shipped import folder_of
+from vivace_methods.decoding.joining import applied
 from vivace_methods.models.loading import load_model
 from vivace_methods.models.sharing import shared_copy
 from vivace_methods.protocol import Generator, MethodError, Request
@@ -128,7 +129,7 @@ class Asking:
         self._ends = frozenset({tokenizer.eos_token_id})
         self._requests = [self._request(sample.prompt) for sample in self.samples]
         self._references = [self._answer(sample) for sample in self.samples]
-        with parse_method("dense").apply(shared_copy(model)) as dense:
+        with applied(parse_method("dense"), shared_copy(model)) as dense:
             self._answers = [self._generated(dense, request)[0] for request in self._requests]
             self._expected = [_told(dense, request, answer) for request, answer in self._each_answer()]
 
@@ -190,7 +191,7 @@ def measured(size: Size) -> tuple[dict[float, dict[str, Found]], list[str]]:
             except MethodError as error:
                 left_out.append(f"{name} at {level:.0%}: {error}")
                 continue
-            with method.apply(shared_copy(model), recipe) as generator:
+            with applied(method, shared_copy(model), recipe) as generator:
                 levels[level][name] = asking.found(generator)
             print(_line(figures_of(level, name, levels[level][name])), flush=True)
     return levels, left_out

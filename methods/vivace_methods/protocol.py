@@ -1,60 +1,88 @@
-"""What an inference method is: one file with its settings, what it does to a model, and how it then generates."""
+"""What an inference method is: settings that can be read without torch, and what it puts on a model.
+
+A method attaches hooks to a model, a reader of prompts, a decoder, or several of these. `decoding.loop` joins them
+and generates; what attaches hooks alone works under any other loop too.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
-
+from vivace_methods.errors import MethodError
+from vivace_methods.requests import GREEDY, Embedded, Request, Sampling
 from vivace_methods.spelling import Part, write
 
 if TYPE_CHECKING:
-    from vivace_methods.models.cost import Cost
+    import torch
 
-Family = Literal["speculation", "prefill", "sparsity"]
+    from vivace_methods.decoding.run import Run
+    from vivace_methods.models.ledger import Ledger, Pass
+    from vivace_methods.models.passing import Passes
+
+__all__ = [
+    "GREEDY",
+    "Attached",
+    "CacheKind",
+    "CacheNeed",
+    "Compile",
+    "Decoder",
+    "Embedded",
+    "Emit",
+    "ExpertsImplementation",
+    "Generator",
+    "Method",
+    "MethodError",
+    "Need",
+    "Read",
+    "Reader",
+    "Request",
+    "Role",
+    "Sampling",
+    "Trace",
+]
+
+Compile = Literal["none", "reduce-overhead"]
+CacheKind = Literal["dynamic", "static"]
+ExpertsImplementation = Literal["auto", "eager", "grouped_mm", "batched_mm"]
 
 Emit = Callable[[Sequence[int]], None]
 """Called with the tokens of each step as soon as they are known. Whoever times a generation stamps these calls:
 a method never reports times of its own."""
 
 
-class MethodError(ValueError):
-    """A method cannot do what it is asked: wrong settings, a model it does not fit, a missing drafter."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt and how far to answer it, always greedily.
-
-    Attributes:
-        prompt: token ids, shape (1, prompt length), on the model's device.
-        most_tokens: the most tokens to generate; all of them where `end_tokens` is empty.
-        end_tokens: ids after which to stop; the last token of the answer is one of them.
-    """
-
-    prompt: torch.Tensor
-    most_tokens: int
-    end_tokens: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
 class Trace:
-    """What one generation did, besides its tokens and times.
+    """What one generation did, besides its tokens and times; worked out when it is asked for, which is on no clock.
 
-    Attributes:
-        figures: what the family wants to show of it: acceptance lengths, kept tokens, realised sparsity.
+    Args:
+        figures: gives what the family wants to show of it, from the passes: acceptance lengths, realised sparsity.
+        ledger: of this generation alone.
     """
 
-    figures: dict[str, Any]
+    def __init__(
+        self, figures: Callable[[Sequence[Pass]], dict[str, Any]] = lambda passes: {}, ledger: Ledger | None = None
+    ) -> None:
+        self._figures, self._ledger = figures, ledger
+
+    @cached_property
+    def passes(self) -> tuple[Pass, ...]:
+        """The forward passes, in order; none where the architecture is not known."""
+        return () if self._ledger is None else self._ledger.passes
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """What the family wants to show of the generation."""
+        return self._figures(self.passes)
 
 
 class Generator(ABC):
-    """A model with a method applied to it."""
+    """A model that answers: with methods on it, or one that generates in a way of its own."""
 
     @abstractmethod
     def generate(self, request: Request, emit: Emit) -> Trace:
@@ -74,9 +102,121 @@ class Generator(ABC):
 
         Returns:
             Logits from which each token of the answer would have been chosen, shape (tokens, vocabulary); None where
-            the method does not tell. A method that gives the model's own tokens need not.
+            that is not known.
         """
         return None
+
+
+class CacheNeed(StrEnum):
+    """What a reader or a decoder asks of the cache of keys and values; each value ends the sentence `needs …`."""
+
+    CROP = "a cache whose latest positions can be taken back"
+    COMPACT = "a cache from which positions can be removed by their index"
+    LAYER_LENGTHS = "a cache whose layers keep different numbers of positions"
+    TREE_MASK = "a cache under a mask of any form, for trees of tokens"
+    FIXED = "a cache in memory of a fixed size"
+    HELD = "a cache that stays in its place from one request to the next, for CUDA graphs"
+
+
+@dataclass(frozen=True)
+class Read:
+    """What is known once a prompt was read.
+
+    Attributes:
+        logits: of the token that follows it, shape (1, vocabulary).
+        ids: of the positions whose features are given, shape (1, positions).
+        features: layer → its input at these positions, shape (1, positions, hidden), of the layers that the decoder
+            asked for.
+        kept: positions of the prompt in each layer's cache, where they are not all.
+    """
+
+    logits: torch.Tensor
+    ids: torch.Tensor
+    features: Mapping[int, torch.Tensor] = field(default_factory=dict)
+    kept: tuple[int, ...] | None = None
+
+
+class Reader(ABC):
+    """Reads a request's prompt into the cache."""
+
+    needs: frozenset[CacheNeed] = frozenset()
+
+    @abstractmethod
+    def read(self, run: Run) -> Read:
+        """Read the prompt of `run.request` through `run.forward`."""
+
+
+class Decoder(ABC):
+    """Goes on from a prompt that was read, a step at a time."""
+
+    needs: frozenset[CacheNeed] = frozenset()
+    features: tuple[int, ...] = ()
+    """Layers whose inputs it wants of every pass of the model."""
+
+    @abstractmethod
+    def steps(self, run: Run, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
+        """The tokens of each step after the first token; at least one, for ever.
+
+        Whoever asks stops asking where the answer ends, and then closes the iterator.
+
+        Args:
+            run: the generation under way.
+            read: what the reader said.
+            first: the first token, shape (1, 1), which is emitted already.
+        """
+
+    def figures(self, given: Sequence[int]) -> dict[str, Any]:
+        """What to show of the latest generation.
+
+        Args:
+            given: tokens of each step that were emitted, the first token not among them.
+        """
+        return {}
+
+
+@dataclass
+class Attached:
+    """What a method has put on a model while its context lasts.
+
+    Attributes:
+        passes: what the model's passes are for, and the ledger in which they are recorded.
+        reader: of prompts; None leaves it to another method, or reads them whole.
+        decoder: None leaves it to another method.
+        usual_decoder: decodes where no method brings a decoder, with the kernels that suit what is attached; None for
+            one token a pass.
+        prepare: called with the model by the loop before the first generation, for kernels that are tried out on a
+            token; under other loops the first tokens try them.
+        generator: generates in a way of its own, in place of reader, decoder and loop; for foreign engines.
+        figures: gives what to show of a generation, from its passes.
+    """
+
+    passes: Passes
+    reader: Reader | None = None
+    decoder: Decoder | None = None
+    usual_decoder: Decoder | None = None
+    prepare: Callable[[Any], None] = field(default=lambda model: None)
+    generator: Generator | None = None
+    figures: Callable[[Sequence[Pass]], dict[str, Any]] = field(default=lambda passes: {})
+
+    @property
+    def ledger(self) -> Ledger:
+        """Every pass of the model since it was cleared, whoever called the model."""
+        return self.passes.ledger
+
+
+class Need(StrEnum):
+    """What a method cannot do without."""
+
+    DRAFTER = "drafter"
+    RECIPE = "recipe"
+
+
+class Role(StrEnum):
+    """What a method takes over; an arm of several methods has each role once at most."""
+
+    READER = "reads prompts"
+    DECODER = "decodes"
+    LAYERS = "replaces linear layers"
 
 
 @dataclass(frozen=True)
@@ -88,18 +228,19 @@ class Method(ABC):
 
     name: ClassVar[str]
     """As `--arms` and the leaderboard write it."""
-    family: ClassVar[Family]
+    family: ClassVar[str]
+    """One of `families.FAMILIES`, whose track measures it."""
     paper: ClassVar[str]
     """Title and arXiv number, or where else it comes from."""
-    needs: ClassVar[tuple[str, ...]] = ()
-    """What it cannot do without: a `drafter`, or a `recipe` fitted to the model."""
+    roles: ClassVar[frozenset[Role]] = frozenset()
+    needs: ClassVar[tuple[Need, ...]] = ()
     fitted_files: ClassVar[tuple[str, ...]] = ("**/*",)
     """Patterns of the files that `read_fitted` reads: what is in them makes two arms the same, wherever they lie."""
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by name, as the leaderboard shows them."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
     def label(self) -> str:
@@ -117,9 +258,9 @@ class Method(ABC):
     def part_showing(self, settings: Collection[str]) -> Part:
         """What the label of `label_showing` is written from."""
         told = {
-            field.name: str(getattr(self, field.name))
-            for field in fields(self)
-            if field.name in settings or getattr(self, field.name) != field.default
+            each.name: str(getattr(self, each.name))
+            for each in fields(self)
+            if each.name in settings or getattr(self, each.name) != each.default
         }
         return Part(self.name, told)
 
@@ -140,31 +281,12 @@ class Method(ABC):
         """
         raise MethodError(f"{self.name} takes nothing fitted, and was given {folder}.")
 
-    def cost(
-        self,
-        configuration: Any,
-        dtype: torch.dtype,
-        prompt: int,
-        step_tokens: Sequence[int],
-        figures: Mapping[str, Any],
-    ) -> Cost:
-        """The least that one generation moved and computed, from which its floor follows.
-
-        A method that moves less, or more, than plain greedy decoding says here how much.
-
-        Args:
-            configuration: of the model.
-            dtype: of weights and cache.
-            prompt: tokens of the prompt.
-            step_tokens: tokens of each step that was emitted.
-            figures: of the generation's trace.
+    def check_fitted(self, folder: Path) -> None:  # noqa: B027 (most methods see nothing without the model)
+        """See, before a model is loaded, that what was fitted is there and fits these settings, as far as that goes.
 
         Raises:
-            MethodError: an architecture whose costs are not known.
+            MethodError: it is not, or does not.
         """
-        from vivace_methods.models.cost import greedy_cost  # it knows this module's errors
-
-        return greedy_cost(configuration, prompt, sum(step_tokens), dtype)
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """About how many bytes an answer takes, beside the model's weights and what was fitted.
@@ -180,16 +302,18 @@ class Method(ABC):
         Raises:
             MethodError: an architecture whose shapes are not known.
         """
-        from vivace_methods.models.cost import greedy_memory  # it knows this module's errors
+        from vivace_methods.models.cost import greedy_memory
 
         return greedy_memory(configuration, prompt, answer, dtype)
 
     @abstractmethod
-    def apply(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Generator]:
-        """Apply the method to a model while the context lasts, and then restore the model exactly.
+    def attach(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Attached]:
+        """Put the method on a model while the context lasts, and then restore the model exactly.
+
+        Nothing runs yet. What it gives holds the `Passes` of `models.passing.passes_of(model)`.
 
         Args:
-            model: a causal language model of transformers, in evaluation mode.
+            model: a model of transformers with a text decoder, in evaluation mode.
             fitted: what `fit` or `read_fitted` gave for this model; a drafter, for a method that needs one.
 
         Raises:

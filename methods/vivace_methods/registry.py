@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from vivace_methods.arms import Arm
+from vivace_methods.arms import Arm, Member
 from vivace_methods.plugins import PluginError, Registry, fault_of_subclass
 from vivace_methods.protocol import Method, MethodError
 from vivace_methods.spelling import Part, SpellingError, check_settings, parse, parse_one, read_settings
@@ -82,20 +82,16 @@ def parse_method(text: str) -> Method:
 def parse_arm(text: str) -> Arm:
     """An arm from the form in which its label is written.
 
-    `full(attention=eager)`, and with something fitted `eagle-3(depth=3):FOLDER` or `eagle-3:zoo:moe-drafter`.
+    `full(attention=eager)`, with something fitted `eagle-3(depth=3):FOLDER` or `eagle-3:zoo:moe-drafter`, and
+    several methods as one arm `r-sparse:FOLDER+eagle-3:FOLDER`.
 
     Raises:
-        MethodError: not in that form; as `method` says; a method that needs a drafter without one, or one that takes
-            nothing fitted with something.
+        MethodError: not in that form; as `method` says; a method that needs a drafter without one, one that takes
+            nothing fitted with something, or methods that do not go together.
     """
     with _as_method_error():
-        part, *others = parse(text)
-    if others:
-        raise MethodError(
-            f"'{text}' names several methods, and an arm is one: a folder with + in its name is put into quotation "
-            f"marks, {part.name}:'FOLDER'."
-        )
-    return Arm(method_of(part), part.folder)
+        parts = parse(text)
+    return Arm(tuple(Member(method_of(part), part.folder) for part in parts))
 
 
 @contextmanager

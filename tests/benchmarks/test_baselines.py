@@ -13,8 +13,9 @@ from baselines import LIMITS, Size, TransformersGenerate, decoding, measured, re
 from report import BenchmarkError
 
 from vivace_methods.arms import Arm
+from vivace_methods.models.passing import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
-from vivace_methods.protocol import Emit, Family, Generator, Method, Request, Trace
+from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
 from vivace_methods.timing.floor import Device, Floor, FloorProbe
 
 SIZE = Size(layers=2, read=20, decoded=4, prompts=5, repetitions=1)
@@ -63,13 +64,13 @@ class Wrong(Method):
     """Fast, and wrong or broken."""
 
     name: ClassVar[str] = "wrong"
-    family: ClassVar[Family] = "speculation"
+    family: ClassVar[str] = "speculation"
     paper: ClassVar[str] = "None"
 
     broken: bool = False
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
-        return nullcontext(Answering(self.broken))
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
+        return nullcontext(Attached(Passes(), generator=Answering(self.broken)))
 
 
 class Answering(Generator):
@@ -80,7 +81,7 @@ class Answering(Generator):
         if self._broken:
             raise RuntimeError("no kernel")
         emit([0] * request.most_tokens)
-        return Trace({})
+        return Trace()
 
 
 @pytest.mark.parametrize(
@@ -88,6 +89,6 @@ class Answering(Generator):
 )
 def test_what_answers_otherwise_is_not_compared(broken: bool, said: str) -> None:
     model = random_model(tiny_configuration("llama"), dtype=torch.bfloat16)
-    arms = {"generate": Arm(TransformersGenerate()), "wrong": Arm(Wrong(broken))}
+    arms = {"generate": Arm.of(TransformersGenerate()), "wrong": Arm.of(Wrong(broken))}
     with pytest.raises(BenchmarkError, match=said):
         measured(model, arms, 8, 4, SIZE, PROBE)

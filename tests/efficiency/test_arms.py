@@ -21,7 +21,7 @@ def test_the_baseline_comes_first_and_is_not_asked_for_twice_unless_it_is() -> N
 
 def test_a_sweep_takes_each_value_of_the_arms_that_have_the_setting() -> None:
     arms = plan_arms("speculation", [f"eagle-3:{DRAFTER}"], {"depth": ["2", "5", "7"]}, "autoregressive")
-    assert [arm.method.settings.get("depth") for arm in arms.values()] == [None, 2, 5, 7]
+    assert [arm.settings.get("depth") for arm in arms.values()] == [None, 2, 5, 7]
     assert all(arm.fitted == DRAFTER for name, arm in arms.items() if name != "autoregressive")
     assert plan_arms("speculation", [f"eagle-3:{DRAFTER}"], {"depth": [2, 5, 7]}, "autoregressive") == arms
 

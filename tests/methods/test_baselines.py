@@ -10,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from vivace_kernels.probing import Probed
+from vivace_methods.decoding.joining import applied
 from vivace_methods.models import implementations
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model
@@ -49,7 +50,7 @@ def transformers_tokens(
 )
 def test_the_tokens_are_those_of_generate(kind: str, name: str, dtype: torch.dtype) -> None:
     model = random_model(tiny_configuration(kind), dtype=dtype)
-    with parse_method(name).apply(model) as generator:
+    with applied(parse_method(name), model) as generator:
         for prompt in ([5, 9, 2, 7], [11], [3] * 40, [PADDING, 8, PADDING]):
             ids = torch.tensor([prompt])
             shown = {"attention_mask": torch.ones_like(ids)}  # or `generate` hides what it takes for padding
@@ -84,7 +85,7 @@ def test_single_tokens_go_through_the_fastest_products(monkeypatch: pytest.Monke
     usual = transformers_tokens(model, prompt, 12, None, attention_mask=torch.ones_like(prompt))
     for name in ("dense", "autoregressive", "full"):
         tokens: list[int] = []
-        with parse_method(name).apply(model) as generator:
+        with applied(parse_method(name), model) as generator:
             changed = {each for each, part in model.named_modules() if "forward" in vars(part)}
             figures = generator.generate(Request(prompt, 12), tokens.extend).figures
         assert changed == large and changed
@@ -99,7 +100,7 @@ def test_a_padding_token_in_a_prompt_is_read() -> None:
     for last in range(20):
         ids = torch.tensor([[5, PADDING, last + 10]])
         tokens: list[int] = []
-        with parse_method("autoregressive").apply(model) as generator:
+        with applied(parse_method("autoregressive"), model) as generator:
             generator.generate(Request(ids, 12), tokens.extend)
         hidden |= transformers_tokens(model, ids, 12, None) != tokens
         read |= transformers_tokens(model, ids, 12, None, attention_mask=torch.ones_like(ids)) != tokens
@@ -140,7 +141,7 @@ def test_apply_restores_the_model_also_when_the_body_raises(kind: str, name: str
         )
 
     before, weights = state(), {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(RuntimeError, match="body"), parse_method(name).apply(model) as generator:
+    with pytest.raises(RuntimeError, match="body"), applied(parse_method(name), model) as generator:
         generator.generate(Request(torch.tensor([[1, 2]]), 3), lambda step: None)
         raise RuntimeError("body")
     assert state() == before

@@ -112,4 +112,4 @@ def test_a_gpu_says_so_itself(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_architecture_whose_shapes_are_not_known_is_not_refused(model: Any) -> None:
     model.config.model_type = "another"
-    assert memory_needed(model, {"full": Arm(FullPrefill())}, [LONG]) == {}
+    assert memory_needed(model, {"full": Arm.of(FullPrefill())}, [LONG]) == {}

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from vivace_methods.decoding.joining import applied
+from vivace_methods.models.passing import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
-from vivace_methods.protocol import Emit, Family, Generator, Method, MethodError, Request, Trace
+from vivace_methods.protocol import Attached, Emit, Generator, Method, MethodError, Request, Trace
 from vivace_methods.registry import METHODS
 from vivace_methods.sparsity.dense import Dense
 from vivace_methods.timing import choosing
@@ -44,16 +46,16 @@ def simulated(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float | None])
 
         def generate(self, request: Request, emit: Emit) -> Trace:
             clock.seconds += self._mean * chance.uniform(0.95, 1.05)
-            return Trace({})
+            return Trace()
 
     @contextmanager
-    def apply(self: Dense, model: Any, fitted: Any = None) -> Iterator[Generator]:
+    def attach(self: Dense, model: Any, fitted: Any = None) -> Iterator[Attached]:
         mean = seconds[self.cache]
         if mean is None:
             raise MethodError("not here")
-        yield Slow(mean)
+        yield Attached(Passes(), generator=Slow(mean))
 
-    monkeypatch.setattr(Dense, "apply", apply)
+    monkeypatch.setattr(Dense, "attach", attach)
     monkeypatch.setattr(choosing, "shared_copy", lambda model: model)
     return clock
 
@@ -80,14 +82,14 @@ def test_the_usual_one_gives_way_to_a_faster_one_alone(
 
 def test_a_candidate_that_breaks_is_left_out_whatever_it_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler's own error, on a machine that lacks what it needs, must not end a run."""
-    applied = Dense.apply
+    attached = Dense.attach
 
-    def apply(self: Dense, model: Any, fitted: Any = None) -> Any:
+    def attach(self: Dense, model: Any, fitted: Any = None) -> Any:
         if self.cache == "static":
             raise RuntimeError("no compiler\nat all")
-        return applied(self, model, fitted)
+        return attached(self, model, fitted)
 
-    monkeypatch.setattr(Dense, "apply", apply)
+    monkeypatch.setattr(Dense, "attach", attach)
     choice = fastest_baseline("sparsity", random_model(tiny_configuration("llama")), REQUEST)
     assert choice.sentence == ("The baseline is dense; dense(cache=static) is left out (RuntimeError: no compiler).")
 
@@ -100,7 +102,7 @@ def test_where_nothing_runs_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("kind", ["llama", "olmoe"])
 @pytest.mark.parametrize("family", ["speculation", "prefill", "sparsity"])
-def test_every_candidate_on_a_processor_is_a_baseline_that_runs(family: Family, kind: str) -> None:
+def test_every_candidate_on_a_processor_is_a_baseline_that_runs(family: str, kind: str) -> None:
     model = random_model(tiny_configuration(kind))
     found = candidates(family, model)
     assert found[0] == METHODS[found[0].name]()
@@ -108,7 +110,7 @@ def test_every_candidate_on_a_processor_is_a_baseline_that_runs(family: Family, 
     for method in found:
         assert isinstance(method, Method) and method.family == family and not method.needs
         tokens: list[int] = []
-        with method.apply(model) as generator:
+        with applied(method, model) as generator:
             generator.generate(REQUEST, tokens.extend)
         answers.append(tokens)
     assert len(set(map(tuple, answers))) == 1

@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, DynamicCache, LlamaConfig
 
+from vivace_methods.decoding.joining import applied
 from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.models.tapping import layers_of, tapping
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
-from vivace_methods.speculation.eagle3 import Eagle3, tapping
+from vivace_methods.speculation.eagle3 import Eagle3
 from vivace_methods.speculation.eagle3_drafter import (
     Eagle3Drafter,
     load_drafter,
@@ -63,7 +65,7 @@ def test_the_tokens_are_the_targets_own(kind: str) -> None:
         for drafter in (drafter_of(target), all_knowing(target, expected, len(prompt))):
             for most, ends in ((20, frozenset[int]()), (1, frozenset[int]()), (20, frozenset({expected[7]}))):
                 tokens: list[int] = []
-                with parse_method("eagle-3(depth=4)").apply(target, drafter) as generator:
+                with applied(parse_method("eagle-3(depth=4)"), target, drafter) as generator:
                     figures = generator.generate(Request(ids, most, ends), tokens.extend).figures
                 right = expected[:most]
                 assert tokens == (right[: right.index(expected[7]) + 1] if ends else right)
@@ -76,7 +78,7 @@ def test_right_drafts_are_accepted() -> None:
     ids = torch.tensor([[5, 9, 2, 7]])
     whole = target.generate(ids, do_sample=False, max_new_tokens=22, eos_token_id=None, pad_token_id=0)
     drafter = all_knowing(target, whole[0, 4:].tolist(), 4)
-    with Eagle3(depth=5).apply(target, drafter) as generator:
+    with applied(Eagle3(depth=5), target, drafter) as generator:
         figures = generator.generate(Request(ids, 22), lambda step: None).figures
     assert figures["acceptance_lengths"] == [3] * 7 and figures["tau"] == 3
 
@@ -95,7 +97,7 @@ def test_the_target_is_left_as_it_was() -> None:
         )
 
     before = state()
-    with pytest.raises(RuntimeError, match="body"), Eagle3().apply(target, drafter_of(target)) as generator:
+    with pytest.raises(RuntimeError, match="body"), applied(Eagle3(), target, drafter_of(target)) as generator:
         generator.generate(Request(torch.tensor([[1, 2]]), 3), lambda step: None)
         raise RuntimeError("body")
     assert state() == before
@@ -106,7 +108,7 @@ def test_unrolled_training_sees_what_drafting_sees() -> None:
     target = target_of("llama")
     drafter = drafter_of(target)
     tokens = torch.randint(1, 199, (1, 9), generator=torch.Generator().manual_seed(1))
-    with torch.no_grad(), tapping(target, drafter.taps) as tapped:
+    with torch.no_grad(), tapping(layers_of(target, drafter.taps)) as tapped:
         logits = target(tokens).logits
         inputs = [tapped[tap] for tap in drafter.taps]
         for start in (2, 4):
@@ -209,7 +211,7 @@ def test_a_drafter_that_does_not_belong_is_one_sentence(what: str, saved: Path) 
 
 def test_without_a_drafter_or_a_depth_it_is_refused() -> None:
     with pytest.raises(MethodError, match="needs a drafter"):
-        Eagle3().apply(target_of("llama"))
+        applied(Eagle3(), target_of("llama"))
     with pytest.raises(MethodError, match="depth"):
         parse_method("eagle-3(depth=0)")
 
@@ -240,11 +242,11 @@ def test_the_tokens_are_the_targets_own_beyond_a_sliding_window(kind: str) -> No
     for length in (5, 30):
         ids = torch.randint(199, (1, length), generator=torch.Generator().manual_seed(length))
         expected: list[int] = []
-        with parse_method("autoregressive").apply(target) as generator:
+        with applied(parse_method("autoregressive"), target) as generator:
             generator.generate(Request(ids, 20), expected.extend)
         for depth, drafter in ((4, drafter_of(target)), (9, all_knowing(target, expected, length))):
             tokens: list[int] = []
-            with Eagle3(depth).apply(target, drafter) as generator:
+            with applied(Eagle3(depth), target, drafter) as generator:
                 figures = generator.generate(Request(ids, 20), tokens.extend).figures
             assert tokens == expected
         assert figures["tau"] > 2, "drafts are accepted, too"
@@ -268,5 +270,5 @@ def test_a_target_that_cannot_take_a_draft_back_is_refused_before_anything_is_re
     kind: str, more: dict[str, Any], reason: str
 ) -> None:
     target = random_model(AutoConfig.for_model(kind, **{**SIZES, **more}))
-    with pytest.raises(MethodError, match=reason), Eagle3().apply(target, None):
+    with pytest.raises(MethodError, match=reason), applied(Eagle3(), target, None):
         pytest.fail("it started")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vivace_methods.decoding.joining import applied
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method
@@ -16,7 +17,7 @@ def test_the_likeliest_along_its_own_answer_is_that_answer(kind: str, name: str)
     model = random_model(tiny_configuration(kind))
     request = Request(torch.tensor([[5, 9, 2, 7]]), 12)
     tokens: list[int] = []
-    with parse_method(name).apply(model) as generator:
+    with applied(parse_method(name), model) as generator:
         generator.generate(request, tokens.extend)
         logits = generator.logits(request, tokens)
         assert logits is not None and logits.shape == (12, 199)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from vivace_methods.arms import Arm
+from vivace_methods.models.passing import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.models.sharing import shared_copy
-from vivace_methods.protocol import Emit, Family, Generator, Method, MethodError, Request, Trace
+from vivace_methods.protocol import Attached, Emit, Generator, Method, MethodError, Request, Trace
 from vivace_methods.registry import parse_arm, parse_arms
 from vivace_methods.timing.measuring import measure_arms
 from vivace_methods.timing.stopwatch import Recording, TimedPrompt, Trial
@@ -91,19 +92,16 @@ class Hungry(Method):
     """Runs out of memory: where it is applied, or at its second prompt."""
 
     name: ClassVar[str] = "hungry"
-    family: ClassVar[Family] = "prefill"
+    family: ClassVar[str] = "prefill"
     paper: ClassVar[str] = "None"
 
     at_once: bool = False
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
-        return self._applied()
-
     @contextmanager
-    def _applied(self) -> Iterator[Generator]:
+    def attach(self, model: Any, fitted: Any = None) -> Iterator[Attached]:
         if self.at_once:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80.00 GiB.\nGPU 0 has …")
-        yield Eating()
+        yield Attached(Passes(), generator=Eating())
 
 
 class Eating(Generator):
@@ -114,12 +112,16 @@ class Eating(Generator):
         self.asked += 1
         if self.asked > 1:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
-        return Trace({})
+        return Trace()
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 def test_an_arm_that_runs_out_of_memory_fails_alone_and_is_not_tried_again(model: Any, at_once: bool) -> None:
-    arms = {"full": parse_arm("full"), "hungry": Arm(Hungry(at_once)), "autoregressive": parse_arm("autoregressive")}
+    arms = {
+        "full": parse_arm("full"),
+        "hungry": Arm.of(Hungry(at_once)),
+        "autoregressive": parse_arm("autoregressive"),
+    }
     recording = measure(model, arms)
     assert len(recording.trials) == 24
     assert len(recording.pairs("autoregressive")) == 8 and recording.pairs("hungry") == []
@@ -128,7 +130,7 @@ def test_an_arm_that_runs_out_of_memory_fails_alone_and_is_not_tried_again(model
 
 
 def test_a_baseline_that_fails_leaves_the_others_their_trials(model: Any) -> None:
-    recording = measure(model, {"hungry": Arm(Hungry(True)), "full": parse_arm("full")})
+    recording = measure(model, {"hungry": Arm.of(Hungry(True)), "full": parse_arm("full")})
     assert len(recording.of("full")) == 8 and recording.pairs("full") == []
 
 

@@ -60,7 +60,7 @@ class Simulated(Generator):
             if step:
                 self._clock.work(self._factor * 0.1)
             emit([step])
-        return Trace({})
+        return Trace()
 
 
 def prompts(count: int, start: int = 0) -> list[TimedPrompt]:
@@ -143,7 +143,7 @@ class Stepping(Generator):
                 for token in held:
                     emit([token])
                 held = []
-        return Trace({})
+        return Trace()
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ class Caching(Simulated):
         for step in range(request.most_tokens):
             self._clock.work(0.1 * (1 - easier))
             emit([step])
-        return Trace({})
+        return Trace()
 
 
 def audited(seed: int, spared: float, guessed: float = 0.0, **noise: float) -> set[str]:
@@ -232,7 +232,7 @@ class Early(Simulated):
         for step in range(1, request.most_tokens):
             self._clock.work(0.1)
             emit([step])
-        return Trace({})
+        return Trace()
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ class Busy(Generator):
         for step in range(request.most_tokens):
             emit([step + int(request.prompt[0, 0])])
             self._matrix @ self._matrix
-        return Trace({})
+        return Trace()
 
 
 class CachesPrompts(Busy):
@@ -383,7 +383,8 @@ class Reports(Busy):
     def generate(self, request: Request, emit: Emit) -> Trace:
         start = time.perf_counter()
         super().generate(request, emit)
-        return Trace({"kept_tokens": 12, self._name: time.perf_counter() - start})
+        seconds = time.perf_counter() - start
+        return Trace(lambda passes: {"kept_tokens": 12, self._name: seconds})
 
 
 def recorded(arm: Generator, repetitions: int = 5) -> Recording:
@@ -447,7 +448,8 @@ def test_a_figure_of_any_name_is_a_time_if_it_changes_for_the_same_answer(
             super().generate(request, emit)
             prompt = int(request.prompt[0, 0])
             self._asked[prompt] += 1
-            return Trace({"kept": figure(prompt, self._asked[prompt])})
+            kept = figure(prompt, self._asked[prompt])
+            return Trace(lambda passes: {"kept": kept})
 
     clock = SimulatedClock(0)
     arms = {"baseline": Simulated(clock), "arm": Telling(clock)}

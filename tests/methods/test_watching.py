@@ -63,7 +63,7 @@ class Changing(Generator):
         if self._change is not None and self._asked == 3:
             self._change()
         emit([1])
-        return Trace({})
+        return Trace()
 
 
 @pytest.mark.parametrize("name", list(CHANGES))

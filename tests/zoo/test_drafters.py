@@ -18,6 +18,7 @@ from vivace.zoo.scores.base import ZooScore, loaded, score
 from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.moe import asked
 from vivace.zoo.shipped import folder_of
+from vivace_methods.decoding.joining import applied
 from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method
 
@@ -96,11 +97,11 @@ def test_speculation_and_batches_give_the_plain_answers(name: str) -> None:
         prompt = torch.tensor([tokenizer(sample.prompt)["input_ids"]])
         request = Request(prompt, 96, frozenset({tokenizer.eos_token_id}))
         plain: list[int] = []
-        with parse_method("autoregressive").apply(model) as generator:
+        with applied(parse_method("autoregressive"), model) as generator:
             generator.generate(request, plain.extend)
         assert tokenizer.decode(plain, skip_special_tokens=True) == answer
         for depth in (1, 5):
             speculated: list[int] = []
-            with parse_method(f"eagle-3(depth={depth})").apply(model, drafter) as generator:
+            with applied(parse_method(f"eagle-3(depth={depth})"), model, drafter) as generator:
                 generator.generate(request, speculated.extend)
             assert speculated == plain

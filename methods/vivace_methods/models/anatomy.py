@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vivace_methods.protocol import MethodError
+from vivace_methods.errors import MethodError
 
 DECODERS: Mapping[str, str] = {
     "gemma": "GemmaModel",

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from vivace_methods.errors import MethodError
 from vivace_methods.models.anatomy import Anatomy, LayerShapes, Shapes, shapes
 from vivace_methods.models.ledger import Pass
-from vivace_methods.protocol import MethodError
 
 
 @dataclass(frozen=True)

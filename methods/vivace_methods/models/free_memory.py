@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from vivace_methods.protocol import MethodError
+from vivace_methods.errors import MethodError
 
 _CONTAINERS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
-from vivace_methods.protocol import MethodError
+from vivace_methods.errors import MethodError
+from vivace_methods.models.replacing import replaced_forward
 
 LEAST_WEIGHTS = 2**20
 """Of a matrix whose product is chosen: fewer lie in a cache near the core, where calling takes as long as reading."""
@@ -100,8 +101,7 @@ def products(model: Any) -> Iterator[dict[str, str]]:
             if product == "linear":
                 continue
             for module in modules:
-                module.forward = partial(_forward, module, product)
-                restored.callback(delattr, module, "forward")
+                restored.enter_context(replaced_forward(module, partial(_forward, module, product)))
         yield taken
 
 

@@ -133,6 +133,10 @@ class Ledger:
         self._entries.append(_Entry(one, self._notes, [*copies, *later]))
         self._notes = {}
 
+    def record_other(self, one: Pass) -> None:
+        """Add a pass of another model, a drafter, on which nothing of this one's was counted."""
+        self._entries.append(_Entry(one, {}, []))
+
     def amend(self, **known: Any) -> None:
         """Say something more of the latest pass, by names of `Pass`."""
         self._entries[-1].known.update(known)
@@ -142,6 +146,13 @@ class Ledger:
         """All of them. Numbers on a device are fetched, once, which waits for it."""
         self._settle()
         return tuple(entry.one for entry in self._entries)
+
+    def take(self) -> Ledger:
+        """All passes so far in a ledger of their own, and none left in this one."""
+        taken = Ledger()
+        taken._entries, self._entries = self._entries, []
+        self._notes = {}
+        return taken
 
     def clear(self) -> None:
         """Forget everything, so that another generation can be recorded."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from vivace_methods.errors import MethodError
 from vivace_methods.models.free_memory import require_free, stored_bytes
-from vivace_methods.protocol import MethodError
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
@@ -63,3 +63,15 @@ def available_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise MethodError("There is no CUDA device on this machine: use cpu.")
     return device
+
+
+def require_causal(model: Any) -> None:
+    """Refuse what cannot decode greedily.
+
+    Raises:
+        MethodError: the model cannot generate, or is in training mode.
+    """
+    if not (hasattr(model, "can_generate") and model.can_generate()):
+        raise MethodError(f"{type(model).__name__} is no causal language model: it cannot generate.")
+    if model.training:
+        raise MethodError("The model is in training mode, where answers are random: call model.eval() first.")

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from vivace_methods.errors import MethodError
 from vivace_methods.models.free_memory import require_free
-from vivace_methods.protocol import MethodError
 from vivace_methods.suggesting import did_you_mean
 
 REAL_SHAPES: Mapping[str, Mapping[str, Any]] = {

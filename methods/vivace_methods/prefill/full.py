@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
+from vivace_methods.protocol import Attached, Method, Role
 
-from vivace_methods.decoding.greedy import greedy_decoding
-from vivace_methods.models.cost import greedy_memory
-from vivace_methods.protocol import Family, Generator, Method
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,20 @@ class FullPrefill(Method):
     """
 
     name: ClassVar[str] = "full"
-    family: ClassVar[Family] = "prefill"
+    family: ClassVar[str] = "prefill"
     paper: ClassVar[str] = "None: one forward pass over the prompt"
+    roles: ClassVar[frozenset[Role]] = frozenset({Role.READER})
 
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
-        """Read whole prompts while the context lasts."""
-        return greedy_decoding(model, attention=self.attention)
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
+        """Read whole prompts."""
+        from vivace_methods.decoding.attaching import full_reading
+
+        return full_reading(model, self.attention)
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """With `eager`, the whole matrix of one layer's attention besides."""
+        from vivace_methods.models.cost import greedy_memory
+
         return greedy_memory(configuration, prompt, answer, dtype, whole_attention=self.attention == "eager")

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from vivace_methods.decoding.greedy import HeldCache, compiled_step, require_causal
+from vivace_methods.decoding.plain import PlainDecoder
 from vivace_methods.models import implementations
 from vivace_methods.models.anatomy import shapes
-from vivace_methods.models.cost import Cost, greedy_memory
-from vivace_methods.protocol import Family, Generator, Method, MethodError
+from vivace_methods.models.cost import greedy_memory
+from vivace_methods.models.ledger import Pass
+from vivace_methods.models.loading import require_causal
+from vivace_methods.models.passing import Passes, passes_of
+from vivace_methods.protocol import Attached, Compile, Method, MethodError, Need, Role
 from vivace_methods.sparsity.applying.groups import (
     LayerReads,
-    SparseGenerator,
     SparseGroup,
     applied_groups,
+    figures_of,
     packed_group,
+    reading,
     uncounted_group,
 )
 from vivace_methods.sparsity.applying.linears import Group, find_groups
@@ -67,8 +70,9 @@ class ActivationSparsity(Method):
         only: a regular expression: layers in whose names it is not found stay dense. Empty takes all seven.
     """
 
-    family: ClassVar[Family] = "sparsity"
-    needs: ClassVar[tuple[str, ...]] = ("recipe",)
+    family: ClassVar[str] = "sparsity"
+    roles: ClassVar[frozenset[Role]] = frozenset({Role.LAYERS})
+    needs: ClassVar[tuple[Need, ...]] = (Need.RECIPE,)
     fitted_files: ClassVar[tuple[str, ...]] = (RECIPE_FILE, FACTORS_FILE)
 
     sparsity: float = 0.5
@@ -139,35 +143,44 @@ class ActivationSparsity(Method):
         self._require(recipe, model)
         return recipe
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Leave out weights while the context lasts; only what layers do is replaced, and nothing that they hold."""
-        require_causal(model)
         if not isinstance(fitted, Recipe):
             raise MethodError(f"{self.name} needs a recipe that was fitted to the model: write {self.label}:FOLDER.")
         self._require(fitted, model)
-        return self._decoding(model, fitted)
+        return self._attached(model, fitted)
 
     @contextmanager
-    def _decoding(self, model: Any, recipe: Recipe) -> Iterator[Generator]:
-        with self.applied(model, recipe) as (counts, reads), implementations.products(model) as products:
-            if model.device.type == "cpu":
-                _meet_one_token(model)
-            new_cache, step = self._stepping(model)
+    def _attached(self, model: Any, recipe: Recipe) -> Iterator[Attached]:
+        with ExitStack() as contexts:
+            passes = contexts.enter_context(passes_of(model))
+            counts, reads = contexts.enter_context(self.applied(model, recipe, passes))
+            contexts.enter_context(passes.ledger.counter(counts, reading(reads)))
+            products = contexts.enter_context(implementations.products(model))
             untouched = weights_of_blocks(model) - sum(layer.dense for layer in reads)
-            yield SparseGenerator(model, new_cache, step, counts, reads, untouched, products)
 
-    def _stepping(self, model: Any) -> tuple[Callable[[int], Any], Any]:
-        """New caches, and the forward pass of one token."""
-        compile = self.compile
-        if compile == "auto":
-            compile = "reduce-overhead" if model.device.type == "cuda" else "none"
-        if compile == "none":
-            return partial(_new_cache, model.config), model
-        return HeldCache(model.config), compiled_step(model, compile)
+            def figures(passes: Sequence[Pass]) -> dict[str, Any]:
+                return {**({"products": products} if products else {}), **figures_of(passes, reads, untouched)}
+
+            decoder = PlainDecoder(model, compile=self._compiled(model))
+            yield Attached(passes, usual_decoder=decoder, figures=figures, prepare=_meet_one_token)
+
+    def _compiled(self, model: Any) -> Compile:
+        """How the step of a single token is compiled."""
+        if self.compile == "auto":
+            return "reduce-overhead" if model.device.type == "cuda" else "none"
+        return self.compile
 
     @contextmanager
-    def applied(self, model: Any, recipe: Recipe) -> Iterator[tuple[torch.Tensor, list[LayerReads]]]:
+    def applied(
+        self, model: Any, recipe: Recipe, passes: Passes | None = None
+    ) -> Iterator[tuple[torch.Tensor, list[LayerReads]]]:
         """The sparse layers in a model, however it is then used.
+
+        Args:
+            model: of transformers.
+            recipe: fitted to it.
+            passes: of the model; None where nothing is verified.
 
         Yields:
             Kept channels of decoded tokens so far, int32, shape (layers,), and what each layer reads.
@@ -182,7 +195,7 @@ class ActivationSparsity(Method):
         sparse, reads, first = [], [], 0
         for group in groups:
             its_counts = counts[first : first + len(group.names)]
-            sparse.append(SparseGroup(group, packed_group(group, fitted), its_counts, self.prompt))
+            sparse.append(SparseGroup(group, packed_group(group, fitted), its_counts, self.prompt, passes))
             first += len(group.names)
             reads += [
                 LayerReads.of(name, module, recipe.modules[name].rank)
@@ -191,12 +204,11 @@ class ActivationSparsity(Method):
         with applied_groups(sparse):
             yield counts, reads
 
-    def require_settings_of(self, recipe: Recipe) -> None:
-        """Refuse a recipe that was fitted with other settings.
+    def check_fitted(self, folder: Path) -> None:
+        """See that a recipe is there, and was fitted with these settings."""
+        self._require_settings_of(load_recipe(folder))
 
-        Raises:
-            MethodError: it was.
-        """
+    def _require_settings_of(self, recipe: Recipe) -> None:
         if recipe.method != self.fitted_label:
             raise MethodError(
                 f"The recipe was fitted as {recipe.method}, and the arm is {self.fitted_label}: write the recipe's "
@@ -204,21 +216,8 @@ class ActivationSparsity(Method):
             )
 
     def _require(self, recipe: Recipe, model: Any) -> None:
-        self.require_settings_of(recipe)
+        self._require_settings_of(recipe)
         recipe.require_made_for(self.groups(model), getattr(model.config, "_commit_hash", None))
-
-    def cost(
-        self,
-        configuration: Any,
-        dtype: torch.dtype,
-        prompt: int,
-        step_tokens: Sequence[int],
-        figures: Mapping[str, Any],
-    ) -> Cost:
-        """That of dense decoding, less the weights that decoded tokens did not read."""
-        dense = super().cost(configuration, dtype, prompt, step_tokens, figures)
-        spared = figures.get("weights_dense", 0) - figures.get("weights_read", 0)
-        return Cost(dense.weight_bytes - spared * dtype.itemsize, dense.cache_bytes, dense.flops - 2 * spared)
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """That of dense decoding, and a second copy of the layers by input channel, for prompts read the first."""
@@ -278,14 +277,10 @@ def weights_of_blocks(model: Any) -> int:
 
 def _meet_one_token(model: Any) -> None:
     """Let sparse layers try their kernels on what a token brings, so that no answer has to wait for that."""
+    if model.device.type != "cpu":
+        return  # graphs are captured in the warm-up, and kernels tried there
     with torch.inference_mode():
         model(torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False)
-
-
-def _new_cache(config: Any, positions: int) -> Any:
-    from transformers import DynamicCache
-
-    return DynamicCache(config=config)
 
 
 def _hash(texts: Sequence[torch.Tensor]) -> str:

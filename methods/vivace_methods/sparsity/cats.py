@@ -14,9 +14,11 @@ from vivace_kernels.packed import MOST_TOKENS, Packed
 from vivace_kernels.row_gemv_cpu import row_gemv_cpu
 from vivace_kernels.sparse_product import sparse_product
 from vivace_methods.models.compiling import Opaque
+from vivace_methods.models.passing import Passes
+from vivace_methods.models.replacing import replaced_forward
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.activation import About, ActivationSparsity, fitted_of
-from vivace_methods.sparsity.applying.groups import LayerReads, packed_group
+from vivace_methods.sparsity.applying.groups import LayerReads, packed_group, sparse_tokens
 from vivace_methods.sparsity.applying.linears import Group, find_groups
 from vivace_methods.sparsity.fitting.calibration import DECODED, inputs_of
 from vivace_methods.sparsity.fitting.journal import Journal
@@ -93,7 +95,9 @@ class Cats(ActivationSparsity):
         return dropped
 
     @contextmanager
-    def applied(self, model: Any, recipe: Recipe) -> Iterator[tuple[torch.Tensor, list[LayerReads]]]:
+    def applied(
+        self, model: Any, recipe: Recipe, passes: Passes | None = None
+    ) -> Iterator[tuple[torch.Tensor, list[LayerReads]]]:
         """The sparse MLPs in a model, as `ActivationSparsity.applied` says."""
         self._require(recipe, model)
         mlps, fitted = self._mlps(model), fitted_of(recipe)
@@ -103,7 +107,8 @@ class Cats(ActivationSparsity):
             for number, mlp in enumerate(mlps):
                 packed = packed_group(Group((mlp.down_name,), (mlp.down,)), fitted)
                 its_counts, threshold = counts[2 * number : 2 * number + 2], recipe.modules[mlp.up_name].threshold
-                applied.enter_context(_SparseMlp(mlp, threshold, its_counts, self.prompt, packed).applied())
+                sparse = _SparseMlp(mlp, threshold, its_counts, self.prompt, packed, passes)
+                applied.enter_context(sparse.applied())
                 neurons, hidden = mlp.up.out_features, mlp.up.in_features
                 reads += [LayerReads(mlp.up_name, neurons, hidden, 0), LayerReads(mlp.down_name, neurons, hidden, 0)]
             yield counts, reads
@@ -140,26 +145,29 @@ class _SparseMlp:
     """A gated MLP in which small gates are zero."""
 
     def __init__(
-        self, mlp: _Mlp, threshold: float, counts: torch.Tensor, prompt: float, packed: Packed | None
+        self,
+        mlp: _Mlp,
+        threshold: float,
+        counts: torch.Tensor,
+        prompt: float,
+        packed: Packed | None,
+        passes: Passes | None = None,
     ) -> None:
         self._mlp, self._threshold, self._counts = mlp, threshold, counts
-        self._prompt = prompt
+        self._sparse_tokens = partial(sparse_tokens, prompt, passes)
         self._decode = None if packed is None else Opaque(partial(self._decoded, packed), _of_shape)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        self._mlp.module.forward = partial(type(self)._forward, self)
-        try:
+        with replaced_forward(self._mlp.module, partial(type(self)._forward, self)):
             yield
-        finally:
-            del self._mlp.module.forward
 
     def _forward(self, x: torch.Tensor) -> torch.Tensor:
         sequences, tokens = x.shape[:-1].numel() // x.shape[-2], x.shape[-2]
         gate = self._mlp.activate(self._mlp.gate(x))
         if tokens == 1 and sequences <= MOST_TOKENS and self._decode is not None:
             return self._decode(x, gate)
-        sparse = tokens - int(tokens * (1 - self._prompt)) if tokens > 1 else 0
+        sparse = self._sparse_tokens(tokens)
         if sparse:
             last = gate[..., tokens - sparse :, :]
             gate = torch.cat((gate[..., : tokens - sparse, :], torch.where(self._small(last), 0, last)), -2)

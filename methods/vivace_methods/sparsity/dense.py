@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from vivace_methods.decoding.greedy import CacheKind, Compile, greedy_decoding
-from vivace_methods.protocol import Family, Generator, Method
+from vivace_methods.protocol import Attached, CacheKind, Compile, Method, Role
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True)
@@ -23,12 +25,15 @@ class Dense(Method):
     """
 
     name: ClassVar[str] = "dense"
-    family: ClassVar[Family] = "sparsity"
+    family: ClassVar[str] = "sparsity"
     paper: ClassVar[str] = "None: greedy search as in transformers"
+    roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
 
     cache: CacheKind = "dynamic"
     compile: Compile = "none"
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
-        """Decode greedily with all weights while the context lasts."""
-        return greedy_decoding(model, cache=self.cache, compile=self.compile)
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
+        """Decode with all weights."""
+        from vivace_methods.decoding.attaching import plain_decoding
+
+        return plain_decoding(model, cache=self.cache, compile=self.compile)

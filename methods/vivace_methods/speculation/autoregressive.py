@@ -1,16 +1,15 @@
-"""Plain decoding, one token a step: what every speculative method has to beat."""
+"""One token after the other: what every method that guesses ahead has to beat."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
+from vivace_methods.protocol import Attached, CacheKind, Compile, ExpertsImplementation, Method, Role
 
-from vivace_methods.decoding.greedy import CacheKind, Compile, ExpertsImplementation, greedy_decoding
-from vivace_methods.models.cost import greedy_memory
-from vivace_methods.protocol import Family, Generator, Method
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -27,20 +26,25 @@ class Autoregressive(Method):
     """
 
     name: ClassVar[str] = "autoregressive"
-    family: ClassVar[Family] = "speculation"
+    family: ClassVar[str] = "speculation"
     paper: ClassVar[str] = "None: greedy search as in transformers"
+    roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
 
     cache: CacheKind = "dynamic"
     compile: Compile = "none"
     experts_implementation: ExpertsImplementation = "auto"
 
-    def apply(self, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
-        """Decode greedily while the context lasts."""
-        return greedy_decoding(
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
+        """Decode a token a pass."""
+        from vivace_methods.decoding.attaching import plain_decoding
+
+        return plain_decoding(
             model, cache=self.cache, compile=self.compile, experts_implementation=self.experts_implementation
         )
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """With `batched_mm`, the weights of each prompt token's experts besides."""
+        from vivace_methods.models.cost import greedy_memory
+
         copied = self.experts_implementation == "batched_mm"
         return greedy_memory(configuration, prompt, answer, dtype, copied_experts=copied)

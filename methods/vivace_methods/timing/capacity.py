@@ -29,9 +29,10 @@ def memory_needed(
     sizes = {(each.request.prompt.shape[1], each.request.most_tokens) for each in prompts}
     needed = {}
     for name, arm in arms.items():
-        fitted = 0 if arm.fitted is None else stored_bytes(folder_of(arm.fitted), model.dtype)
+        folders = [folder_of(member.fitted) for member in arm.members if member.fitted is not None]
+        fitted = sum(stored_bytes(folder, model.dtype) for folder in folders)
         try:
-            answers = (arm.method.memory(model.config, model.dtype, prompt, answer) for prompt, answer in sizes)
+            answers = (arm.memory(model.config, model.dtype, prompt, answer) for prompt, answer in sizes)
             needed[name] = fitted + max(answers, default=0)
         except MethodError:
             continue

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vivace_methods.arms import Arm
-from vivace_methods.decoding.greedy import GreedyGenerator
+from vivace_methods.decoding.joining import applied
 from vivace_methods.families import FAMILIES
 from vivace_methods.models import implementations
 from vivace_methods.models.sharing import shared_copy
@@ -70,12 +70,14 @@ def fastest_baseline(family: str, model: Any, request: Request, *, clock: Clock 
     timer = clock or DeviceClock(model.device)
     with ExitStack() as contexts:
         left_out: list[str] = []
-        running: list[tuple[Method, Generator]] = [(usual, contexts.enter_context(usual.apply(shared_copy(model))))]
+        running: list[tuple[Method, Generator]] = [
+            (usual, contexts.enter_context(applied(usual, shared_copy(model))))
+        ]
         _timed(running[0][1], short, timer)
         for method in others:
             try:
-                require_fitting(model, {method.label: Arm(method)}, [TimedPrompt("typical", short)])
-                generator = contexts.enter_context(method.apply(shared_copy(model)))
+                require_fitting(model, {method.label: Arm.of(method)}, [TimedPrompt("typical", short)])
+                generator = contexts.enter_context(applied(method, shared_copy(model)))
                 _timed(generator, short, timer)
             except Exception as error:
                 reason = str(error) if isinstance(error, MethodError) else failure_reason(error)
@@ -87,8 +89,7 @@ def fastest_baseline(family: str, model: Any, request: Request, *, clock: Clock 
     best = min(range(len(running)), key=lambda place: shares[place])
     if shares[best] > FASTER:
         best = 0
-    taken = running[best][1]
-    products = taken.products if isinstance(taken, GreedyGenerator) else {}
+    products = running[best][1].generate(short, _ignore).figures.get("products", {})
     sentence = _sentence([method for method, _ in running], shares, best, left_out)
     return Choice(running[best][0], " ".join(filter(None, (sentence, products_sentence(products)))))
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from vivace_methods.models.ledger import Pass
 from vivace_methods.protocol import Generator, Request
 
 _perf_counter = time.perf_counter  # bound here, so that nobody can set this clock later
@@ -122,6 +123,8 @@ class Trial:
     total_s: float = 0.0
     """Until the device was at rest after the last token."""
     figures: Mapping[str, Any] = field(default_factory=dict)
+    passes: tuple[Pass, ...] = field(default=(), compare=False)
+    """The forward passes, from which its cost follows; they are not written down with it."""
     observed: Observed = Observed()
     failure: str | None = None
     """Why there is no result, for instance out of memory; the other arms go on."""
@@ -153,8 +156,10 @@ class Trial:
         return len(self.tokens) / self.total_s if self.tokens and self.total_s > 0 else None
 
     def as_json(self) -> dict[str, Any]:
-        """All fields, as JSON has them; `from_json` reads them back."""
-        return asdict(self)
+        """All fields but the passes, as JSON has them; `from_json` reads them back."""
+        written = asdict(replace(self, passes=()))
+        del written["passes"]
+        return written
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> Trial:
@@ -379,6 +384,7 @@ class Stopwatch:
             step_tokens=tuple(sizes),
             total_s=total,
             figures=trace.figures,
+            passes=trace.passes,
             observed=observed,
         )
 
@@ -401,8 +407,7 @@ def twin(prompt: TimedPrompt, number: int) -> TimedPrompt:
     different = (ids[0] != prompt.request.prompt[0, 0]).nonzero().flatten()
     if len(different):
         ids[0, 0] = ids[0, different[number % len(different)]]
-    request = Request(ids, prompt.request.most_tokens, prompt.request.end_tokens)
-    return TimedPrompt(f"{prompt.name} (twin {number})", request)
+    return TimedPrompt(f"{prompt.name} (twin {number})", replace(prompt.request, prompt=ids))
 
 
 def out_of_memory(error: BaseException) -> bool:

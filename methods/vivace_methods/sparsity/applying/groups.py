@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ import torch
 
 from vivace_kernels.packed import MOST_TOKENS, Packed, masked_product, pack
 from vivace_kernels.sparse_product import sparse_product
-from vivace_methods.decoding.greedy import GreedyGenerator
 from vivace_methods.models.compiling import Opaque
-from vivace_methods.protocol import Emit, Request, Trace
+from vivace_methods.models.ledger import Pass, Tell
+from vivace_methods.models.passing import Passes
+from vivace_methods.models.replacing import replaced_forward
 from vivace_methods.sparsity.applying.limits import channel_limits
 from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.calibration import DECODED
@@ -64,18 +65,23 @@ class LayerReads:
 class SparseGroup:
     """The layers of a group, computed together when the first of them is called.
 
-    One token at a time goes through the sparse kernel, of at most two sequences. Of more tokens at once, a prompt,
-    the last share may be sparse as well, for evaluation; the others are dense.
+    One token at a time goes through the sparse kernel, of at most two sequences. Drafted tokens that are verified
+    together leave out what each of them would leave out alone, but read all weights. Of a prompt, the last share may
+    be sparse as well, for evaluation; the others are dense.
 
     Args:
         group: the layers.
         packed: the same as the kernels take them.
         counts: int32, shape (layers,): kept channels of decoded tokens are added to it.
         prompt: share of a prompt's last tokens that is sparse too.
+        passes: say what a pass is for; None where nothing is verified.
     """
 
-    def __init__(self, group: Group, packed: Packed, counts: torch.Tensor, prompt: float) -> None:
-        self._group, self._packed, self._prompt = group, packed, prompt
+    def __init__(
+        self, group: Group, packed: Packed, counts: torch.Tensor, prompt: float, passes: Passes | None = None
+    ) -> None:
+        self._group, self._packed = group, packed
+        self._sparse_tokens = partial(sparse_tokens, prompt, passes)
         self._product = Opaque(partial(sparse_product, packed=packed, counts=counts), self._like)
         self._read: torch.Tensor | None = None
         self._given: dict[int, torch.Tensor] = {}
@@ -85,8 +91,7 @@ class SparseGroup:
         """Replace what the layers do, and nothing that they hold."""
         with ExitStack() as restored:
             for place, module in enumerate(self._group.modules):
-                module.forward = partial(self._forward, place)
-                restored.callback(delattr, module, "forward")
+                restored.enter_context(replaced_forward(module, partial(self._forward, place)))
             yield
 
     def _forward(self, place: int, x: torch.Tensor) -> torch.Tensor:
@@ -115,7 +120,7 @@ class SparseGroup:
         if tokens == 1 and sequences <= MOST_TOKENS:
             flat = self._product(x.reshape(sequences, -1))
             return flat.view(*x.shape[:-1], -1)
-        sparse = tokens - int(tokens * (1 - self._prompt)) if tokens > 1 else 0
+        sparse = self._sparse_tokens(tokens)
         if sparse == 0:
             return None
         dense = torch.cat(
@@ -124,6 +129,19 @@ class SparseGroup:
         last = x[..., tokens - sparse :, :]
         masked = masked_product(last.reshape(-1, x.shape[-1]), self._packed)
         return torch.cat((dense, masked.view(*last.shape[:-1], -1)), -2)
+
+
+def sparse_tokens(prompt: float, passes: Passes | None, tokens: int) -> int:
+    """How many of the last tokens of a pass are sparse, where they do not go through the kernel of single ones.
+
+    Args:
+        prompt: share of a prompt's last tokens that is.
+        passes: say what the pass is for.
+        tokens: of each sequence.
+    """
+    if passes is not None and passes.kind == "verify":
+        return tokens
+    return tokens - int(tokens * (1 - prompt)) if tokens > 1 else 0
 
 
 def uncounted_group(group: Group, fitted: Mapping[str, Fitted]) -> SparseGroup:
@@ -141,51 +159,36 @@ def applied_groups(groups: Sequence[SparseGroup]) -> Iterator[None]:
         yield
 
 
-class SparseGenerator(GreedyGenerator):
-    """Greedy decoding that tells how much of each layer a token read.
+def reading(layers: Sequence[LayerReads]) -> Tell:
+    """Says of a pass how many weights it read of each layer, from the channels that were counted during it.
 
     Args:
-        model: with sparse layers.
-        new_cache: gives an empty cache for so many positions.
-        step: the forward pass of one token; the model itself, or a compiled form of it.
-        counts: the kept channels of all layers together, as the groups add to them, shape (layers,).
-        reads: what a token reads of each of these layers.
-        untouched: weights of those of the seven linear layers of each block that stay dense.
-        products: the dense product that single tokens go through in layers that stay dense, by their shape.
+        layers: in the order in which their channels are counted.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        new_cache: Callable[[int], Any],
-        step: Any,
-        counts: torch.Tensor,
-        reads: Sequence[LayerReads],
-        untouched: int,
-        products: Mapping[str, str],
-    ) -> None:
-        super().__init__(model, new_cache, self._counted, products=products)
-        self._reading, self._counts, self._reads, self._untouched = step, counts, reads, untouched
-        self._seen: list[torch.Tensor] = []
+    def tell(one: Pass, kept: torch.Tensor) -> Pass:
+        if one.tokens > 1 or one.sequences > MOST_TOKENS:
+            return one  # it was computed densely, if on masked inputs
+        counted = zip(layers, kept.tolist(), strict=True)
+        return replace(one, read={layer.name: layer.always + layer.per_channel * count for layer, count in counted})
 
-    def generate(self, request: Request, emit: Emit) -> Trace:
-        """Answer a prompt greedily.
+    return tell
 
-        The figures are `sparsity`, the share of the weights of the seven linear layers of all blocks that decoded
-        tokens did not read; `token_sparsity`, the same of each decoded token; `kept`, the mean share of channels that
-        each layer kept, by its name; `weights_read`, how many weights of those layers all decoded tokens read, of
-        `weights_dense`; and `products`, if any were chosen for layers that stay dense.
-        """
-        self._seen = [self._counts.clone()]
-        trace = super().generate(request, emit)
-        seen = torch.stack(self._seen).double().cpu()
-        self._seen = []
-        return Trace({**trace.figures, **read_figures(seen.diff(dim=0), self._reads, self._untouched)})
 
-    def _counted(self, *tokens: Any, **named: Any) -> Any:
-        out = self._reading(*tokens, **named)
-        self._seen.append(self._counts.clone())
-        return out
+def figures_of(passes: Sequence[Pass], layers: Sequence[LayerReads], untouched: int) -> dict[str, Any]:
+    """What the decoded tokens of some passes read, as `read_figures` says.
+
+    Args:
+        passes: as `reading` has completed them; those that decode no token are left out.
+        layers: as there.
+        untouched: weights of layers that are dense.
+    """
+    rows = []
+    for one in passes:
+        if one.kind == "decode" and one.read:
+            of_one = [(one.read[each.name] - each.always) / (each.per_channel * one.sequences) for each in layers]
+            rows += [of_one] * one.sequences
+    return read_figures(torch.tensor(rows, dtype=torch.float64).reshape(-1, len(layers)), layers, untouched)
 
 
 def read_figures(kept: torch.Tensor, layers: Sequence[LayerReads], untouched: int) -> dict[str, Any]:
@@ -197,7 +200,10 @@ def read_figures(kept: torch.Tensor, layers: Sequence[LayerReads], untouched: in
         untouched: weights of layers that are dense.
 
     Returns:
-        As `SparseGenerator.generate` says; empty where nothing was decoded.
+        `sparsity`, the share of the weights of the seven linear layers of all blocks that decoded tokens did not
+        read; `token_sparsity`, the same of each decoded token; `kept`, the mean share of channels that each layer
+        kept, by its name; `weights_read`, how many weights of those layers all decoded tokens read, of
+        `weights_dense`. Empty where nothing was decoded.
     """
     if not len(kept):
         return {}

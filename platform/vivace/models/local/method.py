@@ -22,32 +22,30 @@ def read_method(text: str) -> AppliedMethod:
         UsageError: another method, no recipe, or one that cannot be read or was fitted with other settings.
     """
     require_torch()
-    from vivace_methods.protocol import MethodError
+    from vivace_methods.protocol import MethodError, Role
     from vivace_methods.registry import METHODS, parse_arm
-    from vivace_methods.sparsity.activation import ActivationSparsity
-    from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
-    from vivace_methods.sparsity.fitting.recipe import load_recipe
 
     try:
         arm = parse_arm(text)
-        method = arm.method
-        if not isinstance(method, ActivationSparsity):
-            fitting = [name for name, kind in METHODS.items() if issubclass(kind, ActivationSparsity)]
+        if any(method.roles != {Role.LAYERS} for method in arm.methods):
+            standing = [name for name, kind in METHODS.items() if kind.roles == {Role.LAYERS}]
             raise UsageError(
-                f"--method {text} is not for conversations: local: models decode with {', '.join(fitting)}, or "
+                f"--method {text} is not for conversations: local: models decode with {', '.join(standing)}, or "
                 "plainly without --method."
             )
-        if arm.fitted is None:
+        (member,) = arm.members  # no two methods replace layers
+        method = member.method
+        if member.fitted is None:
             raise UsageError(
                 f"--method {text} names no recipe: fit one with `vivace methods fit '{method.label}' --model local:… "
                 f"--calibration FILE -o FOLDER`, and write {method.label}:FOLDER."
             )
-        folder = Path(arm.fitted)
-        method.require_settings_of(load_recipe(folder))
+        folder = Path(member.fitted)
+        method.check_fitted(folder)
     except MethodError as error:
         raise UsageError(str(error)) from error
     digest = hashlib.sha256()
-    for name in (RECIPE_FILE, FACTORS_FILE):
+    for name in method.fitted_files:
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return AppliedMethod(method.label, folder, digest.hexdigest())
@@ -82,30 +80,20 @@ class SparseDecoding:
 
     def __init__(self, model: Any, label: str, recipe: Path) -> None:
         from vivace_methods.registry import parse_method
-        from vivace_methods.sparsity.activation import ActivationSparsity, weights_of_blocks
 
         method = parse_method(label)
-        assert isinstance(method, ActivationSparsity)
         self.label = label
         self._applied = ExitStack()  # never left: it lasts as long as the process
-        self._counts, self._reads = self._applied.enter_context(
-            method.applied(model, method.read_fitted(recipe, model))
-        )
-        self._untouched = weights_of_blocks(model) - sum(layer.dense for layer in self._reads)
+        self._attached = self._applied.enter_context(method.attach(model, method.read_fitted(recipe, model)))
 
     def begin(self) -> None:
         """Forget what was read before."""
-        self._counts.zero_()
+        self._attached.ledger.clear()
 
-    def read_since(self, tokens: int) -> float | None:
+    def read_since(self) -> float | None:
         """The share of the weights of the decoder's linear layers that decoded tokens read since the beginning.
 
-        Args:
-            tokens: how many were decoded, of all sequences together; with none there is no share.
+        None where none was decoded by the method's kernels.
         """
-        from vivace_methods.sparsity.applying.groups import read_figures
-
-        if tokens == 0:
-            return None
-        kept = self._counts.double().cpu()[None] / tokens
-        return 1 - float(read_figures(kept, self._reads, self._untouched)["sparsity"])
+        spared = self._attached.figures(self._attached.ledger.passes).get("sparsity")
+        return None if spared is None else 1 - float(spared)

@@ -166,15 +166,15 @@ class SpokenModel:
         with torch.inference_mode():
             output = self._model.generate(**inputs, **self._generation, streamer=clock, stopping_criteria=[clock])
         written = output[:, inputs["input_ids"].shape[1] :].tolist()
-        notes = [*_batch_note(len(batch)), *self._sparsity_note(sum(len(tokens) - 1 for tokens in written))]
+        notes = [*_batch_note(len(batch)), *self._sparsity_note()]
         return [
             self._reply(conversation, tokens, clock, len(batch), notes)
             for conversation, tokens in zip(batch, written, strict=True)
         ]
 
-    def _sparsity_note(self, decoded: int) -> list[str]:
+    def _sparsity_note(self) -> list[str]:
         """A note on what the method left out, of tokens after each reply's first, which the prompt's pass gives."""
-        share = None if self._sparse is None else self._sparse.read_since(decoded)
+        share = None if self._sparse is None else self._sparse.read_since()
         if share is None:
             return []
         return [f"decoded tokens read {100 * share:.1f} % of the weights of the decoder's linear layers"]

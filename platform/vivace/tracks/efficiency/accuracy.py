@@ -6,7 +6,7 @@ import logging
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,19 +64,19 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
         UsageError: it is one.
         MethodError: there is no recipe, or it was fitted with other settings.
     """
-    from vivace_methods.sparsity.activation import ActivationSparsity
-    from vivace_methods.sparsity.fitting.recipe import load_recipe
+    from vivace_methods.protocol import Role
 
-    method = arm.method
-    if method.family != "sparsity":
-        raise UsageError(f"{method.name} changes no log-likelihoods: accuracy is measured of dense and sparse arms.")
-    if not isinstance(method, ActivationSparsity):
+    (member, *others) = arm.members
+    method = member.method
+    if others or "sparsity" not in arm.families:
+        raise UsageError(f"{arm.name} changes no log-likelihoods: accuracy is measured of dense and sparse arms.")
+    if Role.LAYERS not in method.roles:
         return
-    if arm.fitted is None:
+    if member.fitted is None:
         raise UsageError(
             f"{method.label} needs a recipe: write {method.label}:FOLDER with one of `vivace methods fit`."
         )
-    if method.prompt == 0:
+    if method.settings["prompt"] == 0:
         raise UsageError(
             f"{arm.label} reads prompts densely, and a log-likelihood is one pass over a prompt, so nothing would be "
             "sparse: set prompt=0.1 as R-Sparse's released code does, 0.5 as TEAL's, or 1.0 for every token."
@@ -86,7 +86,7 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
             "Sparse arms are measured with --batch-size 1: in a batch, padding would count among a prompt's last "
             "tokens."
         )
-    method.require_settings_of(load_recipe(folder_of(arm.fitted)))
+    method.check_fitted(folder_of(member.fitted))
 
 
 def find_tasks(names: Sequence[str], include: Path | None) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def measure_accuracy(
     import lm_eval
     from lm_eval.models.huggingface import HFLM
 
-    with _quiet(), _applied(arm, model, folder_of):
+    with _quiet(), arm.attach(model, folder_of):
         wrapped = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         # Not `simple_evaluate`: it loads tasks only after the model, and asks git and pip about this machine.
         results = lm_eval.evaluate(wrapped, {"tasks": dict(tasks)}, limit=limit, log_samples=False)
@@ -171,15 +171,6 @@ def measure_accuracy(
         for name, metrics in results["results"].items()
         for row in _rows(name, metrics, results["n-samples"][name]["effective"])
     ]
-
-
-def _applied(arm: Arm, model: Any, folder_of: FolderOf) -> Any:
-    from vivace_methods.sparsity.activation import ActivationSparsity
-
-    if not isinstance(arm.method, ActivationSparsity):
-        return nullcontext()
-    assert arm.fitted is not None
-    return arm.method.applied(model, arm.method.read_fitted(folder_of(arm.fitted), model))
 
 
 def _rows(task: str, metrics: dict[str, Any], n: int) -> Iterator[Accuracy]:

@@ -137,13 +137,14 @@ def _with_baseline(
     choice = fastest_baseline(job.family, model, typical.request)
     baseline = choice.method.label
     tell(ChosenBaseline(baseline, choice.sentence))
-    return baseline, {baseline: Arm(choice.method), **arms}
+    return baseline, {baseline: Arm.of(choice.method), **arms}
 
 
 def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, Any]) -> dict[str, Any]:
     """The arms with their recipes, fitted where there is none; each recipe is told."""
     from vivace.tracks.efficiency.fitting_texts import TOKENS, find_calibration
     from vivace.tracks.efficiency.recipes import fit_missing, recipe_details
+    from vivace_methods.protocol import Need
 
     def calibration() -> tuple[str, list[Any]]:
         found = find_calibration(job.calibration, job.tasks)
@@ -159,9 +160,10 @@ def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, An
 
     fitted = fit_missing(arms, model, job.name, calibration, Path(job.recipes), on_step)
     for name, arm in fitted.items():
-        if "recipe" in arm.method.needs:
-            folder = _folder_of(job)(arm.fitted)
-            tell(FittedRecipe(name, str(folder), recipe_details(folder)))
+        for member in arm.members:
+            if Need.RECIPE in member.method.needs:
+                folder = _folder_of(job)(member.fitted)
+                tell(FittedRecipe(name, str(folder), recipe_details(folder)))
     return fitted
 
 

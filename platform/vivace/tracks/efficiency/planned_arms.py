@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vivace.errors import UsageError
-from vivace_methods.arms import Arm
+from vivace_methods.arms import Arm, Member
 from vivace_methods.protocol import MethodError
 from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
 from vivace_methods.spelling import setting_types
@@ -42,18 +42,20 @@ def plan_arms(
     except MethodError as error:
         raise UsageError(str(error)) from error
     for name, arm in arms.items():
-        if arm.method.family != family:
+        if family not in arm.families:
             others = ", ".join(kind.name for kind in METHODS.values() if kind.family == family)
-            raise UsageError(f"{name} belongs to the track {arm.method.family}; those of {family} are {others}.")
+            raise UsageError(
+                f"{name} belongs to the track {' and '.join(sorted(arm.families))}; those of {family} are {others}."
+            )
     return arms
 
 
 def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]:
     swept = list(arms)
     for setting, values in sweep.items():
-        having = [arm for arm in swept if setting in setting_types(type(arm.method))]
+        having = [arm for arm in swept if any(setting in setting_types(type(each)) for each in arm.methods)]
         if not having:
-            known = {each for arm in swept for each in setting_types(type(arm.method))}
+            known = {each for arm in swept for method in arm.methods for each in setting_types(type(method))}
             meant = did_you_mean(setting, sorted(known))
             raise UsageError(f"--sweep {setting}=… changes nothing: no arm has a setting '{setting}'{meant}.")
         swept = [
@@ -65,5 +67,12 @@ def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]
 
 
 def _at(arm: Arm, setting: str, value: Any) -> Arm:
-    written = arm.method.part_showing(arm.method.settings)
-    return replace(arm, method=method_of(replace(written, settings={**written.settings, setting: str(value)})))
+    return Arm(tuple(_member_at(each, setting, value) for each in arm.members))
+
+
+def _member_at(member: Member, setting: str, value: Any) -> Member:
+    if setting not in setting_types(type(member.method)):
+        return member
+    written = member.method.part_showing(member.method.settings)
+    changed = replace(written, settings={**written.settings, setting: str(value)})
+    return replace(member, method=method_of(changed))

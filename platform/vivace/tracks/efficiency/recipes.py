@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 
 OnStep = Callable[[str, int, int], None]
 """Called with an arm's name, its steps that are done, and all of them."""
-
-
-def needs_recipe(arm: Arm) -> bool:
-    """Whether an arm has to be fitted before it can be measured."""
-    return "recipe" in arm.method.needs and arm.fitted is None
 
 
 def fit_arm(
@@ -118,20 +113,21 @@ def fit_missing(
     Raises:
         MethodError: as `fit_arm` says.
     """
-    if not any(map(needs_recipe, arms.values())):
+    if not any(arm.awaits_recipe for arm in arms.values()):
         return arms
     of, texts = calibration()
     fitted: dict[str, Arm] = {}
     for label, arm in arms.items():
-        if not needs_recipe(arm):
+        if not arm.awaits_recipe:
             fitted[label] = arm
             continue
 
         def tell(done: int, steps: int, label: str = label) -> None:
             on_step(label, done, steps)
 
-        folder = fit_arm(arm.method, model, name, of, texts, recipes, tell)  # type: ignore[arg-type]
-        fitted[label] = replace(arm, fitted=str(folder))
+        (method,) = (member.method for member in arm.members if member.awaits_recipe)
+        folder = fit_arm(method, model, name, of, texts, recipes, tell)  # type: ignore[arg-type]
+        fitted[label] = arm.with_recipe(str(folder))
     return fitted
 
 

@@ -77,8 +77,8 @@ class ArmRecords:
             tables.Arm,
             {"run_id": self._run_id, "name": name},
             {
-                "method": arm.method.name,
-                "settings": arm.method.settings,
+                "method": arm.name,
+                "settings": arm.settings,
                 "fitted": arm.fitted,
                 "position": place,
                 "baseline": name == self._baseline,

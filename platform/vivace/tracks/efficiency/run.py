@@ -209,11 +209,9 @@ class EfficiencyRun:
             layers = [] if self._target.layers is None else ["--layers", str(self._target.layers)]
             kind = "--random" if self._target.name in TINY_SHAPES else "--like"
             model = [kind, self._target.name, *layers]
-        written = arm.method.label
         if name in self._recipe_folders:
-            written += f":{self._recipe_folders[name]}"
-        elif arm.fitted is not None:
-            written += f":{folder_of_fitted(self._zoo)(arm.fitted).absolute()}"
+            arm = arm.with_recipe(str(self._recipe_folders[name]))
+        written = arm.found_by(folder_of_fitted(self._zoo)).label
         command = generate_command(
             written, model, most_tokens=longest.most_tokens, end_tokens=longest.end_tokens,
             dtype=self._machine.dtype, threads=self._machine.threads, seed=self._spec.seed,

@@ -13,7 +13,6 @@ from vivace.tracks.efficiency.machine import machine_for
 from vivace.tracks.efficiency.measured_models import find_target, folder_of_fitted
 from vivace.tracks.efficiency.planned_arms import plan_arms
 from vivace.tracks.efficiency.prompts import plan_tasks
-from vivace.tracks.efficiency.recipes import needs_recipe
 from vivace.tracks.efficiency.run import EfficiencyRun
 from vivace_methods.arms import Arm
 from vivace_methods.families import FAMILIES
@@ -37,7 +36,7 @@ class EfficiencyTrack:
         arms = plan_arms(self.name, spec.arms, spec.sweep, baseline)
         contents = [_content(name, arm, zoo) for name, arm in arms.items()]
         calibration = None
-        if any(map(needs_recipe, arms.values())):
+        if any(arm.awaits_recipe for arm in arms.values()):
             found = find_calibration(spec.calibration, spec.tasks)
             calibration = found.identity if spec.calibration is not None else None
         planned = plan_tasks(spec.tasks, spec.limit, spec.seed, spec.most_tokens)
@@ -63,8 +62,14 @@ def _content(name: str, arm: Arm, zoo: Path) -> list[str]:
     """
     if arm.fitted is None:
         return [name, arm.label]
-    folder = folder_of_fitted(zoo)(arm.fitted)
-    try:
-        return [arm.method.label, folder_sha256(folder, arm.method.fitted_files)]
-    except OSError as error:
-        raise UsageError(f"What was fitted in '{folder}' cannot be read ({error.strerror}).") from error
+    content = []
+    for member in arm.members:
+        content.append(member.method.label)
+        if member.fitted is None:
+            continue
+        folder = folder_of_fitted(zoo)(member.fitted)
+        try:
+            content.append(folder_sha256(folder, member.method.fitted_files))
+        except OSError as error:
+            raise UsageError(f"What was fitted in '{folder}' cannot be read ({error.strerror}).") from error
+    return content

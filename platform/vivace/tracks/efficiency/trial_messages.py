@@ -56,19 +56,20 @@ class TrialTeller:
         return Answer(answer, score(answer, prompt.metric, prompt.sample))
 
     def _moved(self, trial: Any) -> Moved | None:
-        from vivace_methods.models.cost import prefill_cost
+        from vivace_methods.models.cost import cost, prefill_cost
         from vivace_methods.protocol import MethodError
 
         length, dtype = self._lengths[trial.prompt], self._model.dtype
+        if not trial.passes:
+            return None
         try:
-            method = self._arms[trial.arm].method
-            cost = method.cost(self._model.config, dtype, length, trial.step_tokens, trial.figures)
+            whole = cost(self._model.config, trial.passes, dtype)
+            first = cost(self._model.config, [one for one in trial.passes if one.kind == "read"], dtype)
+            full = prefill_cost(self._model.config, length, dtype)
         except MethodError:
             return None  # an architecture whose costs are not known: there is no floor to show
-        first = method.cost(self._model.config, dtype, length, trial.step_tokens[:1], trial.figures)
-        self._costs[trial.key] = first, cost
-        whole = prefill_cost(self._model.config, length, dtype)
-        return Moved(length, cost.bytes, cost.flops, whole.bytes, whole.flops)
+        self._costs[trial.key] = first, whole
+        return Moved(length, whole.bytes, whole.flops, full.bytes, full.flops)
 
 
 def tell_predictions(

@@ -40,7 +40,7 @@ class Drafter(TrainingRecipe):
         from transformers import AutoTokenizer
 
         from vivace_methods.models.loading import load_model
-        from vivace_methods.speculation.eagle3 import tapping
+        from vivace_methods.models.tapping import layers_of, tapping
         from vivace_methods.speculation.eagle3_drafter import save_drafter
         from vivace_methods.speculation.eagle3_training import unrolled_losses
 
@@ -50,7 +50,7 @@ class Drafter(TrainingRecipe):
         drafter = self._untrained(target)
         matrices = [weights for name, weights in drafter.named_parameters() if _learns_with_muon(name, weights)]
         optimisers = Optimisers(drafter, matrices, steps=steps, muon_rate=0.02, adam_rate=2e-3)
-        with tapping(target, self.taps) as tapped:
+        with tapping(layers_of(target, self.taps)) as tapped:
             for step in range(steps):
                 rows = self.mixture(step / steps).batch(step, tokenizer)
                 with torch.no_grad():

@@ -49,13 +49,14 @@ def _scores(name: str, folder: Path, target: Path, prompts: Asked, most_tokens: 
     """
     import torch
 
+    from vivace_methods.decoding.joining import applied
     from vivace_methods.protocol import Request
     from vivace_methods.speculation.eagle3 import Eagle3
 
     model, tokenizer = loaded(target)
     method = Eagle3(depth=DEPTH)
     lengths: dict[str, list[list[int]]] = {}
-    with method.apply(model, method.read_fitted(folder, model)) as generator:
+    with applied(method, model, method.read_fitted(folder, model)) as generator:
         for slice, sample in prompts:
             request = Request(
                 torch.tensor([tokenizer(sample.prompt)["input_ids"]]),
