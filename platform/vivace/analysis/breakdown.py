@@ -38,15 +38,15 @@ def slices(conversations: Sequence[JudgedConversation], by: By) -> list[Slice]:
     Raises:
         UsageError: it is unknown of every conversation.
     """
-    found = _bins(conversations) if by == "seconds" else _groups(conversations, by)
-    rest = frozenset(one.id for one in conversations) - {key for part in found for key in part.conversations}
-    if not found and conversations:
+    parts = _bins(conversations) if by == "seconds" else _groups(conversations, by)
+    rest = frozenset(one.id for one in conversations) - {key for part in parts for key in part.conversations}
+    if not parts and conversations:
         others = [other for other in BYS if other != by]
         missing = "who speaks in these conversations" if by == "speaker" else "how long their recordings are"
         raise UsageError(
             f"The store does not know {missing}; break the scores down by another of {', '.join(others)}."
         )
-    return [*found, Slice(UNKNOWN, None, rest)] if rest else found
+    return [*parts, Slice(UNKNOWN, None, rest)] if rest else parts
 
 
 def _groups(conversations: Sequence[JudgedConversation], by: By) -> list[Slice]:
@@ -62,7 +62,7 @@ def _groups(conversations: Sequence[JudgedConversation], by: By) -> list[Slice]:
 def _bins(conversations: Sequence[JudgedConversation]) -> list[Slice]:
     known = sorted((one.audio_seconds, one.id) for one in conversations if one.audio_seconds is not None)
     count = min(MOST_BINS, max(1, len(known) // CONVERSATIONS_PER_BIN))
-    found = []
+    bins = []
     for number in range(count):
         part = known[number * len(known) // count : (number + 1) * len(known) // count]
         if part:
@@ -72,8 +72,8 @@ def _bins(conversations: Sequence[JudgedConversation]) -> list[Slice]:
                 if lengths[-1] >= 10
                 else f"{lengths[0]:.1f}–{lengths[-1]:.1f} s"
             )
-            found.append(Slice(name, sum(lengths) / len(part), frozenset(key for _, key in part)))
-    return found
+            bins.append(Slice(name, sum(lengths) / len(part), frozenset(key for _, key in part)))
+    return bins
 
 
 @dataclass(frozen=True)
@@ -113,16 +113,17 @@ def breakdown(database: Database, identifier: str, by: By, axis: str | None = No
         UsageError: there is no such judging or axis, or `by` is unknown of every conversation.
     """
     card = judging_card(database, identifier)
-    found = conversations_of(database, card.judging)
+    conversations = conversations_of(database, card.judging)
     if axis is not None:
-        axes = sorted({one.axis for one in found})
-        found = [one for one in found if one.axis == axis]
-        if not found:
+        axes = sorted({one.axis for one in conversations})
+        conversations = [one for one in conversations if one.axis == axis]
+        if not conversations:
             raise UsageError(
                 f"Judging {card.judging} has no conversations of the axis '{axis}', but {', '.join(axes)}."
             )
     return [
-        _row(card, by, part, [one for one in found if one.id in part.conversations]) for part in slices(found, by)
+        _row(card, by, part, [one for one in conversations if one.id in part.conversations])
+        for part in slices(conversations, by)
     ]
 
 

@@ -107,7 +107,7 @@ def compare(
     caveats = _caveats(cards)
     if caveats and not force:
         raise UsageError(f"These cannot be compared: {'; '.join(caveats)}; --force compares them all the same.")
-    found: list[tuple[JudgingCard, str, str, Difference]] = []
+    differences: list[tuple[JudgingCard, str, str, Difference]] = []
     flips: list[dict[str, Any]] = []
     first = conversations_of(database, cards[0].judging)
     names = dict(zip((card.judging for card in cards), names_of(cards), strict=True))
@@ -115,14 +115,14 @@ def compare(
         matched = paired(first, conversations_of(database, card.judging))
         if not matched:
             raise UsageError(f"{cards[0].judging} and {card.judging} have no conversation in common.")
-        found += [(card, *difference) for difference in _differences(matched, first, by)]
+        differences += [(card, *difference) for difference in _differences(matched, first, by)]
         flips += [_flip(cards[0], card, pair, names) for pair in matched if _flipped(pair)]
-    adjusted = adjusted_p_values([difference for *_, difference in found], correction)
+    adjusted = adjusted_p_values([difference for *_, difference in differences], correction)
     rows = [
         ComparisonRow(
             cards[0], card, metric, by, name, difference, p_adjusted, names[cards[0].judging], names[card.judging]
         )
-        for (card, metric, name, difference), p_adjusted in zip(found, adjusted, strict=True)
+        for (card, metric, name, difference), p_adjusted in zip(differences, adjusted, strict=True)
     ]
     return JudgingComparison(rows, flips, caveats, [_note(card, names) for card in cards if card.standing in _APART])
 
@@ -182,12 +182,12 @@ def _pair(a: JudgedConversation, b: JudgedConversation) -> Pair:
 
 def _mean_met(conversation: JudgedConversation) -> dict[int, float]:
     """Place in the rubric → the share of replies that meet it, of those where it is scored at all."""
-    found = {}
+    rates = {}
     for number in conversation.replies[0]:
         scored = [met for reply in conversation.replies if (met := reply[number]) is not None]
         if scored:
-            found[number] = sum(scored) / len(scored)
-    return found
+            rates[number] = sum(scored) / len(scored)
+    return rates
 
 
 def _differences(
@@ -290,12 +290,12 @@ def plan(database: Database, a: str, b: str | None, difference: float) -> Plan:
         raise UsageError("The difference to find must lie between 0 and 1, for instance 0.05 for five points.")
     if b is None:
         return _plan_alone(judging_card(database, a), database, difference)
-    found = {row.metric: row.difference for row in compare(database, [a, b]).rows if not row.slice}
+    differences = {row.metric: row.difference for row in compare(database, [a, b]).rows if not row.slice}
     first, second = (conversations_of(database, judging_card(database, one).judging) for one in (a, b))
-    components = _components_of_difference(first, second) if "apr" in found else None
-    n = max((one.n for one in found.values()), default=0)
+    components = _components_of_difference(first, second) if "apr" in differences else None
+    n = max((one.n for one in differences.values()), default=0)
     rows = []
-    for metric, one in found.items():
+    for metric, one in differences.items():
         if metric == "apr" and components is not None:
             rows += _rows_by_repeats(difference, one.n, *components)
         elif one.detectable:

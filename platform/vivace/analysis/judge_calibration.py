@@ -96,16 +96,16 @@ def calibrate(database: Database, identifier: str, file: Path) -> list[Calibrati
     rows = []
     for name in ("", *sorted(set(axes.values()))):
         chosen = {key: answers for key, answers in by_judge.items() if name in ("", axes[key])}
-        found = _agreement(chosen, labels)
-        if found.confusion.n:
+        agreement = _agreement(chosen, labels)
+        if agreement.confusion.n:
             ars, apr = (prediction_powered(part) for part in _partly_labelled(chosen, labels))
-            rows.append(CalibrationRow(card.judge, "labels", name, found, ars, apr))
+            rows.append(CalibrationRow(card.judge, "labels", name, agreement, ars, apr))
     if not rows:
         raise UsageError(f"No criterion has both a verdict of {card.judging} and a label in '{file}'.")
     for one, other in combinations(by_labeler, 2):
-        found = _agreement(by_labeler[one], by_labeler[other])
-        if found.confusion.n:
-            rows.append(CalibrationRow(one, other, "", found))
+        agreement = _agreement(by_labeler[one], by_labeler[other])
+        if agreement.confusion.n:
+            rows.append(CalibrationRow(one, other, "", agreement))
     return rows
 
 
@@ -274,8 +274,8 @@ class AttackReport:
 def attack(judge: OpenJudge, concurrency: int) -> AttackReport:
     """Put every attack and every control to a judge."""
     asked = [*ATTACKS, *CONTROLS]
-    found = ask(judge, [Question(EXCHANGES, one.reply, one.criterion) for one in asked], concurrency)
-    return AttackReport(list(zip(asked, found, strict=True)))
+    verdicts = ask(judge, [Question(EXCHANGES, one.reply, one.criterion) for one in asked], concurrency)
+    return AttackReport(list(zip(asked, verdicts, strict=True)))
 
 
 # Drift
@@ -338,10 +338,10 @@ def recorded_verdicts(database: Database, identifier: str) -> Recorded:
 
 def drift(recorded: Recorded, judge: OpenJudge, concurrency: int) -> Drift:
     """Ask a judge again what is recorded, and compare; nothing is stored."""
-    found = ask(judge, [question for question, _ in recorded.questions.values()], concurrency)
+    verdicts = ask(judge, [question for question, _ in recorded.questions.values()], concurrency)
     changed = []
     pairs: dict[str, list[tuple[bool | None, bool | None]]] = {}
-    for (key, number), verdict in zip(recorded.questions, found, strict=True):
+    for (key, number), verdict in zip(recorded.questions, verdicts, strict=True):
         question, before = recorded.questions[key, number]
         pairs.setdefault(key, []).append((verdict.met, before))
         if verdict.met is (not before):
@@ -360,5 +360,5 @@ def drift(recorded: Recorded, judge: OpenJudge, concurrency: int) -> Drift:
         run=recorded.run,
         agreement=agreement([confusion(answers) for answers in pairs.values()]),
         changed=changed,
-        unscored=sum(verdict.met is None for verdict in found),
+        unscored=sum(verdict.met is None for verdict in verdicts),
     )

@@ -93,25 +93,25 @@ def reproduction(database: Database, identifier: str) -> Reproduction:
 
 def _record(database: Database, identifier: str) -> _Record:
     with database.read() as session:
-        found = find(session, identifier)
-        if found is None:
+        meant = find(session, identifier)
+        if meant is None:
             raise UsageError(
                 f"There is no run '{identifier}'; `vivace leaderboard --format json` and `vivace status` "
                 "show the ids."
             )
-        run = session.get_one(tables.Run, found.run)
+        run = session.get_one(tables.Run, meant.run)
         query = select(tables.Submission).where(tables.Submission.run_id == run.id)
         query = query.order_by(tables.Submission.created_at.desc())
         made = [one for one in session.scalars(query) if not _is_rejudging(one)]
         if run.imported or not made:
             why = "was imported" if run.imported else "has no submission on record"
             raise UsageError(f"Run {run.id} {why}, so that no command of Vivace's reproduces it.")
-        wanted = session.scalars(query.where(submitted(found))).all()
+        wanted = session.scalars(query.where(submitted(meant))).all()
         if not wanted:
             raise UsageError(
-                f"Judging {found.judging} has no submission on record, so that no command reproduces it."
+                f"Judging {meant.judging} has no submission on record, so that no command reproduces it."
             )
-        asked = wanted[0] if found.judging or found.submission else made[0]
+        asked = wanted[0] if meant.judging or meant.submission else made[0]
         judging = session.get(tables.Judging, asked.judging_id) if asked.judging_id else None
         return _Record(
             run=run,

@@ -21,7 +21,7 @@ SHORT = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class Identified:
     """What an id leads to."""
 
     run: str
@@ -31,7 +31,7 @@ class Found:
     """Set where the id is a submission's."""
 
 
-def find(session: Session, identifier: str) -> Found | None:
+def find(session: Session, identifier: str) -> Identified | None:
     """What an id stands for: one that is written in full, else the only one that begins so; None where none does.
 
     A run comes before its judgings, whose ids begin with the run's.
@@ -49,7 +49,7 @@ def find(session: Session, identifier: str) -> Found | None:
             if len(ids) > 1:
                 raise UsageError(f"'{identifier}' begins several ids ({_listed(ids)}); write more of the one meant.")
             if ids:
-                return _found(session, table, ids[0])
+                return _identified(session, table, ids[0])
     return None
 
 
@@ -57,19 +57,19 @@ def _listed(ids: Sequence[str]) -> str:
     return ", ".join(ids[:3]) + (", …" if len(ids) > 3 else "")
 
 
-def _found(session: Session, table: type[Run | Submission | Judging], key: str) -> Found:
+def _identified(session: Session, table: type[Run | Submission | Judging], key: str) -> Identified:
     if table is Run:
-        return Found(key)
+        return Identified(key)
     if table is Submission:
-        return Found(session.get_one(Submission, key).run_id, submission=key)
-    return Found(session.get_one(Judging, key).run_id, judging=key)
+        return Identified(session.get_one(Submission, key).run_id, submission=key)
+    return Identified(session.get_one(Judging, key).run_id, judging=key)
 
 
-def submitted(found: Found) -> ColumnElement[bool]:
+def submitted(meant: Identified) -> ColumnElement[bool]:
     """Of submissions: the one that is meant, or those for the judging or the run."""
-    if found.submission is not None:
-        return Submission.id == found.submission
-    return Submission.run_id == found.run if found.judging is None else Submission.judging_id == found.judging
+    if meant.submission is not None:
+        return Submission.id == meant.submission
+    return Submission.run_id == meant.run if meant.judging is None else Submission.judging_id == meant.judging
 
 
 def short_ids(session: Session) -> dict[str, str]:
@@ -85,15 +85,15 @@ def judgings_of(database: Database, identifier: str) -> list[str]:
     Of a run's judgings those that were retracted by themselves are left out, unless it has no others.
     """
     with database.read() as session:
-        found = find(session, identifier)
-        if found is None or found.judging is not None:
-            return [] if found is None else [str(found.judging)]
-        query = select(Judging).where(Judging.run_id == found.run).order_by(Judging.created_at)
+        meant = find(session, identifier)
+        if meant is None or meant.judging is not None:
+            return [] if meant is None else [str(meant.judging)]
+        query = select(Judging).where(Judging.run_id == meant.run).order_by(Judging.created_at)
         return [one.id for one in standing_ones(session.scalars(query).all())]
 
 
 def run_of(database: Database, identifier: str) -> str | None:
     """The run that a run's, a judging's or a submission's id leads to."""
     with database.read() as session:
-        found = find(session, identifier)
-        return None if found is None else found.run
+        meant = find(session, identifier)
+        return None if meant is None else meant.run

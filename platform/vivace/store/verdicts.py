@@ -126,21 +126,21 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
         run, judging = (None, None) if named is None else (named.run, named.judging)
         meant = Judging.id == judging if judging else Judging.run_id == run
         rows = {row.Judging: row for row in session.execute(_cards().where(meant).order_by(Judging.id))}
-        found = [rows[one] for one in standing_ones(list(rows))]
+        standing = [rows[one] for one in standing_ones(list(rows))]
         track = session.scalar(select(Run.track).where(Run.id == run))
     if track in FAMILIES:
         raise UsageError(
             f"'{identifier}' is a run of the track {track}, where nothing is judged: `vivace leaderboard {track}` "
             "sets its arms side by side."
         )
-    if not found:
+    if not standing:
         raise UsageError(
             f"There is no ended judging '{identifier}'; `vivace leaderboard --format json` shows the ids."
         )
-    if len(found) > 1:
-        ids = ", ".join(row.Judging.id for row in found)
+    if len(standing) > 1:
+        ids = ", ".join(row.Judging.id for row in standing)
         raise UsageError(f"Run '{identifier}' has several judgings ({ids}); name one of them.")
-    return _card(found[0])
+    return _card(standing[0])
 
 
 def standing_judgings(database: Database) -> list[JudgingCard]:
@@ -203,10 +203,10 @@ def _user_turns(session: Session, dataset_id: int) -> dict[int, tuple[int, float
         .where(Conversation.dataset_id == dataset_id, Turn.role == "user")
         .group_by(Turn.conversation_id)
     )
-    found: dict[int, tuple[int, float | None]] = defaultdict(lambda: (0, None))
+    lengths: dict[int, tuple[int, float | None]] = defaultdict(lambda: (0, None))
     for row_id, turns, known, seconds in session.execute(query):
-        found[row_id] = (turns, seconds if known == turns else None)
-    return found
+        lengths[row_id] = (turns, seconds if known == turns else None)
+    return lengths
 
 
 def single_votes(session: Session, judging_id: str) -> dict[str, list[tuple[int, int]]]:
@@ -231,5 +231,5 @@ def conversations_of(database: Database, judging: str) -> Sequence[JudgedConvers
 
 def verdicts(database: Database, card: JudgingCard) -> dict[str, tuple[str, dict[int, bool | None]]]:
     """Planned conversation → its axis, and place in the rubric → met of its first reply, None where unscored."""
-    found = conversations_of(database, card.judging)
-    return {conversation.id: (conversation.axis, dict(conversation.replies[0])) for conversation in found}
+    conversations = conversations_of(database, card.judging)
+    return {conversation.id: (conversation.axis, dict(conversation.replies[0])) for conversation in conversations}

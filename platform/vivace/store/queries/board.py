@@ -145,15 +145,15 @@ def board(
             query = query.where(Judging.official)
         if not include_retracted:
             query = query.where(not_retracted())
-        found = session.execute(query).all()
-        figures = figures_of(session, [row.Judging.id for row in found])
-        runs = {row.Run.id for row in found}
+        joined = session.execute(query).all()
+        figures = figures_of(session, [row.Judging.id for row in joined])
+        runs = {row.Run.id for row in joined}
         latencies = median_latencies(session, runs)
         accounts = accounts_of(session, runs)
         short = short_ids(session)
     rows = [
         _BoardEntry(judging, run, model, judge, dataset, figures[judging.id])
-        for judging, run, model, judge, dataset in found
+        for judging, run, model, judge, dataset in joined
     ]
     groups: dict[tuple[int, int, int], list[_BoardEntry]] = defaultdict(list)
     for row in rows:
@@ -288,7 +288,7 @@ def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
     alike: dict[str, list[_BoardEntry]] = defaultdict(list)
     for row in group:
         alike[row.model.name].append(row)
-    found: dict[str, dict[str, str]] = {}
+    settings_by_judging: dict[str, dict[str, str]] = {}
     for rows in alike.values():
         settings = [settings_of(row.model, row.run) for row in rows]
         sizes = Counter(len(row.run.items) for row in rows if row.run.limited)
@@ -297,8 +297,8 @@ def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
                 {**one, "items": ",".join(row.run.items) if row.run.limited else "all"}
                 for one, row in zip(settings, rows, strict=True)
             ]
-        found |= dict(zip((row.judging.id for row in rows), told_apart(settings), strict=True))
-    return found
+        settings_by_judging |= dict(zip((row.judging.id for row in rows), told_apart(settings), strict=True))
+    return settings_by_judging
 
 
 def _bounds_of_the_whole(figures: Figures, conversations: int | None) -> tuple[float | None, float | None]:

@@ -54,8 +54,8 @@ class ConversationSummary:
 def conversations(database: Database, judging: str) -> list[ConversationSummary]:
     """The planned conversations of a judging in the dataset's order; empty for an unknown judging."""
     with database.read() as session:
-        found = [] if session.get(Judging, judging) is None else judged_conversations(session, judging)
-    return [_summary(conversation) for conversation in found]
+        planned = [] if session.get(Judging, judging) is None else judged_conversations(session, judging)
+    return [_summary(conversation) for conversation in planned]
 
 
 def _summary(conversation: JudgedConversation) -> ConversationSummary:
@@ -123,10 +123,10 @@ class ConversationView:
 def conversation(database: Database, judging: str, conversation_id: str, repeat: int = 0) -> ConversationView | None:
     """One reply to one conversation under one judging; None where that was not planned or either is unknown."""
     with database.read() as session:
-        found = session.get(Judging, judging)
-        if found is None:
+        judging_row = session.get(Judging, judging)
+        if judging_row is None:
             return None
-        run = session.get_one(Run, found.run_id)
+        run = session.get_one(Run, judging_row.run_id)
         row = session.scalar(
             select(Conversation).where(
                 Conversation.dataset_id == run.dataset_id, Conversation.external_id == conversation_id
@@ -142,7 +142,7 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             id=row.external_id,
             axis=row.axis,
             model=model.name,
-            judge=session.get_one(Judge, found.judge_id).name,
+            judge=session.get_one(Judge, judging_row.judge_id).name,
             turns=_turns(session, row.id),
             reply=reply.text if reply else None,
             reply_audio_sha256=reply.audio_sha256 if reply else None,
@@ -202,10 +202,10 @@ def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, li
         .where(Verdict.judging_id == judging, Verdict.reply_id == reply_id, Verdict.vote > 0)
         .order_by(Verdict.vote)
     )
-    found: dict[int, list[bool | None]] = defaultdict(list)
+    given: dict[int, list[bool | None]] = defaultdict(list)
     for criterion_id, met in session.execute(query):
-        found[criterion_id].append(met)
-    return found
+        given[criterion_id].append(met)
+    return given
 
 
 def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
@@ -214,13 +214,13 @@ def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
     Vote 0 is the decision that counts, and is always there; 1, 2, … are the single votes behind it, if any.
     """
     with database.read() as session:
-        found = session.get(Judging, judging)
-        if found is None:
+        judging_row = session.get(Judging, judging)
+        if judging_row is None:
             return []
-        run = session.get_one(Run, found.run_id)
+        run = session.get_one(Run, judging_row.run_id)
         model = session.get_one(Model, run.model_id)
-        judge = session.get_one(Judge, found.judge_id).name
-        told = {"times": times_of(model), "retracted": retraction(run, found)}
+        judge = session.get_one(Judge, judging_row.judge_id).name
+        told = {"times": times_of(model), "retracted": retraction(run, judging_row)}
         replies = {
             (reply.conversation_id, reply.repeat): reply
             for reply in session.scalars(select(Reply).where(Reply.run_id == run.id))

@@ -81,9 +81,9 @@ class ArmRow:
 
     def value(self, metric: str) -> float | None:
         """A figure's value; the baseline is 1 beside itself."""
-        found = self.figures.get(metric)
-        if found is not None:
-            return found.value
+        figure = self.figures.get(metric)
+        if figure is not None:
+            return figure.value
         return 1.0 if self.baseline and metric.endswith("_ratio") else None
 
     @property
@@ -153,16 +153,16 @@ def arm_board(
             query = query.where(Arm.official)
         if not include_retracted:
             query = query.where(Run.retracted_at.is_(None))
-        found = session.execute(query).all()
+        joined = session.execute(query).all()
         scores: dict[int, list[Score]] = defaultdict(list)
-        for score in session.scalars(select(Score).where(Score.arm_id.in_([row.Arm.id for row in found]))):
+        for score in session.scalars(select(Score).where(Score.arm_id.in_([row.Arm.id for row in joined]))):
             scores[score.arm_id or 0].append(score)
         short = short_ids(session)
     alike: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for place, each in enumerate(found):
+    for place, each in enumerate(joined):
         name = hardware_name(each.Hardware.details)
         alike[each.Run.track, each.Arm.name, each.Model.name, each.Dataset.name, name].append(place)
-    settings = [_settings(each.Run, each.Model, each.Dataset, each.Hardware) for each in found]
+    settings = [_settings(each.Run, each.Model, each.Dataset, each.Hardware) for each in joined]
     told = {
         place: differing
         for places in alike.values()
@@ -170,7 +170,7 @@ def arm_board(
     }
     rows = [
         replace(_row(*each, scores[each.Arm.id]), short_run=short[each.Run.id], apart=told[place])
-        for place, each in enumerate(found)
+        for place, each in enumerate(joined)
     ]
     groups: dict[tuple[str, ...], list[ArmRow]] = defaultdict(list)
     for row in rows:
@@ -281,7 +281,7 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
             .where(Arm.run_id == run)
             .order_by(Arm.position, Trial.repetition, Trial.id)
         )
-        found = session.execute(query).all()
+        joined = session.execute(query).all()
     return [
         {
             "run": run,
@@ -301,7 +301,7 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
             "unscored_reason": trial.unscored_reason,
             "retracted": retracted,
         }
-        for arm, trial, retracted in found
+        for arm, trial, retracted in joined
     ]
 
 

@@ -142,23 +142,23 @@ def figures_of(session: Session, judgings: Sequence[str]) -> dict[str, dict[str,
 
 def _repeats_and_votes(metrics: dict[str, Score]) -> dict[str, float | None]:
     """The figures that only repeats or several votes give."""
-    found: dict[str, float | None] = {}
+    values: dict[str, float | None] = {}
     between, within = metrics.get("apr_between"), metrics.get("apr_within")
     if between is not None and within is not None and between.value is not None and within.value is not None:
-        found |= {
+        values |= {
             "apr_between": between.value,
             "apr_within": within.value,
             "apr_between_error": math.sqrt(between.value / between.n),
             "apr_within_error": math.sqrt(within.value / (within.count or 1)),
         }
     if (agreement := metrics.get("vote_agreement")) is not None:
-        found |= {
+        values |= {
             "vote_agreement": agreement.value,
             "vote_agreement_low": agreement.low,
             "vote_agreement_high": agreement.high,
             "vote_kappa": metrics["vote_kappa"].value,
         }
-    return found
+    return values
 
 
 def median_latencies(session: Session, runs: set[str]) -> dict[str, tuple[float | None, float | None]]:
@@ -189,7 +189,7 @@ def accounts_of(session: Session, runs: set[str]) -> dict[tuple[str, str | None]
         .group_by(Attempt.run_id, Attempt.judging_id, Attempt.stage)
         .order_by(Attempt.stage)
     )  # fmt: skip
-    found: dict[tuple[str, str | None], dict[str, Accounting]] = defaultdict(dict)
+    accounts: dict[tuple[str, str | None], dict[str, Accounting]] = defaultdict(dict)
     for run, judging, stage, *sums in session.execute(query):
-        found[run, judging][stage] = Accounting(*sums)
-    return found
+        accounts[run, judging][stage] = Accounting(*sums)
+    return accounts

@@ -73,8 +73,8 @@ def submissions(database: Database, identifier: str | None = None) -> list[Submi
             .order_by(Submission.created_at.desc(), Submission.id)
         )
         if identifier is not None:
-            found = find(session, identifier)
-            query = query.where(false() if found is None else submitted(found))
+            meant = find(session, identifier)
+            query = query.where(false() if meant is None else submitted(meant))
         return [_submission_view(session, *row) for row in session.execute(query)]
 
 

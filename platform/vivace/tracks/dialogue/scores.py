@@ -189,12 +189,18 @@ def score_votes(axes: Mapping[str, str], votes: Mapping[str, Sequence[tuple[int,
     """
     rows = []
     for name in ("", *sorted(set(axes.values()))):
-        found = vote_agreement([given for key, given in votes.items() if name in ("", axes[key])])
-        if found is not None:
+        agreement = vote_agreement([given for key, given in votes.items() if name in ("", axes[key])])
+        if agreement is not None:
             rows += [
                 ScoreRow(
-                    "vote_agreement", name, found.agreement, found.alike, found.pairs, low=found.low, high=found.high
+                    "vote_agreement",
+                    name,
+                    agreement.agreement,
+                    agreement.alike,
+                    agreement.pairs,
+                    low=agreement.low,
+                    high=agreement.high,
                 ),
-                ScoreRow("vote_kappa", name, found.kappa, found.alike, found.criteria),
+                ScoreRow("vote_kappa", name, agreement.kappa, agreement.alike, agreement.criteria),
             ]
     return rows
