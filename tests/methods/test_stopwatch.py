@@ -217,14 +217,9 @@ class Early(Simulated):
             self._clock.work(0.01)
         if self._how == "skips":
             self._clock.work(reading / 4)
-        if self._how in ("honest", "drafts", "says so"):
+        if self._how in ("honest", "drafts"):
             self._clock.work(reading)
-        if self._how == "honest":
-            emit([])
         emit([0])
-        if self._how == "says so":
-            self._clock.work(0.01)
-            emit([])
         if self._how == "guesses":
             self._clock.work(reading)
         if self._how == "drafts":
@@ -236,7 +231,7 @@ class Early(Simulated):
 
 
 @pytest.mark.parametrize(
-    ("how", "accused"), [("guesses", True), ("skips", True), ("says so", True), ("honest", False), ("drafts", False)]
+    ("how", "accused"), [("guesses", True), ("skips", True), ("honest", False), ("drafts", False)]
 )
 def test_a_first_token_before_the_prompt_was_read_is_named(how: str, accused: bool) -> None:
     for seed in range(3):

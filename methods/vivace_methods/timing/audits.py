@@ -305,11 +305,10 @@ def _process(recording: Recording, arm: str) -> list[Finding]:
 def _too_early(recording: Recording, arm: str, least: Mapping[TrialKey, Least]) -> list[Finding]:
     """A first token that cannot come of the prompt: it came before that was read.
 
-    Either the method itself says so; or the time is less than reading takes at the least; or the prompt was read
-    between the first token and the second, which then is as late as a first should be.
+    Either the time is less than reading takes at the least; or the prompt was read between the first token and the
+    second, which then is as late as a first should be.
     """
     trials = recording.of(arm)
-    told = [trial for trial in trials if trial.read_s is not None and trial.ttft_s and trial.read_s > trial.ttft_s]
     first = {trial.key: trial.ttft_s / least[trial.key].first_s for trial in trials
              if trial.ttft_s and trial.key in least and least[trial.key].first_s > 0}  # fmt: skip
     fast = [share for share in first.values() if share < BELOW]
@@ -319,9 +318,7 @@ def _too_early(recording: Recording, arm: str, least: Mapping[TrialKey, Least]) 
         for trial in long
         if trial.itl_s[0] > (trial.ttft_s or 0.0) and trial.itl_s[0] > EARLY * float(np.median(trial.itl_s[1:]))
     ]
-    if told:
-        sentence = f"In {len(told)} of {len(trials)} answers the first token comes before the prompt is read."
-    elif len(fast) >= _often(len(first)):
+    if len(fast) >= _often(len(first)):
         sentence = (
             f"In {len(fast)} of {len(first)} answers the first token comes in {min(fast):.2f} of the time that this "
             "device needs to read so much of a prompt."

@@ -114,8 +114,6 @@ class Trial:
     ended: bool = False
     """Whether the answer's last token is one that ends it."""
     tokens: tuple[int, ...] = ()
-    read_s: float | None = None
-    """When the prompt was read, where the method says so."""
     emitted_s: tuple[float, ...] = ()
     """When each step handed over its tokens."""
     step_tokens: tuple[int, ...] = ()
@@ -358,13 +356,9 @@ class Stopwatch:
         tokens: list[int] = []
         emitted: list[float] = []
         sizes: list[int] = []
-        read: list[float] = []
         clock = self._clock
 
         def emit(step: Sequence[int]) -> None:
-            if len(step) == 0:
-                read.append(clock.now())
-                return
             # Numbers in the host's memory are proof that the device has computed them: there is nothing to wait for,
             # and the next step may already be under way.
             emitted.append(clock.read())
@@ -379,7 +373,6 @@ class Stopwatch:
             known,
             ended=bool(tokens) and tokens[-1] in request.end_tokens,
             tokens=tuple(tokens),
-            read_s=read[0] - start if read else None,
             emitted_s=tuple(moment - start for moment in emitted),
             step_tokens=tuple(sizes),
             total_s=total,
