@@ -22,7 +22,8 @@ from vivace_methods.models.random import (
 )
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
-from vivace_methods.sparsity.activation import About, ActivationSparsity
+from vivace_methods.sparsity.activation import ActivationSparsity
+from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.timing.memory import peak_bytes
 
 WINDOW = 512

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vivace_methods.sparsity.activation import About, ActivationSparsity
+from vivace_methods.sparsity.activation import ActivationSparsity
+from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.budget import Budget
 from vivace_methods.sparsity.fitting.criteria import FactorFit
 
@@ -39,7 +40,7 @@ class LowRank(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """Two factors for each layer."""
-        from vivace_methods.sparsity.activation import fit_in_order
+        from vivace_methods.sparsity.fitting.in_order import fit_in_order
 
         fitted = fit_in_order(model, groups, texts, self._fit, sequential=self.sequential, on_step=about.on_step)
         return fitted, []

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vivace_methods.protocol import MethodError
-from vivace_methods.sparsity.activation import About, ActivationSparsity
+from vivace_methods.sparsity.activation import ActivationSparsity
+from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.criteria import FactorFit
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vivace_methods.sparsity.activation import About, ActivationSparsity
+from vivace_methods.sparsity.activation import ActivationSparsity
+from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.budget import budget
 from vivace_methods.sparsity.fitting.criteria import Criterion
 from vivace_methods.sparsity.fitting.steps import Parts
@@ -42,7 +43,7 @@ class Teal(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A threshold for each layer."""
-        from vivace_methods.sparsity.activation import fit_in_order, fit_work
+        from vivace_methods.sparsity.fitting.in_order import fit_in_order, fit_work
         from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
 
         greedy = self.levels == "greedy"

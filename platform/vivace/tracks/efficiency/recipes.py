@@ -82,7 +82,7 @@ def fit_recipe(
         MethodError: the method does not apply to the model, the texts are not enough, or the folder cannot be
             written.
     """
-    from vivace_methods.sparsity.activation import About
+    from vivace_methods.sparsity.fitting.about import About
 
     journal = folder / "search.jsonl"
     about = About(model_name, revision, calibration, on_step, journal)
