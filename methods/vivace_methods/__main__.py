@@ -20,9 +20,8 @@ from vivace_methods.models.random import (
     real_configuration,
     tiny_configuration,
 )
-from vivace_methods.protocol import MethodError, Request
+from vivace_methods.protocol import MethodError, Need, Request
 from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
-from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.timing.memory import peak_bytes
 
@@ -143,14 +142,15 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _fit(options: argparse.Namespace) -> None:
     method = parse_method(options.method)
-    if not isinstance(method, ActivationSparsity):
+    if Need.RECIPE not in method.needs:
         raise MethodError(f"{method.name} needs no recipe: there is nothing to fit.")
     model = _model(options)
     ids = _calibration(options)
     _require_known(ids, model.config.vocab_size)
     texts = [torch.tensor([ids[first : first + WINDOW]]) for first in range(0, len(ids) - 1, WINDOW)]
     journal = options.output / "search.jsonl"
-    recipe = method.fit(model, texts, About(calibration=options.calibration.name, on_step=_say, journal=journal))
+    about = About(calibration=options.calibration.name, on_step=_say, journal=journal)
+    recipe = method.fit(model, texts, about)  # type: ignore[call-arg]  # those that need a recipe take it
     recipe.save(options.output)
     journal.unlink(missing_ok=True)
     print(f"{method.label}:{options.output}")

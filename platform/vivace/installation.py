@@ -17,7 +17,6 @@ from typing import Any, Literal
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.environment import key_fault, load_surroundings
 from vivace.machine.manifest import package_version
-from vivace.machine.optional_packages import has_torch
 from vivace.settings import Settings
 from vivace_methods.plugins import Registry
 
@@ -73,12 +72,9 @@ def _brought() -> Iterator[Checkup]:
     from vivace.models.registry import ADAPTERS
     from vivace.tasks.registry import TASKS
     from vivace.tracks.dialogue.judges import JUDGES
+    from vivace_methods.registry import METHODS
 
-    registries: list[Registry[Any]] = [ADAPTERS, TASKS, JUDGES]
-    if has_torch():
-        from vivace_methods.registry import METHODS
-
-        registries.insert(0, METHODS)
+    registries: tuple[Registry[Any], ...] = (METHODS, ADAPTERS, TASKS, JUDGES)
     for registry in registries:
         for each in registry.brought():
             what = f"{registry.what} {each.name}"

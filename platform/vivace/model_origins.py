@@ -15,6 +15,7 @@ class Origin:
         are_answers_real: whether its answers mean something.
         may_be_folder: whether its models may be named by their folders, and are then known by what is in them.
         has_choice_of_layers: whether a model may be taken with fewer layers.
+        has_tokenizer: whether its models read text.
         remark: why its results are never official; empty where they may be.
     """
 
@@ -23,6 +24,7 @@ class Origin:
     are_answers_real: bool = True
     may_be_folder: bool = False
     has_choice_of_layers: bool = False
+    has_tokenizer: bool = True
     remark: str = ""
 
 
@@ -32,6 +34,7 @@ ORIGINS: dict[str, Origin] = {
         "random:HUB-NAME",
         are_answers_real=False,
         has_choice_of_layers=True,
+        has_tokenizer=False,
         remark="random weights: the answers mean nothing",
     ),
     "local": Origin("local:FOLDER or local:HUB-ID@REVISION", may_be_folder=True),

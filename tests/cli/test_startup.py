@@ -78,6 +78,13 @@ def test_an_empty_leaderboard_loads_nothing_heavy_and_writes_nothing(tmp_path: P
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("arguments", [("methods", "list"), ("methods", "show", "r-sparse"), ("tasks", "list")])
+def test_what_methods_and_tasks_are_is_read_without_what_they_run_on(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    assert loaded_by(tmp_path / "none", *arguments).isdisjoint((*HEAVY, "safetensors", "triton"))
+
+
 @pytest.mark.parametrize("verb", [*program.VERBS, "db", "db upgrade", "db current"])
 def test_every_verb_has_help_that_fits_a_narrow_terminal(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, verb: str

@@ -7,15 +7,15 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
 
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.manifest import hardware, manifest
-from vivace.models.adapters.replay import Replay
+from vivace.models.client.calls import ChatOptions
 from vivace.models.local.method import read_method
+from vivace.models.registry import open_system
 from vivace.spec import DialogueSpec, is_rejudging, parse_spec
 from vivace.store import tables
 from vivace.store.database import Database
@@ -237,9 +237,9 @@ def _content_changes(record: _Record) -> Iterator[Change]:
             yield from _change("data", record.dataset.revision, conversations.revision)
         except VivaceError as error:
             yield Change("data", record.dataset.revision, f"not to be had: {error}")
-    if record.model.adapter == "replay":
+    if record.model.is_recorded:
         try:
-            identity = Replay(Path(record.spec.model.partition(":")[2])).identity
+            identity = open_system(record.spec.model, {}, ChatOptions()).identity
             yield from _change("recorded replies", record.model.fingerprint, identity.fingerprint)
         except VivaceError as error:
             yield Change("recorded replies", record.model.fingerprint, f"not to be had: {error}")

@@ -113,20 +113,16 @@ def _folder_of(model: str, built: Path) -> Path:
         UnreachableError: the hub does not answer.
     """
     from vivace.errors import UsageError
-    from vivace.models.local.checkpoints import find_checkpoint
-    from vivace.zoo.registry import recipe_class
-    from vivace.zoo.shipped import folder_of
+    from vivace.model_origins import ORIGINS
+    from vivace.tracks.efficiency.measured_models import find_target
 
     adapter, _, name = model.partition(":")
-    if adapter == "zoo" and name:
-        if needed := recipe_class(name).needs:
-            raise UsageError(f"{model} is a drafter and predicts nothing by itself; take zoo:{needed[0]}.")
-        return folder_of(name, built)
-    if adapter == "local" and name:
-        return find_checkpoint(name).fetched()
-    raise UsageError(
-        f"'{model}' is no model with a tokenizer: --model takes zoo:NAME, local:FOLDER or local:HUB-ID@REVISION."
-    )
+    if adapter not in ORIGINS or not name or not ORIGINS[adapter].has_tokenizer:
+        *most, last = [origin.form for origin in ORIGINS.values() if origin.has_tokenizer]
+        raise UsageError(f"'{model}' is no model with a tokenizer: --model takes {', '.join(most)} or {last}.")
+    checkpoint = find_target(model, None, built).checkpoint
+    assert checkpoint is not None
+    return checkpoint.fetched()
 
 
 def _loaded(folder: Path, dtype: Precision, device: str) -> tuple[Any, Any]:

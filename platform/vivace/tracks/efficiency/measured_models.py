@@ -87,7 +87,7 @@ def _zoo(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
 
     plain = plain_name(name)
     if needed := recipe_class(plain).needs:
-        raise UsageError(f"zoo:{plain} is a drafter and answers nothing by itself; take zoo:{needed[0]}.")
+        raise UsageError(f"zoo:{plain} is a drafter and predicts nothing by itself; take zoo:{needed[0]}.")
     folder = folder_of(plain, zoo)
     return MeasuredModel("zoo", plain, Checkpoint(plain, folder=folder), checkpoint_sha256(folder))
 
