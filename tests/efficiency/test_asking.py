@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from vivace.tasks.base import Sample
 from vivace.tracks.efficiency.measured_models import loaded
 from vivace.tracks.efficiency.prompts import PlannedPrompt, plan_tasks
-from vivace.tracks.efficiency.token_prompts import timed_prompt, token_ids
+from vivace.tracks.efficiency.session.token_prompts import timed_prompt, token_ids
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError
 

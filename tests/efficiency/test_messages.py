@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from vivace.tasks.base import Sample, Span
-from vivace.tracks.efficiency import messages
-from vivace.tracks.efficiency.messages import (
+from vivace.tracks.efficiency.prompts import PlannedPrompt
+from vivace.tracks.efficiency.session import messages
+from vivace.tracks.efficiency.session.messages import (
     Answer,
     Audited,
     ChosenBaseline,
@@ -27,7 +28,6 @@ from vivace.tracks.efficiency.messages import (
     read_job,
     read_told,
 )
-from vivace.tracks.efficiency.prompts import PlannedPrompt
 
 TRIAL = {"arm": "dense", "prompt": "sums/1", "repetition": 0, "tokens": [1, 2], "emitted_s": [0.25, 0.5]}
 TOLD = [

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vivace.machine.bounds import UnboundedError, bounded
-from vivace.tracks.efficiency.token_prompts import token_ids
+from vivace.tracks.efficiency.session.token_prompts import token_ids
 from vivace_methods.protocol import MethodError
 
 

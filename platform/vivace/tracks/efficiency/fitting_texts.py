@@ -64,7 +64,7 @@ class Calibration:
         """
         import torch
 
-        from vivace.tracks.efficiency.token_prompts import token_ids
+        from vivace.tracks.efficiency.session.token_prompts import token_ids
 
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None) or WINDOW
         if self.file is not None:
@@ -117,7 +117,7 @@ def find_calibration(written: str | None, asked: Sequence[str]) -> Calibration:
 def _windows(file: Path, tokenizer: Any, length: int, tokens: int) -> list[Any]:
     import torch
 
-    from vivace.tracks.efficiency.token_prompts import token_ids
+    from vivace.tracks.efficiency.session.token_prompts import token_ids
 
     ids = token_ids(read_text(file, "calibration text", LONGEST_ROWS), tokenizer, plain=True)[:tokens]
     found = [torch.tensor([ids[first : first + length]]) for first in range(0, len(ids), length)]

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from vivace.store import tables
 from vivace.store.records import add_event, ensure, insert
-from vivace.tracks.efficiency.messages import (
+from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
     FittedRecipe,

@@ -23,7 +23,10 @@ from vivace.store.records import ensure
 from vivace.tracks.base import Ending, Registered, Workbench
 from vivace.tracks.efficiency.machine import Machine
 from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
-from vivace.tracks.efficiency.messages import (
+from vivace.tracks.efficiency.prompts import PlannedTasks
+from vivace.tracks.efficiency.records import ArmRecords
+from vivace.tracks.efficiency.scores import score_run
+from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
     Fault,
@@ -36,10 +39,7 @@ from vivace.tracks.efficiency.messages import (
     as_line,
     read_told,
 )
-from vivace.tracks.efficiency.process import MeasuringProcess, started
-from vivace.tracks.efficiency.prompts import PlannedTasks
-from vivace.tracks.efficiency.records import ArmRecords
-from vivace.tracks.efficiency.scores import score_run
+from vivace.tracks.efficiency.session.process import MeasuringProcess, started
 from vivace.tracks.rows import ensure_model, ensure_run
 from vivace_methods.arms import Arm
 from vivace_methods.models.random import TINY_SHAPES
@@ -190,7 +190,7 @@ class EfficiencyRun:
 
     async def execute(self, item: Measuring, bench: Workbench) -> None:
         """Start the process that measures, and record what it tells."""
-        command = [sys.executable, "-m", "vivace.tracks.efficiency.child"]
+        command = [sys.executable, "-m", "vivace.tracks.efficiency.session.child"]
         async with started(command, self._machine.threads) as process:
             job = await asyncio.to_thread(self._job, item)
             await process.send(as_line(job))

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vivace.tracks.efficiency.messages import (
+from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
     Fault,
@@ -29,7 +29,7 @@ from vivace.tracks.efficiency.messages import (
     as_line,
     read_job,
 )
-from vivace.tracks.efficiency.trial_messages import Tell, TrialTeller, tell_predictions
+from vivace.tracks.efficiency.session.trial_messages import Tell, TrialTeller, tell_predictions
 
 FITTING_TOLD_EVERY_S = 10.0
 
@@ -112,7 +112,7 @@ def _measure(job: Job, tell: Tell) -> None:
 
 def _timed_prompts(job: Job, tell: Tell, model: Any, tokenizer: Any) -> list[Any]:
     """The prompts as token ids; it is told where some had to be cut."""
-    from vivace.tracks.efficiency.token_prompts import timed_prompt
+    from vivace.tracks.efficiency.session.token_prompts import timed_prompt
 
     timed = [timed_prompt(prompt, model, tokenizer) for prompt in job.prompts]
     if cut := [tokens for _, tokens in timed if tokens]:

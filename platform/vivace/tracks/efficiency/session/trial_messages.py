@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vivace.tracks.efficiency.messages import Answer, Moved, Predictions, TimedTrial, Told
 from vivace.tracks.efficiency.prompts import PlannedPrompt
+from vivace.tracks.efficiency.session.messages import Answer, Moved, Predictions, TimedTrial, Told
 
 Tell = Callable[[Told], None]
 
@@ -151,7 +151,7 @@ def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
     """The first reference as tokens that follow the prompt's; empty where there is none, or they do not."""
     if tokenizer is None or not prompt.sample.references:
         return []
-    from vivace.tracks.efficiency.token_prompts import token_ids
+    from vivace.tracks.efficiency.session.token_prompts import token_ids
 
     plain = prompt.sample.plain
     asked = token_ids(prompt.sample.prompt, tokenizer, plain=plain)
