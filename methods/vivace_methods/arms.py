@@ -75,6 +75,11 @@ class Arm:
         return tuple(member.method for member in self.members)
 
     @property
+    def inexact(self) -> tuple[Member, ...]:
+        """The members that change what a model writes: arms that share these must write the same."""
+        return tuple(member for member in self.members if not member.method.exact)
+
+    @property
     def families(self) -> frozenset[str]:
         """To which its methods belong."""
         return frozenset(method.family for method in self.methods)

@@ -233,6 +233,8 @@ class Method(ABC):
     paper: ClassVar[str]
     """Title and arXiv number, or where else it comes from."""
     roles: ClassVar[frozenset[Role]] = frozenset()
+    exact: ClassVar[bool] = False
+    """Whether a model writes the same tokens with it as without it, but for roundings."""
     needs: ClassVar[tuple[Need, ...]] = ()
     fitted_files: ClassVar[tuple[str, ...]] = ("**/*",)
     """Patterns of the files that `read_fitted` reads: what is in them makes two arms the same, wherever they lie."""

@@ -27,6 +27,7 @@ class FullPrefill(Method):
     family: ClassVar[str] = "prefill"
     paper: ClassVar[str] = "None: one forward pass over the prompt"
     roles: ClassVar[frozenset[Role]] = frozenset({Role.READER})
+    exact: ClassVar[bool] = True
 
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
 

@@ -28,6 +28,7 @@ class Dense(Method):
     family: ClassVar[str] = "sparsity"
     paper: ClassVar[str] = "None: greedy search as in transformers"
     roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
+    exact: ClassVar[bool] = True
 
     cache: CacheKind = "dynamic"
     compile: Compile = "none"

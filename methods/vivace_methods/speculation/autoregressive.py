@@ -29,6 +29,7 @@ class Autoregressive(Method):
     family: ClassVar[str] = "speculation"
     paper: ClassVar[str] = "None: greedy search as in transformers"
     roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
+    exact: ClassVar[bool] = True
 
     cache: CacheKind = "dynamic"
     compile: Compile = "none"

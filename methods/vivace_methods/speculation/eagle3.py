@@ -30,6 +30,7 @@ class Eagle3(Method):
         "EAGLE-3: Scaling up Inference Acceleration of LLMs via Training-Time Test, arXiv 2503.01840"
     )
     roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
+    exact: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = (Need.DRAFTER,)
     fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "model.safetensors")
 

@@ -23,6 +23,7 @@ Fault = Literal[
     "hands tokens over in bunches",
     "differs from the baseline",
     "is not the baseline's time",
+    "writes other tokens",
     "works after the clock has stopped",
     "reports its own times",
     "changes the process",

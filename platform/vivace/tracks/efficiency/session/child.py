@@ -76,6 +76,7 @@ def _measure(job: Job, tell: Tell) -> None:
     from vivace_methods.timing.audits import audit
     from vivace_methods.timing.floor import FloorProbe
     from vivace_methods.timing.measuring import measure_arms
+    from vivace_methods.timing.same_tokens import other_tokens
 
     logging.disable_progress_bar()
     model, tokenizer = _loaded(job)
@@ -106,6 +107,7 @@ def _measure(job: Job, tell: Tell) -> None:
     # The baseline's own method under another name must give its tokens and its time.
     twins = [name for name, arm in arms.items() if name != baseline and arm == arms[baseline]]
     findings = audit(recording, identical=twins, equal_lengths=twins, least=teller.least(probe.floor))
+    findings += other_tokens(recording, model, arms, prompts, _folder_of(job))
     session = recording.trials[0].session if recording.trials else ""
     tell(Audited(session, [asdict(finding) for finding in findings]))
 
