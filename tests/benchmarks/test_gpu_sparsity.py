@@ -16,7 +16,7 @@ import gpu_sparsity
 from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
 from report import BenchmarkError
 
-from vivace_methods.sparsity.applying.groups import SparseGenerator
+from vivace_methods.sparsity.applying.groups import SparseGroup
 from vivace_methods.timing.floor import FloorProbe
 
 
@@ -71,7 +71,7 @@ def test_an_arm_that_fails_is_a_note_and_the_others_have_rows(monkeypatch: pytes
     def fail(self: Any, *given: Any) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(SparseGenerator, "generate", fail)
+    monkeypatch.setattr(SparseGroup, "_forward", fail)
     device = torch.device("cpu")
     bench = Bench(device, torch.bfloat16, gpu_sparsity.QUICK, FloorProbe(device, **gpu_sparsity.SMALL))
     bench.step()
