@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from pathlib import Path
 
 import streamlit as st
@@ -10,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vivace.errors import VivaceError
 from vivace.output.printable import printable
 from vivace.output.secrets import masked
-from vivace_app.views import analysis, board, conversation, efficiency
+from vivace_app import views
 
 # A file of our own: Streamlit fetches its named icons for the browser's tab from another server.
 _ICON = str(Path(__file__).with_name("icon.svg"))
@@ -21,7 +23,7 @@ def main() -> None:
     st.set_page_config(page_title="Vivace", page_icon=_ICON, layout="wide")
     # Wide tables need the room that Streamlit leaves at both sides.
     st.html("<style>[data-testid=stMainBlockContainer] {padding: 4rem 1.25rem}</style>")
-    page = st.navigation([board.page(), conversation.page(), analysis.page(), efficiency.page()], position="top")
+    page = st.navigation(pages(), position="top")
     try:
         page.run()
     except VivaceError as error:
@@ -29,6 +31,13 @@ def main() -> None:
         st.text(printable(masked(str(error))))
     except SQLAlchemyError:
         st.error("The results database could not be read just now; reload the page in a moment.")
+
+
+def pages() -> list[st.Page]:
+    """The page of each file in `views`, in the order of their positions."""
+    names = [found.name for found in pkgutil.iter_modules(views.__path__, f"{views.__name__}.")]
+    modules = sorted(map(importlib.import_module, names), key=lambda module: int(module.POSITION))
+    return [module.page() for module in modules]
 
 
 if __name__ == "__main__":

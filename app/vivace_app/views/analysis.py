@@ -25,6 +25,10 @@ _USUAL_AXIS = "SELF_COHERENCE"
 _SYSTEMS_SHOWN = 3
 
 
+POSITION = 30
+"""Among the pages, from the left."""
+
+
 def page() -> st.Page:
     """Where this page lives."""
     return st.Page(show, title="Analysis", icon=":material/query_stats:", url_path="analysis")

@@ -40,6 +40,10 @@ _NOTE_COLOURS = {
 }
 
 
+POSITION = 10
+"""Among the pages, from the left."""
+
+
 def page() -> st.Page:
     """Where this page lives."""
     return st.Page(show, title="Leaderboard", icon=":material/leaderboard:", default=True)

@@ -24,6 +24,10 @@ _LIST_HEIGHT = 780
 _MARKS = {True: "✓ pass", False: "✗ fail", None: "? unscored"}
 
 
+POSITION = 20
+"""Among the pages, from the left."""
+
+
 def page() -> st.Page:
     """Where this page lives."""
     return st.Page(show, title="Conversations", icon=":material/forum:", url_path="conversation")

@@ -26,6 +26,10 @@ _TABLE_ROWS = 25
 _TABLE_HEIGHT = 800
 
 
+POSITION = 40
+"""Among the pages, from the left."""
+
+
 def page() -> st.Page:
     """Where this page lives."""
     return st.Page(show, title="Efficiency", icon=":material/speed:", url_path="efficiency")

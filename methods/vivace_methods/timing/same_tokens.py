@@ -1,10 +1,11 @@
 """Arms that must write the same tokens: where they don't, near ties are told apart from faults.
 
 A pass of several tokens adds up in another order than one of a single token, so that scores differ by roundings:
-where two tokens are nearly as likely, either may be chosen, and what follows is another text. A fault, as a wrong mask
-or a wrong place in the cache, moves the scores by as much as they differ among each other. Measured on the zoo with 40
-tokens after each of 6 prompts: roundings move a score by 1e-4 of the scores' standard deviation at most in float32, by
-0.2 in bfloat16, where they flip experts of a mixture, too; a place that is wrong by one moves it by 0.5 to 8.
+where two tokens are nearly as likely, either may be chosen, and what follows is another text. A fault, as a wrong
+mask or a wrong place in the cache, moves the scores by as much as they differ among each other. Measured on the zoo
+with 40 tokens after each of 6 prompts: roundings move a score by 1e-4 of the scores' standard deviation at most in
+float32, by 0.2 in bfloat16, where they flip experts of a mixture, too; a place that is wrong by one moves it by 0.5
+to 8.
 """
 
 from __future__ import annotations
