@@ -1,4 +1,7 @@
-"""Crude versions of the methods, which show that a zoo model's quality falls by degrees and tells rules apart."""
+"""A crude expert budget, which shows that a mixture's quality falls by degrees and tells rules apart.
+
+It waits for the real one: a method of speculation with a budget will take its place.
+"""
 
 from __future__ import annotations
 

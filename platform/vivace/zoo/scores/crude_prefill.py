@@ -1,4 +1,7 @@
-"""A crude form of pruned prefill, to see how a model's answers fall when its upper half reads a part of a prompt."""
+"""A crude form of pruned prefill, to see how a model's answers fall when its upper half reads a part of a prompt.
+
+It waits for the real one: readers that prune will take its place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Crude activation sparsity: inputs of linears dropped by magnitude or at random, to see how quality falls."""
+"""Crude activation sparsity: inputs of linears dropped by magnitude or at random, to see how quality falls.
+
+`teal` and `random-channels` do so for real, but for two sequences at once at most: many answers are written together
+here, and a curve of them would take many times as long.
+"""
 
 from __future__ import annotations
 
