@@ -249,6 +249,12 @@ class DialogueSpec(RunSpec):
         return changes
 
 
+JUDGING_FIELDS = (
+    "judge", "judge_prompt", "judge_api_base", "judge_arg", "votes", "concurrency", "timeout", "retries",
+)  # fmt: skip
+"""What judging alone takes of a dialogue spec."""
+
+
 class EfficiencySpec(RunSpec):
     """A request to measure inference methods against each other on one model.
 

@@ -16,17 +16,12 @@ from vivace.machine.manifest import hardware, manifest
 from vivace.models.client.calls import ChatOptions
 from vivace.models.local.method import read_method
 from vivace.models.registry import open_system
-from vivace.spec import DialogueSpec, is_rejudging, parse_spec
+from vivace.spec import JUDGING_FIELDS, DialogueSpec, is_rejudging, parse_spec
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.identifiers import find, submitted
 from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.judges import open_judge
-
-JUDGE_KEYS = (
-    "judge", "judge-prompt", "judge-api-base", "judge-arg", "votes", "concurrency", "timeout", "retries",
-)  # fmt: skip
-"""What `vivace judge run` takes of a spec."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +172,11 @@ def _runs(record: _Record) -> Iterator[str]:
         spec["data"] = f"{record.dataset.name}@{record.dataset.revision}"
     yield shlex.join(["vivace", "run", spec.pop("track"), *_flags(spec)])
     if record.is_rejudged:
-        again = {key: value for key, value in record.judging_spec.as_json().items() if key in JUDGE_KEYS}
+        again = {
+            key: value
+            for key, value in record.judging_spec.as_json().items()
+            if key.replace("-", "_") in JUDGING_FIELDS
+        }
         yield shlex.join(["vivace", "judge", "run", record.run.id, *_flags(again)])
 
 

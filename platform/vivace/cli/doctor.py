@@ -41,7 +41,7 @@ PROBE_COLUMNS = {
 }
 
 
-@takes_keys("api_base", "model_arg", "digits", "timeout", note="for --hear")
+@takes_keys(lambda: ("api_base", "model_arg", "digits", "timeout"), note="for --hear")
 def doctor(
     hear: Annotated[
         str | None,

@@ -48,12 +48,19 @@ _ID = re.compile(r"[0-9a-f]{4,}(\.[0-9a-f]*)?")
 
 app = typer.Typer(cls=RunByDefault, help="Judges: run again, calibrate, attack, drift.", no_args_is_help=True)
 
-JUDGE = ("judge", "judge_prompt", "judge_api_base", "judge_arg")
-PACE = ("concurrency", "timeout", "retries")
+
+def _keys() -> tuple[str, ...]:
+    from vivace.spec import JUDGING_FIELDS
+
+    return JUDGING_FIELDS
+
+
+def _keys_of_one_vote() -> tuple[str, ...]:
+    return tuple(name for name in _keys() if name != "votes")
 
 
 @app.command()
-@takes_keys(*JUDGE, *PACE, "votes")
+@takes_keys(_keys)
 def run(
     run: Annotated[str, typer.Argument(help="A run, or one of its judgings.")],
     *,
@@ -150,7 +157,7 @@ ATTACK_COLUMNS = {
 
 
 @app.command()
-@takes_keys(*JUDGE, *PACE)
+@takes_keys(_keys_of_one_vote)
 def attack(*, format: FormatOption = Format.TABLE, flags: dict[str, Any]) -> None:
     """Put replies to a judge that try to talk it into "met", and honest ones as controls. Nothing is stored."""
     from vivace.analysis.judge_calibration import attack as attack_judge
@@ -199,8 +206,7 @@ DRIFT_COLUMNS = {
 
 @app.command()
 @takes_keys(
-    *JUDGE,
-    *PACE,
+    _keys_of_one_vote,
     defaults={"judge": "the recorded one, as it was asked", "judge_prompt": "the recorded judge's prompt"},
 )
 def drift(

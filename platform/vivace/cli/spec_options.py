@@ -48,12 +48,12 @@ def takes_run_spec(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def takes_keys(
-    *names: str, note: str = "", defaults: Mapping[str, str] | None = None
+    names: Callable[[], Sequence[str]], *, note: str = "", defaults: Mapping[str, str] | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A verb that takes some of the keys of a dialogue spec.
 
     Args:
-        names: of the spec's fields.
+        names: gives those of the spec's fields.
         note: put behind each option's help.
         defaults: by field, what is shown for a default where the verb has another than the spec.
     """
@@ -61,7 +61,8 @@ def takes_keys(
     def options(_arguments: Sequence[str]) -> tuple[Options, str]:
         from vivace.spec import DialogueSpec
 
-        return [_option(name, DialogueSpec, note=note, default=(defaults or {}).get(name, "")) for name in names], ""
+        shown = defaults or {}
+        return [_option(name, DialogueSpec, note=note, default=shown.get(name, "")) for name in names()], ""
 
     return lambda function: _verb(function, options)
 
