@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 from vivace_methods.arms import Arm, Member
 from vivace_methods.plugins import PluginError, Registry, fault_of_subclass
 from vivace_methods.protocol import Method, MethodError
 from vivace_methods.spelling import Part, SpellingError, check_settings, parse, parse_one, read_settings
+from vivace_methods.suggesting import did_you_mean
 
 METHODS: Registry[type[Method]] = Registry(
     "method",
@@ -91,6 +93,12 @@ def parse_arm(text: str) -> Arm:
     """
     with _as_method_error():
         parts = parse(text)
+    for before, part in pairwise(parts):
+        if before.folder is not None and part.name not in METHODS:
+            raise MethodError(
+                f"There is no method '{part.name}'{did_you_mean(part.name, METHODS)} in '{text}'; a folder with + in "
+                f"its name is put into quotation marks, {before.name}:'{before.folder}+…'."
+            )
     return Arm(tuple(Member(method_of(part), part.folder) for part in parts))
 
 

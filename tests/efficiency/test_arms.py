@@ -47,6 +47,8 @@ def test_a_swept_value_is_named_also_where_it_is_the_default() -> None:
         ("speculation", [f"eagle-3:{DRAFTER}"], {"depth": [0]}, None, "must be at least 1"),
         ("speculation", ["eagle-3"], {}, None, "needs a drafter"),
         ("prefill", [], {}, "fastest", "There is no method 'fastest'"),
+        ("sparsity", ["teal:/data/a+b"], {}, None, "There is no method 'b' .* quotation marks, teal:'/data/a"),
+        ("sparsity", ["dense+teel:/data"], {}, None, "There is no method 'teel' .did you mean 'teal'"),
     ],
 )
 def test_what_cannot_be_measured_is_named(
