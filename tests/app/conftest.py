@@ -34,6 +34,7 @@ from vivace.store.tables import (
     Turn,
     Verdict,
 )
+from vivace.tracks.dialogue.effort import renew_effort
 
 AXES = ("INFERENCE_MEMORY", "INSTRUCTION_RETENTION", "SELF_COHERENCE", "VOICE_EDITING")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -220,6 +221,7 @@ class Seed:
             ],
         )
         self._scores(judging, [conversation.axis for conversation in planned], verdicts)
+        renew_effort(self.session, row.id)
         return judging.id
 
     def _criteria(self, dataset: Dataset) -> dict[int, list[int]]:

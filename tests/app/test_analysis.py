@@ -14,6 +14,7 @@ from support.judged import add_dataset, add_judging
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.tables import Attempt
+from vivace.tracks.dialogue.results import score_judging
 
 MAIN = str(importlib.resources.files("vivace_app") / "main.py")
 
@@ -85,6 +86,7 @@ def found(home: Path) -> dict[str, str]:
                     output_tokens=10, audio_seconds=90.0, cost_usd=cost, error=error,
                 )
             )  # fmt: skip
+        score_judging(session, result["falling"])
     database.close()
     return result
 

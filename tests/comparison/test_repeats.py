@@ -217,6 +217,7 @@ def test_accounting_sums_all_calls_of_a_row_and_none_of_another_judging(store: D
             {"stage": "judge", "judging_id": "other", "input_tokens": 999, "cost_usd": 9.0},
         ]
         session.add_all(Attempt(run_id=run, seconds=1.0, **call) for call in calls)
+        score_judging(session, judging)
     (row,) = board(store)
     assert row.cost_usd == 0.75
     flat = json.loads(json.dumps(row.as_json()))["accounting"]

@@ -15,6 +15,7 @@ from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.conversation import conversation, item_rows
 from vivace.store.tables import Dataset, Judging, Model, Reply, Run, now
+from vivace.tracks.dialogue.results import score_judging
 
 PASS, FAIL, LOST = [[True, True]], [[True, False]], [[None, None]]
 
@@ -120,6 +121,7 @@ def test_times_of_recorded_replies_are_marked_in_board_view_and_export(store: Da
         reply = session.scalars(select(Reply).where(Reply.run_id == "run1")).first()
         assert reply is not None
         reply.ttft_s = reply.total_s = 0.5
+        score_judging(session, "run1.judge")
     assert {row.model: row.times for row in board(store)} == {"measured": "measured", "written": "submitted"}
     shown = next(row.as_json() for row in board(store) if row.model == "written")
     assert BOARD_COLUMNS["TTFT"](shown) == "0.50 s †" and "† times as submitted" in BOARD_COLUMNS["notes"](shown)

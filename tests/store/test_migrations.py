@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.command import downgrade
+from alembic.command import downgrade, upgrade
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import inspect, select, text
@@ -21,6 +22,8 @@ from vivace.settings import Settings
 from vivace.store import migrate, tables
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_reading, open_for_writing
+from vivace.store.queries.board import board
+from vivace.tracks.dialogue.results import score_judging
 
 
 @pytest.fixture
@@ -51,6 +54,15 @@ def migrate_to(database: Database, revision: str) -> None:
         config = migrate._config()
         config.attributes["connection"] = connection
         downgrade(config, revision)
+
+
+def made_at(database: Database, revision: str) -> None:
+    """Make an empty database anew, as it was at an older schema."""
+    migrate_to(database, "base")
+    with database.engine.connect() as connection, connection.begin():
+        config = migrate._config()
+        config.attributes["connection"] = connection
+        upgrade(config, revision)
 
 
 def described(database: Database) -> dict[str, Any]:
@@ -116,6 +128,52 @@ def test_a_set_that_was_run_whole_knows_its_size_after_the_upgrade_and_a_part_do
     with database.read() as session:
         sizes = {one.name: one.conversations for one in session.scalars(select(tables.Dataset))}
     assert sizes == {"whole": 3, "part": None}
+
+
+def test_an_older_database_shows_on_its_board_what_replies_and_calls_took(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_at(database, "0006")
+    monkeypatch.setattr("vivace.tracks.dialogue.results.renew_effort", lambda session, run: None)
+    with database.write() as session:
+        dataset = add_dataset(session, 3)
+        judging, other = (add_judging(session, dataset, [[[True, None]]] * 3, name=name) for name in "ab")
+        session.get_one(tables.Judging, other).status = "open"
+        run = judging.partition(".")[0]
+        replies = session.scalars(
+            select(tables.Reply).where(tables.Reply.run_id == run).order_by(tables.Reply.id)
+        ).all()
+        replies[0].total_s, replies[1].total_s, replies[2].ttft_s = 1.0, 2.0, 0.25
+        calls: list[dict[str, Any]] = [
+            {"stage": "generate", "input_tokens": 10, "audio_seconds": 1.5, "cost_usd": 0.5},
+            {"stage": "generate", "input_tokens": 10, "audio_seconds": 1.5, "error": "timeout"},
+            {"stage": "judge", "judging_id": judging, "output_tokens": 5, "cost_usd": 0.25},
+            {"stage": "judge", "judging_id": judging, "cached": True, "cost_usd": 0.0},
+            {"stage": "judge", "judging_id": judging, "input_tokens": 1},
+        ]
+        session.add_all(tables.Attempt(run_id=run, seconds=1.0, **call) for call in calls)
+    for _ in range(2):  # down and up again, it is the same
+        migrate.upgrade(database)
+        (row,) = board(database)
+        assert (row.judging, row.figures.coverage) == (judging, 0.5)
+        assert (row.ttft_median_s, row.total_median_s) == (0.25, 1.5)
+        assert (row.cost_usd, row.unpriced_calls) == (0.75, 1)
+        assert [(stage, vars(calls)) for stage, calls in row.accounting.items()] == [
+            ("generate", {
+                "calls": 2, "failed": 1, "cached": 0, "input_tokens": 20, "output_tokens": None,
+                "input_audio_tokens": None, "audio_seconds": 3.0, "cost_usd": 0.5, "unpriced": 0,
+            }),
+            ("judge", {
+                "calls": 3, "failed": 0, "cached": 1, "input_tokens": 1, "output_tokens": 5,
+                "input_audio_tokens": None, "audio_seconds": None, "cost_usd": 0.25, "unpriced": 1,
+            }),
+        ]  # fmt: skip
+        migrate_to(database, "0006")
+    migrate.upgrade(database)
+    monkeypatch.undo()
+    with database.write() as session:
+        score_judging(session, judging)
+    assert [replace(found, date=row.date) for found in board(database)] == [row], "scored again, it is the same"
 
 
 def test_an_old_database_is_refused_upgraded_and_keeps_its_rows(database: Database, settings: Settings) -> None:

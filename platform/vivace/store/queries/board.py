@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,15 +14,7 @@ from vivace.output.short_names import apart as told_apart
 from vivace.output.short_names import bare_address
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
-from vivace.store.queries.figures import (
-    Accounting,
-    Figures,
-    Times,
-    accounts_of,
-    figures_of,
-    median_latencies,
-    times_of,
-)
+from vivace.store.queries.figures import Accounting, Figures, Scores, Times, scores_of, times_of
 from vivace.store.settings import settings_of
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of
 from vivace.store.tables import (
@@ -146,13 +138,10 @@ def board(
         if not include_retracted:
             query = query.where(not_retracted())
         joined = session.execute(query).all()
-        figures = figures_of(session, [row.Judging.id for row in joined])
-        runs = {row.Run.id for row in joined}
-        latencies = median_latencies(session, runs)
-        accounts = accounts_of(session, runs)
+        scores = scores_of(session, [row.Judging.id for row in joined])
         short = short_ids(session)
     rows = [
-        _BoardEntry(judging, run, model, judge, dataset, figures[judging.id])
+        _BoardEntry(judging, run, model, judge, dataset, scores[judging.id])
         for judging, run, model, judge, dataset in joined
     ]
     groups: dict[tuple[int, int, int], list[_BoardEntry]] = defaultdict(list)
@@ -168,9 +157,7 @@ def board(
         for row in group:
             rank = ranks.get(row.judging.id)
             tied = rank is not None and taken[rank] > 1
-            stages = {**accounts.get((row.run.id, None), {}), **accounts.get((row.run.id, row.judging.id), {})}
-            names = short[row.run.id], apart[row.judging.id]
-            result.append(_board_row(row, rank, tied, latencies, stages, *names))
+            result.append(_board_row(row, rank, tied, short[row.run.id], apart[row.judging.id]))
     return result
 
 
@@ -196,7 +183,11 @@ class _BoardEntry:
     model: Model
     judge: Judge
     dataset: Dataset
-    figures: dict[str, Figures]
+    scores: Scores
+
+    @property
+    def figures(self) -> Mapping[str, Figures]:
+        return self.scores.slices
 
     @property
     def standing(self) -> Standing:
@@ -228,17 +219,8 @@ def _rank(row: _BoardEntry, group: Sequence[_BoardEntry]) -> int:
     return 1 + sum(low is not None and low > high for low in lows)
 
 
-def _board_row(
-    row: _BoardEntry,
-    rank: int | None,
-    tied: bool,
-    latencies: dict[str, tuple[float | None, float | None]],
-    accounting: dict[str, Accounting],
-    short_run: str,
-    apart: dict[str, str],
-) -> BoardRow:
-    ttft, total = latencies.get(row.run.id, (None, None))
-    whole = Accounting.total(list(accounting.values()))
+def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, apart: dict[str, str]) -> BoardRow:
+    whole = Accounting.total(list(row.scores.stages.values()))
     low, high = _bounds_of_the_whole(row.figures[""], row.dataset.conversations)
     return BoardRow(
         rank=rank,
@@ -266,12 +248,12 @@ def _board_row(
         imported=row.run.imported,
         retracted=retraction(row.run, row.judging),
         date=row.judging.ended_at or row.judging.created_at,
-        ttft_median_s=ttft,
-        total_median_s=total,
+        ttft_median_s=row.scores.ttft_median_s,
+        total_median_s=row.scores.total_median_s,
         times=times_of(row.model),
         cost_usd=whole.cost_usd,
         unpriced_calls=whole.unpriced,
-        accounting=accounting,
+        accounting=dict(row.scores.stages),
         run=row.run.id,
         short_run=short_run,
         judging=row.judging.id,

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from sqlalchemy import and_, case, func, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from vivace.store.tables import (
-    Attempt,
-    Model,
-    Reply,
-    Score,
-)
+from vivace.store.tables import Model, Score
+
+SUMS = ("input_tokens", "output_tokens", "input_audio_tokens", "audio_seconds", "cost_usd")
+"""Metrics of a judging's calls that are sums over them; attempts have columns of the same names."""
+CALLS = ("calls", "cached_calls", *SUMS)
+"""Metrics of the calls of one stage, whose name is the slice."""
+TIMES = ("ttft_median_s", "total_median_s")
+"""Metrics of the times that replies took."""
 
 Number = TypeVar("Number", int, float)
 Times = Literal["measured", "submitted"]
@@ -109,38 +110,85 @@ def _sum_of_known(values: Iterable[Number | None]) -> Number | None:
     return sum(known[1:], known[0]) if known else None
 
 
-def figures_of(session: Session, judgings: Sequence[str]) -> dict[str, dict[str, Figures]]:
-    """Judging → axis (empty for all) → figures."""
-    scores: dict[str, dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
-    for score in session.scalars(select(Score).where(Score.judging_id.in_(judgings))):
-        scores[str(score.judging_id)][score.slice][score.metric] = score
-    result: dict[str, dict[str, Figures]] = {judging: {} for judging in judgings}
-    for judging, slices in scores.items():
-        for name, metrics in slices.items():
-            apr, ars, coverage = metrics["apr"], metrics["ars"], metrics["coverage"]
-            result[judging][name] = Figures(
-                n=apr.n,
-                criteria=ars.n,
-                passes=apr.count or 0,
-                met=ars.count or 0,
-                unscored=coverage.unscored,
-                coverage=coverage.value,
-                apr=apr.value,
-                apr_low=apr.low,
-                apr_high=apr.high,
-                apr_min=apr.minimum,
-                apr_max=apr.maximum,
-                ars=ars.value,
-                ars_low=ars.low,
-                ars_high=ars.high,
-                ars_min=ars.minimum,
-                ars_max=ars.maximum,
-                **_repeats_and_votes(metrics),
-            )
-    return result
+@dataclass(frozen=True)
+class Scores:
+    """All that is stored of a judging in numbers.
+
+    Attributes:
+        slices: axis, empty for all → figures.
+        stages: stage → its calls: those that made the replies, in the order of the alphabet, and those that judged.
+        ttft_median_s: of the replies, to their first token; None where none is known.
+        total_median_s: of the replies, to their end.
+    """
+
+    slices: Mapping[str, Figures]
+    stages: Mapping[str, Accounting]
+    ttft_median_s: float | None
+    total_median_s: float | None
 
 
-def _repeats_and_votes(metrics: dict[str, Score]) -> dict[str, float | None]:
+def scores_of(session: Session, judgings: Sequence[str]) -> dict[str, Scores]:
+    """Judging → what is stored of it in numbers."""
+    stored: dict[str, dict[str, dict[str, Score]]] = defaultdict(lambda: defaultdict(dict))
+    for score in session.scalars(select(Score).where(Score.judging_id.in_(judgings)).order_by(Score.id)):
+        stored[str(score.judging_id)][score.slice][score.metric] = score
+    return {judging: _scores(stored[judging]) for judging in judgings}
+
+
+def _scores(slices: Mapping[str, Mapping[str, Score]]) -> Scores:
+    whole = slices.get("", {})
+    ttft, total = (whole[metric].value if metric in whole else None for metric in TIMES)
+    return Scores(
+        slices={name: _figures(metrics) for name, metrics in slices.items() if "apr" in metrics},
+        stages={name: _accounting(metrics) for name, metrics in slices.items() if "calls" in metrics},
+        ttft_median_s=ttft,
+        total_median_s=total,
+    )
+
+
+def _figures(metrics: Mapping[str, Score]) -> Figures:
+    apr, ars, coverage = metrics["apr"], metrics["ars"], metrics["coverage"]
+    return Figures(
+        n=apr.n,
+        criteria=ars.n,
+        passes=apr.count or 0,
+        met=ars.count or 0,
+        unscored=coverage.unscored,
+        coverage=coverage.value,
+        apr=apr.value,
+        apr_low=apr.low,
+        apr_high=apr.high,
+        apr_min=apr.minimum,
+        apr_max=apr.maximum,
+        ars=ars.value,
+        ars_low=ars.low,
+        ars_high=ars.high,
+        ars_min=ars.minimum,
+        ars_max=ars.maximum,
+        **_repeats_and_votes(metrics),
+    )
+
+
+def _accounting(metrics: Mapping[str, Score]) -> Accounting:
+    calls, cached = metrics["calls"], metrics["cached_calls"]
+    return Accounting(
+        calls=calls.n,
+        failed=calls.unscored,
+        cached=cached.count or 0,
+        input_tokens=_whole(metrics["input_tokens"].value),
+        output_tokens=_whole(metrics["output_tokens"].value),
+        input_audio_tokens=_whole(metrics["input_audio_tokens"].value),
+        audio_seconds=metrics["audio_seconds"].value,
+        cost_usd=metrics["cost_usd"].value,
+        unpriced=metrics["cost_usd"].unscored,
+    )
+
+
+def _whole(value: float | None) -> int | None:
+    return None if value is None else int(value)
+
+
+def _repeats_and_votes(metrics: Mapping[str, Score]) -> dict[str, float | None]:
     """The figures that only repeats or several votes give."""
     values: dict[str, float | None] = {}
     between, within = metrics.get("apr_between"), metrics.get("apr_within")
@@ -159,37 +207,3 @@ def _repeats_and_votes(metrics: dict[str, Score]) -> dict[str, float | None]:
             "vote_kappa": metrics["vote_kappa"].value,
         }
     return values
-
-
-def median_latencies(session: Session, runs: set[str]) -> dict[str, tuple[float | None, float | None]]:
-    times: dict[str, tuple[list[float], list[float]]] = defaultdict(lambda: ([], []))
-    query = select(Reply.run_id, Reply.ttft_s, Reply.total_s).where(Reply.run_id.in_(runs))
-    for run, ttft, total in session.execute(query):
-        if ttft is not None:
-            times[run][0].append(ttft)
-        if total is not None:
-            times[run][1].append(total)
-    return {
-        run: (statistics.median(ttft) if ttft else None, statistics.median(total) if total else None)
-        for run, (ttft, total) in times.items()
-    }
-
-
-def accounts_of(session: Session, runs: set[str]) -> dict[tuple[str, str | None], dict[str, Accounting]]:
-    """(run, judging or None for what made the replies) → stage → its calls."""
-    query = (
-        select(
-            Attempt.run_id, Attempt.judging_id, Attempt.stage,
-            func.count(), func.count(Attempt.error), func.sum(case((Attempt.cached, 1), else_=0)),
-            func.sum(Attempt.input_tokens), func.sum(Attempt.output_tokens), func.sum(Attempt.input_audio_tokens),
-            func.sum(Attempt.audio_seconds), func.sum(Attempt.cost_usd),
-            func.sum(case((and_(Attempt.error.is_(None), ~Attempt.cached, Attempt.cost_usd.is_(None)), 1), else_=0)),
-        )
-        .where(Attempt.run_id.in_(runs))
-        .group_by(Attempt.run_id, Attempt.judging_id, Attempt.stage)
-        .order_by(Attempt.stage)
-    )  # fmt: skip
-    accounts: dict[tuple[str, str | None], dict[str, Accounting]] = defaultdict(dict)
-    for run, judging, stage, *sums in session.execute(query):
-        accounts[run, judging][stage] = Accounting(*sums)
-    return accounts

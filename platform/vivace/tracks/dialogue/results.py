@@ -13,6 +13,7 @@ from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
 from vivace.tracks.base import Ending, Registered
 from vivace.tracks.dialogue.data.readers import PINNED_REVISIONS
+from vivace.tracks.dialogue.effort import renew_effort
 from vivace.tracks.dialogue.judges import OFFICIAL_JUDGE
 from vivace.tracks.dialogue.scores import ScoreRow, Tallies, score_conversations, score_votes
 
@@ -32,6 +33,7 @@ def score_judging(session: Session, judging_id: str) -> None:
     session.execute(update(tables.Run).where(tables.Run.id == run.id).values(status="generated"))
     judging.official, judging.unofficial_reasons = not reasons, reasons
     judging.status, judging.ended_at = "ended", tables.now()
+    renew_effort(session, run.id)
 
 
 def _unofficial_reasons(

@@ -76,7 +76,7 @@ class ScoreRow:
     metric: str
     slice: str
     value: float | None
-    count: int
+    count: int | None
     n: int
     unscored: int = 0
     low: float | None = None

@@ -1,0 +1,61 @@
+"""What a judging's calls and replies took, as rows of its scores, so that a board has not to read every call."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
+from sqlalchemy.orm import Session
+
+from vivace.store.queries.figures import CALLS, SUMS, TIMES
+from vivace.store.tables import Attempt, Judging, Reply, Score
+from vivace.tracks.dialogue.scores import ScoreRow
+
+
+def effort_rows(session: Session, judging: Judging) -> Iterator[ScoreRow]:
+    """By stage the calls that made the replies and those that judged them, and over all the median times of replies.
+
+    In these rows n is calls (of times, replies). Unscored are the calls that failed (in `calls`), those that were
+    answered and do not say how much it was (in sums), and the replies without a time.
+    """
+    yield from _calls(session, judging)
+    yield from _times(session, judging.run_id)
+
+
+def renew_effort(session: Session, run_id: str) -> None:
+    """Write these rows again for all ended judgings of a run: calls for one of them may have made replies for all."""
+    for judging in session.scalars(select(Judging).where(Judging.run_id == run_id, Judging.status == "ended")):
+        session.execute(delete(Score).where(Score.judging_id == judging.id, Score.metric.in_((*CALLS, *TIMES))))
+        session.add_all(Score(judging_id=judging.id, **vars(row)) for row in effort_rows(session, judging))
+
+
+def _calls(session: Session, judging: Judging) -> Iterator[ScoreRow]:
+    columns = [getattr(Attempt, name) for name in SUMS]
+    query = (
+        select(
+            Attempt.stage, func.count(), func.count(Attempt.error), func.sum(case((Attempt.cached, 1), else_=0)),
+            *(func.sum(column) for column in columns), *(_untold(column) for column in columns),
+        )
+        .where(Attempt.run_id == judging.run_id, or_(Attempt.judging_id.is_(None), Attempt.judging_id == judging.id))
+        .group_by(Attempt.judging_id, Attempt.stage)
+        .order_by(Attempt.judging_id.is_not(None), Attempt.stage)
+    )  # fmt: skip
+    for stage, calls, failed, cached, *told in session.execute(query):
+        yield ScoreRow("calls", stage, calls, calls - failed, calls, failed)
+        yield ScoreRow("cached_calls", stage, cached, cached, calls)
+        for name, total, untold in zip(SUMS, told[: len(SUMS)], told[len(SUMS) :], strict=True):
+            yield ScoreRow(name, stage, total, None, calls, untold)
+
+
+def _untold(column: ColumnElement[float | None]) -> ColumnElement[int]:
+    """Calls that were answered and not from the cache, and of which this is not known."""
+    return func.sum(case((and_(Attempt.error.is_(None), ~Attempt.cached, column.is_(None)), 1), else_=0))
+
+
+def _times(session: Session, run_id: str) -> Iterator[ScoreRow]:
+    replies = session.execute(select(Reply.ttft_s, Reply.total_s).where(Reply.run_id == run_id)).all()
+    for place, metric in enumerate(TIMES):
+        known = [time for reply in replies if (time := reply[place]) is not None]
+        median = statistics.median(known) if known else None
+        yield ScoreRow(metric, "", median, len(known), len(replies), len(replies) - len(known))
