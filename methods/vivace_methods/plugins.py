@@ -8,9 +8,10 @@ imported is named where it is asked for, and by `vivace doctor`; everything else
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, ItemsView, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, Sequence, ValuesView
 from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -133,8 +134,8 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
             found.setdefault(point.name, point)
         return found
 
-    def _points(self) -> list[EntryPoint]:
-        return sorted(entry_points(group=self.group), key=lambda point: (point.name, _package(point)))
+    def _points(self) -> Sequence[EntryPoint]:
+        return _points_of(self.group, tuple(sys.path))
 
     def _loaded(self, point: EntryPoint) -> tuple[object, str]:
         """What an entry point stands for, and what is wrong with it."""
@@ -153,6 +154,12 @@ def fault_of_subclass(name: str, made: object, base: type) -> str:
         return f"it is no class that derives from {base.__module__}.{base.__name__}"
     its_name = getattr(made, "name", None)
     return "" if its_name == name else f"it calls itself {its_name!r}"
+
+
+@cache
+def _points_of(group: str, path: Sequence[str]) -> Sequence[EntryPoint]:
+    """The entry points of a group, of all packages on the path: to look through them takes long."""
+    return sorted(entry_points(group=group), key=lambda point: (point.name, _package(point)))
 
 
 def _package(point: EntryPoint) -> str:

@@ -34,7 +34,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 300.0
         if found:
             return found
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 class Gate:

@@ -114,12 +114,17 @@ def _resampled_medians(values: Floats, groups: Sequence[object], source: np.rand
         chosen = source.integers(0, len(members), (RESAMPLES, len(members), 1))
         within = source.integers(0, size, (RESAMPLES, len(members), size))
         return np.asarray(np.median(table[chosen, within], axis=(1, 2)), dtype=np.float64)
-    medians = np.empty(RESAMPLES)
-    for number in range(RESAMPLES):
-        drawn = source.integers(0, len(members), len(members))
-        sample = [members[place][source.integers(0, len(members[place]), len(members[place]))] for place in drawn]
-        medians[number] = np.median(np.concatenate(sample))
-    return medians
+    lengths = np.array([len(member) for member in members])
+    table = np.full((len(members), lengths.max()), np.inf)
+    for place, member in enumerate(members):
+        table[place, : len(member)] = member
+    chosen = source.integers(0, len(members), (RESAMPLES, len(members)))
+    counts = lengths[chosen][..., None]
+    within = source.integers(0, counts, (*chosen.shape, table.shape[1]))
+    drawn = np.where(np.arange(table.shape[1]) < counts, table[chosen[..., None], within], np.inf)
+    drawn = np.sort(drawn.reshape(RESAMPLES, -1), axis=1)  # what a group has not lies behind all that was drawn
+    total, rows = counts.sum(axis=(1, 2)), np.arange(RESAMPLES)
+    return np.asarray((drawn[rows, (total - 1) // 2] + drawn[rows, total // 2]) / 2, dtype=np.float64)
 
 
 def median_interval(values: Sequence[float], groups: Sequence[object] | None = None, *, seed: int = 0) -> Estimate:

@@ -7,6 +7,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,15 @@ def read_digits(folder: Path = VOICED) -> SpokenDigits:
     Raises:
         UsageError: there is no such folder, no speaker in it has all ten, or a file is no recording.
     """
+    return _voiced() if folder == VOICED else _read(folder)
+
+
+@cache
+def _voiced() -> SpokenDigits:
+    return _read(VOICED)
+
+
+def _read(folder: Path) -> SpokenDigits:
     if not folder.is_dir():
         raise UsageError(f"There is no folder '{folder}' of spoken digits.")
     speakers: dict[str, dict[str, list[Samples]]] = defaultdict(lambda: defaultdict(list))

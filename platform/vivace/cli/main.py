@@ -8,7 +8,8 @@ import io
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import cache
 from typing import Annotated, Any
 
@@ -117,7 +118,18 @@ def options(
 
 def main() -> None:
     """The program `vivace`."""
-    _run(app)
+    _run(_asked_for(sys.argv[1:]))
+
+
+def _asked_for(words: Sequence[str]) -> typer.Typer:
+    """The program with the verb alone that it is asked for, or the group of verbs: to put all together takes longer
+    than many of them run. All of it where no verb comes first.
+    """
+    asked = next((word for word in words if word != "--debug"), None)
+    part = copy(app)
+    part.registered_commands = [verb for verb in app.registered_commands if verb.name == asked]
+    part.registered_groups = [group for group in app.registered_groups if group.name == asked]
+    return part if part.registered_commands or part.registered_groups else app
 
 
 def submit_model() -> None:
