@@ -50,6 +50,15 @@ def no_terminal_width(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def threads_as_they_were() -> Iterator[None]:
+    """A test that asks torch for more threads asks for itself alone: where others compute, waiting threads spin."""
+    before = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else None
+    yield
+    if before is not None and sys.modules["torch"].get_num_threads() != before:
+        sys.modules["torch"].set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def preloaded_python() -> Iterator[str]:
     """A program that stands for the interpreter, whose processes have torch and transformers from their start."""
