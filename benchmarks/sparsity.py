@@ -20,6 +20,7 @@ from transformers import LlamaConfig
 from vivace_kernels.dense_gemv_cpu import DenseProduct, dense_gemv_cpu, dense_products, fastest_product
 from vivace_kernels.packed import Factors, Packed, pack
 from vivace_kernels.sparse_gemv_cpu import CpuPath, native_reason, sparse_gemv_cpu
+from vivace_methods.decoding.joining import applied
 from vivace_methods.models.random import random_model
 from vivace_methods.models.sharing import shared_copy
 from vivace_methods.protocol import Generator, Request
@@ -231,10 +232,10 @@ def decode_rows(size: Size) -> list[Row]:
         if baseline is None or size.rivals:  # which is the fastest hardly depends on the type
             baseline = fastest_baseline("sparsity", model, Request(prompts[0], size.decoded))
             print(baseline.sentence, file=sys.stderr)
-        with ExitStack() as applied:
-            generators = {"dense": applied.enter_context(applied(baseline.method, shared_copy(model)))}
+        with ExitStack() as contexts:
+            generators = {"dense": contexts.enter_context(applied(baseline.method, shared_copy(model)))}
             for arm, method in methods.items():
-                generators[arm] = applied.enter_context(applied(method, shared_copy(model), recipes[arm]))
+                generators[arm] = contexts.enter_context(applied(method, shared_copy(model), recipes[arm]))
             times, read = _decoded(generators, prompts, size)
         linears = sum(int(weight.numel()) for name, weight in model.named_parameters() if ".layers." in name)
         rest = size.vocabulary * size.hidden
