@@ -7,7 +7,7 @@ and generates; what attaches hooks alone works under any other loop too.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from vivace_methods.decoding.run import Run
+    from vivace_methods.diagnosis import Diagnosis, Evidence
     from vivace_methods.models.ledger import Ledger, Pass
     from vivace_methods.models.passing import Passes
 
@@ -307,6 +308,21 @@ class Method(ABC):
         from vivace_methods.models.cost import greedy_memory
 
         return greedy_memory(configuration, prompt, answer, dtype)
+
+    def diagnose(
+        self, model: torch.nn.Module, request: Request, evidence: Evidence, answer: Sequence[int]
+    ) -> Iterable[Diagnosis]:
+        """What the method did in each layer during one generation; nothing, where it has nothing to show.
+
+        It is asked for on no clock, after each timed generation, so it may run the model, but not for long.
+
+        Args:
+            model: with nothing attached.
+            request: that was answered.
+            evidence: what was seen of the generation.
+            answer: its token ids.
+        """
+        return ()
 
     @abstractmethod
     def attach(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Attached]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.efficiency import arm_board, layer_rows
 from vivace.store.tables import Arm, Run, Trial, now
+from vivace.tracks.efficiency.records import record_diagnoses
 from vivace.tracks.efficiency.scores import score_run
 from vivace_app import arm_tables, charts
+from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, Recipe
 
 
 def _page() -> None:
@@ -98,31 +101,22 @@ def test_the_frontier_is_drawn_through_the_arms_on_it(home: Path, more_is_better
 
 
 def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:
-    module = {
-        "sparsity": 0.5,
-        "ratio": 0.9,
-        "rank": 3,
-        "criterion": "magnitude",
-        "threshold": 0.1,
-        "output_error": 0.04,
-    }
-    recipe = {
-        "calibration": "text",
-        "tokens": 9,
-        "model": "m",
-        "modules": {"up": module, "down": {**module, "rank": 0}},
-    }
-    database = measured(home, measured={"sessions": [], "recipes": {"sparse": recipe}})
+    module = ModuleRecipe(0.5, 0.9, 3, "magnitude", 0.1, 0.04)
+    modules = {"up": module, "down": replace(module, rank=0)}
+    recipe = Recipe("teal", "m", None, "w", "text", 9, modules, {})
+    database = measured(home)
     with database.write() as session:
+        arm = session.scalars(select(Arm).where(Arm.name == "sparse")).one()
+        record_diagnoses(session, arm.id, recipe.diagnoses())
         first, second = session.scalars(select(Trial).join(Arm).where(Arm.name == "sparse").limit(2)).all()
         for trial, kept, tokens in ((first, {"up": 0.2, "down": 0.5}, 3), (second, {"up": 0.6, "down": 0.5}, 1)):
-            figures = {"kept": kept, "token_sparsity": [0.5] * tokens}
-            trial.measurements = {**trial.measurements, "trial": {**trial.measurements["trial"], "figures": figures}}
-        for trial in session.scalars(select(Trial).where(Trial.id.not_in([first.id, second.id]))):
-            trial.measurements = {**trial.measurements, "trial": {**trial.measurements["trial"], "figures": {}}}
+            rows = [["kept", layer, "", share, tokens] for layer, share in kept.items()]
+            trial.measurements = {**trial.measurements, "diagnoses": rows}
+        score_run(session, "r1", margin=0.05)
     up, down = layer_rows(database, "r1", "sparse")
     assert up["layer"] == "up" and up["kept"] == pytest.approx((3 * 0.2 + 0.6) / 4), "by token, not by trial"
     assert (down["kept"], down["rank"], down["output_error"]) == (0.5, 0, 0.04)
+    assert (down["criterion"], down["threshold"], down["ratio"]) == ("magnitude", 0.1, 0.9)
     assert layer_rows(database, "r1", "dense") == layer_rows(database, "nothing", "sparse") == []
     app = page()
     shown = app.dataframe[1].value

@@ -13,7 +13,8 @@ from sqlalchemy import select
 from engine.lab import opened
 from support.program import vivace
 from vivace.errors import UsageError
-from vivace.store.tables import Run
+from vivace.store.queries.efficiency import layer_rows
+from vivace.store.tables import Arm, Run, Trial
 from vivace.tasks.generated.base import is_held_out
 from vivace.tasks.generated.sums import Sums
 from vivace.tracks.efficiency.fitting_texts import WINDOW, find_calibration
@@ -117,9 +118,15 @@ def test_arms_are_fitted_at_the_start_and_from_folders(tmp_path: Path) -> None:
     assert len(list((tmp_path / "home" / "recipes").iterdir())) == 1
     with opened(f"sqlite:///{tmp_path / 'home' / 'vivace.db'}") as database, database.read() as session:
         (measured,) = session.scalars(select(Run.measured))
+        trials = session.scalars(select(Trial.measurements).join(Arm).where(Arm.method == "teal")).all()
+        layers = layer_rows(database, session.scalars(select(Run.id)).one(), "teal(sparsity=0.4)")
     assert set(measured["recipes"]) == {"teal(sparsity=0.4)", f"cats(sparsity=0.3):{folder}"}
-    module = measured["recipes"]["teal(sparsity=0.4)"]["modules"]["model.layers.0.mlp.up_proj"]
+    module = next(row for row in layers if row["layer"] == "model.layers.0.mlp.up_proj")
     assert module["ratio"] == 1.0 and 0 < module["output_error"] < 1
+    assert not any("modules" in recipe for recipe in measured["recipes"].values())
+    seen = [row for trial in trials for row in trial["diagnoses"] if row[:3] == ["kept", module["layer"], ""]]
+    assert len(seen) == 3 and not any("kept" in trial["trial"]["figures"] for trial in trials)
+    assert module["kept"] == pytest.approx(sum(row[3] * row[4] for row in seen) / sum(row[4] for row in seen))
 
     other = vivace(*run, "--arms", f"cats(sparsity=0.2):{folder}")
     assert other.returncode == 2 and "was fitted as cats(sparsity=0.3)" in other.stderr

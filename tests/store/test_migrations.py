@@ -17,13 +17,17 @@ from sqlalchemy import inspect, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from support.judged import add_dataset, add_judging
+from support.measured import run_of
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store import migrate, tables
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.queries.board import board
+from vivace.store.queries.efficiency import diagnoses, layer_rows
 from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.efficiency.scores import score_run
+from vivace_methods.diagnosis import Diagnosis
 
 
 @pytest.fixture
@@ -174,6 +178,56 @@ def test_an_older_database_shows_on_its_board_what_replies_and_calls_took(
     with database.write() as session:
         score_judging(session, judging)
     assert [replace(found, date=row.date) for found in board(database)] == [row], "scored again, it is the same"
+
+
+def test_what_arms_of_an_older_database_do_in_each_layer_moves_into_its_table(database: Database) -> None:
+    made_at(database, "0006")
+    module = {
+        "sparsity": 0.5,
+        "ratio": 0.9,
+        "rank": 3,
+        "criterion": "magnitude",
+        "threshold": 0.1,
+        "output_error": 0.04,
+    }
+    modules = {"up": module, "down": {**module, "rank": 0, "output_error": None}}
+    recipe = {"calibration": "text", "tokens": 9, "model": "m"}
+    before = {"sessions": [], "recipes": {"sparse": {**recipe, "modules": modules}}}
+    run = run_of(database, measured=before)
+    with database.write() as session:
+        arm = session.scalars(select(tables.Arm).where(tables.Arm.name == "sparse")).one().id
+        of_arm = select(tables.Trial).where(tables.Trial.arm_id == arm).order_by(tables.Trial.id)
+        trials = session.scalars(of_arm).all()
+        seen = [({"up": 0.2, "down": 0.5}, 3), ({"up": 0.6, "down": 0.5}, 1), ({"up": 9.0, "down": 9.0}, 7)]
+        for trial, (kept, tokens) in zip(trials, seen, strict=False):
+            told = trial.measurements["trial"]
+            figures = {"sparsity": 0.5, "kept": kept, "token_sparsity": [0.5] * tokens}
+            trial.measurements = {**trial.measurements, "trial": {**told, "figures": figures}}
+        trials[2].unscored_reason = "out of memory"
+        measurements = [trial.measurements for trial in trials]
+    expected = [
+        {"layer": "up", "kept": (0.2 * 3 + 0.6) / 4, **module},
+        {"layer": "down", "kept": 0.5, **modules["down"]},
+    ]
+    for _ in range(2):  # down and up again, it is the same
+        migrate.upgrade(database)
+        assert layer_rows(database, run, "sparse") == expected
+        assert diagnoses(database, run, "sparse")[-1] == Diagnosis("kept", "down", "", 0.5, 4)
+        assert layer_rows(database, run, "dense") == []
+        with database.read() as session:
+            assert session.get_one(tables.Run, run).measured == {"sessions": [], "recipes": {"sparse": recipe}}
+            now = session.get_one(tables.Trial, trials[1].id).measurements
+        assert now["trial"]["figures"] == {"sparsity": 0.5, "token_sparsity": [0.5]}
+        assert now["diagnoses"] == [["kept", "up", "", 0.6, 1], ["kept", "down", "", 0.5, 1]]
+        migrate_to(database, "0006")
+        with database.read() as session:
+            assert session.scalars(select(tables.Run.measured)).one() == before
+            now = [trial.measurements for trial in session.scalars(of_arm)]
+            assert now == measurements
+    migrate.upgrade(database)
+    with database.write() as session:
+        score_run(session, run, margin=0.05)
+    assert layer_rows(database, run, "sparse") == expected, "scored again, it is the same"
 
 
 def test_an_old_database_is_refused_upgraded_and_keeps_its_rows(database: Database, settings: Settings) -> None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vivace_methods.protocol import Attached, Compile, Method, MethodError, Need, Role
+from vivace_methods.diagnosis import Diagnosis
+from vivace_methods.protocol import Attached, Compile, Method, MethodError, Need, Request, Role
 from vivace_methods.sparsity.fitting.about import NOBODY, About
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
 
 if TYPE_CHECKING:
     import torch
 
+    from vivace_methods.diagnosis import Evidence
     from vivace_methods.models.passing import Passes
     from vivace_methods.sparsity.applying.attached import Applied
     from vivace_methods.sparsity.applying.linears import Group
@@ -140,6 +142,14 @@ class ActivationSparsity(Method):
 
         self._require(recipe, model)
         return sparse_linears(model, self.groups(model), recipe, self.prompt, passes)
+
+    def diagnose(
+        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
+    ) -> Iterator[Diagnosis]:
+        """The share of each layer's channels that decoded tokens kept (`kept`), over the tokens."""
+        tokens = len(evidence.figures.get("token_sparsity", ()))
+        for layer, share in evidence.figures.get("kept", {}).items():
+            yield Diagnosis("kept", layer, "", share, tokens)
 
     def check_fitted(self, folder: Path) -> None:
         """See that a recipe is there, and was fitted with these settings."""

@@ -25,7 +25,7 @@ attempt = sa.table(
     sa.column("cached", sa.Boolean), *(sa.column(name, sa.Float) for name in SUMS),
 )  # fmt: skip
 score = sa.table(
-    "score", sa.column("judging_id"), sa.column("metric"), sa.column("slice"), sa.column("value", sa.Float),
+    "score", sa.column("judging_id"), sa.column("metric"), sa.column("slice"), sa.column("value", sa.Double),
     sa.column("count", sa.Integer), sa.column("n", sa.Integer), sa.column("unscored", sa.Integer),
 )  # fmt: skip
 

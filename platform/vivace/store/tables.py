@@ -289,6 +289,24 @@ class Arm(Base):
     """When its scores were computed from all of its trials; null while some are missing."""
 
 
+class Diagnosis(Base):
+    """What an arm does in one layer of the model, over all of its trials; heat maps are drawn of these rows."""
+
+    __tablename__ = "diagnosis"
+    __table_args__ = (UniqueConstraint("arm_id", "kind", "layer", "setting"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    arm_id: Mapped[int] = mapped_column(ForeignKey("arm.id", ondelete="CASCADE"))
+    kind: Mapped[str]
+    """What the figure is: `kept`, `ratio`, `threshold`, …"""
+    layer: Mapped[str] = mapped_column(Name)
+    setting: Mapped[str] = mapped_column(Name)
+    """What else it depends on, as the criterion of a threshold; empty where it is nothing."""
+    value: Mapped[float]
+    n: Mapped[int]
+    """Observations that it is the mean of; 0 of what was set."""
+
+
 class Trial(Base):
     """One timed generation of one arm."""
 
@@ -303,7 +321,8 @@ class Trial(Base):
     total_s: Mapped[float | None]
     output_tokens: Mapped[int | None]
     measurements: Mapped[dict[str, Any]]
-    """`trial`: all that the stopwatch saw; `answer` and `quality`: what it said, and how good it is from 0 to 1."""
+    """`trial`: all that the stopwatch saw; `answer` and `quality`: what it said, and how good it is from 0 to 1;
+    `diagnoses`: what it did in each layer, as kind, layer, setting, value and n."""
     unscored_reason: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
 

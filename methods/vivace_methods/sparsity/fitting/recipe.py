@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from vivace_kernels.packed import Factors
+from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE, Criterion
@@ -74,6 +75,15 @@ class Recipe:
     factors: Mapping[str, Factors]
     log: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     threshold_tokens: int | None = None
+
+    def diagnoses(self) -> Iterator[Diagnosis]:
+        """What is done to each layer, and what that costs its output; a threshold's setting is its criterion."""
+        for layer, module in self.modules.items():
+            for kind in ("sparsity", "ratio", "rank"):
+                yield Diagnosis(kind, layer, "", getattr(module, kind), 0)
+            yield Diagnosis("threshold", layer, module.criterion, module.threshold, 0)
+            if module.output_error is not None:
+                yield Diagnosis("output_error", layer, "", module.output_error, 0)
 
     def save(self, folder: Path) -> None:
         """Write both files; the JSON comes last, so that a folder with it is whole.

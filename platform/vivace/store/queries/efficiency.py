@@ -12,11 +12,16 @@ from sqlalchemy import select
 
 from vivace.model_origins import ORIGINS
 from vivace.output.short_names import apart
+from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
 from vivace.store.standing import Standing, standing_of
 from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
+from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.families import FAMILIES, Axis
+
+LAYER_FIGURES = ("kept", "sparsity", "ratio", "rank", "criterion", "threshold", "output_error")
+"""What `layer_rows` gives of each layer."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +303,7 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
             "emitted_s": trial.measurements["trial"]["emitted_s"],
             "step_tokens": trial.measurements["trial"]["step_tokens"],
             "figures": trial.measurements["trial"]["figures"],
+            "diagnoses": [vars(Diagnosis(*row)) for row in trial.measurements.get("diagnoses", ())],
             "unscored_reason": trial.unscored_reason,
             "retracted": retracted,
         }
@@ -317,24 +323,24 @@ def layer_rows(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
         decoded), `sparsity`, `ratio`, `rank`, `criterion`, `threshold`, `output_error`. Empty for an arm without a
         recipe.
     """
+    layers: dict[str, dict[str, Any]] = defaultdict(lambda: dict.fromkeys(LAYER_FIGURES))
+    for row in diagnoses(database, run, arm):
+        layer = layers[row.layer]
+        layer[row.kind] = int(row.value) if row.kind == "rank" else row.value
+        if row.kind == "threshold":
+            layer["criterion"] = row.setting
+    return [{"layer": name, **figures} for name, figures in layers.items() if figures["criterion"] is not None]
+
+
+def diagnoses(database: Database, run: str, arm: str) -> list[Diagnosis]:
+    """All that is known of what an arm does in each layer, in the order in which it was told.
+
+    Args:
+        run: its id.
+        arm: its name.
+    """
+    stored = tables.Diagnosis
+    columns = stored.kind, stored.layer, stored.setting, stored.value, stored.n
+    query = select(*columns).join(Arm).where(Arm.run_id == run, Arm.name == arm).order_by(stored.id)
     with database.read() as session:
-        measured = session.scalars(select(Run.measured).where(Run.id == run)).one_or_none() or {}
-        recipe = measured.get("recipes", {}).get(arm)
-        if recipe is None:
-            return []
-        trials = (
-            select(Trial.measurements)
-            .join(Arm, Trial.arm_id == Arm.id)
-            .where(Arm.run_id == run, Arm.name == arm, Trial.unscored_reason.is_(None))
-        )
-        figures = [each["trial"]["figures"] for each in session.scalars(trials)]
-    kept = [(each["kept"], len(each["token_sparsity"])) for each in figures if each.get("kept")]
-    tokens = sum(count for _, count in kept)
-    return [
-        {
-            "layer": layer,
-            "kept": sum(shares[layer] * count for shares, count in kept) / tokens if tokens else None,
-            **module,
-        }
-        for layer, module in recipe["modules"].items()
-    ]
+        return [Diagnosis(*row) for row in session.execute(query)]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vivace_methods.arms import Arm
+    from vivace_methods.diagnosis import Diagnosis
     from vivace_methods.sparsity.activation import ActivationSparsity
     from vivace_methods.sparsity.fitting.recipe import Recipe
 
@@ -131,15 +131,15 @@ def fit_missing(
     return fitted
 
 
-def recipe_details(folder: Path) -> dict[str, Any]:
-    """What a recipe says of each layer, and what it was calibrated on, as JSON has it."""
+def recipe_details(folder: Path) -> tuple[dict[str, Any], tuple[Diagnosis, ...]]:
+    """What a recipe was calibrated on, as JSON has it, and what it says of each layer."""
     from vivace_methods.sparsity.fitting.recipe import load_recipe
 
     recipe = load_recipe(folder)
-    return {
+    details = {
         "calibration": recipe.calibration,
         "tokens": recipe.tokens,
         "threshold_tokens": recipe.threshold_tokens,
         "model": recipe.model,
-        "modules": {name: asdict(module) for name, module in recipe.modules.items()},
     }
+    return details, tuple(recipe.diagnoses())

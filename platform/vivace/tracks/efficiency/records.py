@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import select
@@ -21,6 +22,7 @@ from vivace.tracks.efficiency.session.messages import (
     Told,
 )
 from vivace_methods.arms import Arm
+from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.registry import parse_arm
 from vivace_methods.timing.floor import Device, Floor
 
@@ -108,6 +110,7 @@ class ArmRecords:
                 self._set(session, {**measured, "floor": floor, "kernels": told.kernels})
             case FittedRecipe():
                 self._add(session, "recipes", told.arm, told.recipe)
+                record_diagnoses(session, self._row_ids[told.arm], told.diagnoses)
             case Audited():
                 self._record_audits(session, told)
 
@@ -164,6 +167,16 @@ class ArmRecords:
         """Note something of one arm in a part of what is known of the run."""
         measured = self._measured(session)
         self._set(session, {**measured, part: {**measured.get(part, {}), arm: value}})
+
+
+def record_diagnoses(session: Session, arm_id: int, rows: Iterable[Diagnosis]) -> None:
+    """Write what an arm does in each layer, in place of what was written of the same figures."""
+    values = [{"arm_id": arm_id, **vars(row)} for row in rows]
+    statement = insert(session, tables.Diagnosis)
+    told = {name: statement.excluded[name] for name in ("value", "n")}
+    if values:
+        key = ["arm_id", "kind", "layer", "setting"]
+        session.connection().execute(statement.on_conflict_do_update(index_elements=key, set_=told), values)
 
 
 def best_floor(before: dict[str, Any] | None, found: dict[str, Any]) -> dict[str, Any]:

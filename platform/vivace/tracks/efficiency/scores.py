@@ -15,6 +15,8 @@ from vivace.model_origins import ORIGINS
 from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
+from vivace.tracks.efficiency.records import record_diagnoses
+from vivace_methods.diagnosis import Diagnosis, pooled
 from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio
 from vivace_methods.timing.stopwatch import Recording, Trial
 from vivace_methods.timing.summary import ArmSummary, summarise
@@ -79,9 +81,16 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
         session.add_all(
             tables.Score(arm_id=arm.id, unscored=failed, **{**vars(figure), "n": figure.n}) for figure in figures
         )
+        record_diagnoses(session, arm.id, pooled(_diagnoses(stored[arm.id])))
         reasons = _unofficial_reasons(run, model, arm, failed, len(run.items))
         arm.official, arm.unofficial_reasons, arm.ended_at = not reasons, reasons, tables.now()
     run.status = "generated"
+
+
+def _diagnoses(trials: Sequence[tables.Trial]) -> Iterator[Diagnosis]:
+    for trial in trials:
+        if trial.unscored_reason is None:
+            yield from (Diagnosis(*row) for row in trial.measurements.get("diagnoses", ()))
 
 
 def _above_floor(measurements: dict[str, Any], floor: dict[str, Any] | None) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, An
         for member in arm.members:
             if Need.RECIPE in member.method.needs:
                 folder = _folder_of(job)(member.fitted)
-                tell(FittedRecipe(name, str(folder), recipe_details(folder)))
+                tell(FittedRecipe(name, str(folder), *recipe_details(folder)))
     return fitted
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from vivace.tracks.efficiency.prompts import PlannedPrompt
+from vivace_methods.diagnosis import Diagnosis
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ class FittedRecipe:
     arm: str
     folder: str
     recipe: dict[str, Any]
+    """What it was calibrated on."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """What it says of each layer."""
     kind: Literal["recipe"] = "recipe"
 
 
@@ -153,12 +157,16 @@ class TimedTrial:
     """None where the trial failed, or the model has no tokenizer."""
     moved: Moved | None = None
     """None where the trial failed, or the architecture's costs are not known."""
+    diagnoses: tuple[Diagnosis, ...] = ()
+    """What the arm did in each layer."""
     kind: Literal["trial"] = "trial"
 
     def measurements(self) -> dict[str, Any]:
         """All of it as the store keeps it."""
         parts = (part for part in (self.answer, self.moved) if part is not None)
-        return {"trial": self.trial, **{name: value for part in parts for name, value in vars(part).items()}}
+        diagnosed = {"diagnoses": [list(vars(row).values()) for row in self.diagnoses]} if self.diagnoses else {}
+        told = {name: value for part in parts for name, value in vars(part).items()}
+        return {"trial": self.trial, **told, **diagnosed}
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace.tracks.efficiency.session.messages import Answer, Moved, Predictions, TimedTrial, Told
+from vivace_methods.diagnosis import Diagnosis
 
 Tell = Callable[[Told], None]
 
@@ -15,7 +16,7 @@ PREDICTED = 32
 
 
 class TrialTeller:
-    """Tells trials, each with its answer, how good that is, and what it had to move at the least."""
+    """Tells trials, each with its answer, how good that is, what it had to move at the least, and what layers did."""
 
     def __init__(
         self, tell: Tell, model: Any, tokenizer: Any, arms: Any, planned: Sequence[PlannedPrompt], prompts: Any
@@ -24,14 +25,23 @@ class TrialTeller:
         self._arms = arms
         self._costs: dict[Any, tuple[Any, Any]] = {}
         self._planned = {prompt.name: prompt for prompt in planned}
-        self._lengths = {prompt.name: prompt.request.prompt.shape[1] for prompt in prompts}
+        self._requests = {prompt.name: prompt.request for prompt in prompts}
 
     def trial(self, trial: Any) -> None:
         """Tell one, outside of every clock."""
-        if trial.failure is None:
-            self._tell(TimedTrial(trial.as_json(), self._answer(trial), self._moved(trial)))
-        else:
-            self._tell(TimedTrial(trial.as_json()))
+        told = trial.as_json()
+        if trial.failure is not None:
+            self._tell(TimedTrial(told))
+            return
+        diagnoses = self._diagnoses(trial)
+        for kind in {row.kind for row in diagnoses}:
+            told["figures"].pop(kind, None)  # the rows say it
+        self._tell(TimedTrial(told, self._answer(trial), self._moved(trial), diagnoses))
+
+    def _diagnoses(self, trial: Any) -> tuple[Diagnosis, ...]:
+        request = self._requests[trial.prompt]
+        methods = self._arms[trial.arm].methods
+        return tuple(row for method in methods for row in method.diagnose(self._model, request, trial, trial.tokens))
 
     def least(self, floor: Any) -> dict[Any, Any]:
         """The least times of the trials that were told, by what the device did at its best.
@@ -59,7 +69,7 @@ class TrialTeller:
         from vivace_methods.models.cost import cost, prefill_cost
         from vivace_methods.protocol import MethodError
 
-        length, dtype = self._lengths[trial.prompt], self._model.dtype
+        length, dtype = self._requests[trial.prompt].prompt.shape[1], self._model.dtype
         if not trial.passes:
             return None
         try:
