@@ -14,16 +14,16 @@ from baselines import PlainForward, TransformersGenerate
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 
 from vivace_methods.arms import Arm
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.models.cost import Cost, decode_cost, prefill_cost
 from vivace_methods.models.loading import available_device
 from vivace_methods.models.random import REAL_SHAPES, random_configuration, random_model
-from vivace_methods.models.sharing import shared_copy
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Method, MethodError, Request
 from vivace_methods.timing.audits import audit
-from vivace_methods.timing.choosing import candidates
+from vivace_methods.timing.baseline_choice import candidates
 from vivace_methods.timing.floor import FloorProbe
-from vivace_methods.timing.measuring import measure_arms
+from vivace_methods.timing.measurement import measure_arms
 from vivace_methods.timing.ratios import Estimate
 from vivace_methods.timing.stopwatch import Recording, TimedPrompt, failure_reason, out_of_memory
 from vivace_methods.timing.summary import summarise

@@ -27,9 +27,9 @@ from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.fitting.budget import budget
 from vivace_methods.timing.audits import audit
-from vivace_methods.timing.choosing import fastest_baseline
+from vivace_methods.timing.baseline_choice import fastest_baseline
 from vivace_methods.timing.floor import FloorProbe, dtype_name
-from vivace_methods.timing.measuring import measure_arms
+from vivace_methods.timing.measurement import measure_arms
 from vivace_methods.timing.ratios import paired_ratio
 from vivace_methods.timing.stopwatch import DeviceClock, Recording, TimedPrompt, failure_reason
 from vivace_methods.timing.summary import ArmSummary, summarise

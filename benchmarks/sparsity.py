@@ -20,13 +20,13 @@ from transformers import LlamaConfig
 from vivace_kernels.dense_gemv_cpu import DenseProduct, dense_gemv_cpu, dense_products, fastest_product
 from vivace_kernels.packed import Factors, Packed, pack
 from vivace_kernels.sparse_gemv_cpu import CpuPath, native_reason, sparse_gemv_cpu
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.models.random import random_model
-from vivace_methods.models.sharing import shared_copy
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.fitting.budget import Budget, budget
-from vivace_methods.timing.choosing import Choice, fastest_baseline
+from vivace_methods.timing.baseline_choice import Choice, fastest_baseline
 from vivace_methods.timing.ratios import paired_ratio
 
 SHAPES = ((4096, 11008), (11008, 4096), (4096, 4096), (2048, 5632))

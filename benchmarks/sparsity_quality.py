@@ -21,9 +21,9 @@ from vivace.tasks.generated.sums import Sums
 from vivace.tasks.perplexity import divergence
 from vivace.tracks.efficiency.fitting_texts import Calibration
 from vivace.zoo.shipped import folder_of
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.models.loading import load_model
-from vivace_methods.models.sharing import shared_copy
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.spelling import Part, parse_one, write

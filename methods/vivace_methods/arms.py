@@ -150,7 +150,7 @@ class Arm:
         Raises:
             MethodError: as each method's `attach` and `read_fitted` say.
         """
-        from vivace_methods.decoding.joining import together
+        from vivace_methods.decoding.joined import together
 
         with self._attached(model, folder_of) as attached:
             yield together(attached)
@@ -166,7 +166,7 @@ class Arm:
         Raises:
             MethodError: as `attach` says; or they ask for caches that exclude each other.
         """
-        from vivace_methods.decoding.joining import generator_of
+        from vivace_methods.decoding.joined import generator_of
 
         with self._attached(model, folder_of) as attached:
             yield generator_of(model, attached)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vivace_methods.decoding.run import Run
     from vivace_methods.diagnosis import Diagnosis, Evidence
     from vivace_methods.models.ledger import Ledger, Pass
-    from vivace_methods.models.passing import Passes
+    from vivace_methods.models.passes import Passes
 
 __all__ = [
     "GREEDY",

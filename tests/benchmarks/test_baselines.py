@@ -13,7 +13,7 @@ from baselines import LIMITS, Size, TransformersGenerate, decoding, measured, re
 from report import BenchmarkError
 
 from vivace_methods.arms import Arm
-from vivace_methods.models.passing import Passes
+from vivace_methods.models.passes import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
 from vivace_methods.timing.floor import Device, Floor, FloorProbe

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from vivace_kernels.probing import Probed
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.models import implementations
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model

@@ -16,9 +16,9 @@ from vivace_methods.models.random import random_model, real_configuration, tiny_
 from vivace_methods.prefill.full import FullPrefill
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_arms
+from vivace_methods.timing.baseline_choice import fastest_baseline
 from vivace_methods.timing.capacity import memory_needed
-from vivace_methods.timing.choosing import fastest_baseline
-from vivace_methods.timing.measuring import measure_arms
+from vivace_methods.timing.measurement import measure_arms
 from vivace_methods.timing.stopwatch import Recording, TimedPrompt
 
 CPU = torch.device("cpu")

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from vivace_methods.decoding.joining import applied
-from vivace_methods.models.passing import Passes
+from vivace_methods.decoding.joined import applied
+from vivace_methods.models.passes import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Attached, Emit, Generator, Method, MethodError, Request, Trace
 from vivace_methods.registry import METHODS
 from vivace_methods.sparsity.dense import Dense
-from vivace_methods.timing import choosing
-from vivace_methods.timing.choosing import candidates, fastest_baseline
+from vivace_methods.timing import baseline_choice
+from vivace_methods.timing.baseline_choice import candidates, fastest_baseline
 
 REQUEST = Request(torch.tensor([[5, 9, 2]]), 8)
 
@@ -56,7 +56,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch, seconds: dict[str, float | None])
         yield Attached(Passes(), generator=Slow(mean))
 
     monkeypatch.setattr(Dense, "attach", attach)
-    monkeypatch.setattr(choosing, "shared_copy", lambda model: model)
+    monkeypatch.setattr(baseline_choice, "shared_copy", lambda model: model)
     return clock
 
 

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, DynamicCache, LlamaConfig
 
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
+from vivace_methods.models.layer_inputs import layers_of, tapping
 from vivace_methods.models.random import random_model, tiny_configuration
-from vivace_methods.models.tapping import layers_of, tapping
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.speculation.eagle3 import Eagle3

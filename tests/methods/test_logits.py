@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method

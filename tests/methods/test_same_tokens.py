@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from vivace_methods.arms import Arm, Member
-from vivace_methods.models.passing import Passes
+from vivace_methods.models.passes import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
 from vivace_methods.registry import parse_arm

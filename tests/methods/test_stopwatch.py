@@ -18,10 +18,10 @@ from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Emit, Generator, Request, Trace
 from vivace_methods.registry import parse_arms
 from vivace_methods.timing.audits import Least, audit, total_ratio
-from vivace_methods.timing.measuring import applied
+from vivace_methods.timing.measurement import applied
+from vivace_methods.timing.process_watch import ProcessWatch
 from vivace_methods.timing.ratios import median_interval, paired_ratio, signed_rank_interval
 from vivace_methods.timing.stopwatch import AUDITED, DeviceClock, Recording, Stopwatch, TimedPrompt
-from vivace_methods.timing.watching import ProcessWatch
 
 STEPS = 6
 

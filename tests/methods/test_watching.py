@@ -16,8 +16,8 @@ from vivace_methods.protocol import Emit, Generator, Request, Trace
 from vivace_methods.timing import stopwatch, watching
 from vivace_methods.timing.audits import audit
 from vivace_methods.timing.process_state import ProcessState
+from vivace_methods.timing.process_watch import ProcessWatch
 from vivace_methods.timing.stopwatch import DeviceClock, Stopwatch, TimedPrompt, Trial
-from vivace_methods.timing.watching import ProcessWatch
 
 CPU = torch.device("cpu")
 

@@ -42,7 +42,7 @@ MODULES = (
     "vivace.cli.execution", "vivace.tracks.efficiency.track",
     "vivace.audio.convert", "vivace.models.local.method", "vivace_methods.sparsity.activation",
     "vivace.tracks.efficiency.measured_models", "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
-    "vivace_methods.timing.measuring", "vivace_methods.timing.choosing", "vivace_methods.registry",
+    "vivace_methods.timing.measurement", "vivace_methods.timing.baseline_choice", "vivace_methods.registry",
 )  # fmt: skip
 PAIRS = 2
 """Prompts and twins that measured runs are audited by, in place of the twelve of a user's: most of their time."""
@@ -182,7 +182,7 @@ def _run(asked: dict[str, Any]) -> int:
     is_module = asked["words"][0] == "-m"
     sys.executable, sys.argv = asked["executable"], asked["words"][is_module:]
     if ALL_PAIRS not in os.environ:
-        from vivace_methods.timing.measuring import measure_arms
+        from vivace_methods.timing.measurement import measure_arms
 
         assert measure_arms.__kwdefaults__ is not None
         measure_arms.__kwdefaults__["audited"] = PAIRS

@@ -18,7 +18,7 @@ from vivace.zoo.scores.base import ZooScore, loaded, score
 from vivace.zoo.scores.batched_answers import greedy_answers
 from vivace.zoo.scores.moe import asked
 from vivace.zoo.shipped import folder_of
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method
 

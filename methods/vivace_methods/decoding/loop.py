@@ -12,8 +12,8 @@ import torch
 from vivace_methods.decoding.caches import Caches
 from vivace_methods.decoding.run import Run
 from vivace_methods.decoding.sampling import Chooser, Forced, chooser_of
+from vivace_methods.models.layer_inputs import layers_of, tapping
 from vivace_methods.models.ledger import Pass
-from vivace_methods.models.tapping import layers_of, tapping
 from vivace_methods.protocol import Attached, Decoder, Emit, Generator, Reader, Trace
 from vivace_methods.requests import Request
 

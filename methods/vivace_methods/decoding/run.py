@@ -8,7 +8,7 @@ import torch
 
 from vivace_methods.decoding.sampling import Chooser
 from vivace_methods.models.ledger import PassKind
-from vivace_methods.models.passing import Passes
+from vivace_methods.models.passes import Passes
 from vivace_methods.requests import Embedded, Request
 
 

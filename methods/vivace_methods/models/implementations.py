@@ -11,7 +11,7 @@ import torch
 
 from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
 from vivace_methods.errors import MethodError
-from vivace_methods.models.replacing import replaced_forward
+from vivace_methods.models.replaced_forward import replaced_forward
 
 LEAST_WEIGHTS = 2**20
 """Of a matrix whose product is chosen: fewer lie in a cache near the core, where calling takes as long as reading."""

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from vivace_methods.models.anatomy import Anatomy, anatomy
-from vivace_methods.models.compiling import Opaque
 from vivace_methods.models.ledger import Ledger, Pass, PassKind, Tell
+from vivace_methods.models.opaque import Opaque
 
 
 @contextmanager

@@ -33,7 +33,7 @@ class FullPrefill(Method):
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Read whole prompts."""
-        from vivace_methods.decoding.attaching import full_reading
+        from vivace_methods.decoding.plain_arms import full_reading
 
         return full_reading(model, self.attention)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from vivace_methods.diagnosis import Evidence
-    from vivace_methods.models.passing import Passes
+    from vivace_methods.models.passes import Passes
     from vivace_methods.sparsity.applying.attached import Applied
     from vivace_methods.sparsity.applying.linears import Group
     from vivace_methods.sparsity.fitting.journal import Journal

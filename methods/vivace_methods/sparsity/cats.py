@@ -13,7 +13,7 @@ from vivace_methods.sparsity.fitting.about import About
 if TYPE_CHECKING:
     import torch
 
-    from vivace_methods.models.passing import Passes
+    from vivace_methods.models.passes import Passes
     from vivace_methods.sparsity.applying.groups import LayerReads
     from vivace_methods.sparsity.applying.linears import Group
     from vivace_methods.sparsity.applying.mlps import Mlp

@@ -35,6 +35,6 @@ class Dense(Method):
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Decode with all weights."""
-        from vivace_methods.decoding.attaching import plain_decoding
+        from vivace_methods.decoding.plain_arms import plain_decoding
 
         return plain_decoding(model, cache=self.cache, compile=self.compile)

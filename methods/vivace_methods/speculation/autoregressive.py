@@ -37,7 +37,7 @@ class Autoregressive(Method):
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Decode a token a pass."""
-        from vivace_methods.decoding.attaching import plain_decoding
+        from vivace_methods.decoding.plain_arms import plain_decoding
 
         return plain_decoding(
             model, cache=self.cache, compile=self.compile, experts_implementation=self.experts_implementation

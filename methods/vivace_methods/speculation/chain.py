@@ -12,9 +12,9 @@ from vivace_methods.decoding.caches import negotiate
 from vivace_methods.decoding.run import Run
 from vivace_methods.errors import MethodError
 from vivace_methods.models import implementations
+from vivace_methods.models.layer_inputs import layers_of
 from vivace_methods.models.ledger import Pass
-from vivace_methods.models.passing import passes_of
-from vivace_methods.models.tapping import layers_of
+from vivace_methods.models.passes import passes_of
 from vivace_methods.protocol import Attached, CacheNeed, Decoder, Read
 from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, KeysAndValues
 

@@ -19,7 +19,7 @@ from vivace_methods.arms import Arm, FolderOf, Member
 from vivace_methods.protocol import Generator
 from vivace_methods.requests import Request
 from vivace_methods.timing.audits import Finding
-from vivace_methods.timing.measuring import applied
+from vivace_methods.timing.measurement import applied
 from vivace_methods.timing.stopwatch import Recording, TimedPrompt
 from vivace_methods.timing.summary import divergence
 

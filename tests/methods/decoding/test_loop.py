@@ -14,13 +14,13 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
 from vivace_methods.arms import Arm, Member
 from vivace_methods.decoding.caches import compact, negotiate
-from vivace_methods.decoding.joining import generator_of
+from vivace_methods.decoding.joined import generator_of
 from vivace_methods.decoding.plain import PlainDecoder
 from vivace_methods.decoding.run import Run
-from vivace_methods.models.passing import passes_of
+from vivace_methods.models.layer_inputs import tapping
+from vivace_methods.models.passes import passes_of
 from vivace_methods.models.random import random_model, tiny_configuration
-from vivace_methods.models.sharing import shared_copy
-from vivace_methods.models.tapping import tapping
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import (
     Attached,
     CacheNeed,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from transformers import AutoConfig
 
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.decoding.sampling import Forced, Greedy, Sampled, probabilities
 from vivace_methods.models.random import random_model
 from vivace_methods.protocol import MethodError, Request, Sampling

@@ -12,9 +12,9 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from vivace_kernels.packed import Factors
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.models.random import random_model, tiny_configuration
-from vivace_methods.models.sharing import shared_copy
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity

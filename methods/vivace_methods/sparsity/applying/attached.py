@@ -11,7 +11,7 @@ import torch
 from vivace_methods.decoding.plain import PlainDecoder
 from vivace_methods.models import implementations
 from vivace_methods.models.ledger import Pass
-from vivace_methods.models.passing import Passes, passes_of
+from vivace_methods.models.passes import Passes, passes_of
 from vivace_methods.protocol import Attached, Compile
 from vivace_methods.sparsity.applying.groups import (
     LayerReads,

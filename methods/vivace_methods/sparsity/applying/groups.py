@@ -12,10 +12,10 @@ import torch
 
 from vivace_kernels.packed import MOST_TOKENS, Packed, masked_product, pack
 from vivace_kernels.sparse_product import sparse_product
-from vivace_methods.models.compiling import Opaque
 from vivace_methods.models.ledger import Pass, Tell
-from vivace_methods.models.passing import Passes
-from vivace_methods.models.replacing import replaced_forward
+from vivace_methods.models.opaque import Opaque
+from vivace_methods.models.passes import Passes
+from vivace_methods.models.replaced_forward import replaced_forward
 from vivace_methods.sparsity.applying.limits import channel_limits
 from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.calibration import DECODED

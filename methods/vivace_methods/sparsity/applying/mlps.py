@@ -13,9 +13,9 @@ import torch
 from vivace_kernels.packed import MOST_TOKENS, Packed
 from vivace_kernels.row_gemv_cpu import row_gemv_cpu
 from vivace_kernels.sparse_product import sparse_product
-from vivace_methods.models.compiling import Opaque
-from vivace_methods.models.passing import Passes
-from vivace_methods.models.replacing import replaced_forward
+from vivace_methods.models.opaque import Opaque
+from vivace_methods.models.passes import Passes
+from vivace_methods.models.replaced_forward import replaced_forward
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.attached import fitted_of
 from vivace_methods.sparsity.applying.groups import LayerReads, packed_group, sparse_tokens

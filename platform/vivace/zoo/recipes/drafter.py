@@ -39,8 +39,8 @@ class Drafter(TrainingRecipe):
         import torch
         from transformers import AutoTokenizer
 
+        from vivace_methods.models.layer_inputs import layers_of, tapping
         from vivace_methods.models.loading import load_model
-        from vivace_methods.models.tapping import layers_of, tapping
         from vivace_methods.speculation.eagle3_drafter import save_drafter
         from vivace_methods.speculation.eagle3_training import unrolled_losses
 

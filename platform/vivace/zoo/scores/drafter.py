@@ -49,7 +49,7 @@ def _scores(name: str, folder: Path, target: Path, prompts: Asked, most_tokens: 
     """
     import torch
 
-    from vivace_methods.decoding.joining import applied
+    from vivace_methods.decoding.joined import applied
     from vivace_methods.protocol import Request
     from vivace_methods.speculation.eagle3 import Eagle3
 

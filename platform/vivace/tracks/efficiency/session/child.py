@@ -75,7 +75,7 @@ def _measure(job: Job, tell: Tell) -> None:
     from vivace_methods.registry import parse_arm
     from vivace_methods.timing.audits import audit
     from vivace_methods.timing.floor import FloorProbe
-    from vivace_methods.timing.measuring import measure_arms
+    from vivace_methods.timing.measurement import measure_arms
     from vivace_methods.timing.same_tokens import other_tokens
 
     logging.disable_progress_bar()
@@ -131,7 +131,7 @@ def _with_baseline(
 ) -> tuple[str, dict[str, Any]]:
     """The baseline's name, and the arms with it: the one that was named, or the fastest on a typical prompt."""
     from vivace_methods.arms import Arm
-    from vivace_methods.timing.choosing import fastest_baseline
+    from vivace_methods.timing.baseline_choice import fastest_baseline
 
     if job.baseline is not None:
         return job.baseline, arms

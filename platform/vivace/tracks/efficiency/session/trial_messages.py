@@ -96,7 +96,7 @@ def tell_predictions(
 
     On no clock, after all trials, and for the first prompts alone: each costs as much as two generations.
     """
-    from vivace_methods.timing.measuring import applied
+    from vivace_methods.timing.measurement import applied
 
     answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
     with applied(model, arms, folder_of) as (generators, _):

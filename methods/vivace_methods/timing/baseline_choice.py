@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vivace_methods.arms import Arm
-from vivace_methods.decoding.joining import applied
+from vivace_methods.decoding.joined import applied
 from vivace_methods.families import FAMILIES
 from vivace_methods.models import implementations
-from vivace_methods.models.sharing import shared_copy
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, Method, MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.timing.capacity import require_fitting

@@ -11,7 +11,7 @@ from typing import Any
 from vivace_methods.decoding.plain import FullReader, PlainDecoder
 from vivace_methods.models import implementations
 from vivace_methods.models.ledger import Pass
-from vivace_methods.models.passing import passes_of
+from vivace_methods.models.passes import passes_of
 from vivace_methods.protocol import Attached, CacheKind, Compile, ExpertsImplementation, MethodError
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from vivace_methods.arms import Arm, FolderOf
-from vivace_methods.models.sharing import shared_copy
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, MethodError
 from vivace_methods.timing.capacity import require_fitting
+from vivace_methods.timing.process_watch import ProcessWatch
 from vivace_methods.timing.stopwatch import (
     AUDITED,
     DeviceClock,
@@ -23,7 +24,6 @@ from vivace_methods.timing.stopwatch import (
     failure_reason,
     out_of_memory,
 )
-from vivace_methods.timing.watching import ProcessWatch
 
 WARMED = 4
 """Prompts of the usual warm-up, besides the longest."""
