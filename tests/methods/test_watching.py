@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vivace_methods.protocol import Emit, Generator, Request, Trace
-from vivace_methods.timing import stopwatch, watching
+from vivace_methods.timing import stopwatch
 from vivace_methods.timing.audits import audit
 from vivace_methods.timing.process_state import ProcessState
 from vivace_methods.timing.process_watch import ProcessWatch
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(watching, "WATCH_S", 0.001)
+    monkeypatch.setattr(process_watch, "WATCH_S", 0.001)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     before = ProcessState()
