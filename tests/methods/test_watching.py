@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from vivace_methods.protocol import Emit, Generator, Request, Trace
-from vivace_methods.timing import stopwatch
+from vivace_methods.timing import process_watch, stopwatch
 from vivace_methods.timing.audits import audit
 from vivace_methods.timing.process_state import ProcessState
 from vivace_methods.timing.process_watch import ProcessWatch
