@@ -177,12 +177,12 @@ def least_chance(model: Any, found: list[list[int]], places: range) -> float:
     return min(chances)
 
 
-@pytest.mark.parametrize("number", [200, pytest.param(20_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("number", [200, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 def test_first_tokens_of_plain_decoding(small: Any, number: int) -> None:
     assert least_chance(small, answers(small, "autoregressive", number, 1), range(1)) > CHANCE
 
 
-@pytest.mark.parametrize("number", [150, pytest.param(20_000, marks=pytest.mark.full)])
+@pytest.mark.parametrize("number", [150, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 def test_later_tokens_of_eagle_given_those_before(small: Any, number: int) -> None:
     found = answers(small, "eagle-3(depth=3)", number, 4)
     assert least_chance(small, found, range(1, 4)) > CHANCE
