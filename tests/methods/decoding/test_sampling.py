@@ -132,7 +132,7 @@ def small() -> Any:
     )  # fmt: skip
     model = random_model(configuration, seed=5)
     with torch.no_grad():
-        model.lm_head.weight.mul_(60.0)
+        model.lm_head.weight.mul_(16.0)
     return model
 
 
@@ -171,18 +171,18 @@ def least_chance(model: Any, found: list[list[int]], places: range) -> float:
         for answer in found:
             by_prefix.setdefault(tuple(answer[:place]), Counter())[answer[place]] += 1
         pooled = [
-            chance_of(drawn, next_odds(model, prefix)) for prefix, drawn in by_prefix.items() if drawn.total() >= 40
+            chance_of(drawn, next_odds(model, prefix)) for prefix, drawn in by_prefix.items() if drawn.total() >= 30
         ]
         chances.append(float(stats.combine_pvalues(np.clip(pooled, 1e-300, 1)).pvalue) if pooled else 1.0)
     return min(chances)
 
 
-@pytest.mark.parametrize("number", [200, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("number", [120, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 def test_first_tokens_of_plain_decoding(small: Any, number: int) -> None:
     assert least_chance(small, answers(small, "autoregressive", number, 1), range(1)) > CHANCE
 
 
-@pytest.mark.parametrize("number", [150, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("number", [80, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
 def test_later_tokens_of_eagle_given_those_before(small: Any, number: int) -> None:
     found = answers(small, "eagle-3(depth=3)", number, 4)
     assert least_chance(small, found, range(1, 4)) > CHANCE
