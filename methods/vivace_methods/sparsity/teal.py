@@ -47,7 +47,7 @@ class Teal(ActivationSparsity):
         from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
 
         greedy = self.levels == "greedy"
-        work = {"levels": levels_work(texts) if greedy else 0.0, "fit": fit_work(groups, texts)}
+        work = {"levels": levels_work(texts) if greedy else 0.0, "fit": fit_work(texts)}
         parts = Parts(about.on_step, work)
         levels: dict[str, float] = {}
         if greedy:

@@ -23,13 +23,13 @@ from vivace_methods.sparsity.applying.limits import channel_scale, residual
 from vivace_methods.sparsity.applying.linears import find_groups
 from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.budget import Budget, budget
-from vivace_methods.sparsity.fitting.calibration import inputs_of
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
 from vivace_methods.sparsity.fitting.descent import Descent
 from vivace_methods.sparsity.fitting.evolution import Evolution
 from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit, fitted_factors, threshold_of
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, load_recipe
+from vivace_methods.sparsity.fitting.walk import Walk
 
 RELEASED = Path(__file__).parents[4] / "shared" / "data" / "rsparse" / "llama3_8b_ratios_50.txt"
 LLAMA3 = {"q": (4096, 4096), "k": (4096, 1024), "v": (4096, 1024), "o": (4096, 4096)} | {
@@ -313,10 +313,10 @@ def test_a_divergence_is_each_texts_own(model: Any, texts: list[torch.Tensor]) -
 def test_inputs_of_texts_that_are_read_together_are_their_own(model: Any, texts: list[torch.Tensor]) -> None:
     mixed = [texts[0][:, :5], texts[1][:, :5], texts[2]]
     group = find_groups(model)[5]
-    together = inputs_of(model, group, mixed)
+    (together,) = Walk(model, [group], mixed).inputs([group])
     assert [len(each) for each in together] == [3, 3, 12], "second parts"
     for text, found in zip(mixed, together, strict=True):
-        (alone,) = inputs_of(model, group, [text])
+        ((alone,),) = Walk(model, [group], [text]).inputs([group])
         assert torch.allclose(found, alone, atol=1e-5)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,14 @@ def block_of(name: str) -> str:
     found = _BLOCK.match(name)
     assert found is not None, "find_groups gives no other layers"
     return found[0].removesuffix(".")
+
+
+def by_block(groups: Iterable[Group]) -> list[list[Group]]:
+    """Groups of one block together, in the order in which blocks are met."""
+    found: dict[str, list[Group]] = {}
+    for group in groups:
+        found.setdefault(block_of(group.names[0]), []).append(group)
+    return list(found.values())
 
 
 def _groups(decoder: Any, names: dict[int, str], only: re.Pattern[str]) -> Iterator[Group]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -29,41 +30,47 @@ def fitted_tokens(texts: Sequence[torch.Tensor]) -> int:
 
 
 class _ReachedError(Exception):
-    """The pass has come to the layer that it was made for."""
+    """The pass has come to the layers that it was made for."""
 
 
-def inputs_of(model: Any, group: Group, texts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """What the layers of a group read, with the model as it is at the moment.
+def inputs_met(groups: Sequence[Group], passes: Iterable[Callable[[], Any]]) -> list[list[torch.Tensor]]:
+    """What the layers of groups read in some passes, each of which ends when it has come to all of them.
 
     Args:
-        model: a causal language model of transformers.
-        group: one of its groups.
-        texts: token ids, each of shape (1, length).
+        groups: of a model.
+        passes: run it, or a block of it, on a batch of texts.
 
     Returns:
-        Of the second part of each text, shape (tokens, inputs), in the model's type.
+        For each group, of the second part of each text, shape (tokens, inputs), in the model's type.
 
     Raises:
-        MethodError: the model does not come to the group.
+        MethodError: a pass does not come to a group.
     """
-    seen: list[torch.Tensor] = []
+    found: list[list[torch.Tensor]] = [[] for _ in groups]
+    met: set[int] = set()
 
-    def keep(module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        seen.extend(read[int(READ * len(read)) :] for read in inputs[0])
-        raise _ReachedError
+    def keep(number: int, module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        if number not in met:
+            met.add(number)
+            found[number].extend(read[int(READ * len(read)) :] for read in inputs[0])
+        if len(met) == len(groups):
+            raise _ReachedError
 
-    hook = group.modules[0].register_forward_pre_hook(keep)
+    hooks = [group.modules[0].register_forward_pre_hook(partial(keep, number)) for number, group in enumerate(groups)]
     try:
         with torch.inference_mode():
-            for batch in batches(texts):
+            for run in passes:
+                met.clear()
                 try:
-                    model(batch.to(model.device), use_cache=False)
+                    run()
                 except _ReachedError:
                     continue
-                raise MethodError(f"The model never runs {group.names[0]}: leave it out with the setting only.")
+                missing = next(group for number, group in enumerate(groups) if number not in met)
+                raise MethodError(f"The model never runs {missing.names[0]}: leave it out with the setting only.")
     finally:
-        hook.remove()
-    return seen
+        for hook in hooks:
+            hook.remove()
+    return found
 
 
 def batches(texts: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 
 from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
-from vivace_methods.sparsity.applying.linears import Group
-from vivace_methods.sparsity.fitting.calibration import READ, batches, inputs_of
+from vivace_methods.sparsity.applying.linears import Group, by_block
+from vivace_methods.sparsity.fitting.calibration import READ, batches
 from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+from vivace_methods.sparsity.fitting.walk import Walk
 
 LENGTH = 256
 """Tokens of a text, about."""
@@ -137,10 +138,11 @@ class _Fits:
 
     def __init__(self, fit: Trait, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> None:
         self._fit, self._model, self._groups = fit, model, groups
+        walk = Walk(model, groups, texts)
         self._layers = {
             name: LayerFit(name, module.weight, inputs)
-            for group in groups
-            for inputs in [inputs_of(model, group, texts)]
+            for block in by_block(groups)
+            for group, inputs in zip(block, walk.inputs(block), strict=True)
             for name, module in zip(group.names, group.modules, strict=True)
         }
         self._fitted: dict[tuple[str, float], Fitted] = {}

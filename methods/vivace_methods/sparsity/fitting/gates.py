@@ -11,9 +11,10 @@ import torch
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.linears import Group, find_groups
 from vivace_methods.sparsity.applying.mlps import Mlp, SparseMlp
-from vivace_methods.sparsity.fitting.calibration import DECODED, inputs_of
+from vivace_methods.sparsity.fitting.calibration import DECODED
 from vivace_methods.sparsity.fitting.layers import Fitted, halves, threshold_of
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe
+from vivace_methods.sparsity.fitting.walk import Walk
 
 
 def fit_gates(
@@ -43,9 +44,11 @@ def fit_gates(
     """
     dropped = _dropped(model, mlps, sparsity)
     fitted: dict[str, Fitted] = {}
+    gates = [Group((mlp.gate_name,), (mlp.gate,)) for mlp in mlps]
+    walk = Walk(model, gates, texts)
     with ExitStack() as applied:
         for number, mlp in enumerate(mlps):
-            inputs = inputs_of(model, Group((mlp.gate_name,), (mlp.gate,)), texts)
+            (inputs,) = walk.inputs([gates[number]])
             its = _fitted(mlp, inputs, dropped)
             fitted |= {mlp.up_name: its, mlp.down_name: its}
             if sequential:

@@ -11,13 +11,17 @@ from typing import Any
 import torch
 
 from vivace_methods.models.loading import require_causal
-from vivace_methods.sparsity.applying.groups import uncounted_group
-from vivace_methods.sparsity.applying.linears import Group
+from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
+from vivace_methods.sparsity.applying.linears import Group, by_block
 from vivace_methods.sparsity.fitting.about import About
-from vivace_methods.sparsity.fitting.calibration import fitted_tokens, inputs_of, require_texts
+from vivace_methods.sparsity.fitting.calibration import fitted_tokens, require_texts
 from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
 from vivace_methods.sparsity.fitting.recipe import Recipe, fingerprint
+from vivace_methods.sparsity.fitting.walk import Walk
+
+PASSES = 4
+"""Of each block while its layers are fitted, about, what is computed of their inputs among them."""
 
 FitLayers = Callable[
     [Sequence[Group], Sequence[torch.Tensor], Journal], tuple[dict[str, Fitted], list[dict[str, Any]]]
@@ -92,21 +96,23 @@ def fit_in_order(
         Name of each layer → what was fitted.
     """
     fitted: dict[str, Fitted] = {}
+    walk, done = Walk(model, groups, texts), 0
     with ExitStack() as applied:
-        for number, group in enumerate(groups):
-            inputs = inputs_of(model, group, texts)
-            for name, module in zip(group.names, group.modules, strict=True):
-                fitted[name] = choose(LayerFit(name, module.weight, inputs))
+        for together in [[group] for group in groups] if sequential else by_block(groups):
+            for group, inputs in zip(together, walk.inputs(together), strict=True):
+                for name, module in zip(group.names, group.modules, strict=True):
+                    fitted[name] = choose(LayerFit(name, module.weight, inputs))
+                done += 1
+                on_step(done, len(groups))
             if sequential:
-                applied.enter_context(uncounted_group(group, fitted).applied())
-            on_step(number + 1, len(groups))
+                applied.enter_context(applied_groups([uncounted_group(group, fitted) for group in together]))
     return fitted
 
 
-def fit_work(groups: Sequence[Group], texts: Sequence[torch.Tensor]) -> float:
-    """How much `fit_in_order` has to do, about, in tokens that go through a model, half of it to each layer."""
+def fit_work(texts: Sequence[torch.Tensor]) -> float:
+    """How much `fit_in_order` has to do, about, in tokens that go through the whole model."""
     tokens: int = sum(text.shape[1] for text in texts)
-    return len(groups) * tokens / 2
+    return PASSES * tokens
 
 
 def _hash(texts: Sequence[torch.Tensor]) -> str:

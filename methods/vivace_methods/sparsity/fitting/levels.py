@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
-from vivace_methods.sparsity.applying.linears import Group, block_of
-from vivace_methods.sparsity.fitting.calibration import READ, batches, inputs_of
+from vivace_methods.sparsity.applying.linears import Group, block_of, by_block
+from vivace_methods.sparsity.fitting.calibration import READ
 from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+from vivace_methods.sparsity.fitting.walk import Walk
 
 STEP = 0.05
 """By which a level is raised at a time."""
@@ -55,13 +56,12 @@ def greedy_levels(
     Returns:
         Name of each layer → its level.
     """
-    blocks: dict[str, list[Group]] = {}
-    for group in groups:
-        blocks.setdefault(block_of(group.names[0]), []).append(group)
+    blocks = by_block(groups)
     some = texts[:: max(1, sum(text.shape[1] for text in texts) // TOKENS)]
+    walk = Walk(model, groups, some)
     levels: dict[str, float] = {}
-    for number, (path, its) in enumerate(blocks.items()):
-        levels |= _Block(model, path, its, some, fit, journal, rule).levels(sparsity)
+    for number, its in enumerate(blocks):
+        levels |= _Block(model, its, walk, fit, journal, rule).levels(sparsity)
         on_step(number + 1, len(blocks))
     return levels
 
@@ -76,35 +76,19 @@ class _Block:
     """A block with what it reads and gives in the dense model."""
 
     def __init__(
-        self,
-        model: Any,
-        path: str,
-        groups: Sequence[Group],
-        texts: Sequence[torch.Tensor],
-        fit: FitAt,
-        journal: Journal,
-        rule: str,
+        self, model: Any, groups: Sequence[Group], walk: Walk, fit: FitAt, journal: Journal, rule: str
     ) -> None:
+        path = block_of(groups[0].names[0])
         self._key, self._groups, self._fit, self._journal = f"{path} {rule}", groups, fit, journal
         self._block = model.get_submodule(path)
-        self._calls: list[tuple[tuple[Any, ...], dict[str, Any], torch.Tensor]] = []
         self._layers: dict[str, LayerFit] = {}
         self._made: dict[tuple[str, float], Fitted] = {}
         self._sizes: dict[str, int] = {}
-        for group in groups:
-            inputs = inputs_of(model, group, texts)
+        for group, inputs in zip(groups, walk.inputs(groups), strict=True):
             for name, module in zip(group.names, group.modules, strict=True):
                 self._layers[name] = LayerFit(name, module.weight, inputs)
                 self._sizes[name] = int(module.weight.numel())
-        hook = self._block.register_forward_hook(self._keep, with_kwargs=True)
-        try:
-            for batch in batches(texts):
-                model(batch.to(model.device), use_cache=False)
-        finally:
-            hook.remove()
-
-    def _keep(self, block: Any, given: tuple[Any, ...], named: dict[str, Any], output: Any) -> None:
-        self._calls.append((given, named, _hidden(output)))
+        self._calls = [(call, call.of(self._block)) for call in walk.calls(path)]
 
     def levels(self, sparsity: float) -> dict[str, float]:
         """Of each layer, so that of all weights together so many are spared."""
@@ -133,8 +117,8 @@ class _Block:
         fitted = {name: self._fitted(name, level) for name, level in levels.items()}
         total = 0.0
         with applied_groups([uncounted_group(group, fitted) for group in self._groups]):
-            for given, named, dense in self._calls:
-                lost = (_hidden(self._block(*given, **named)) - dense)[:, int(READ * dense.shape[1]) :]
+            for call, dense in self._calls:
+                lost = (call.of(self._block) - dense)[:, int(READ * dense.shape[1]) :]
                 total += float(lost.float().square().sum())
         return total
 
@@ -142,8 +126,3 @@ class _Block:
         if (name, level) not in self._made:
             self._made[name, level] = self._fit(self._layers[name], level)
         return self._made[name, level]
-
-
-def _hidden(output: Any) -> torch.Tensor:
-    found: torch.Tensor = output[0] if isinstance(output, tuple) else output
-    return found

@@ -83,7 +83,7 @@ class RatioFit:
         """A ratio, a threshold and two factors for each layer."""
         if self._settings.ratio is None and self._settings.search == "divergence":
             return self._descend(model, groups, texts, about, journal)
-        fitting = Evolution.work(groups) if self._settings.search == "evolutionary" else fit_work(groups, texts)
+        fitting = Evolution.work(groups) if self._settings.search == "evolutionary" else fit_work(texts)
         parts = Parts(about.on_step, {"levels": self._levels_work(texts), "fit": fitting})
         way = next(self._ways(1.0, searched=False))
         levels = self._levels(way, model, groups, texts, parts.of("levels"), journal)
@@ -178,7 +178,7 @@ class RatioFit:
         ways = list(self._ways(1.0, searched=True))
         work: dict[str, float] = {}
         for way in ways:
-            work |= {f"levels {way}": self._levels_work(texts), f"fit {way}": fit_work(groups, texts)}
+            work |= {f"levels {way}": self._levels_work(texts), f"fit {way}": fit_work(texts)}
         parts = Parts(about.on_step, {**work, "descent": Descent.work(groups, texts)})
         for way in ways:
             its_levels = self._levels(way, model, groups, texts, parts.of(f"levels {way}"), journal)
