@@ -157,6 +157,25 @@ def test_of_all_low_rank_parts_the_fitted_one_is_the_best() -> None:
     assert error(best.up @ best.down) < error((left[:, :5] * singular[:5]) @ right[:5])
 
 
+@pytest.mark.parametrize(("outputs", "inputs"), [(24, 60), (60, 24), (40, 40)])
+def test_a_truncated_part_loses_no_more_than_that_of_a_decomposition_in_double_precision(
+    outputs: int, inputs: int
+) -> None:
+    drawn = torch.Generator().manual_seed(5)
+    # Singular values fall from 1 to 1e-6, as far as numbers in single precision tell.
+    left = torch.linalg.qr(torch.randn(outputs, outputs, generator=drawn)).Q
+    right = torch.linalg.qr(torch.randn(inputs, inputs, generator=drawn)).Q
+    smaller = min(outputs, inputs)
+    weight = (left[:, :smaller] * torch.logspace(0, -6, smaller)) @ right[:smaller]
+    layer = LayerFit("it", weight, [torch.randn(50, inputs, generator=drawn) for _ in range(2)])
+    for ratio in (0.95, 0.8, 0.5):
+        fitted = layer.fit(budget(inputs, outputs, 0.5, ratio), "residual-norm", "svd", 0.5, ratio)
+        u, values, v = torch.linalg.svd(weight.double(), full_matrices=False)
+        rank = fitted.recipe.rank
+        exact = Factors((u[:, :rank] * values[:rank]).float(), v[:rank].float())
+        assert fitted.recipe.output_error == pytest.approx(layer.output_error(fitted.recipe, exact), rel=1e-4)
+
+
 def test_full_rank_leaves_nothing() -> None:
     weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(2))
     inputs = torch.randn(100, 30, generator=torch.Generator().manual_seed(3))
