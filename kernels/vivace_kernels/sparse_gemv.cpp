@@ -26,13 +26,20 @@ struct Bfloat16 {
     uint16_t bits;
 };
 
-inline float number(float value) { return value; }
-inline float number(Bfloat16 value) {
-    const uint32_t bits = static_cast<uint32_t>(value.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, sizeof wide);
-    return wide;
+inline float wide(uint32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
 }
+
+inline uint32_t pair(const Bfloat16 *place) {
+    uint32_t bits;
+    std::memcpy(&bits, place, sizeof bits);
+    return bits;
+}
+
+inline float number(float value) { return value; }
+inline float number(Bfloat16 value) { return wide(static_cast<uint32_t>(value.bits) << 16); }
 
 inline void store(float *place, float value) { *place = value; }
 inline void store(Bfloat16 *place, float value) {
@@ -81,19 +88,32 @@ int32_t keep(const T *x, int64_t inputs, const float *limits, const Linear &line
 template <typename T>
 constexpr int64_t LINE = 64 / sizeof(T);  // numbers of a line of the cache
 
-// What ROWS rows give, each multiplied with x, read side by side; of a row the same bits whatever ROWS is.
+// Adds what a line of the cache gives, multiplied with x, to the sums of its lanes.
+inline void add_line(const float *row, const float *x, float *parts) {
+#pragma omp simd
+    for (int64_t lane = 0; lane < LANES; ++lane) parts[lane] += row[lane] * x[lane];
+}
+
+// Two neighbours are read as one number: their halves are shifted apart, where each by itself would be spread out first.
+inline void add_line(const Bfloat16 *row, const Bfloat16 *x, float *parts) {
+#pragma omp simd
+    for (int64_t lane = 0; lane < LANES; ++lane) {
+        const uint32_t read = pair(row + 2 * lane), given = pair(x + 2 * lane);
+        parts[lane] += wide(read << 16) * wide(given << 16);
+        parts[lane] += wide(read & 0xffff0000u) * wide(given & 0xffff0000u);
+    }
+}
+
+// What ROWS rows give, each multiplied with x, read side by side; of a row the same bits whatever ROWS is. Meanwhile those
+// that come after them are fetched, as in a walk.
 template <typename T, int64_t ROWS>
-void products(const T *const *row, const T *x, int64_t length, float *sums) {
+void products(const T *const *row, const T *const *next, const T *x, int64_t length, float *sums) {
     float parts[ROWS][LANES] = {};
     int64_t place = 0;
     for (; place + LINE<T> <= length; place += LINE<T>) {
         for (int64_t each = 0; each < ROWS; ++each) {
-            for (int64_t begin = place; begin < place + LINE<T>; begin += LANES) {
-#pragma omp simd
-                for (int64_t lane = 0; lane < LANES; ++lane) {
-                    parts[each][lane] += number(row[each][begin + lane]) * number(x[begin + lane]);
-                }
-            }
+            __builtin_prefetch(next[each] + place, 0, 2);
+            add_line(row[each] + place, x + place, parts[each]);
         }
     }
     for (int64_t each = 0; each < ROWS; ++each) {
@@ -173,7 +193,7 @@ struct Coordinates {
             for (int token = 0; token < TOKENS; ++token) {
                 const T *row = down + rank * inputs;
                 float sum;
-                products<T, 1>(&row, x + token * inputs, inputs, &sum);
+                products<T, 1>(&row, &row, x + token * inputs, inputs, &sum);
                 values[rank * TOKENS + token].store(sum, std::memory_order_relaxed);
             }
         }
@@ -264,7 +284,6 @@ int multiply_tokens(int tokens, const void *x, int64_t inputs, const int64_t *li
 template <typename T>
 int multiply_rows(int64_t tokens, const T *x, int64_t inputs, int64_t outputs, const T *weight, const bool *kept,
                   const T *bias, T *y, int threads) {
-    constexpr int64_t TOGETHER = sizeof(T) == 4 ? WALKED : 1;  // of narrow numbers one row is as much as a core can take
     const int64_t piece = std::clamp<int64_t>(outputs / (4 * threads) / WALKED * WALKED, WALKED, PIECE);
     std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(threads)
@@ -283,10 +302,11 @@ int multiply_rows(int64_t tokens, const T *x, int64_t inputs, int64_t outputs, c
                     store(written + output, 0.0f);
                 }
             }
-            for (; done + TOGETHER <= count; done += TOGETHER) {
-                products<T, TOGETHER>(row + done, read, inputs, sums + done);
+            for (; done + WALKED <= count; done += WALKED) {
+                const T *const *next = row + (done + 2 * WALKED <= count ? done + WALKED : done);
+                products<T, WALKED>(row + done, next, read, inputs, sums + done);
             }
-            for (; done < count; ++done) products<T, 1>(row + done, read, inputs, sums + done);
+            for (; done < count; ++done) products<T, 1>(row + done, row + done, read, inputs, sums + done);
             for (int64_t each = 0; each < count; ++each) {
                 const float added = bias == nullptr ? 0.0f : number(bias[wanted[each]]);
                 store(written + wanted[each], sums[each] + added);

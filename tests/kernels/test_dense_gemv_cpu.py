@@ -22,7 +22,10 @@ BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 2e-3}
 @pytest.mark.parametrize("threads", [1, 3])
 def test_every_product_gives_the_reference(dtype: torch.dtype, inputs: int, outputs: int, threads: int) -> None:
     drawn = torch.Generator().manual_seed(1)
-    weight, bias = torch.randn(outputs, inputs, generator=drawn).to(dtype), torch.randn(outputs).to(dtype)
+    weight, bias = (
+        torch.randn(outputs, inputs, generator=drawn).to(dtype),
+        torch.randn(outputs, generator=drawn).to(dtype),
+    )
     x = torch.randn(1, inputs, generator=drawn).to(dtype)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)

@@ -224,3 +224,20 @@ def test_rows_that_are_wanted(dtype: torch.dtype) -> None:
         assert_close(row_gemv_cpu(x, weight, kept, added), expected, dtype)
         assert_close(row_gemv_cpu(x, weight, None, added), whole if added is None else whole + added.double(), dtype)
     assert (row_gemv_cpu(x, weight, kept, bias)[~kept] == 0).all()
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_row_is_summed_alike_beside_others_and_alone(dtype: torch.dtype) -> None:
+    drawn = torch.Generator().manual_seed(7)
+    weight, x = torch.randn(61, 131, generator=drawn).to(dtype), inputs_of(dtype, 1, 131)
+    whole = row_gemv_cpu(x, weight, None, None)
+    for output in (0, 7, 8, 60):
+        alone = torch.zeros(1, 61, dtype=torch.bool)
+        alone[0, output] = True
+        assert row_gemv_cpu(x, weight, alone, None)[0, output] == whole[0, output]
+    weight[9, 3] = torch.nan
+    found = row_gemv_cpu(x, weight, None, None)
+    assert found[0].isnan().nonzero().tolist() == [[9]], (
+        "what is no number stays in its row, odd and even places alike"
+    )
