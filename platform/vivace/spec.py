@@ -177,7 +177,9 @@ class DialogueSpec(RunSpec):
         default=None, min_length=1
     )
     transcriber: Annotated[
-        str | None, Flag("Writes down spoken answers, adapter:name.", default="the API's own transcript")
+        str | None,
+        AfterValidator(_homes),
+        Flag("Writes down spoken answers, adapter:name.", default="the API's own transcript"),
     ] = Field(default=None, min_length=1)
     hear: Annotated[bool, Flag("Check first that audio is heard.")] = True
     digits: Annotated[
@@ -242,6 +244,8 @@ class DialogueSpec(RunSpec):
             changes["model"] = f"{adapter}:{Path(name).absolute()}"
         if self.method is not None:
             changes["method"] = _absolute_fitted(self.method)
+        if self.transcriber is not None:
+            changes["transcriber"] = _absolute_transcriber(self.transcriber)
         for key in ("judge_prompt", "digits"):
             value = getattr(self, key)
             if value is not None:
@@ -335,6 +339,13 @@ def _may_be_path(adapter: str) -> bool:
 
     found = adapter_of(adapter)
     return found is not None and found.capabilities.may_be_path
+
+
+def _absolute_transcriber(target: str) -> str:
+    """A transcriber with its folder, if it is named by one, as it is found from anywhere."""
+    adapter, _, name = target.partition(":")
+    is_here = adapter.partition("(")[0].strip() in ("local", "whisper")
+    return f"{adapter}:{_absolute_path(name)}" if name and is_here else target
 
 
 def _absolute_fitted(arm: str) -> str:

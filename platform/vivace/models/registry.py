@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
@@ -81,6 +82,7 @@ def open_system(
     *,
     hears: bool = True,
     method: str | None = None,
+    home: Path | None = None,
 ) -> SystemUnderTest:
     """The system under test that a target names.
 
@@ -91,6 +93,7 @@ def open_system(
         spoken: what it is to answer with.
         hears: whether it will be sent recordings, not transcripts.
         method: the inference method that a model on this machine decodes with, as a person wrote it.
+        home: the folder that packaged models lie in; None for the one that the settings name.
 
     Raises:
         UsageError: the target, its arguments or the method are wrong, or the provider is known not to do what is
@@ -107,7 +110,7 @@ def open_system(
         return system
     from vivace.models.adapters.transcription import open_transcriber
 
-    return Transcribed(system, open_transcriber(spoken.transcriber, options))
+    return Transcribed(system, open_transcriber(spoken.transcriber, options, home))
 
 
 def _adapter(name: str) -> Adapter:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from vivace.errors import UnreachableError, UsageError
@@ -46,60 +47,44 @@ class _Waiting:
     """Whether nobody waits for the reply any more."""
 
 
-class LocalModel:
-    """A transformers model under test, held by a process of its own.
+class HeldModel:
+    """A model on this machine, held by a process of its own.
 
     So heavy work stalls no heartbeat, and a crash is a failed item. The process answers one conversation at a time,
-    or with the argument `batch` up to so many of those that wait at that moment; times start when it has received
-    them.
-
-    Args:
-        name: a folder, or a hub id with a revision.
-        arguments: any of `DEFAULTS`; others are refused.
-        options: only the timeout counts. A reply that takes longer is unscored; there are no further tries, for
-            the same request would end the same way.
-        method: what it decodes with; None is plainly.
-
-    Raises:
-        UsageError: there is no such model, its weights are pickles, an argument is wrong, or the batch is too large
-            for the method.
-        UnreachableError: the hub has to be asked and does not answer.
+    or up to `batch` of those that wait at that moment; times start when it has received them.
     """
 
-    worker = WORKER
+    worker: ClassVar = WORKER
     """The program that holds the model."""
-
-    capabilities: ClassVar = Capabilities(is_free=True, takes_method=True, may_be_path=True)
-
-    @classmethod
-    def open(cls, asked: Asked) -> LocalModel:
-        """A model on this machine.
-
-        Raises:
-            UsageError: there is none, or an argument cannot be used.
-        """
-        return cls(asked.name, asked.arguments, asked.options, asked.method)
+    needs: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    """The packages without which it cannot be loaded."""
+    extra: ClassVar = "local"
+    """Of Vivace's own, the one that brings them."""
 
     def __init__(
-        self, name: str, arguments: dict[str, Any], options: ChatOptions, method: AppliedMethod | None = None
+        self,
+        identity: ModelIdentity,
+        fetched: Callable[[], Path],
+        setup: dict[str, Any],
+        *,
+        timeout_s: float,
+        batch: int = 1,
     ) -> None:
-        if options.api_base:
-            raise UsageError("local: runs the model on this machine; leave out --api-base.")
-        self._arguments = checked_arguments(arguments)
-        if method is not None:
-            check_batch(method, self._arguments["batch"])
-        self._checkpoint = find_checkpoint(name)
-        self._timeout_s = options.timeout_s
-        folder, commit = self._checkpoint.folder, self._checkpoint.commit
-        self._identity = ModelIdentity(
-            target=f"local:{folder}" if folder else f"local:{self._checkpoint.name}@{commit}",
-            adapter="local",
-            name=self._checkpoint.name,
-            # Which of several GPUs it is makes no difference to what it answers.
-            parameters={**self._arguments, "device": self._arguments["device"].partition(":")[0]},
-            content_sha256=checkpoint_sha256(folder) if folder else None,
-            method=method,
-        )
+        """Make ready; no process is started yet.
+
+        Args:
+            identity: what it is.
+            fetched: gives the folder with its files, after fetching them where they are not here yet.
+            setup: what the process is told when it loads the model, beside the folder.
+            timeout_s: for one reply. One that takes longer is unscored; there are no further tries, for the same
+                request would end the same way.
+            batch: how many conversations are answered at once.
+        """
+        self._identity = identity
+        self._fetched = fetched
+        self._setup = setup
+        self._timeout_s = timeout_s
+        self._batch = batch
         self._process: ModelProcess | None = None
         self._deaths = 0
         self._closed = False
@@ -113,9 +98,9 @@ class LocalModel:
 
     async def preflight(self) -> None:
         """Fetch the model if need be, and load it."""
-        missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+        missing = [name.replace("_", "-") for name in self.needs if importlib.util.find_spec(name) is None]
         if missing:
-            raise UsageError(f"Local models need {' and '.join(missing)}: pip install 'vivace[local]'.")
+            raise UsageError(f"Local models need {' and '.join(missing)}: pip install 'vivace[{self.extra}]'.")
         await self._in_thread(self._running)
 
     async def reply(self, prompt: Prompt) -> ModelReply:
@@ -165,7 +150,7 @@ class LocalModel:
     def _answer_waiting(self) -> None:
         """Answer as many of the waiting conversations as fit into a batch; none may be left, which is fine."""
         batch: list[_Waiting] = []
-        while self._waiting and len(batch) < self._arguments["batch"]:
+        while self._waiting and len(batch) < self._batch:
             waiting = self._waiting.popleft()
             if waiting.future.set_running_or_notify_cancel():
                 batch.append(waiting)
@@ -188,37 +173,19 @@ class LocalModel:
         """
         if self._process is not None:
             return self._process
-        folder = self._checkpoint.fetched()
-        arguments, method = self._arguments, self._identity.method
-        generation = {
-            name: arguments[name]
-            for name in ("max_new_tokens", "do_sample", "temperature", "top_p")
-            if name in arguments
-        }
+        folder = self._fetched()
         process = self._process = ModelProcess(self.worker)
         if self._closed:  # while the files were fetched; nobody waits for the model any more
             process.kill()
-        answer = process.ask(
-            {
-                "folder": str(folder),
-                "dtype": arguments["dtype"],
-                "device": arguments["device"],
-                "attn_implementation": arguments.get("attn_implementation"),
-                "generation": generation,
-                "seed": arguments.get("seed"),
-                "batch": arguments["batch"],
-                "method": None if method is None else {"label": method.label, "recipe": str(method.recipe)},
-            },
-            LOAD_TIMEOUT_S,
-        )
+        answer = process.ask({"folder": str(folder), **self._setup}, LOAD_TIMEOUT_S)
         if answer is None or "fault" in answer or "misfit" in answer:
             self._process = None
             how = process.end()
             if answer is None:
-                raise UnreachableError(f"The model '{self._checkpoint.name}' could not be loaded: {how}.")
+                raise UnreachableError(f"The model '{self._identity.name}' could not be loaded: {how}.")
             if "misfit" in answer:
                 raise UsageError(answer["misfit"])
-            raise UsageError(f"The model '{self._checkpoint.name}' cannot be used: {answer['fault']}.")
+            raise UsageError(f"The model '{self._identity.name}' cannot be used: {answer['fault']}.")
         process.description, process.hears = answer["ready"], answer["hears"]
         return process
 
@@ -237,7 +204,7 @@ class LocalModel:
         prompts = [waiting.prompt for waiting in batch]
         if not process.hears and any(spoken.audio for prompt in prompts for spoken, _ in prompt.turns):
             raise UsageError(
-                f"'{self._checkpoint.name}' is not an audio model: its processor takes only text; --audio "
+                f"'{self._identity.name}' is not an audio model: its processor takes only text; --audio "
                 "transcript runs it as a transcript control."
             )
         started = time.perf_counter()
@@ -276,7 +243,7 @@ class LocalModel:
         self._deaths += 1
         if self._deaths >= MOST_DEATHS:
             raise UnreachableError(
-                f"The model '{self._checkpoint.name}' failed {self._deaths} times in a row ({how}); if it is just "
+                f"The model '{self._identity.name}' failed {self._deaths} times in a row ({how}); if it is just "
                 "slow, give it more time with --timeout."
             )
         reason = Unscored.TIMEOUT if process.overdue else Unscored.SERVER_ERROR
@@ -287,6 +254,64 @@ class LocalModel:
         process = self._process
         if process is not None:
             process.kill()
+
+
+class LocalModel(HeldModel):
+    """A transformers model under test.
+
+    Args:
+        name: a folder, or a hub id with a revision.
+        arguments: any of `DEFAULTS`; others are refused.
+        options: only the timeout counts.
+        method: what it decodes with; None is plainly.
+
+    Raises:
+        UsageError: there is no such model, its weights are pickles, an argument is wrong, or the batch is too large
+            for the method.
+        UnreachableError: the hub has to be asked and does not answer.
+    """
+
+    capabilities: ClassVar = Capabilities(is_free=True, takes_method=True, may_be_path=True)
+
+    @classmethod
+    def open(cls, asked: Asked) -> LocalModel:
+        """A model on this machine.
+
+        Raises:
+            UsageError: there is none, or an argument cannot be used.
+        """
+        return cls(asked.name, asked.arguments, asked.options, asked.method)
+
+    def __init__(
+        self, name: str, arguments: dict[str, Any], options: ChatOptions, method: AppliedMethod | None = None
+    ) -> None:
+        if options.api_base:
+            raise UsageError("local: runs the model on this machine; leave out --api-base.")
+        arguments = checked_arguments(arguments)
+        if method is not None:
+            check_batch(method, arguments["batch"])
+        checkpoint = find_checkpoint(name)
+        folder, commit = checkpoint.folder, checkpoint.commit
+        identity = ModelIdentity(
+            target=f"local:{folder}" if folder else f"local:{checkpoint.name}@{commit}",
+            adapter="local",
+            name=checkpoint.name,
+            # Which of several GPUs it is makes no difference to what it answers.
+            parameters={**arguments, "device": arguments["device"].partition(":")[0]},
+            content_sha256=checkpoint_sha256(folder) if folder else None,
+            method=method,
+        )
+        generation = ("max_new_tokens", "do_sample", "temperature", "top_p")
+        setup = {
+            "dtype": arguments["dtype"],
+            "device": arguments["device"],
+            "attn_implementation": arguments.get("attn_implementation"),
+            "generation": {name: arguments[name] for name in generation if name in arguments},
+            "seed": arguments.get("seed"),
+            "batch": arguments["batch"],
+            "method": None if method is None else {"label": method.label, "recipe": str(method.recipe)},
+        }
+        super().__init__(identity, checkpoint.fetched, setup, timeout_s=options.timeout_s, batch=arguments["batch"])
 
 
 def _request(prompts: list[Prompt], timeout_s: float) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -15,7 +16,8 @@ import soundfile
 
 from vivace.audio.convert import EncodedAudio
 from vivace.errors import UsageError
-from vivace.models.adapters.local import LocalModel
+from vivace.models.adapters.local import HeldModel, LocalModel
+from vivace.models.adapters.whisper import HeldWhisper
 from vivace.models.base import Prompt, SpokenTurn
 from vivace.models.client.calls import ChatOptions, record_call, recorded_calls
 from vivace.models.client.chat import ChatClient, Completions
@@ -72,26 +74,40 @@ class Transcriber(Protocol):
         ...
 
 
-def open_transcriber(text: str, options: ChatOptions) -> Transcriber:
-    """The transcriber that a target names: `litellm:PROVIDER/NAME`, or `local:` and a folder or hub id.
+def open_transcriber(text: str, options: ChatOptions, home: Path | None = None) -> Transcriber:
+    """The transcriber that a target names.
 
     Args:
-        text: the target.
+        text: `litellm:PROVIDER/NAME`, `local:` and a folder or hub id, or `whisper:` and a name or folder, where
+            settings may stand in brackets before the colon.
         options: of the model whose replies are written down. Its timeout and tries hold here as well; its address
             and its rates are its own. Another address for a transcriber is the provider's usual variable, for
             instance OPENAI_BASE_URL.
+        home: the folder that packaged models lie in; None for the one that the settings name.
 
     Raises:
         UsageError: the target is wrong, or what it names cannot be used.
+        UnreachableError: the hub has to be asked for a model and does not answer.
     """
-    adapter, _, name = text.partition(":")
-    if adapter not in TRANSCRIBERS or not name:
+    kind = TRANSCRIBERS.get(adapter_name(text))
+    if kind is None or not text.partition(":")[2]:
         raise UsageError(
             f"The transcriber '{text}' is none; write it as ADAPTER:NAME with one of the adapters "
             f"{', '.join(sorted(TRANSCRIBERS))}."
         )
     own = ChatOptions(timeout_s=options.timeout_s, retries=options.retries)
-    return TRANSCRIBERS[adapter](name, own)
+    return kind.make(text, own, home)
+
+
+def adapter_name(text: str) -> str:
+    """What stands before the colon of a transcriber's target, without its settings."""
+    return text.partition(":")[0].partition("(")[0].strip()
+
+
+def is_free(text: str) -> bool:
+    """Whether what a transcriber writes down costs nobody anything."""
+    kind = TRANSCRIBERS.get(adapter_name(text))
+    return kind is not None and kind.is_free
 
 
 @contextmanager
@@ -140,21 +156,26 @@ class ServedTranscriber:
         await self._client.close()
 
 
-class LocalTranscriber:
-    """A speech recogniser of transformers, in a process of its own; it takes one recording at a time."""
+class HeldTranscriber:
+    """A recogniser in a process of its own on this machine; it takes one recording at a time.
 
-    def __init__(self, name: str, options: ChatOptions) -> None:
-        self._model = _LocalRecogniser(name, {}, options)
+    Args:
+        model: which writes down what it hears.
+        settings: those of its parameters that decide what it writes.
+    """
+
+    def __init__(self, model: HeldModel, settings: Sequence[str]) -> None:
+        self._model = model
+        self._settings = settings
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The checkpoint (its hash where it is a folder), dtype and kind of device."""
+        """The checkpoint (its hash where it is a folder) and its settings."""
         model = self._model.identity
         return {
-            "target": "local" if model.content_sha256 else model.target,
+            "target": model.adapter if model.content_sha256 else model.target,
             **({"sha256": model.content_sha256} if model.content_sha256 else {}),
-            "dtype": model.parameters["dtype"],
-            "device": model.parameters["device"],
+            **{name: model.parameters[name] for name in self._settings},
         }
 
     async def preflight(self) -> None:
@@ -173,14 +194,45 @@ class LocalTranscriber:
         await self._model.close()
 
 
-TRANSCRIBERS: dict[str, Callable[[str, ChatOptions], Transcriber]] = {
-    "litellm": ServedTranscriber,
-    "local": LocalTranscriber,
+def _served(text: str, options: ChatOptions, _home: Path | None) -> Transcriber:
+    return ServedTranscriber(text.partition(":")[2], options)
+
+
+def _local(text: str, options: ChatOptions, _home: Path | None) -> Transcriber:
+    return HeldTranscriber(_LocalRecogniser(text.partition(":")[2], {}, options), ("dtype", "device"))
+
+
+def _whisper(text: str, options: ChatOptions, home: Path | None) -> Transcriber:
+    from vivace.settings import load_settings
+
+    model = HeldWhisper(text, options.timeout_s, home or load_settings().home)
+    return HeldTranscriber(model, ("language", "beam_size", "compute_type", "device"))
+
+
+@dataclass(frozen=True)
+class TranscriberKind:
+    """A kind of transcriber, named by what stands before the colon.
+
+    Attributes:
+        make: takes the target, how calls are made, and the home.
+        is_free: whether what it writes down costs nobody anything.
+    """
+
+    make: Callable[[str, ChatOptions, Path | None], Transcriber]
+    is_free: bool = False
+
+
+TRANSCRIBERS = {
+    "litellm": TranscriberKind(_served),
+    "local": TranscriberKind(_local, is_free=True),
+    "whisper": TranscriberKind(_whisper, is_free=True),
 }
 """Name before the colon → what makes the transcriber."""
 
 
 class _LocalRecogniser(LocalModel):
+    """A speech recogniser of transformers."""
+
     worker = WORKER
 
 

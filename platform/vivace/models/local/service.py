@@ -73,10 +73,9 @@ def _answer_or_error(model: Answerer, request: dict[str, Any]) -> dict[str, Any]
 def _free_memory() -> None:
     import gc
 
-    import torch
-
     gc.collect()
-    if torch.cuda.is_available():
+    torch = sys.modules.get("torch")  # not every model is held by it
+    if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 

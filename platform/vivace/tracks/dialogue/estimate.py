@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from vivace.models.adapters.transcription import is_free as is_free_transcriber
 from vivace.models.client.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
 from vivace.models.hearing_check import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
 from vivace.models.registry import adapter_of
@@ -46,7 +47,11 @@ NO_PRICES = Prices()
 def is_free(target: str) -> bool:
     """Whether the calls of a model, judge or transcriber cost nobody anything."""
     adapter, judge = adapter_of(target), judge_adapter_of(target)
-    return (adapter is not None and adapter.capabilities.is_free) or (judge is not None and judge.is_free)
+    return (
+        (adapter is not None and adapter.capabilities.is_free)
+        or (judge is not None and judge.is_free)
+        or is_free_transcriber(target)
+    )
 
 
 def has_price(target: str) -> bool:

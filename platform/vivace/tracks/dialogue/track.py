@@ -44,7 +44,7 @@ class DialogueTrack:
         )
         spoken = SpokenOutput(spec.output, spec.voice, spec.transcriber)
         system = open_system(
-            spec.model, spec.model_arg, options, spoken, hears=form != "transcript", method=spec.method
+            spec.model, spec.model_arg, options, spoken, hears=form != "transcript", method=spec.method, home=home
         )
         judge = open_judge(spec, conversations.judge_prompt)
         if spec.repeats > 1 and isinstance(system, RecordedSystem):
