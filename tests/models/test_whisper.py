@@ -17,8 +17,8 @@ from vivace.errors import UsageError
 from vivace.models.adapters import whisper as adapter
 from vivace.models.adapters.transcription import Transcriber, Transcription, is_free, open_transcriber
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.hearing_check import digits_in
 from vivace.spec import DialogueSpec
-from vivace.statistics.word_errors import WordErrors, word_errors
 from vivace_rubrics.criteria import Unscored
 
 OPTIONS = ChatOptions(timeout_s=60, retries=1)
@@ -243,16 +243,14 @@ def test_it_costs_nothing_and_is_found_from_anywhere(converted: Path, monkeypatc
 
 @pytest.mark.full
 @pytest.mark.skipif(not os.environ.get(REAL), reason=f"needs the real whisper-base: name its folder in {REAL}")
-def test_the_real_whisper_hears_spoken_numbers_and_nothing_in_silence() -> None:
+def test_the_real_whisper_hears_spoken_numbers_and_nothing_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     from vivace.audio.digits import read_digits, silence
 
+    monkeypatch.setattr("vivace.audio.digits.secrets.choice", lambda recordings: recordings[0])  # the same each time
     digits = read_digits()
     numbers = ["4071", "2938", "5516", "8640"]
     transcriber = open_transcriber(f"whisper:{os.environ[REAL]}", OPTIONS)
     heard, _ = heard_by(transcriber, silence(3), *(digits.say(number) for number in numbers))
     assert heard[0].unscored is Unscored.EMPTY
-    # A loop, of which whisper-base is capable, has no text; what has one is nearly right.
-    written = [(number, one.text) for number, one in zip(numbers, heard[1:], strict=True) if one.text is not None]
-    errors = sum((word_errors(number, text.replace("-", "")) for number, text in written), WordErrors())
-    assert len(written) >= 2
-    assert errors.errors <= 1
+    right = [digits_in(one.text or "") == number for number, one in zip(numbers, heard[1:], strict=True)]
+    assert sum(right) >= 3
