@@ -13,7 +13,7 @@ class Origin:
         form: how its models are written.
         are_times_real: whether its times say something about real models; else only what is counted does.
         are_answers_real: whether its answers mean something.
-        may_be_folder: whether its models may be named by their folders, and are then known by what is in them.
+        may_be_folder: whether its models may be named by their paths, and are then known by what lies there.
         has_choice_of_layers: whether a model may be taken with fewer layers.
         has_tokenizer: whether its models read text.
         remark: why its results are never official; empty where they may be.
@@ -37,6 +37,7 @@ ORIGINS: dict[str, Origin] = {
         has_tokenizer=False,
         remark="random weights: the answers mean nothing",
     ),
-    "local": Origin("local:FOLDER or local:HUB-ID@REVISION", may_be_folder=True),
+    "packaged": Origin("packaged:NAME"),
+    "local": Origin("local:FOLDER, local:FILE.gguf or local:HUB-ID@REVISION", may_be_folder=True),
 }
 """Origins by the name before the colon."""

@@ -268,7 +268,7 @@ class EfficiencySpec(RunSpec):
     model: Annotated[
         str,
         AfterValidator(_homes),
-        Flag("zoo:NAME, local:FOLDER, local:HUB-ID@REVISION or random:HUB-NAME."),
+        Flag("zoo:NAME, packaged:NAME, local:FOLDER, local:FILE.gguf, local:HUB-ID@REVISION or random:HUB-NAME."),
     ] = Field(min_length=1)
     arms: Annotated[
         list[str],

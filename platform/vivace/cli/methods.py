@@ -99,7 +99,8 @@ def show(
 @app.command()
 def fit(
     arm: Annotated[str, typer.Argument(help="A method with its settings, as in 'r-sparse(sparsity=0.4)'.")],
-    model: Annotated[str, typer.Option("--model", help="zoo:NAME, local:FOLDER, local:ID@REVISION or random:NAME.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, packaged:NAME, local:FOLDER, "
+                                     "local:FILE.gguf, local:ID@REVISION or random:NAME.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The recipe's folder; an interrupted search goes on "
                                          "there.")],
     calibration: Annotated[str, typer.Option("--calibration", help="A UTF-8 text file, or generated tasks.")],
@@ -127,7 +128,7 @@ def fit(
         if "recipe" not in method.needs:
             raise UsageError(f"{method.name} needs no recipe: there is nothing to fit.")
         _require_dtype(dtype)
-        target = find_target(model, layers, settings_of(home, None).home / "zoo")
+        target = find_target(model, layers, settings_of(home, None).home)
         found = find_calibration(calibration, [])
         _use_threads(threads or (None if target.origin.are_times_real else 1))
         folder = None if target.checkpoint is None else target.checkpoint.fetched()
@@ -159,7 +160,8 @@ def fit(
 @app.command()
 def accuracy(
     arm: Annotated[str, typer.Argument(help="dense, or a fitted method as in 'teal(prompt=0.5):FOLDER'.")],
-    model: Annotated[str, typer.Option("--model", help="zoo:NAME, local:FOLDER or local:ID@REVISION.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, packaged:NAME, local:FOLDER, "
+                                     "local:FILE.gguf or local:ID@REVISION.")],
     tasks: Annotated[str | None, typer.Option("--tasks", help="By lm-eval's names, with commas between them.",
                                               show_default="those of R-Sparse's paper")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Documents of each task.",
@@ -187,12 +189,13 @@ def accuracy(
     from vivace_methods.protocol import MethodError
     from vivace_methods.registry import parse_arm
 
-    zoo = settings_of(home, None).home / "zoo"
+    own = settings_of(home, None).home
+    zoo = own / "zoo"
     try:
         asked = parse_arm(arm)
         require_measurable(asked, batch_size, folder_of_fitted(zoo))
         _require_dtype(dtype)
-        target = find_target(model, None, zoo)
+        target = find_target(model, None, own)
         if target.checkpoint is None:
             raise UsageError("random: models have no tokenizer, and public tasks are text.")
         names = list(PAPER_TASKS) if tasks is None else [name.strip() for name in tasks.split(",") if name.strip()]

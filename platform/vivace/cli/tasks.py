@@ -65,7 +65,8 @@ def show(
 def perplexity(
     text: Annotated[str, typer.Argument(help="A .txt, .jsonl, .json or .parquet file, a folder of such, or "
                                              "HUB-ID@REVISION/FOLDER; rows have a column text.")],
-    model: Annotated[str, typer.Option("--model", help="zoo:NAME, local:FOLDER or local:HUB-ID@REVISION.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, packaged:NAME, local:FOLDER, "
+                                     "local:FILE.gguf or local:HUB-ID@REVISION.")],
     length: Annotated[int, typer.Option("--length", min=2, help="Of a window, in tokens.")] = 2048,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Windows, the first of the text.",
                                               show_default="all")] = None,
@@ -83,7 +84,7 @@ def perplexity(
 
     require_torch()
     content = read_text(text, split)
-    loaded, tokenizer = _loaded(_folder_of(model, settings_of(home, None).home / "zoo"), dtype, device)
+    loaded, tokenizer = _loaded(_folder_of(model, settings_of(home, None).home), dtype, device)
     holds = getattr(loaded.config, "max_position_embeddings", None) or length
     if length > holds:
         raise UsageError(f"The model {model} holds {holds} tokens: take windows of at most that with --length.")
@@ -105,7 +106,7 @@ def perplexity(
     print_rows([row], format, columns)
 
 
-def _folder_of(model: str, built: Path) -> Path:
+def _folder_of(model: str, home: Path) -> Path:
     """Where the weights of a model lie that is asked for on the command line.
 
     Raises:
@@ -120,7 +121,7 @@ def _folder_of(model: str, built: Path) -> Path:
     if adapter not in ORIGINS or not name or not ORIGINS[adapter].has_tokenizer:
         *most, last = [origin.form for origin in ORIGINS.values() if origin.has_tokenizer]
         raise UsageError(f"'{model}' is no model with a tokenizer: --model takes {', '.join(most)} or {last}.")
-    checkpoint = find_target(model, None, built).checkpoint
+    checkpoint = find_target(model, None, home).checkpoint
     assert checkpoint is not None
     return checkpoint.fetched()
 

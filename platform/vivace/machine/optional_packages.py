@@ -32,6 +32,18 @@ def require_math_verify() -> None:
         raise UsageError("This needs math-verify: install it with `pip install 'vivace[math]'`.")
 
 
+def require_gguf() -> None:
+    """See that what reads GGUF checkpoints is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if not has_torch() or find_spec("gguf") is None or find_spec("accelerate") is None:
+        raise UsageError(
+            "GGUF checkpoints need gguf and accelerate: install them with `pip install 'vivace[packaged]'`."
+        )
+
+
 def require_lm_eval() -> None:
     """See that lm-evaluation-harness is installed, and what it loads models of transformers with.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from vivace.errors import UsageError
 from vivace.files.content_hash import folder_sha256
 from vivace.files.hub import commit_of, snapshot
+from vivace.models.local.gguf import GgufFile
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 """What makes a checkpoint: settings, templates, vocabularies and weights."""
@@ -19,21 +20,25 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a model comes from: a folder, or a repository on the hub at a commit."""
+    """Where a model comes from: a folder, a repository on the hub at a commit, or a GGUF file."""
 
     name: str
     folder: Path | None = None
     commit: str | None = None
+    gguf: GgufFile | None = None
 
     def fetched(self) -> Path:
-        """The folder with its files, fetched from the hub where they are not here yet.
+        """The folder with its files, fetched from the hub, or turned from GGUF, where they are not here yet.
 
         Raises:
             UnreachableError: the hub does not answer.
             UsageError: it holds nothing that can be loaded.
+            VivaceError: what is turned from GGUF cannot be written.
         """
         if self.folder is not None:
             return self.folder
+        if self.gguf is not None:
+            return self.gguf.turned()
         assert self.commit is not None
         folder = snapshot("model", self.name, self.commit, wanted=FILES, unwanted=DOUBLES)
         check_folder(folder, self.name)

@@ -1,4 +1,4 @@
-"""Which model a run of an efficiency track measures: of the zoo, random of real shapes, or a checkpoint."""
+"""Which model a run of an efficiency track measures: of the zoo, random of real shapes, packaged, or a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
+from vivace.files.content_hash import file_sha256
 from vivace.model_origins import ORIGINS, Origin
 from vivace.models.base import ModelIdentity
 from vivace.models.local.checkpoints import Checkpoint, checkpoint_sha256, find_checkpoint
+from vivace.models.local.gguf import SUFFIX, GgufFile, require_gguf_file
+from vivace.models.packaged import PACKAGED, PREFIX, folder_of_packaged, packaged_model
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class MeasuredModel:
         name = self.name + (f" ({self.layers} layers)" if self.layers is not None else "")
         made_of = {"content": self.content, "layers": self.layers}
         kept = {key: value for key, value in made_of.items() if value is not None}
-        in_folder = self.origin.may_be_folder and self.checkpoint is not None and self.checkpoint.folder is not None
+        in_folder = self.origin.may_be_folder and self.checkpoint is not None and self.checkpoint.commit is None
         return ModelIdentity(
             f"{self.adapter}:{self.name}",
             self.adapter,
@@ -51,14 +54,14 @@ class MeasuredModel:
         )
 
 
-def find_target(text: str, layers: int | None, zoo: Path) -> MeasuredModel:
+def find_target(text: str, layers: int | None, home: Path) -> MeasuredModel:
     """The model that `--model` names.
 
     Args:
-        text: `zoo:NAME`, `random:HUB-NAME` (`random:llama` for a tiny one), `local:FOLDER` or
-            `local:HUB-ID@REVISION`.
+        text: `zoo:NAME`, `random:HUB-NAME` (`random:llama` for a tiny one), `packaged:NAME`,
+            `local:FOLDER`, `local:FILE.gguf` or `local:HUB-ID@REVISION`.
         layers: of a random model.
-        zoo: where models of the zoo lie that were built on this machine.
+        home: the home folder, with models that were built or fetched.
 
     Raises:
         UsageError: there is no such model, or it holds nothing that may be read.
@@ -72,27 +75,45 @@ def find_target(text: str, layers: int | None, zoo: Path) -> MeasuredModel:
     if origin is None or not name:
         *most, last = [of.form for of in ORIGINS.values()]
         raise UsageError(f"'{text}' is no model of the efficiency tracks; --model takes {', '.join(most)}, {last}.")
-    return _FINDERS[adapter](name, layers, zoo)
+    return _FINDERS[adapter](name, layers, home)
 
 
-def _local(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
+def _local(name: str, layers: int | None, home: Path) -> MeasuredModel:
+    if name.endswith(SUFFIX) and Path(name).is_file():
+        return _gguf("local", Path(name).stem, Path(name), home)
     found = find_checkpoint(name)
     content = checkpoint_sha256(found.folder) if found.folder is not None else found.commit
     return MeasuredModel("local", found.name, found, content)
 
 
-def _zoo(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
+def _packaged(name: str, layers: int | None, home: Path) -> MeasuredModel:
+    model = packaged_model(name)
+    if not model.is_gguf:
+        others = ", ".join(f"{PREFIX}{other}" for other, found in PACKAGED.items() if found.is_gguf)
+        raise UsageError(f"{PREFIX}{name} recognises speech and predicts no text; take {others}.")
+    (file,) = model.files
+    return _gguf("packaged", name, folder_of_packaged(name, home) / file, home)
+
+
+def _gguf(origin: str, name: str, path: Path, home: Path) -> MeasuredModel:
+    require_gguf_file(path)
+    content = file_sha256(path)
+    file = GgufFile(path.absolute(), content, (home / "checkpoints").absolute())
+    return MeasuredModel(origin, name, Checkpoint(name, gguf=file), content)
+
+
+def _zoo(name: str, layers: int | None, home: Path) -> MeasuredModel:
     from vivace.zoo.registry import plain_name, recipe_class
     from vivace.zoo.shipped import folder_of
 
     plain = plain_name(name)
     if needed := recipe_class(plain).needs:
         raise UsageError(f"zoo:{plain} is a drafter and predicts nothing by itself; take zoo:{needed[0]}.")
-    folder = folder_of(plain, zoo)
+    folder = folder_of(plain, home / "zoo")
     return MeasuredModel("zoo", plain, Checkpoint(plain, folder=folder), checkpoint_sha256(folder))
 
 
-def _random(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
+def _random(name: str, layers: int | None, home: Path) -> MeasuredModel:
     from vivace_methods.models.random import random_configuration
     from vivace_methods.protocol import MethodError
 
@@ -104,6 +125,7 @@ def _random(name: str, layers: int | None, zoo: Path) -> MeasuredModel:
 
 
 _FINDERS: dict[str, Callable[[str, int | None, Path], MeasuredModel]] = {
+    "packaged": _packaged,
     "zoo": _zoo,
     "random": _random,
     "local": _local,

@@ -101,7 +101,10 @@ class EfficiencyRun:
         """None is needed: the model is on this machine."""
 
     async def preflight(self) -> None:
-        """Nothing has to be asked: the model is loaded by the process that measures."""
+        """Turn a model out of GGUF, where it is one; the rest is loaded by the process that measures."""
+        checkpoint = self._target.checkpoint
+        if checkpoint is not None and checkpoint.gguf is not None:
+            await asyncio.to_thread(checkpoint.fetched)
 
     def check(self, database: Database | None) -> None:
         """Nothing is left to check."""

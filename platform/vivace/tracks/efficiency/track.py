@@ -28,7 +28,7 @@ class EfficiencyTrack:
         """Find model, arms and tasks; nothing is loaded."""
         assert isinstance(spec, EfficiencySpec)
         zoo = home / "zoo"
-        target = find_target(spec.model, spec.layers, zoo)
+        target = find_target(spec.model, spec.layers, home)
         # How long a small model takes says nothing, nor which baseline is the fastest on it.
         baseline = spec.baseline
         if baseline is None and not target.origin.are_times_real:

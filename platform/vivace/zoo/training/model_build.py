@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from vivace.errors import UsageError, VivaceError
+from vivace.files.folders import whole_or_none
 from vivace.zoo.base import OnStep, TrainingRecipe
 from vivace.zoo.registry import plain_name, recipe_class
 from vivace.zoo.shipped import built_folder, folder_of, is_shipped
@@ -68,27 +67,20 @@ def require_empty(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside the one that is wanted, which takes its name when everything is written, or is removed.
+    """As `whole_or_none`, for what safetensors writes.
 
     Raises:
         VivaceError: weights could not be written.
     """
     from safetensors import SafetensorError
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        yield unfinished
-        unfinished.chmod(0o755)  # a temporary folder is its owner's alone, and so is a file of safetensors
-        for file in unfinished.iterdir():
-            file.chmod(0o644)
-        unfinished.replace(folder)
+        with whole_or_none(folder) as unfinished:
+            yield unfinished
     except SafetensorError as error:
         raise VivaceError(
             f"The weights could not be written below {folder.parent} ({error}); see to that, and run it again."
         ) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 @contextmanager
