@@ -522,3 +522,12 @@ def test_signed_ranks_give_the_exact_interval_of_published_tables() -> None:
     assert found.value == pytest.approx(np.exp(np.median(means))) and found.n == 12
     assert signed_rank_interval([2.0] * 7, level=0.99).low is None
     assert signed_rank_interval([2.0] * 8, level=0.99).high == pytest.approx(2.0)
+
+
+def test_audit_trials_are_answered_no_further_than_they_need() -> None:
+    clock = SimulatedClock(0)
+    asked = [TimedPrompt("p", Request(torch.full((1, 10), 1), 500))]
+    recording = Stopwatch({"baseline": Simulated(clock)}, "baseline", clock).run(asked, 1, [], audited=1)
+    assert [trial.most_tokens for trial in recording.trials] == [500]
+    assert [each.trial.most_tokens for each in recording.audits] == [32] * 4
+    assert all(len(each.trial.tokens) == 32 for each in recording.audits)
