@@ -69,7 +69,7 @@ def test_other_architectures_decode_as_generate_does(kind: str) -> None:
     free = transformers_tokens(model, ids, 8, None, attention_mask=torch.ones_like(ids))
     for name in ("autoregressive", "autoregressive(cache=static)"):
         tokens: list[int] = []
-        with parse_method(name).apply(model) as generator:
+        with applied(parse_method(name), model) as generator:
             generator.generate(Request(ids, 8), tokens.extend)
         assert tokens == free
 

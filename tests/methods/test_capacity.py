@@ -58,8 +58,8 @@ def test_an_arm_that_cannot_fit_is_refused_before_anything_is_timed(
 
 def test_a_baseline_that_cannot_fit_is_not_even_tried(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
-    applied = FullPrefill.apply
-    monkeypatch.setattr(FullPrefill, "apply", lambda self, *given: tried.append(self.label) or applied(self, *given))
+    applied = FullPrefill.attach
+    monkeypatch.setattr(FullPrefill, "attach", lambda self, *given: tried.append(self.label) or applied(self, *given))
     monkeypatch.setattr(free_memory, "free_bytes", lambda: 2_000_000)
     assert fastest_baseline("prefill", model, LONG.request).method == FullPrefill()
     assert tried == ["full"]

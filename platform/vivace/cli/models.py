@@ -26,7 +26,7 @@ from vivace.cli.steps import Tell, steps_of_several
 from vivace.cli.tables import ShownColumns
 from vivace.machine.optional_packages import require_torch
 
-app = typer.Typer(help="Models to measure methods on: the zoo, packaged ones, random ones.", no_args_is_help=True)
+app = typer.Typer(help="Models to measure methods on: zoo, packaged and random ones.", no_args_is_help=True)
 
 LIST_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model": lambda row: row["name"],
