@@ -151,6 +151,10 @@ def ask(model: local.LocalModel | SpokenModel, prompt: Prompt) -> ModelReply:
     return asyncio.run(model.reply(prompt))
 
 
+AT_WORK_S = 2.0
+"""In which a batch has reached the process, also where other tests have the processors."""
+
+
 def pid_of(model: local.LocalModel) -> int:
     asyncio.run(model.preflight())
     assert model._process is not None
@@ -549,7 +553,7 @@ def test_a_crash_fails_its_batch_and_no_more(batching: local.LocalModel) -> None
 
     async def crash() -> list[ModelReply]:
         replies = asyncio.gather(*(batching.reply(prompt) for prompt in (*SEVERAL, SEVERAL[0])))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(AT_WORK_S)
         os.kill(pid, signal.SIGKILL)
         return await replies
 
@@ -566,7 +570,7 @@ def test_one_who_gives_up_does_not_end_the_batch_but_all_do(batching: local.Loca
     async def given_up(count: int) -> list[ModelReply | BaseException]:
         os.kill(pid, signal.SIGSTOP)
         tasks = [asyncio.create_task(batching.reply(prompt)) for prompt in SEVERAL]
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(AT_WORK_S)
         for task in tasks[:count]:
             task.cancel()
         await asyncio.wait(tasks[:count])
@@ -666,7 +670,7 @@ def test_an_abandoned_request_ends_the_process(stopping: local.LocalModel) -> No
 
     async def abandoned() -> None:
         task = asyncio.create_task(stopping.reply(conversation(*VOICES)))
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(AT_WORK_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
