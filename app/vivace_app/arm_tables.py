@@ -39,7 +39,7 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
     frame = pd.DataFrame(
         {
             "Frontier": ["★" if row.frontier else "" for row in rows],
-            "Arm": [row.arm for row in rows],
+            "Arm": [row.short_arm for row in rows],
             "Quality": [_rate(row.quality_figure) for row in rows],
             "Difference": [_difference(row) for row in rows],
             "Comparable": [_comparable(row) for row in rows],
@@ -73,7 +73,7 @@ def points(rows: Sequence[ArmRow]) -> pd.DataFrame:
     costs = [row.figures.get(row.axis.metric, nothing) for row in placed]
     return pd.DataFrame(
         {
-            "arm": [row.arm for row in placed],
+            "arm": [row.short_arm for row in placed],
             "method": [row.method for row in placed],
             "cost": [cost.value for cost in costs],
             "cost low": [cost.value if cost.low is None else cost.low for cost in costs],

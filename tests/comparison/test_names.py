@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vivace.analysis.comparison import names_of
-from vivace.output.short_names import distinct
+from vivace.output.short_names import distinct, short_arms
 from vivace.store.verdicts import JudgingCard
 
 CARD = JudgingCard(
@@ -39,3 +40,19 @@ def test_names_differ_where_their_details_do(rows: list[tuple[str, str, int]]) -
     names = distinct([name for name, *_ in rows], ([kind for _, kind, _ in rows], [str(n) for *_, n in rows]))
     assert len(set(names)) == len(rows)
     assert all(name.startswith(row[0]) for name, row in zip(names, rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    "names, shown",
+    [
+        (["teal:/home/one/fits/teal-50", "dense"], ["teal:teal-50", "dense"]),
+        (["teal:/a/x/fit", "teal:/a/y/fit", "cats:/c/own"], ["teal:x/fit", "teal:y/fit", "cats:own"]),
+        (["teal:/a/fit", "teal:/a/fit #2"], ["teal:fit", "teal:fit #2"]),
+        (["teal(sparsity=0.4):/a/fit+eagle-3:zoo:moe-drafter"], ["teal(sparsity=0.4):fit+eagle-3:zoo:moe-drafter"]),
+        (["teal:/a/b+c/d e"], ["teal:d e"]),
+        (["teal:/fit", "teal:/a/fit"], ["teal:/fit", "teal:a/fit"]),
+        (["not (an arm"], ["not (an arm"]),
+    ],
+)
+def test_arms_are_shown_without_their_folders_paths(names: list[str], shown: list[str]) -> None:
+    assert short_arms(names) == shown

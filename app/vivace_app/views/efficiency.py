@@ -119,7 +119,7 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
 
 def _show_layers(database: Database, rows: Sequence[ArmRow]) -> None:
     """What an arm that was fitted does to each layer of the model."""
-    every = {(row.run, row.arm): data.layers(database, row.run, row.arm) for row in rows if not row.baseline}
+    every = {(row.run, row.short_arm): data.layers(database, row.run, row.arm) for row in rows if not row.baseline}
     found = {name: layers for name, layers in every.items() if layers}
     if not found:
         return
@@ -151,7 +151,7 @@ def _show_details(rows: Sequence[ArmRow]) -> None:
     with st.expander("About these results", icon=":material/info:"):
         for row in rows:
             title, words = st.columns([1, 3])
-            title.markdown(figures.literal(row.arm))
+            title.markdown(figures.literal(row.short_arm))
             with words:
                 if row.tasks:
                     parts = [f"{task} {figures.with_interval(found.value, found.low, found.high).strip()}"

@@ -87,7 +87,7 @@ def _is_kind(reason: str) -> bool:
 
 ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "★": lambda row: "★" if row["frontier"] else "",
-    "arm": lambda row: str(row["arm"]),
+    "arm": lambda row: str(row["short_arm"]),
     "model": lambda row: str(row["model"]),
     "quality %": _percent("quality"),
     "against the baseline": _comparable,

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import PurePath
 from urllib.parse import urlsplit
+
+from vivace_methods.spelling import Part, SpellingError, parse, write
 
 HEARING = {"passed": "hears", "failed": "failed the hearing check", "undecided": "hearing undecided"}
 """How a hearing check came out → its words, on every board."""
@@ -38,6 +42,46 @@ def apart(settings: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     keys = dict.fromkeys(key for one in settings for key in one)
     differing = [key for key in keys if len({one.get(key) for one in settings}) > 1]
     return [{key: one.get(key, "default") for key in differing} for one in settings]
+
+
+def short_arms(names: Sequence[str]) -> list[str]:
+    """Names of arms with as little of their folders as tells these apart: `teal:fit` of `teal:/a/b/fit`.
+
+    Args:
+        names: as they were measured, perhaps with `#2` after what a person wrote.
+    """
+    parsed = [_parts(name) for name in names]
+    folders = {part.folder for parts, _ in parsed for part in parts if part.folder is not None}
+    tails = _tails({folder for folder in folders if len(PurePath(folder).parts) > 1})
+    return [
+        name
+        if not parts
+        else write(replace(part, folder=tails.get(part.folder or "", part.folder)) for part in parts) + again
+        for name, (parts, again) in zip(names, parsed, strict=True)
+    ]
+
+
+def _parts(name: str) -> tuple[tuple[Part, ...], str]:
+    written, again, number = name.rpartition(" #")
+    if not (again and number.isdigit()):
+        written, again, number = name, "", ""
+    try:
+        return parse(written), again + number
+    except SpellingError:  # a name that was given by hand
+        return (), ""
+
+
+def _tails(folders: set[str]) -> dict[str, str]:
+    """Folder → its last parts, as many as no other folder ends with."""
+    longest = max((len(PurePath(folder).parts) for folder in folders), default=0)
+    tails: dict[str, str] = {}
+    for length in range(1, longest + 1):
+        ends = {folder: str(PurePath(*PurePath(folder).parts[-length:])) for folder in folders}
+        told = Counter(ends.values())
+        for folder, end in ends.items():
+            if told[end] == 1:
+                tails.setdefault(folder, end)
+    return tails
 
 
 def settings_text(settings: Mapping[str, str]) -> str:

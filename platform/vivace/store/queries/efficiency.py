@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import select
 
 from vivace.model_origins import ORIGINS
-from vivace.output.short_names import apart
+from vivace.output.short_names import apart, short_arms
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
@@ -72,6 +72,8 @@ class ArmRow:
     standing: Standing = "ranked"
     """`incomplete` where too many of its trials have no result: its figures are of easier prompts, perhaps."""
     trials_planned: int = 0
+    short_arm: str = ""
+    """The arm's name without the folders' paths in it, but for what tells them apart."""
     short_run: str = ""
     """As much of the run's id as no other run's begins with; every verb takes it."""
     apart: Mapping[str, str] = field(default_factory=dict)
@@ -173,8 +175,11 @@ def arm_board(
         for places in alike.values()
         for place, differing in zip(places, apart([settings[place] for place in places]), strict=True)
     }
+    shown = short_arms([each.Arm.name for each in joined])
     rows = [
-        replace(_row(*each, scores[each.Arm.id]), short_run=short[each.Run.id], apart=told[place])
+        replace(
+            _row(*each, scores[each.Arm.id]), short_arm=shown[place], short_run=short[each.Run.id], apart=told[place]
+        )
         for place, each in enumerate(joined)
     ]
     groups: dict[tuple[str, ...], list[ArmRow]] = defaultdict(list)
