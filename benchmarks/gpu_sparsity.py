@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 
-from vivace_kernels.packed import Factors, Packed, pack, reference
-from vivace_kernels.sparse_gemv import require_gpu, sparse_gemv
-from vivace_kernels.teal_gemv import TILES, TealLinears, Tile, teal_gemv, teal_pack, teal_reference
+from vivace_kernels.gpu import require_gpu
+from vivace_kernels.sparsity.packed import Factors, Packed, pack, reference
+from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
+from vivace_kernels.sparsity.teal_gemv import TILES, TealLinears, Tile, teal_gemv, teal_pack, teal_reference
 from vivace_methods.arms import Arm
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import available_device

@@ -18,8 +18,8 @@ from report import Report, Row, arguments, conclude, estimated, finished, runnin
 from transformers import LlamaConfig
 
 from vivace_kernels.dense_gemv_cpu import DenseProduct, dense_gemv_cpu, dense_products, fastest_product
-from vivace_kernels.packed import Factors, Packed, pack
-from vivace_kernels.sparse_gemv_cpu import CpuPath, native_reason, sparse_gemv_cpu
+from vivace_kernels.sparsity.packed import Factors, Packed, pack
+from vivace_kernels.sparsity.sparse_gemv_cpu import CpuPath, native_reason, sparse_gemv_cpu
 from vivace_methods.decoding.joined import applied
 from vivace_methods.models.random import random_model
 from vivace_methods.models.shared_copy import shared_copy

@@ -1,1 +1,1 @@
-"""GPU kernels, each beside its plain-torch reference and its CPU path; they arrive with the efficiency tracks."""
+"""Kernels beside their plain-torch references: a folder for each family of methods, beside what all share."""

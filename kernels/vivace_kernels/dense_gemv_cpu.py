@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 
 from vivace_kernels.probing import Probed, probe_ways
-from vivace_kernels.row_gemv_cpu import row_gemv_cpu
-from vivace_kernels.sparse_gemv_cpu import native_reason
+from vivace_kernels.sparsity.row_gemv_cpu import row_gemv_cpu
+from vivace_kernels.sparsity.sparse_gemv_cpu import native_reason
 
 DenseProduct = Literal["linear", "mm", "mv", "rows"]
 """`linear` is torch's `F.linear`; `mm` and `mv` are its products with the weights on the left, for which its

@@ -11,8 +11,8 @@ from support.packs import random_pack
 from support.triton_processes import Assembled, Call, assembled
 
 pytest.importorskip("triton")
-from vivace_kernels.sparse_gemv import sparse_gemv
-from vivace_kernels.teal_gemv import teal_gemv, teal_pack
+from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
+from vivace_kernels.sparsity.teal_gemv import teal_gemv, teal_pack
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CAPABILITIES = (pytest.param(80, marks=pytest.mark.full), 90)

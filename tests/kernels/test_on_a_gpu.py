@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from support.packs import random_pack, unit_in_the_last_place
-from vivace_kernels.packed import Packed, reference
+from vivace_kernels.sparsity.packed import Packed, reference
 
 pytest.importorskip("triton")
-from vivace_kernels.sparse_gemv import sparse_gemv
-from vivace_kernels.teal_gemv import TILES, teal_gemv, teal_pack, teal_reference
+from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
+from vivace_kernels.sparsity.teal_gemv import TILES, teal_gemv, teal_pack, teal_reference
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

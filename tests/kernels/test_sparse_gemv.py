@@ -10,10 +10,10 @@ import torch
 
 from support.packs import random_pack, unit_in_the_last_place
 from support.triton_processes import Call
-from vivace_kernels.packed import Packed, reference
+from vivace_kernels.sparsity.packed import Packed, reference
 
 pytest.importorskip("triton")
-from vivace_kernels.sparse_gemv import BLOCK, SEGMENT, sparse_gemv
+from vivace_kernels.sparsity.sparse_gemv import BLOCK, SEGMENT, sparse_gemv
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from vivace_kernels import native as native_module
-from vivace_kernels import sparse_gemv_cpu as cpu
 from vivace_kernels.native import native
-from vivace_kernels.packed import Factors, Packed, pack, reference
 from vivace_kernels.probing import Probed
-from vivace_kernels.row_gemv_cpu import row_gemv_cpu
-from vivace_kernels.sparse_gemv_cpu import CpuPath, fastest_path, native_reason, sparse_gemv_cpu
+from vivace_kernels.sparsity import sparse_gemv_cpu as cpu
+from vivace_kernels.sparsity.packed import Factors, Packed, pack, reference
+from vivace_kernels.sparsity.row_gemv_cpu import row_gemv_cpu
+from vivace_kernels.sparsity.sparse_gemv_cpu import CpuPath, fastest_path, native_reason, sparse_gemv_cpu
 
 BOUNDS = {torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 2e-3}
 """Of the largest output: what one rounding at the end, and of the low-rank coordinates, may come to."""

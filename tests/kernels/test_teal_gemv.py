@@ -10,7 +10,7 @@ import torch
 from support.triton_processes import Call
 
 pytest.importorskip("triton")
-from vivace_kernels.teal_gemv import TILES, Tile, teal_gemv, teal_pack, teal_reference
+from vivace_kernels.sparsity.teal_gemv import TILES, Tile, teal_gemv, teal_pack, teal_reference
 
 SMALL = Tile(rows=64, columns=64, warps=4)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vivace_kernels.packed import Factors, Packed, pack
+from vivace_kernels.sparsity.packed import Factors, Packed, pack
 
 
 def random_pack(

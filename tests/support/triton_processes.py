@@ -71,9 +71,8 @@ def assembled(capability: int, function: Callable[..., Any], *arguments: Any, **
         options = {name: value for name, value in more.items() if name not in kernel.arg_names}
         launched.append((kernel, values | {name: more[name] for name in more if name not in options}, options))
 
-    with patch.object(JITFunction, "run", note), patch("vivace_kernels.sparse_gemv.require_gpu"):
-        with patch("vivace_kernels.teal_gemv.require_gpu"):
-            function(*arguments, **named)
+    with patch.object(JITFunction, "run", note), patch("vivace_kernels.gpu.require_gpu"):
+        function(*arguments, **named)
     return [_assembled(capability, *each) for each in launched]
 
 

@@ -11,7 +11,7 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
-from vivace_kernels.packed import Factors
+from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.decoding.joined import applied
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.models.shared_copy import shared_copy

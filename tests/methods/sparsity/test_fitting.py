@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vivace_kernels.packed import Factors
+from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError
 from vivace_methods.registry import parse_method

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from vivace_kernels.packed import MOST_TOKENS, Packed, masked_product, pack
-from vivace_kernels.sparse_product import sparse_product
+from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, masked_product, pack
+from vivace_kernels.sparsity.sparse_product import sparse_product
 from vivace_methods.models.ledger import Pass, Tell
 from vivace_methods.models.opaque import Opaque
 from vivace_methods.models.passes import Passes

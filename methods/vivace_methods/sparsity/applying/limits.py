@@ -6,7 +6,7 @@ import hashlib
 
 import torch
 
-from vivace_kernels.packed import Factors
+from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.sparsity.fitting.criteria import Criterion
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from vivace_kernels.packed import MOST_TOKENS, Packed
-from vivace_kernels.row_gemv_cpu import row_gemv_cpu
-from vivace_kernels.sparse_product import sparse_product
+from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed
+from vivace_kernels.sparsity.row_gemv_cpu import row_gemv_cpu
+from vivace_kernels.sparsity.sparse_product import sparse_product
 from vivace_methods.models.opaque import Opaque
 from vivace_methods.models.passes import Passes
 from vivace_methods.models.replaced_forward import replaced_forward

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from vivace_kernels.packed import Factors
+from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.limits import ALWAYS, channel_limits, channel_scale, residual
 from vivace_methods.sparsity.fitting.budget import Budget

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from vivace_kernels.packed import Factors
+from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.linears import Group

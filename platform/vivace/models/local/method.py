@@ -57,7 +57,7 @@ def check_batch(method: AppliedMethod, batch: int) -> None:
     Raises:
         UsageError: they are too many, and would be decoded densely.
     """
-    from vivace_kernels.packed import MOST_TOKENS
+    from vivace_kernels.sparsity.packed import MOST_TOKENS
 
     if batch > MOST_TOKENS:
         raise UsageError(

@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 import torch
 
 from vivace_kernels.native import native
-from vivace_kernels.packed import MOST_TOKENS, Packed, PackedLinear, masked_product
 from vivace_kernels.probing import probe_ways
+from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, PackedLinear, masked_product
 
 CpuPath = Literal["native", "embedding-bag", "masked"]
 """`native` is compiled C++; `embedding-bag` reads kept rows through torch's embedding bag; `masked` multiplies

@@ -6,7 +6,7 @@ import ctypes
 
 import torch
 
-from vivace_kernels.sparse_gemv_cpu import compiled_function, native_reason
+from vivace_kernels.sparsity.sparse_gemv_cpu import compiled_function, native_reason
 
 
 def row_gemv_cpu(

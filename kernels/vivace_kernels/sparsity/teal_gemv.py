@@ -16,7 +16,7 @@ import torch
 import triton
 import triton.language as tl
 
-from vivace_kernels.sparse_gemv import DTYPES, require_gpu
+from vivace_kernels import gpu
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,14 @@ def teal_gemv(x: torch.Tensor, linears: TealLinears, *, tile: Tile = Tile(64, 12
     """
     columns = linears.columns
     inputs, outputs = columns.shape
-    if x.shape != (1, inputs) or x.dtype != columns.dtype or x.device != columns.device or x.dtype not in DTYPES:
+    if x.shape != (1, inputs) or x.dtype != columns.dtype or x.device != columns.device or x.dtype not in gpu.DTYPES:
         raise ValueError(
             f"The input has shape {tuple(x.shape)}, type {x.dtype} and device {x.device}; the layers read one token "
             f"of {inputs} channels, of {columns.dtype} on {columns.device}."
         )
     if any(width % tile.columns for width in linears.widths[:-1]):
         raise ValueError(f"A tile of {tile.columns} columns crosses from one layer of {linears.widths} to another.")
-    require_gpu(x.device)
+    gpu.require_gpu(x.device)
     sums = torch.zeros(1, outputs, dtype=x.dtype if x.dtype == torch.float16 else torch.float32, device=x.device)
     with torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext():
         _add_tile[(triton.cdiv(outputs, tile.columns), triton.cdiv(inputs, tile.rows))](

@@ -6,8 +6,8 @@ import importlib.util
 
 import torch
 
-from vivace_kernels.packed import MOST_TOKENS, Packed, masked_product
-from vivace_kernels.sparse_gemv_cpu import sparse_gemv_cpu
+from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, masked_product
+from vivace_kernels.sparsity.sparse_gemv_cpu import sparse_gemv_cpu
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -27,6 +27,6 @@ def sparse_product(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | No
         return sparse_gemv_cpu(x, packed, counts=counts)
     if x.shape[0] > MOST_TOKENS or not _HAS_TRITON:
         return masked_product(x, packed, counts=counts)
-    from vivace_kernels.sparse_gemv import sparse_gemv
+    from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
 
     return sparse_gemv(x, packed, counts=counts)

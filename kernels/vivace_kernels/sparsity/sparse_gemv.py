@@ -17,11 +17,10 @@ from weakref import WeakKeyDictionary
 import torch
 import triton
 import triton.language as tl
-from triton.runtime import JITFunction
 
-from vivace_kernels.packed import MOST_TOKENS, Packed
+from vivace_kernels import gpu
+from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed
 
-DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 SEGMENT = 512
 """Input channels that one program of the first launch lists."""
 BLOCK = 4096
@@ -92,7 +91,7 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
 
 def _check(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> None:
     rows = packed.rows
-    if rows.dtype not in DTYPES:
+    if rows.dtype not in gpu.DTYPES:
         raise ValueError(f"The sparse kernel knows bfloat16, float16 and float32; the layers are of {rows.dtype}.")
     if x.ndim != 2 or x.shape[1] != packed.inputs or x.dtype != rows.dtype or x.device != rows.device:
         raise ValueError(
@@ -109,17 +108,7 @@ def _check(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> None
             f"The counts have shape {tuple(counts.shape)}, type {counts.dtype} and device {counts.device}; they must "
             f"be contiguous, of shape {wanted} and type torch.int32, on {x.device}."
         )
-    require_gpu(x.device)
-
-
-def require_gpu(device: torch.device) -> None:
-    """Refuse what no Triton kernel can run on: anything but a CUDA device, except in Triton's interpreter.
-
-    Raises:
-        ValueError: another device.
-    """
-    if device.type != "cuda" and isinstance(_multiply, JITFunction):
-        raise ValueError(f"Triton kernels run on a CUDA device, and the input lies on {device}.")
+    gpu.require_gpu(x.device)
 
 
 @dataclass(frozen=True)

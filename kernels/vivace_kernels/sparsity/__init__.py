@@ -1,0 +1,1 @@
+"""Products that read the weights of large inputs only: layouts, their float64 reference, Triton, C++, rivals."""
