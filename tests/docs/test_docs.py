@@ -20,6 +20,7 @@ from vivace.demo import DATA, EFFICIENCY, SYSTEMS
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+INSPECT_LOGS = ROOT / "tests" / "comparison" / "inspect_logs"
 SHOWN_ADDRESS = "http://127.0.0.1:8000/v1"
 SHOWN_DATABASE = "postgresql://vivace@db.example/vivace"
 RUN_ELSEWHERE = re.compile(r"^(make (demo|test|serve)|\. \.venv/bin/activate)$", re.MULTILINE)
@@ -47,6 +48,8 @@ def lay_out(folder: Path, page: Path) -> None:
         for recording in re.findall(r"recording: ([\w.-]+)", block):
             (file.parent / recording).write_bytes(one_recording())
     shutil.copy(SYSTEMS[0].replies, folder / "replies.jsonl")
+    for log in INSPECT_LOGS.glob("*.eval"):
+        shutil.copy(log, folder)
     rubrics = pyarrow.parquet.read_table(DATA, columns=["id", "rubric"]).to_pylist()
     (folder / "verdicts.jsonl").write_text(
         "".join(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -80,12 +81,25 @@ TABLE = ShownColumns(
 
 
 def compare(
-    judgings: Annotated[list[str], typer.Argument(help="Judgings or runs; each is compared with the first.")],
+    judgings: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="JUDGINGS OR FILES",
+            help="Judgings or runs, or files of inspect (.eval) and lm-eval (samples_….jsonl); each is compared with "
+            "the first.",
+        ),
+    ],
     correction: Annotated[
         CorrectionChoice,
         typer.Option("--correction", help="holm: no false alarm in the family; bh: few among the alarms."),
     ] = CorrectionChoice.HOLM,
     by: Annotated[ByChoice, typer.Option("--by", help="What the scores are broken down by.")] = ByChoice.AXIS,
+    score: Annotated[
+        str | None, typer.Option("--score", help="Of files: which score, where they have several.", metavar="NAME")
+    ] = None,
+    less_is_better: Annotated[
+        bool, typer.Option("--less-is-better", help="Of files: the smaller value is the better one.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Compare although judges or data differ.")] = False,
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
@@ -94,9 +108,26 @@ def compare(
 ) -> None:
     """Compare systems pair by pair. Differences of APR and ARS, overall and in parts, and what flipped."""
     from vivace.analysis.comparison import compare as compare_judgings
+    from vivace.analysis.file_comparison import compare_files, is_sample_file
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
 
+    if any(map(is_sample_file, judgings)):
+        from vivace.cli.file_table import print_file_comparison
+
+        compared = compare_files(
+            [Path(each) for each in judgings],
+            score=score,
+            more_is_better=False if less_is_better else None,
+            correction=correction.value,
+            force=force,
+        )
+        print_file_comparison(compared, format, columns)
+        return
+    if score is not None or less_is_better:
+        raise UsageError(
+            "--score and --less-is-better are of files of other tools; judgings have scores of their own."
+        )
     opened = open_for_reading(settings_of(home, database))
     if opened is None:
         raise UsageError("There is no database yet, so nothing to compare.")

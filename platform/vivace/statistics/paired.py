@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vivace.statistics.intervals import LEVEL_Z, design_effect, score_statistic, student, tango_interval
@@ -81,21 +81,34 @@ def apr_difference(pairs: Sequence[Pair]) -> Difference | None:
     """The difference of pass rates; None where no conversation is wholly scored in both.
 
     p: exact McNemar test on the conversations that flipped, where both systems replied once; with repeats a
-    paired t test on the conversations' differences d, each of which is one observation however many replies
-    are behind it. Interval: Wald with ½ added to each of the four outcomes of a conversation (Agresti & Min
-    2005), which keeps its level also when few flip: Σd and Σd² over n + 2 conversations, of which one more
-    has gained or lost; with Student's t. It holds 0 wherever the test does not reject that.
+    paired t test on the conversations' differences, each of which is one observation however many replies
+    are behind it. Interval: `rate_difference`'s.
     """
     whole = [pair for pair in pairs if pair.whole]
-    n = len(whole)
+    once = all(pair.rate_a is None and pair.rate_b is None for pair in whole)
+    return rate_difference([(pair.passed_a, pair.passed_b) for pair in whole], exact_flips if once else _paired_t)
+
+
+def rate_difference(
+    rates: Sequence[tuple[float, float]], test: Callable[[Sequence[float]], float | None]
+) -> Difference | None:
+    """The difference of two systems' mean rates on the same samples; None where there is no sample.
+
+    Interval: Wald with ½ added to each of the four outcomes of a sample (Agresti & Min 2005), which keeps its level
+    also when few differ: Σd and Σd² over n + 2 samples, of which one more has gained or lost; with Student's t. It
+    holds 0 wherever the test does not reject that.
+
+    Args:
+        rates: of both systems on each sample, from 0 to 1.
+        test: gives the p-value of the samples' differences d.
+    """
+    n = len(rates)
     if n == 0:
         return None
-    differences = [pair.passed_b - pair.passed_a for pair in whole]
+    differences = [b - a for a, b in rates]
     squares, total = sum(one * one for one in differences), sum(differences)
-    gained, lost = sum(one > 0 for one in differences), sum(one < 0 for one in differences)
-    once = all(pair.rate_a is None and pair.rate_b is None for pair in whole)
     low = high = detectable = None
-    p_value = exact_mcnemar(gained, lost) if once else _paired_t(differences, gained + lost)
+    p_value = test(differences)
     if n > 1:
         adjusted, quantile = total / (n + 2), student(n - 1)
         error = math.sqrt((squares + 1) - total**2 / (n + 2)) / (n + 2)
@@ -104,19 +117,63 @@ def apr_difference(pairs: Sequence[Pair]) -> Difference | None:
         if p_value is not None and p_value >= LEVEL:
             low, high = min(low, 0.0), max(high, 0.0)
     return Difference(
-        a=sum(pair.passed_a for pair in whole) / n,
-        b=sum(pair.passed_b for pair in whole) / n,
+        a=sum(a for a, _ in rates) / n,
+        b=sum(b for _, b in rates) / n,
         low=low,
         high=high,
         p_value=p_value,
         detectable=detectable,
         n=n,
-        gained=gained,
-        lost=lost,
+        gained=sum(one > 0 for one in differences),
+        lost=sum(one < 0 for one in differences),
     )
 
 
-def _paired_t(differences: Sequence[float], differing: int) -> float | None:
+def mean_difference(
+    values: Sequence[tuple[float, float]], test: Callable[[Sequence[float]], float | None]
+) -> Difference | None:
+    """The difference of two systems' mean values on the same samples, whatever their range; None without a sample.
+
+    Interval: mean ± Student's t of the differences; None where all differences are the same, for no spread seen is
+    not no spread. It holds 0 wherever the test does not reject that.
+
+    Args:
+        values: of both systems on each sample.
+        test: gives the p-value of the samples' differences.
+    """
+    n = len(values)
+    if n == 0:
+        return None
+    differences = [b - a for a, b in values]
+    mean = sum(differences) / n
+    squares = sum((one - mean) ** 2 for one in differences)
+    low = high = detectable = None
+    p_value = test(differences)
+    if n > 1 and squares > ROUNDING * max(1.0, mean**2):
+        error = math.sqrt(squares / (n - 1) / n)
+        low, high = mean - student(n - 1) * error, mean + student(n - 1) * error
+        detectable = (student(n - 1) + student(n - 1, POWER)) * error
+        if p_value is not None and p_value >= LEVEL:
+            low, high = min(low, 0.0), max(high, 0.0)
+    return Difference(
+        a=sum(a for a, _ in values) / n,
+        b=sum(b for _, b in values) / n,
+        low=low,
+        high=high,
+        p_value=p_value,
+        detectable=detectable,
+        n=n,
+        gained=sum(one > 0 for one in differences),
+        lost=sum(one < 0 for one in differences),
+    )
+
+
+def exact_flips(differences: Sequence[float]) -> float:
+    """The p-value of `exact_mcnemar`, from differences of which only the sign counts."""
+    return exact_mcnemar(sum(one > 0 for one in differences), sum(one < 0 for one in differences))
+
+
+def _paired_t(differences: Sequence[float]) -> float | None:
     """The p-value of a paired t test; None for fewer than two differences.
 
     Where all differences are the same size, no spread tells how far chance reaches: then so many fair coins, as many
@@ -130,7 +187,7 @@ def _paired_t(differences: Sequence[float], differing: int) -> float | None:
     mean = sum(differences) / n
     squares = sum((one - mean) ** 2 for one in differences)
     if squares <= ROUNDING * mean**2:
-        return exact_mcnemar(differing, 0)
+        return exact_mcnemar(sum(one != 0 for one in differences), 0)
     return float(2 * special.stdtr(n - 1, -abs(mean) / math.sqrt(squares / (n - 1) / n)))
 
 

@@ -1,0 +1,127 @@
+"""What a tool recorded of one evaluation: every sample with what was asked, and how each try at it came out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one try at a sample came out.
+
+    Attributes:
+        value: None where it is unscored.
+        unscored: why it is; None where it is not.
+        counted: what the tool itself counts it as; None where it leaves it out.
+    """
+
+    value: float | None
+    unscored: str | None = None
+    counted: float | None = None
+
+    @classmethod
+    def of(cls, value: float) -> Outcome:
+        """A try that was scored."""
+        return cls(value, None, value)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A question with its tries.
+
+    Attributes:
+        id: as the tool writes it; tools number samples after shuffling, so it names no question.
+        asked: a hash of what was asked and of what was to come out.
+        text: how the question begins.
+        outcomes: of each try (inspect: epoch), at least one.
+    """
+
+    id: str
+    asked: str
+    text: str
+    outcomes: tuple[Outcome, ...]
+
+    @property
+    def value(self) -> float | None:
+        """The mean of the tries that were scored; None where none was."""
+        return _mean([each.value for each in self.outcomes])
+
+    @property
+    def counted(self) -> float | None:
+        """The same as the tool itself counts."""
+        return _mean([each.counted for each in self.outcomes])
+
+
+@dataclass(frozen=True)
+class SampleFile:
+    """One evaluation, as a file holds it.
+
+    Attributes:
+        path: of the file.
+        tool: `inspect` or `lm-eval`.
+        task: its name.
+        model: its name; empty where the file does not say.
+        score: the score that was read, as the tool names it.
+        samples: by their ids.
+        reported: the tool's own figures of that score, by the metric's name.
+        more_is_better: None where nothing says so.
+        notes: what a reader of the comparison should know of the file.
+    """
+
+    path: Path
+    tool: str
+    task: str
+    model: str
+    score: str
+    samples: Mapping[str, Sample]
+    reported: Mapping[str, float] = field(default_factory=dict)
+    more_is_better: bool | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def outcomes(self) -> list[Outcome]:
+        """Of all tries at all samples."""
+        return [outcome for sample in self.samples.values() for outcome in sample.outcomes]
+
+    @property
+    def unscored(self) -> dict[str, int]:
+        """Reason → tries without a score."""
+        return dict(Counter(each.unscored for each in self.outcomes if each.unscored is not None))
+
+    def as_json(self) -> dict[str, Any]:
+        """What there is in the file, in numbers: three values of ours beside what the tool reports."""
+        values = [each.value for each in self.outcomes if each.value is not None]
+        return {
+            "file": str(self.path),
+            "tool": self.tool,
+            "task": self.task,
+            "model": self.model,
+            "score": self.score,
+            "samples": len(self.samples),
+            "tries": len(self.outcomes),
+            "scored": len(values),
+            "right": sum(value == 1 for value in values),
+            "partly": sum(0 < value < 1 for value in values),
+            "wrong": sum(value == 0 for value in values),
+            "unscored": self.unscored,
+            "value": _mean([sample.value for sample in self.samples.values()]),
+            "reported": dict(self.reported),
+            "notes": list(self.notes),
+        }
+
+
+def content_hash(content: Any) -> str:
+    """A hash of JSON content that does not depend on the order of its fields."""
+    text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
