@@ -10,12 +10,15 @@ from typing import Any
 import torch
 
 from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
+from vivace_kernels.speculation.expert_product import expert_product
 from vivace_methods.errors import MethodError
 from vivace_methods.models.replaced_forward import replaced_forward
 
 LEAST_WEIGHTS = 2**20
 """Of a matrix whose product is chosen: fewer lie in a cache near the core, where calling takes as long as reading."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+OWN_EXPERTS = "vivace"
+"""The name under which transformers knows the kernels of `vivace_kernels.speculation`."""
 
 
 def has_experts(model: Any) -> bool:
@@ -58,7 +61,11 @@ def _attention_implementations(model: Any) -> dict[str, str | None]:
 
 @contextmanager
 def experts(model: Any, implementation: str) -> Iterator[None]:
-    """Run a model's experts with an implementation of transformers while the context lasts.
+    """Run a model's experts with an implementation of transformers, or with Vivace's own, while the context lasts.
+
+    Args:
+        model: a mixture of experts.
+        implementation: a name that transformers knows, or `OWN_EXPERTS`.
 
     Raises:
         MethodError: the model has no experts, or this machine cannot run the implementation.
@@ -68,6 +75,8 @@ def experts(model: Any, implementation: str) -> Iterator[None]:
             f"{type(model).__name__} has no experts: leave experts_implementation at auto, or take a model with some."
         )
     before = model.get_experts_implementation()
+    if implementation == OWN_EXPERTS:
+        _register_own_experts()
     try:
         try:
             model.set_experts_implementation(implementation)
@@ -76,6 +85,27 @@ def experts(model: Any, implementation: str) -> Iterator[None]:
         yield
     finally:
         model.set_experts_implementation(before)
+
+
+def _register_own_experts() -> None:
+    from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, grouped_mm_experts_forward
+
+    def forward(
+        module: torch.nn.Module, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        # Experts of other forms than Mixtral's, as gpt-oss has them, stay with transformers.
+        if not _has_plain_experts(module) or torch.is_grad_enabled():
+            return grouped_mm_experts_forward(module, hidden, index, weights)
+        return expert_product(hidden, module.gate_up_proj, module.down_proj, index, weights)
+
+    ALL_EXPERTS_FUNCTIONS.register(OWN_EXPERTS, forward)
+
+
+def _has_plain_experts(module: Any) -> bool:
+    """Whether an expert is down · (silu(gate · x) * (up · x)), with gate above up, rows of outputs and no bias."""
+    special = (module.has_bias, module.has_post_expert_norm, module.is_transposed, not module.is_concatenated)
+    usual_gate = module.has_gate and type(module)._apply_gate.__name__ == "_default_apply_gate"
+    return usual_gate and not any(special) and module.config.hidden_act == "silu"
 
 
 @contextmanager
