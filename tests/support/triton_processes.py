@@ -72,7 +72,8 @@ def assembled(capability: int, function: Callable[..., Any], *arguments: Any, **
         launched.append((kernel, values | {name: more[name] for name in more if name not in options}, options))
 
     with patch.object(JITFunction, "run", note), patch("vivace_kernels.gpu.require_gpu"):
-        function(*arguments, **named)
+        with patch("vivace_kernels.gpu.processors", return_value=132):
+            function(*arguments, **named)
     return [_assembled(capability, *each) for each in launched]
 
 
@@ -85,11 +86,18 @@ def _assembled(capability: int, kernel: Any, values: dict[str, Any], options: di
     for place, parameter in enumerate(kernel.params):
         value = values[parameter.name]
         number = value.data_ptr() if hasattr(value, "data_ptr") else value
-        if parameter.is_constexpr or value is None or (number == 1 and not parameter.do_not_specialize):
+        if (
+            parameter.is_constexpr
+            or value is None
+            or (number == 1 and isinstance(number, int) and not parameter.do_not_specialize)
+        ):
             types[parameter.name], constants[parameter.name] = "constexpr", value
             continue
-        types[parameter.name] = "i32" if isinstance(value, int) else f"*{_SHORT[str(value.dtype)]}"
-        if number % 16 == 0 and not parameter.do_not_specialize:
+        if isinstance(value, (int, float)):
+            types[parameter.name] = "i32" if isinstance(value, int) else "fp32"
+        else:
+            types[parameter.name] = f"*{_SHORT[str(value.dtype)]}"
+        if isinstance(number, int) and number % 16 == 0 and not parameter.do_not_specialize:
             known[(place,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=known)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,8 @@ import torch
 
 Heads = Literal["none", "sum", "max"]
 """What becomes of the query heads that share keys: scores of each, their sum, or the largest."""
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,10 @@ class Scoring:
     def __post_init__(self) -> None:
         if self.pool < 1 or self.pool % 2 == 0:
             raise ValueError(f"Scores are averaged over an odd number of tokens, and not over {self.pool}.")
+
+    def scale_of(self, size: int) -> float:
+        """Of the logits of heads of a size."""
+        return size**-0.5 if self.scale is None else self.scale
 
 
 def window_scores(
@@ -70,6 +77,10 @@ def window_scores(
         ValueError: shapes or types that do not fit.
     """
     check_window(queries, keys, scoring, log_sum_exp, running)
+    if queries.device.type == "cuda" and _HAS_TRITON:
+        from vivace_kernels.prefill.window_scores_gpu import window_scores_gpu
+
+        return window_scores_gpu(queries, keys, scoring, log_sum_exp=log_sum_exp, running=running)
     return window_scores_cpu(queries, keys, scoring, log_sum_exp=log_sum_exp, running=running)
 
 
@@ -101,10 +112,13 @@ def check_window(
             f"The log-sum-exp has shape {tuple(log_sum_exp.shape)}; the queries need {tuple(queries.shape[:2])}."
         )
     wanted = scored_shape(queries, keys, scoring)
-    if running is not None and (running.shape != wanted or running.dtype != torch.float32):
+    if running is not None and not (
+        (running.shape, running.dtype, running.device) == (wanted, torch.float32, keys.device)
+        and running.is_contiguous()
+    ):
         raise ValueError(
-            f"The running scores have shape {tuple(running.shape)} and type {running.dtype}; they must have shape "
-            f"{wanted} and type torch.float32."
+            f"The running scores have shape {tuple(running.shape)}, type {running.dtype} and device "
+            f"{running.device}; they must be contiguous, of shape {wanted} and type torch.float32, on {keys.device}."
         )
 
 
@@ -125,12 +139,13 @@ def window_scores_cpu(
     """`window_scores` in plain torch, on any device: the window's logits of one key head at a time."""
     (key_heads, positions, size), window = keys.shape, queries.shape[1]
     group = queries.shape[0] // key_heads
-    scale = size**-0.5 if scoring.scale is None else scoring.scale
     rows, scored = scored_shape(queries, keys, scoring)
     scores = torch.empty(rows, scored, dtype=torch.float32, device=queries.device)
     ahead = _ahead(window, queries.device).repeat(group, 1)
     for head in range(key_heads):
-        asked = queries[head * group : (head + 1) * group].reshape(group * window, size).float() * scale
+        asked = queries[head * group : (head + 1) * group].reshape(group * window, size).float() * scoring.scale_of(
+            size
+        )
         attention = asked @ keys[head].float().T
         attention[:, positions - window :].masked_fill_(ahead, -math.inf)
         if log_sum_exp is None:
@@ -160,8 +175,8 @@ def window_scores_reference(
         float64, of the shape that `window_scores` gives: its scores or, with `running`, the larger of both.
     """
     (key_heads, positions, size), (heads, window, _) = keys.shape, queries.shape
-    scale = size**-0.5 if scoring.scale is None else scoring.scale
-    logits = queries.double() @ keys.double().repeat_interleave(heads // key_heads, 0).transpose(1, 2) * scale
+    logits = queries.double() @ keys.double().repeat_interleave(heads // key_heads, 0).transpose(1, 2)
+    logits *= scoring.scale_of(size)
     logits[:, :, positions - window :].masked_fill_(_ahead(window, queries.device), -math.inf)
     summed = logits.softmax(-1).sum(1)[:, : positions if scoring.keep_window else positions - window]
     scores = joined(summed.view(key_heads, heads // key_heads, -1), scoring).flatten(0, 1)

@@ -91,7 +91,7 @@ def test_a_slice_of_longer_keys_is_read_where_it_lies() -> None:
         (torch.ones(4, 2, 8), torch.ones(2, 9, 4), None, "do not fit keys"),
         (torch.ones(4, 2, 8), torch.ones(2, 9, 8).half(), None, "keys torch.float16"),
         (torch.ones(4, 12, 8), torch.ones(2, 9, 8), None, "12 queries does not lie in 9"),
-        (torch.ones(4, 2, 8), torch.ones(2, 9, 8), torch.ones(2, 9), r"must have shape \(2, 7\)"),
+        (torch.ones(4, 2, 8), torch.ones(2, 9, 8), torch.ones(2, 9), r"of shape \(2, 7\)"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence(
