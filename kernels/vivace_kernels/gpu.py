@@ -46,6 +46,14 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
+def capability(device: torch.device) -> int:
+    """Of the GPU, as 80 or 90; what is interpreted is cut as for the latter."""
+    if device.type != "cuda":
+        return 90
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
 def current(device: torch.device) -> AbstractContextManager[object]:
     """Makes kernels launch on a device, while the context lasts."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()

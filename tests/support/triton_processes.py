@@ -73,7 +73,8 @@ def assembled(capability: int, function: Callable[..., Any], *arguments: Any, **
 
     with patch.object(JITFunction, "run", note), patch("vivace_kernels.gpu.require_gpu"):
         with patch("vivace_kernels.gpu.processors", return_value=132):
-            function(*arguments, **named)
+            with patch("vivace_kernels.gpu.capability", return_value=capability):
+                function(*arguments, **named)
     return [_assembled(capability, *each) for each in launched]
 
 

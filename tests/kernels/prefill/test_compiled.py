@@ -11,6 +11,7 @@ from support.triton_processes import Assembled, Call, assembled
 from vivace_kernels.prefill.window_scores import Scoring
 
 pytest.importorskip("triton")
+from vivace_kernels.prefill.kept_attention_gpu import kept_attention_gpu
 from vivace_kernels.prefill.window_scores_gpu import window_scores_gpu
 
 DTYPES = (torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.full))
@@ -41,3 +42,14 @@ def test_window_scores_compile_without_spilling(
         assert [each.name for each in kernels] == ["_sum", "_attend", "_join"]
         for each in kernels:
             assert_sound(each, each.name != "_join", dtype, record_property)
+
+
+@pytest.mark.parametrize("capability", CAPABILITIES)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [64, 128])
+def test_attention_of_kept_queries_compiles_without_spilling(
+    compiling: Call, size: int, dtype: torch.dtype, capability: int, record_property: Callable[[str, object], None]
+) -> None:
+    queries, keys = torch.ones(8, 512, size, dtype=dtype), torch.ones(2, 4096, size, dtype=dtype)
+    (kernel,) = compiling(assembled, capability, kept_attention_gpu, queries, keys, keys, torch.arange(512))
+    assert_sound(kernel, True, dtype, record_property)
