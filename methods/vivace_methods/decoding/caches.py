@@ -91,9 +91,25 @@ def negotiate(model: Any, needs: Mapping[str, Collection[CacheNeed]]) -> Caches:
                     f"{asked[fixed]} needs {fixed}, and {asked[moving]} needs {moving}: there is none that is both."
                 )
     kind = type(model).__name__
+    _require_masked(model, asked)
     _require_recorded(model, kind, asked)
     _require_all_kept(model, kind, asked)
     return Caches(model, asked)
+
+
+def _require_masked(model: Any, asked: Mapping[CacheNeed, str]) -> None:
+    if CacheNeed.TREE_MASK not in asked:
+        return
+    tree, attention = asked[CacheNeed.TREE_MASK], model.config._attn_implementation
+    if "flash" in str(attention):
+        raise MethodError(
+            f"{tree} verifies a tree under a mask of its own, and {attention} takes none: use sdpa, or draft a chain."
+        )
+    if CacheNeed.LAYER_LENGTHS in asked:
+        raise MethodError(
+            f"{tree} verifies a tree under one mask for all layers, and {asked[CacheNeed.LAYER_LENGTHS]} keeps other "
+            "positions in each layer: draft a chain."
+        )
 
 
 def _require_recorded(model: Any, kind: str, asked: Mapping[CacheNeed, str]) -> None:

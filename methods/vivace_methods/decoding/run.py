@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from vivace_methods.decoding.sampling import Chooser
+from vivace_methods.decoding.tree_masks import keep_of_latest, tree_masks
+from vivace_methods.decoding.trees import Tree
 from vivace_methods.models.ledger import PassKind
 from vivace_methods.models.passes import Passes
 from vivace_methods.requests import Embedded, Request
@@ -48,6 +51,7 @@ class Run:
         kind: PassKind,
         *,
         embedded: Embedded | None = None,
+        tree: Tree | None = None,
         logits: int = 1,
         step: Any = None,
         **named: Any,
@@ -58,6 +62,7 @@ class Run:
             ids: token ids, shape (1, tokens).
             kind: what the pass is for.
             embedded: what the model is given in their place.
+            tree: in which the tokens stand; None for a chain, each token of which looks at all before it.
             logits: of how many last tokens logits are given; 0 for all.
             step: a compiled form of the model's forward pass, in place of the model.
             named: further arguments of the model.
@@ -70,19 +75,23 @@ class Run:
         with self.passes.of(kind):
             found: torch.Tensor = (step or self._model)(
                 *given, past_key_values=self.cache, use_cache=True, logits_to_keep=logits,
-                **self._where(count, embedded), **named,
+                **self._where(count, embedded, tree), **named,
             ).logits  # fmt: skip
         self._length += count
         self.position += count
         return found
 
-    def crop(self, count: int) -> None:
-        """Take back the latest positions of the cache.
+    def keep(self, count: int, kept: Sequence[int]) -> None:
+        """Keep some of the latest pass's positions in the cache, and take the others back.
 
         Args:
-            count: how many.
+            count: positions of the pass.
+            kept: places among these, ascending.
         """
-        self.cache.crop(-count)
+        keep_of_latest(self.cache, count, kept)
+        self._taken_back(count - len(kept))
+
+    def _taken_back(self, count: int) -> None:
         self._length -= count
         self.position -= count
         if self._mask is not None and count:
@@ -92,9 +101,17 @@ class Run:
         """Say that a reader left so many positions in the cache, while the next token's place stays what it was."""
         self._length = length
 
-    def _where(self, count: int, embedded: Embedded | None) -> dict[str, torch.Tensor]:
+    def _where(self, count: int, embedded: Embedded | None, tree: Tree | None) -> dict[str, Any]:
         """What the model cannot know by itself: embeddings, what is padding, and places that no cache tells."""
-        named: dict[str, torch.Tensor] = {}
+        named: dict[str, Any] = {}
+        if tree is not None and not tree.is_chain:
+            self.passes.ledger.note(depths=tree.depths)
+            depths = torch.tensor([tree.depths], device=self._model.device)
+            named["position_ids"] = self.position + depths
+            named["attention_mask"] = tree_masks(
+                self.cache, tree.ancestry, tree.depths, dtype=self._model.dtype, device=self._model.device,
+                padding=self._mask,
+            )  # fmt: skip
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones(1, count)], 1)
         if embedded is not None:
@@ -104,7 +121,7 @@ class Run:
                 named["position_ids"] = embedded.positions
                 self.position = int(embedded.positions.max()) + 1 - count
         if self._mask is not None:
-            named["attention_mask"] = self._mask
+            named.setdefault("attention_mask", self._mask)
         if self.position != self._length and "position_ids" not in named:
             places = torch.arange(self.position, self.position + count, device=self._model.device)
             named["position_ids"] = places[None]

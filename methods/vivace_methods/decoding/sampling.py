@@ -1,8 +1,11 @@
-"""How tokens are chosen: the likeliest, one that is drawn, or one that is given; also among drafted ones.
+"""How tokens are chosen: the likeliest, one that is drawn, or one that is given; also along a tree of drafted ones.
 
-Drafts are judged so that what is written is distributed as if nothing had been drafted (Leviathan et al., arXiv
-2211.17192, section 2.3). A drafter here proposes one token for certain, which stands with the probability that the
-model gives it; where it falls, the token is drawn from what is left.
+Drafts are judged so that what is written is distributed as if nothing had been drafted. At each node the model's own
+token is chosen as it would be without drafts; where a draft says the same it stands, and its node is the next. A
+draft that a drafter proposes for certain thereby stands with the probability that the model gives it, and where all
+fall, what is written comes from what is left: the rule of Leviathan et al. (arXiv 2211.17192, section 2.3) for a
+drafter that is certain, and its extension to several candidates (Miao et al., arXiv 2305.09781, section 4.3). Drafts
+that were themselves drawn are judged by that rule in its general form.
 """
 
 from __future__ import annotations
@@ -12,11 +15,15 @@ from collections.abc import Sequence
 
 import torch
 
+from vivace_methods.decoding.trees import Stands, Tree
 from vivace_methods.requests import Sampling
 
 
 class Chooser(ABC):
     """Chooses the tokens of one generation, in order."""
+
+    draws = False
+    """Whether tokens are drawn, so that drafts may be, too."""
 
     @abstractmethod
     def next(self, logits: torch.Tensor) -> torch.Tensor:
@@ -26,15 +33,30 @@ class Chooser(ABC):
             logits: shape (1, vocabulary).
         """
 
-    @abstractmethod
-    def verified(self, logits: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-        """The drafted tokens that stand, and one of the model's own after them, shape (1, 1 to drafts + 1).
+    def verified(self, logits: torch.Tensor, tree: Tree) -> Stands:
+        """The drafted tokens that stand, and one of the model's own after them.
 
         Args:
-            logits: from which each draft, and a token after the last, would have been chosen, shape
-                (1, drafts + 1, vocabulary).
-            drafts: token ids, each following the one before, shape (1, drafts).
+            logits: of what follows each node, shape (1, nodes, vocabulary).
+            tree: the drafts.
         """
+        nodes, tokens = [0], list[torch.Tensor]()
+        drafted = tree.tokens[0].tolist()
+        while True:
+            tokens.append(self.next(logits[:, nodes[-1]]))
+            own = tokens[-1].flatten().tolist()
+            following = [node for node in tree.children[nodes[-1]] if [drafted[node]] == own]
+            if not following:
+                return Stands(tuple(nodes), torch.cat(tokens, 1))
+            nodes += following
+
+    def drawn(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A token that a drafter draws, shape (1, 1), and the distribution it comes from, shape (1, vocabulary).
+
+        Args:
+            logits: of the drafter, over the model's vocabulary, shape (1, vocabulary).
+        """
+        raise NotImplementedError("These tokens are not drawn.")
 
 
 class Greedy(Chooser):
@@ -44,11 +66,14 @@ class Greedy(Chooser):
         """The likeliest."""
         return logits.argmax(-1, keepdim=True)
 
-    def verified(self, logits: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-        """Drafts stand as long as they are the likeliest."""
+    def verified(self, logits: torch.Tensor, tree: Tree) -> Stands:
+        """Drafts stand as long as they are the likeliest; the device is asked once for all nodes."""
         own = logits.argmax(-1)
-        right = int((own[:, :-1] == drafts).cumprod(1).sum())
-        return own[:, : right + 1]
+        drafted, likeliest = torch.cat([tree.tokens, own]).tolist()
+        nodes = [0]
+        while following := [node for node in tree.children[nodes[-1]] if drafted[node] == likeliest[nodes[-1]]]:
+            nodes += following
+        return Stands(tuple(nodes), own[:, nodes])
 
 
 class Sampled(Chooser):
@@ -59,26 +84,41 @@ class Sampled(Chooser):
         device: of the logits.
     """
 
+    draws = True
+
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
         self._sampling = sampling
         self._chance = torch.Generator(device).manual_seed(sampling.seed)
 
     def next(self, logits: torch.Tensor) -> torch.Tensor:
         """One that is drawn."""
-        return torch.multinomial(probabilities(logits, self._sampling), 1, generator=self._chance)
+        return self._from(probabilities(logits, self._sampling))
 
-    def verified(self, logits: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-        """Each draft stands with its probability; in place of the first that falls another token is drawn."""
+    def verified(self, logits: torch.Tensor, tree: Tree) -> Stands:
+        """Drafts stand where they are drawn again; drafts that were drawn themselves, by the ratio of their odds."""
+        return super().verified(logits, tree) if tree.odds is None else self._of_drawn(logits, tree, tree.odds)
+
+    def drawn(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """A drafter's token, drawn as the request has it."""
+        odds = probabilities(logits, self._sampling)
+        return self._from(odds), odds
+
+    def _from(self, odds: torch.Tensor) -> torch.Tensor:
+        return torch.multinomial(odds, 1, generator=self._chance)
+
+    def _of_drawn(self, logits: torch.Tensor, chain: Tree, of_drafter: torch.Tensor) -> Stands:
+        """A draft stands with min(1, p / q); in place of the first that falls comes one from what p has above q."""
         odds = probabilities(logits[0], self._sampling)
-        count = drafts.shape[1]
-        of_drafts = odds[:count].gather(1, drafts.T).T
-        drawn = torch.rand(of_drafts.shape, generator=self._chance, device=odds.device)
-        right = int((drawn < of_drafts).cumprod(1).sum())
-        left = odds[right].clone()
+        drafts, count = chain.tokens[:, 1:], len(chain) - 1
+        p, q = (each[:count].gather(1, drafts.T).flatten() for each in (odds, of_drafter))
+        drawn = torch.rand(p.shape, generator=self._chance, device=odds.device)
+        right = int((drawn * q < p).cumprod(0).sum())
+        left = odds[right]
         if right < count:
-            left[drafts[0, right]] = 0.0
-        own = torch.multinomial(left[None], 1, generator=self._chance)
-        return torch.cat([drafts[:, :right], own], 1)
+            above = (left - of_drafter[right]).clamp(min=0)
+            left = above if float(above.sum()) > 0 else left  # equal but for roundings, and yet it fell
+        tokens = torch.cat([drafts[:, :right], self._from(left[None])], 1)
+        return Stands(tuple(range(right + 1)), tokens)
 
 
 class Forced(Chooser):
@@ -96,20 +136,12 @@ class Forced(Chooser):
         """Those from which each token so far would have been chosen, each of shape (tokens, vocabulary)."""
 
     def next(self, logits: torch.Tensor) -> torch.Tensor:
-        """The next that is given."""
-        self.logits.append(logits.clone())  # what a CUDA graph gives is overwritten by its next step
-        self._place += 1
-        return self._answer[:, self._place - 1 : self._place]
-
-    def verified(self, logits: torch.Tensor, drafts: torch.Tensor) -> torch.Tensor:
-        """Drafts stand as long as they are what is given."""
-        given = self._answer[:, self._place : self._place + drafts.shape[1] + 1]
-        alike = min(given.shape[1], drafts.shape[1])
-        right = int((given[:, :alike] == drafts[:, :alike]).cumprod(1).sum())
-        stands = given[:, : right + 1]
-        self.logits.append(logits[0, : stands.shape[1]].clone())
-        self._place += stands.shape[1]
-        return stands
+        """The next that is given; none where there is none left."""
+        following = self._answer[:, self._place : self._place + 1]
+        if following.numel():
+            self.logits.append(logits.clone())  # what a CUDA graph gives is overwritten by its next step
+            self._place += 1
+        return following
 
 
 def chooser_of(sampling: Sampling, device: torch.device) -> Chooser:

@@ -1,27 +1,34 @@
-"""EAGLE-3: a drafter proposes a chain of tokens, and one pass of the model tells how many of them are its own."""
+"""EAGLE-3: a drafter proposes chains or trees of tokens, and one pass of the model tells which are its own."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vivace_methods.protocol import Attached, Method, MethodError, Need, Role
+from vivace_methods.speculation.trees.settings import require_growing
 
 if TYPE_CHECKING:
-    from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter
+    from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
+    from vivace_methods.speculation.speculating import SpeculativeDecoder
 
 
 @dataclass(frozen=True)
 class Eagle3(Method):
-    """A drafter proposes a chain of tokens that one pass of the model verifies; the tokens stay the model's own.
+    """A drafter proposes tokens, as a chain or as a tree, that one pass of the model verifies; they stay the model's.
 
-    Source: Li et al., arXiv 2503.01840; drafted as a chain, verified greedily. The first token that the model would
-    not have written ends the chain, and the model's own stands in its place.
+    Source: Li et al., arXiv 2503.01840; trees as in EAGLE-2, arXiv 2406.16858. The first token of a path that the
+    model would not have written ends it, and the model's own stands in its place.
 
     Attributes:
-        depth: tokens drafted before each pass of the model, at least 1.
+        depth: tokens of the longest path that is drafted before each pass of the model, at least 1.
+        tokens: of a tree that one pass verifies, its root among them, so drafts and 1; 0 drafts a chain.
+        top_k: in a tree, candidates that a token has, and tokens of one depth that are followed.
+        growth: of a tree: `dynamic` takes the likeliest paths, `static` has the same form each time.
+        drawn: whether chains are drawn from what the drafter thinks, where the request draws; else the likeliest
+            tokens are drafted. Either way the model's own distribution is written.
     """
 
     name: ClassVar[str] = "eagle-3"
@@ -35,23 +42,34 @@ class Eagle3(Method):
     fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "model.safetensors")
 
     depth: int = 5
+    tokens: int = 0
+    top_k: int = 8
+    growth: Literal["dynamic", "static"] = "dynamic"
+    drawn: bool = False
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise MethodError(f"The setting depth of {self.name} must be at least 1, not {self.depth}.")
+        require_growing(self)
 
     def read_fitted(self, folder: Path, model: Any) -> Eagle3Drafter:
-        """The drafter in a folder, in EAGLE-3's public layout."""
-        from vivace_methods.speculation.eagle3_drafter import load_drafter
+        """The drafter in a folder, in one of EAGLE-3's public layouts."""
+        from vivace_methods.speculation.drafters.eagle3 import load_drafter
 
         return load_drafter(folder, model)
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Speculate while the context lasts."""
-        from vivace_methods.speculation.chain import require_rewinding, speculating
-        from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter
+        from vivace_methods.speculation.speculating import speculating
 
-        require_rewinding(model, self.name)
+        return speculating(model, self._decoder(model, fitted))
+
+    def _decoder(self, model: Any, fitted: Any) -> SpeculativeDecoder:
+        from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
+        from vivace_methods.speculation.drafters.eagle3_drafting import Eagle3 as Drafter
+        from vivace_methods.speculation.speculating import SpeculativeDecoder, require_verifying
+        from vivace_methods.speculation.trees.growth import growth_of
+
+        require_verifying(model, self.name, trees=self.tokens > 0, taps=[0])
         if not isinstance(fitted, Eagle3Drafter):
             raise MethodError(f"{self.name} needs a drafter: write {self.name}:FOLDER or {self.name}:zoo:NAME.")
-        return speculating(model, fitted, self.depth)
+        drafter = Drafter(fitted, growth_of(self), drawn=self.drawn)
+        return SpeculativeDecoder(drafter, self.depth, trees=self.tokens > 0)

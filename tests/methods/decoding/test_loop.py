@@ -38,7 +38,7 @@ from vivace_methods.protocol import (
 from vivace_methods.registry import parse_arm, parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.applying.linears import find_groups
-from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, new_configuration, save_drafter
+from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration, save_drafter
 
 PROMPT = torch.tensor([[5, 9, 2, 7, 11, 3, 8, 1]])
 REQUEST = Request(PROMPT, 16)
@@ -95,7 +95,8 @@ def test_a_sparse_model_that_speculates_gives_its_own_tokens(model: Any, folders
     assert both == alone != answered(model, "dense")[0]
     kinds = [one.kind for one in trace.passes]
     assert kinds[0] == "read" and {"draft", "verify"} == set(kinds[1:])
-    assert all(one.read == {} for one in trace.passes), "a pass of several tokens reads every weight"
+    several = [one for one in trace.passes if one.tokens > 1]
+    assert all(one.read == {} for one in several), "a pass of several tokens reads every weight"
     assert sum(trace.figures["acceptance_lengths"]) == len(both) - 1
 
 
@@ -129,7 +130,7 @@ def test_an_arm_of_several_methods_is_written_as_it_is_read(folders: dict[str, P
     written = f"full(attention=eager)+eagle-3(depth=3):{folders['drafter']}"
     arm = parse_arm(written)
     assert parse_arm(arm.label) == arm and arm.name == "full+eagle-3" and arm.families == {"prefill", "speculation"}
-    assert arm.settings == {"full.attention": "eager", "eagle-3.depth": 3}
+    assert {"full.attention": "eager", "eagle-3.depth": 3}.items() <= arm.settings.items()
     assert arm.fitted == f"eagle-3:{folders['drafter']}"
 
 

@@ -16,10 +16,11 @@ from transformers import AutoConfig
 
 from vivace_methods.decoding.joined import applied
 from vivace_methods.decoding.sampling import Forced, Greedy, Sampled, probabilities
+from vivace_methods.decoding.trees import Tree
 from vivace_methods.models.random import random_model
 from vivace_methods.protocol import MethodError, Request, Sampling
 from vivace_methods.registry import parse_method
-from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, new_configuration
+from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
 
 COLD = Sampling(temperature=0.8, top_p=0.9, seed=1)
 CPU = torch.device("cpu")
@@ -70,13 +71,18 @@ def test_probabilities_are_those_of_the_definition(tenths: list[int], temperatur
         assert np.allclose(found, exact(np.array(logits), sampling), atol=1e-4)
 
 
+def chain_of(*drafts: int) -> Tree:
+    """Drafts that follow some root."""
+    return Tree.chain(torch.tensor([[0, *drafts]]))
+
+
 @pytest.mark.parametrize("likely", [0, 3])
 def test_a_drafted_token_changes_no_distribution(likely: int) -> None:
     """4,000 verified chains: what stands in the place of the first draft, and after it, is the model's own."""
     logits = torch.tensor([[[2.0, 1.0, 0.5, -1.0], [0.1, 2.0, 0.3, 0.2], [1.0, 1.0, 1.0, -3.0]]])
-    drafts = torch.tensor([[likely, 1]])
+    chain = chain_of(likely, 1)
     chooser = Sampled(COLD, CPU)
-    found = [chooser.verified(logits, drafts)[0].tolist() for _ in range(4_000)]
+    found = [chooser.verified(logits, chain).tokens[0].tolist() for _ in range(4_000)]
     expected = [exact(row.double().numpy(), COLD) for row in logits[0]]
     assert chance_of(Counter(tokens[0] for tokens in found), expected[0]) > CHANCE
     second = Counter(tokens[1] for tokens in found if len(tokens) > 1)
@@ -105,13 +111,13 @@ def test_a_wrong_rule_would_be_seen() -> None:
 
 def test_the_chain_of_the_likeliest_and_of_given_tokens() -> None:
     logits = torch.tensor([[[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]])
-    assert Greedy().verified(logits, torch.tensor([[1, 0]])).tolist() == [[1, 0, 1]]
-    assert Greedy().verified(logits, torch.tensor([[1, 1]])).tolist() == [[1, 0]]
-    assert Greedy().verified(logits, torch.tensor([[0, 0]])).tolist() == [[1]]
+    assert Greedy().verified(logits, chain_of(1, 0)).tokens.tolist() == [[1, 0, 1]]
+    assert Greedy().verified(logits, chain_of(1, 1)).tokens.tolist() == [[1, 0]]
+    assert Greedy().verified(logits, chain_of(0, 0)).tokens.tolist() == [[1]]
     forced = Forced([1, 0, 0, 1], CPU)
     assert forced.next(logits[:, 0]).tolist() == [[1]]
-    assert forced.verified(logits, torch.tensor([[0, 1]])).tolist() == [[0, 0]]
-    assert forced.verified(logits, torch.tensor([[1, 0]])).tolist() == [[1]], "the answer ends here"
+    assert forced.verified(logits, chain_of(0, 1)).tokens.tolist() == [[0, 0]]
+    assert forced.verified(logits, chain_of(1, 0)).tokens.tolist() == [[1]], "the answer ends here"
     assert torch.equal(torch.cat(forced.logits), torch.cat([logits[0, :1], logits[0, :2], logits[0, :1]]))
 
 

@@ -41,8 +41,8 @@ class Drafter(TrainingRecipe):
 
         from vivace_methods.models.layer_inputs import layers_of, tapping
         from vivace_methods.models.loading import load_model
-        from vivace_methods.speculation.eagle3_drafter import save_drafter
-        from vivace_methods.speculation.eagle3_training import unrolled_losses
+        from vivace_methods.speculation.drafters.eagle3 import save_drafter
+        from vivace_methods.speculation.drafters.eagle3_training import unrolled_losses
 
         (of_target,) = (needed[each] for each in self.needs)
         target = load_model(of_target)
@@ -62,7 +62,7 @@ class Drafter(TrainingRecipe):
 
     def _untrained(self, target: Any) -> Any:
         """A new drafter, which begins with the target's own head."""
-        from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, new_configuration
+        from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
 
         configuration = new_configuration(target.config, intermediate=self.intermediate, taps=self.taps)
         drafter = Eagle3Drafter(configuration, target.get_input_embeddings())

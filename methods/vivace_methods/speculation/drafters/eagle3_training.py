@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from vivace_methods.speculation.eagle3_drafter import Eagle3Drafter, KeysAndValues
+from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, KeysAndValues
 
 
 def unrolled_losses(

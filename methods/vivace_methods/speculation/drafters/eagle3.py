@@ -174,12 +174,46 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
             The layer's output, shape (1, positions, hidden), and keys and values with these positions.
         """
         before = 0 if past is None else past.keys.shape[2]
-        count = tokens.shape[1]
-        positions = torch.arange(before, before + count, device=tokens.device)
+        positions = torch.arange(before, before + tokens.shape[1], device=tokens.device)
+        seen = torch.arange(before + tokens.shape[1], device=tokens.device) <= positions[:, None]
+        return self._attend(tokens, features, past, positions, seen)
+
+    def side_by_side(
+        self,
+        tokens: torch.Tensor,
+        features: torch.Tensor,
+        past: KeysAndValues,
+        ancestry: torch.Tensor,
+        position: int,
+    ) -> tuple[torch.Tensor, KeysAndValues]:
+        """Run nodes of one depth of a tree, which do not see each other.
+
+        Args:
+            tokens: ids, shape (1, nodes).
+            features: of the nodes they follow, shape (1, nodes, hidden).
+            past: of all verified positions, and of the nodes that were run before.
+            ancestry: whether a node stands on one of those nodes or is it, shape (nodes, nodes so far).
+            position: of all of these nodes, for the rotary embedding.
+
+        Returns:
+            The layer's output, shape (1, nodes, hidden), and keys and values with these nodes.
+        """
+        count, known = ancestry.shape
+        verified = ancestry.new_ones(count, past.keys.shape[2] + count - known)
+        positions = torch.full((count,), position, device=tokens.device)
+        return self._attend(tokens, features, past, positions, torch.cat([verified, ancestry], 1))
+
+    def _attend(
+        self,
+        tokens: torch.Tensor,
+        features: torch.Tensor,
+        past: KeysAndValues | None,
+        positions: torch.Tensor,
+        seen: torch.Tensor,
+    ) -> tuple[torch.Tensor, KeysAndValues]:
         wide, residual = self.midlayer.wide(self.embed(tokens), features)
         queries, new = self.midlayer.self_attn.project(wide, self.turns(positions[None]))
         kept = new if past is None else KeysAndValues(*(torch.cat(pair, 2) for pair in zip(past, new, strict=True)))
-        seen = torch.arange(before + count, device=tokens.device) <= positions[:, None]
         attended = nn.functional.scaled_dot_product_attention(
             queries, kept.keys, kept.values, attn_mask=seen, enable_gqa=self.midlayer.self_attn.groups > 1
         )

@@ -1,0 +1,1 @@
+"""Which experts a verifying pass may read: rules that choose them, and what puts a rule on a model's routers."""

@@ -1,0 +1,54 @@
+"""What proposes tokens for a model to verify: a drafter, and its state during one generation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+
+from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.trees import Tree
+from vivace_methods.protocol import Read
+
+
+class Drafter(ABC):
+    """Proposes what a model may write next.
+
+    Attributes:
+        taps: layers of the model whose inputs it reads.
+        weights: that one of its passes reads.
+    """
+
+    taps: tuple[int, ...] = ()
+    weights: int = 0
+
+    @abstractmethod
+    def start(self, run: Run, read: Read) -> Drafting:
+        """Begin a generation.
+
+        Args:
+            run: the generation.
+            read: what is known of the prompt.
+        """
+
+
+class Drafting(ABC):
+    """A drafter during one generation."""
+
+    @abstractmethod
+    def draft(self, root: torch.Tensor, most: int) -> Tree:
+        """What may follow.
+
+        Args:
+            root: the latest token that is written, shape (1, 1).
+            most: depth of the tree at most, at least 1.
+        """
+
+    def stands(self, ids: torch.Tensor, features: Mapping[int, torch.Tensor]) -> None:  # noqa: B027 (some keep nothing)
+        """Take up what the model has verified since; it comes before the next root.
+
+        Args:
+            ids: of the positions that stand of the latest pass, its root first, shape (1, positions).
+            features: layer → its input at these positions, shape (1, positions, hidden).
+        """

@@ -1,0 +1,142 @@
+"""The decoder of all that guesses ahead: drafts are verified by one pass of the model, and what stands is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+
+from vivace_methods.decoding.caches import negotiate
+from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.trees import Tree
+from vivace_methods.errors import MethodError
+from vivace_methods.models import implementations
+from vivace_methods.models.layer_inputs import layers_of
+from vivace_methods.models.passes import passes_of
+from vivace_methods.protocol import Attached, CacheNeed, Decoder, Read
+from vivace_methods.speculation.drafters.base import Drafter
+
+CHAINS = frozenset({CacheNeed.CROP})
+TREES = CHAINS | {CacheNeed.TREE_MASK}
+
+
+class Pace:
+    """How far to draft, and how much of it to verify; this one drafts as far as it may, and verifies it all."""
+
+    def depth(self, most: int) -> int:
+        """Of the next tree; 0 drafts nothing.
+
+        Args:
+            most: that it may be.
+        """
+        return most
+
+    def cut(self, tree: Tree) -> Tree:
+        """The part of a tree that is verified."""
+        return tree
+
+    def verified(self, drafted: int, stood: int) -> None:
+        """Take notice of a verified tree.
+
+        Args:
+            drafted: depth that was asked for.
+            stood: drafts that stood.
+        """
+
+
+@contextmanager
+def speculating(model: Any, decoder: SpeculativeDecoder) -> Iterator[Attached]:
+    """Drafts verified by a model while the context lasts.
+
+    Args:
+        model: the target.
+        decoder: with a drafter made for it.
+    """
+    with ExitStack() as changes:
+        passes = changes.enter_context(passes_of(model))
+        if implementations.has_experts(model):
+            # The other kernels read an expert again for each token that goes through it.
+            changes.enter_context(implementations.experts(model, "grouped_mm"))
+        changes.enter_context(implementations.products(model))
+        yield Attached(passes, decoder=decoder)
+
+
+def require_verifying(model: Any, name: str, *, trees: bool, taps: Sequence[int] = ()) -> None:
+    """Refuse a model that cannot verify drafts, before anything is read.
+
+    Args:
+        model: a causal language model of transformers.
+        name: of the method.
+        trees: whether drafts are trees.
+        taps: layers whose inputs are read.
+
+    Raises:
+        MethodError: its layers are not found where they are tapped, keep a state that only goes forward, or run with
+            an attention that takes no mask for trees.
+    """
+    try:
+        layers_of(model, taps)
+    except MethodError as error:
+        raise MethodError(
+            f"{name} taps the layers of plain language models, and {type(model).__name__} keeps its own elsewhere."
+        ) from error
+    negotiate(model, {name: TREES if trees else CHAINS})
+
+
+class SpeculativeDecoder(Decoder):
+    """A tree of drafts, and a verifying pass for each; what is written is the model's own.
+
+    Args:
+        drafter: made for the model.
+        depth: that its trees may have at most.
+        trees: whether its drafts may branch.
+        pace: how far to draft.
+    """
+
+    def __init__(self, drafter: Drafter, depth: int, *, trees: bool, pace: Pace | None = None) -> None:
+        self._drafter, self._depth, self._pace = drafter, depth, pace or Pace()
+        self._drafted: list[int] = []
+        self.needs = TREES if trees else CHAINS
+        self.features = drafter.taps
+
+    def steps(self, run: Run, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
+        """The drafts of a tree that stand, and a token of the model's own after them."""
+        self._drafted = []
+        drafting = self._drafter.start(run, read)
+        root = first
+        while True:
+            # The token of the model's own is the last that may be written.
+            most = min(self._depth, run.left - 1)
+            depth = self._pace.depth(most) if most else 0
+            tree = self._pace.cut(drafting.draft(root, depth)) if depth else Tree.chain(root)
+            logits = run.forward(tree.tokens, "verify", tree=tree, logits=0)
+            stands = run.chooser.verified(logits, tree)
+            nodes = list(stands.nodes)
+            run.keep(len(tree), nodes)
+            drafting.stands(tree.tokens[:, nodes], {tap: inputs[:, nodes] for tap, inputs in run.features.items()})
+            self._pace.verified(depth, len(nodes) - 1)
+            self._drafted.append(len(tree) - 1)
+            root = stands.tokens[:, -1:]
+            yield stands.tokens.flatten().tolist()
+
+    def figures(self, given: Sequence[int]) -> dict[str, Any]:
+        """What came of the drafts.
+
+        `acceptance_lengths` are the tokens that each verifying pass gave (drafted ones that were right, and one of
+        the target's own), and `tau` is their mean; None where the prompt's token was all. Tokens beyond the answer's
+        end do not count. `drafted` are the drafts that each pass verified, `drafter_weights` how many the drafter
+        reads in a pass, and `accepted_1` and so on the share of passes in which so many drafts and more stood.
+        """
+        return {
+            "acceptance_lengths": list(given),
+            "tau": sum(given) / len(given) if given else None,
+            "drafted": self._drafted[: len(given)],
+            "drafter_weights": self._drafter.weights,
+            **{f"accepted_{place}": _share_above(place, given) for place in range(1, self._depth + 1) if given},
+        }
+
+
+def _share_above(count: int, given: Sequence[int]) -> float:
+    return sum(each > count for each in given) / len(given)
