@@ -51,7 +51,7 @@ def capability(device: torch.device) -> int:
     if device.type != "cuda":
         return 90
     major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return int(10 * major + minor)
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from vivace_kernels import gpu
-from vivace_kernels.prefill.kept_attention import check_kept
+from vivace_kernels.prefill.kept_attention_cpu import check_kept
 
 _LOG2_E = tl.constexpr(1.4426950408889634)
 

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from vivace_kernels import gpu
-from vivace_kernels.prefill.window_scores import Scoring, check_window, scored_shape
+from vivace_kernels.prefill.window_scores_cpu import Scoring, check_window, scored_shape
 
 MOST_ROWS = 64
 """Queries of one tile."""

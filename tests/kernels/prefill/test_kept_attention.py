@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from support.triton_processes import Call
-from vivace_kernels.prefill.kept_attention import kept_attention, kept_attention_reference
+from vivace_kernels.prefill.kept_attention import kept_attention
+from vivace_kernels.prefill.kept_attention_cpu import kept_attention_reference
 
 DTYPES = [(torch.float32, 2e-5), (torch.bfloat16, 2**-6), (torch.float16, 2**-9)]
 

@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from vivace_kernels.prefill.window_scores import Scoring, pooled, window_scores, window_scores_reference
+from vivace_kernels.prefill.window_scores import Scoring, window_scores
+from vivace_kernels.prefill.window_scores_cpu import pooled, window_scores_reference
 
 SCORINGS = (
     Scoring(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from support.triton_processes import Call
-from vivace_kernels.prefill.window_scores import Heads, Scoring, window_scores_cpu, window_scores_reference
+from vivace_kernels.prefill.window_scores_cpu import Heads, Scoring, window_scores_cpu, window_scores_reference
 
 pytest.importorskip("triton")
 from vivace_kernels.prefill.window_scores_gpu import window_scores_gpu
