@@ -28,6 +28,7 @@ class Pass:
         layer_tokens: tokens through each layer, where a reader prunes on the way and they are not `tokens` in all.
         layer_context: positions in each layer's cache before the pass, where they are not `context` in all.
         layer_kept: positions of the pass that each layer puts into its cache, where it keeps fewer than it read.
+        prompt: tokens of the prompt that was read, where some were left out on the way or in the caches.
         depths: of each token in the draft's tree, from 0 at its root: the token looks at the context, at those above
             it and at itself. None where each token looks at all before it.
         experts: different experts that were read in each layer that has some, as counted; None where nobody counted.
@@ -46,6 +47,7 @@ class Pass:
     layer_tokens: tuple[int, ...] | None = None
     layer_context: tuple[int, ...] | None = None
     layer_kept: tuple[int, ...] | None = None
+    prompt: int | None = None
     depths: tuple[int, ...] | None = None
     experts: tuple[int, ...] | None = None
     routed: tuple[int, ...] | None = None

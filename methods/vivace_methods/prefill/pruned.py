@@ -1,0 +1,113 @@
+"""What methods of pruned prefill share: settings, their limits, and how a combination becomes a reader."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from vivace_methods.protocol import Attached, Method, MethodError, Role
+
+if TYPE_CHECKING:
+    import torch
+
+    from vivace_methods.prefill.pruning import Pruning
+
+
+@dataclass(frozen=True)
+class PrunedPrefill(Method):
+    """A method that reads, or keeps, a part of a prompt alone.
+
+    Attributes:
+        keep: how much of the prompt goes on: up to 1 a share of its tokens, above 1 how many tokens.
+        attention: `sdpa` is torch's fused attention, itself FlashAttention on a GPU that has it; `eager` writes out
+            the whole matrix; `flash_attention_2` and `flash_attention_3` need a GPU and their own packages.
+    """
+
+    family: ClassVar[str] = "prefill"
+    roles: ClassVar[frozenset[Role]] = frozenset({Role.READER})
+
+    keep: float = 0.2
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
+
+    def __post_init__(self) -> None:
+        self.require_amount("keep", self.keep)
+
+    @abstractmethod
+    def pruning(self, layers: int, fitted: Any = None) -> Pruning:
+        """Ranker, selector, plan and policy for keys and values.
+
+        Args:
+            layers: of the model.
+            fitted: as `attach` takes it.
+
+        Raises:
+            MethodError: the model has no such layer.
+        """
+
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
+        """Prune what the model reads while the context lasts, under our loop or `generate` of transformers."""
+        from vivace_methods.prefill.reading.reader import pruned_reading
+
+        self._require_whole_attention(model.config)
+        return pruned_reading(
+            model, lambda layers: self.pruning(layers, fitted), self.attention, self.contexts(model, fitted)
+        )
+
+    def contexts(self, model: Any, fitted: Any) -> Sequence[AbstractContextManager[Any]]:
+        """What the ranker needs besides while the method is attached."""
+        return ()
+
+    def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
+        """That of reading whole prompts: the lower layers do."""
+        from vivace_methods.models.anatomy import shapes
+        from vivace_methods.models.cost import greedy_memory
+
+        self._require_whole_attention(configuration)
+        self.pruning(len(shapes(configuration).layers))
+        return greedy_memory(configuration, prompt, answer, dtype, whole_attention=self.attention == "eager")
+
+    def require_amount(self, setting: str, value: float) -> None:
+        """Refuse an amount of tokens that is neither a share nor a number of them.
+
+        Raises:
+            MethodError: it is not above 0, or above 1 and no whole number.
+        """
+        if not value > 0 or (value > 1 and value != int(value)):
+            raise MethodError(
+                f"The setting {setting} of {self.name} is a share of the prompt above 0 and up to 1, or a whole "
+                f"number of tokens above 1, and {value} is neither."
+            )
+
+    def require_least(self, least: int, *settings: str) -> None:
+        """Refuse settings below what they mean anything at.
+
+        Raises:
+            MethodError: one is below `least`.
+        """
+        for setting in settings:
+            if (value := getattr(self, setting)) is not None and value < least:
+                raise MethodError(f"The setting {setting} of {self.name} must be at least {least}, not {value}.")
+
+    def require_odd(self, *settings: str) -> None:
+        """Refuse windows of an average that have no middle.
+
+        Raises:
+            MethodError: one is even, or below 1.
+        """
+        for setting in settings:
+            if (value := getattr(self, setting)) < 1 or value % 2 == 0:
+                raise MethodError(f"The setting {setting} of {self.name} must be an odd number, not {value}.")
+
+    def _require_whole_attention(self, configuration: Any) -> None:
+        """Refuse layers that look at, or keep, a window of the latest positions."""
+        from vivace_methods.models.anatomy import shapes
+
+        windows = {layer.window for layer in shapes(configuration).layers} - {None}
+        if windows:
+            raise MethodError(
+                f"{self.name} prunes what layers with full attention read, and some of this model look at the latest "
+                f"{min(windows)} positions alone (sliding_window): take a model without, or full."  # type: ignore[type-var]
+            )

@@ -1,0 +1,131 @@
+"""What a ranker is: settings that begin a ranking of one prompt's tokens, which looks at layers and gives scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+
+from vivace_methods.prefill.rankers.scoring import window_scores
+
+
+class Shown:
+    """One layer's attention over the tokens that went through it, as it is shown before it is computed.
+
+    Attributes:
+        layer: from 0.
+        queries: rotated, shape (1, heads, tokens of this pass, width).
+        keys: rotated, shape (1, key-value heads, tokens, width).
+        scaling: of their products.
+    """
+
+    def __init__(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> None:
+        self.layer, self.queries, self.keys, self.scaling = layer, queries, keys, scaling
+        self._window_scores = cache(self._scores_of_window)
+
+    @property
+    def tokens(self) -> int:
+        """How many keys there are."""
+        return int(self.keys.shape[2])
+
+    def window_scores(self, window: int, offset: int = 0) -> torch.Tensor:
+        """As `scoring.window_scores` has it; several may ask, and it is computed once.
+
+        Args:
+            window: tokens that look.
+            offset: tokens after the window, which neither look nor get a score.
+        """
+        return self._window_scores(window, offset)
+
+    def _scores_of_window(self, window: int, offset: int) -> torch.Tensor:
+        end = self.tokens - offset
+        queries = self.queries[:, :, self.queries.shape[2] - self.tokens + end - window :][:, :, :window]
+        return window_scores(queries, self.keys[:, :, :end], self.scaling, window)
+
+
+Show = Callable[[Shown], Any]
+"""Called with the attention of one layer after the other."""
+
+
+class Asking(Protocol):
+    """Runs the model over the prompt for a ranker, outside of the pass that is pruned."""
+
+    def __call__(self, show: Show, *, last_layer: int | None = None, cache: Any = None, ids: Any = None) -> Any:
+        """One pass over the prompt, or over tokens that follow it; the model is as it is without the method.
+
+        Args:
+            show: called at every layer.
+            last_layer: where to stop, before its attention is computed; None goes through all layers.
+            cache: of keys and values; None where nothing is to be kept.
+            ids: in place of the prompt: tokens that follow what is in the cache, shape (1, tokens).
+
+        Returns:
+            Logits of the last token, shape (1, vocabulary); None where the pass was stopped.
+        """
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The prompt whose tokens are ranked.
+
+    Attributes:
+        length: in tokens.
+        layers: of the model.
+        ids: shape (1, tokens); None where the model was given embeddings alone.
+        ask: runs the model over it.
+        device: of the model.
+        ends: tokens that end an answer.
+        config: of the text decoder.
+    """
+
+    length: int
+    layers: int
+    ids: torch.Tensor | None
+    ask: Asking
+    device: torch.device
+    ends: frozenset[int]
+    config: Any
+
+
+class Ranking(ABC):
+    """The ranking of one prompt's tokens, under way."""
+
+    def observe(self, shown: Shown) -> None:  # noqa: B027 (some rankings need no layer)
+        """Look at a layer; layers come in order, the latest `Ranker.history` before each pruning among them."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether scores are ready to be pruned by, where the plan leaves the layer to the ranking."""
+        return True
+
+    @abstractmethod
+    def scores(self) -> torch.Tensor:
+        """What tokens are worth, the more the higher, shape (tokens,); those beyond its end are to be kept anyway."""
+
+    def pruned(self, kept: torch.Tensor) -> None:  # noqa: B027 (most rankings end where the prompt is pruned)
+        """Go on with fewer tokens.
+
+        Args:
+            kept: indices of those that were there until now, ascending, shape (tokens,).
+        """
+
+
+class Ranker(ABC):
+    """Settings of a ranking; a subclass is a frozen dataclass of them."""
+
+    @property
+    def history(self) -> int:
+        """How many layers its scores are made of, the present one and those before it; 0 where it looks at none."""
+        return 0
+
+    @abstractmethod
+    def begin(self, prompt: Prompt) -> Ranking:
+        """The ranking of one prompt's tokens; whatever of it needs passes of its own is done here."""
+
+    def least(self) -> int:
+        """The last tokens of a prompt that it never scores: shorter prompts have nothing to be ranked."""
+        return 0

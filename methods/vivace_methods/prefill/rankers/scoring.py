@@ -1,0 +1,93 @@
+"""Attention that few queries pay to a whole prompt, pooled and reduced, without ever writing out a whole matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+
+def attention_rows(
+    queries: torch.Tensor, keys: torch.Tensor, scaling: float, causal: bool = True
+) -> Iterator[torch.Tensor]:
+    """Probabilities with which queries look at keys, one head of the keys after the other.
+
+    Queries are laid beside each other for the keys that they share, so that no key is repeated.
+
+    Args:
+        queries: rotated, shape (1, heads, rows, width).
+        keys: rotated, shape (1, key-value heads, tokens, width).
+        scaling: of the products.
+        causal: whether the queries are those of the last tokens, and look at none after their own.
+
+    Yields:
+        For each key-value head, shape (heads that share it, rows, tokens), in 32 bits.
+    """
+    heads, rows, width = queries.shape[1:]
+    shared, tokens = keys.shape[1], keys.shape[2]
+    hidden = None
+    if causal and rows > 1:
+        hidden = torch.ones(rows, rows, dtype=torch.bool, device=keys.device).triu(1)
+    for head in range(shared):
+        mine = queries[0, head * heads // shared : (head + 1) * heads // shared].reshape(-1, width)
+        logits = (mine @ keys[0, head].T).float().mul_(scaling).view(-1, rows, tokens)
+        if hidden is not None:
+            logits[..., tokens - rows :].masked_fill_(hidden, float("-inf"))
+        yield logits.softmax(-1)
+
+
+def window_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, window: int) -> torch.Tensor:
+    """Attention that a prompt's last tokens pay to those before them, summed over these tokens and each key's heads.
+
+    Args:
+        queries: of all tokens or of the last ones, rotated, shape (1, heads, at least `window`, width).
+        keys: of all tokens, rotated, shape (1, key-value heads, tokens, width).
+        scaling: of the products.
+        window: how many tokens look; they themselves get no score.
+
+    Returns:
+        Shape (key-value heads, tokens - window), in 32 bits.
+    """
+    rows = attention_rows(queries[:, :, -window:], keys, scaling)
+    return torch.stack([each.sum((0, 1))[: keys.shape[2] - window] for each in rows])
+
+
+def attention_sums(
+    queries: torch.Tensor, keys: torch.Tensor, scaling: float, weights: torch.Tensor | None = None, rows: int = 128
+) -> torch.Tensor:
+    """Attention that a prompt's last tokens, or all of them, pay to every token, summed over them.
+
+    A few rows of the matrix are there at a time, whatever the prompt's length.
+
+    Args:
+        queries: of the last tokens, or of all, rotated, shape (1, heads, looking tokens, width).
+        keys: of all tokens, rotated, shape (1, key-value heads, tokens, width).
+        scaling: of the products.
+        weights: how much each looking token counts, shape (looking tokens,); None for all alike.
+        rows: looking tokens at a time.
+
+    Returns:
+        Shape (key-value heads, tokens), in 32 bits.
+    """
+    looking, tokens = queries.shape[2], keys.shape[2]
+    found = torch.zeros(keys.shape[1], tokens, device=keys.device)
+    for begin in range(0, looking, rows):
+        end = min(begin + rows, looking)
+        seen = tokens - looking + end
+        for head, each in enumerate(attention_rows(queries[:, :, begin:end], keys[:, :, :seen], scaling)):
+            counted = each if weights is None else each * weights[begin:end, None]
+            found[head, :seen] += counted.sum((0, 1))
+    return found
+
+
+def pooled(scores: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Averages over neighbours, with zeros beyond both ends that count as any other score.
+
+    Args:
+        scores: shape (…, tokens).
+        kernel: how many, an odd number; 1 changes nothing.
+    """
+    if kernel == 1 or scores.shape[-1] == 0:
+        return scores
+    flat = scores.reshape(1, -1, scores.shape[-1])
+    return torch.nn.functional.avg_pool1d(flat, kernel, 1, kernel // 2).view(scores.shape)

@@ -1,0 +1,99 @@
+"""Attention of transformers that shows queries and keys to whoever asks, before they are multiplied."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from vivace_methods.models import implementations
+
+SHOW = "vivace_show"
+"""The argument that a layer is called with where its attention is to be shown: `Showing`."""
+
+Showing = Callable[[torch.Tensor, torch.Tensor, float], "torch.Tensor | None"]
+"""Called with rotated queries, keys and the scaling of their products. It may choose rows, as ascending indices of
+queries: attention is then computed of these alone, and is zero for the others."""
+
+
+@contextmanager
+def showing_attention(decoder: Any, implementation: str) -> Iterator[None]:
+    """Run a text decoder with an implementation that shows what it is given, while the context lasts.
+
+    Nobody is shown anything unless a layer is called with `SHOW`; what is computed is the implementation's own.
+
+    Raises:
+        MethodError: the model or this machine cannot run it.
+    """
+    with implementations.attention(decoder, implementation):
+        before = decoder.config._attn_implementation
+        decoder.set_attn_implementation(_registered(before))
+        try:
+            yield
+        finally:
+            decoder.set_attn_implementation(before)
+
+
+def _registered(implementation: str) -> str:
+    """The name under which transformers knows the implementation that shows.
+
+    Its masks have to be registered beside it: without them padding would be lost.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    name = f"vivace_showing_{implementation}"
+    masks = AttentionMaskInterface()
+    if name not in masks:
+        AttentionInterface.register(name, _showing(implementation))
+        AttentionMaskInterface.register(name, masks[implementation])
+    return name
+
+
+def _showing(implementation: str) -> Callable[..., Any]:
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    def attention(
+        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **named: Any
+    ) -> Any:
+        show: Showing | None = named.pop(SHOW, None)
+        rows = None if show is None else show(query, key, named["scaling"])
+        if rows is not None:
+            return of_rows(query, key, value, rows, named["scaling"]), None
+        if implementation == "eager":  # each architecture has its own
+            return sys.modules[type(module).__module__].eager_attention_forward(
+                module, query, key, value, attention_mask, **named
+            )
+        return ALL_ATTENTION_FUNCTIONS[implementation](module, query, key, value, attention_mask, **named)
+
+    return attention
+
+
+def of_rows(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: torch.Tensor, scaling: float, many: int = 256
+) -> torch.Tensor:
+    """Attention of some queries over all keys up to their own; zero for the queries that are left out.
+
+    Args:
+        query: shape (1, heads, tokens, width).
+        key: shape (1, key-value heads, tokens, width).
+        value: of the same shape.
+        rows: ascending indices of tokens, shape (rows,).
+        scaling: of the products.
+        many: rows at a time, so that no mask is large.
+
+    Returns:
+        Shape (1, tokens, heads, width).
+    """
+    heads, tokens, width = query.shape[1:]
+    shared = key.shape[1]
+    whole = query.new_zeros(1, tokens, heads, width)
+    places = torch.arange(tokens, device=key.device)
+    for some in rows.split(many):
+        grouped = query[:, :, some].reshape(1, shared, -1, width)  # queries that share keys lie behind each other
+        seen = (places <= some[:, None]).repeat(heads // shared, 1)
+        found = torch.nn.functional.scaled_dot_product_attention(grouped, key, value, attn_mask=seen, scale=scaling)
+        whole[:, some] = found.view(1, heads, -1, width).transpose(1, 2)
+    return whole

@@ -1,0 +1,83 @@
+"""The reader of pruned prompts for our loop, and what is attached to a model for any loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vivace_methods.decoding.plain_arms import plain_decoding
+from vivace_methods.decoding.run import Run
+from vivace_methods.models.anatomy import anatomy
+from vivace_methods.models.ledger import Pass
+from vivace_methods.prefill.figures import figures_of
+from vivace_methods.prefill.pruning import Pruning
+from vivace_methods.prefill.reading.attention import showing_attention
+from vivace_methods.prefill.reading.hooks import PruningHooks, hooked
+from vivace_methods.protocol import Attached, CacheNeed, Read, Reader
+
+
+class PrunedReader(Reader):
+    """Reads a prompt in one pass, which the hooks on the model prune.
+
+    Args:
+        hooks: on the model.
+    """
+
+    needs = frozenset({CacheNeed.LAYER_LENGTHS})
+
+    def __init__(self, hooks: PruningHooks) -> None:
+        self._hooks = hooks
+
+    def read(self, run: Run) -> Read:
+        """Read it; features are given of the tokens that went through every layer."""
+        request = run.request
+        self._hooks.ends = request.end_tokens or self._hooks.usual_ends
+        logits = run.forward(request.prompt, "read", embedded=request.embedded)[:, -1]
+        done = self._hooks.latest
+        if done is None:
+            return Read(logits, request.prompt, run.features)
+        run.compacted(int(run.cache.get_seq_length()))
+        if done.kept is None:
+            return Read(logits, request.prompt, run.features)
+        features = {layer: _of_kept(found, done.kept_of(layer), done.kept) for layer, found in run.features.items()}
+        return Read(logits, request.prompt[:, done.kept], features, tuple(done.kept.tolist()))
+
+
+def _of_kept(found: torch.Tensor, entered: torch.Tensor | None, kept: torch.Tensor) -> torch.Tensor:
+    """Of what a layer was given, the rows of the tokens that were kept in the end."""
+    return found[:, kept if entered is None else torch.searchsorted(entered, kept)]
+
+
+@contextmanager
+def pruned_reading(
+    model: Any, pruning_of: Callable[[int], Pruning], attention: str, others: Sequence[Any] = ()
+) -> Iterator[Attached]:
+    """Prompts pruned while the context lasts, and decoding as the baseline has it.
+
+    Args:
+        model: a causal language model of transformers, or what wraps one, in evaluation mode.
+        pruning_of: says how a model of so many layers is pruned.
+        attention: an implementation of transformers.
+        others: contexts that the ranker needs, entered besides.
+
+    Raises:
+        MethodError: an architecture that is not known, or whose layers cannot be pruned; no such layer or attention.
+    """
+    found = anatomy(model)
+    pruning = pruning_of(len(found.layers))
+    with ExitStack() as contexts:
+        for other in others:
+            contexts.enter_context(other)
+        plain = contexts.enter_context(plain_decoding(model))
+        contexts.enter_context(showing_attention(found.decoder, attention))
+        hooks = contexts.enter_context(hooked(found, pruning, plain.passes, attention.startswith("flash")))
+        size = model.dtype.itemsize
+
+        def figures(passes: Sequence[Pass]) -> dict[str, Any]:
+            return {**plain.figures(passes), **figures_of(passes, found.shapes, size, pruning)}
+
+        yield replace(plain, reader=PrunedReader(hooks), decoder=None, usual_decoder=plain.decoder, figures=figures)
