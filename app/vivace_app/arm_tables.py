@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from vivace.store.queries.efficiency import ArmRow, Measured, hardware_name
 from vivace_app import figures
 
 NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "retracted")
+
+_CELL = re.compile(r"(?P<length>[\d,]+ tokens), (?P<depth>\d+%) deep$")
+"""How the task haystack names its cells."""
 
 TIMES = ("TTFT ×", "Tokens/s ×", "Tokens/s", "Floor, tokens/s")
 """Columns that need a model of real size."""
@@ -84,6 +88,17 @@ def points(rows: Sequence[ArmRow]) -> pd.DataFrame:
             "frontier": [row.frontier for row in placed],
         }
     )
+
+
+def haystack(rows: Sequence[ArmRow]) -> pd.DataFrame:
+    """Quality by the depth and the length at which a needle lay, of each arm; empty without such tasks."""
+    found = [
+        {"arm": row.arm, "length": match["length"], "depth": match["depth"], "quality": its.value, "n": its.n}
+        for row in rows
+        for part, its in row.parts.items()
+        if (match := _CELL.search(part)) is not None
+    ]
+    return pd.DataFrame(found, columns=["arm", "length", "depth", "quality", "n"])
 
 
 def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -131,6 +131,36 @@ def frontier(data: pd.DataFrame, x_title: str, *, more_is_better: bool, floor: f
     return chart
 
 
+def depth_and_length(data: pd.DataFrame) -> alt.FacetChart:
+    """How much of a needle in a haystack is found, by its depth and the text's length, a panel for each arm.
+
+    Args:
+        data: as `arm_tables.haystack` gives it.
+    """
+    lengths = sorted(set(data["length"]), key=lambda text: int(text.split()[0].replace(",", "")))
+    depths = sorted(set(data["depth"]), key=lambda text: int(text.rstrip("%")))
+    cells = alt.Chart(data).mark_rect(stroke="white").encode(
+        x=alt.X("length:N", sort=lengths, title=None, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("depth:N", sort=depths, title="depth"),
+        color=alt.Color(
+            "quality:Q",
+            scale=alt.Scale(domain=[0, 1], scheme="viridis"),
+            legend=alt.Legend(title="found", format=".0%"),
+        ),
+        tooltip=[
+            alt.Tooltip("arm:N", title="Arm"),
+            alt.Tooltip("length:N", title="Length"),
+            alt.Tooltip("depth:N", title="Depth"),
+            alt.Tooltip("quality:Q", title="Found", format=".0%"),
+            alt.Tooltip("n:Q", title="Prompts"),
+        ],
+    )  # fmt: skip
+    chart: alt.FacetChart = cells.properties(width=70 * len(lengths), height=28 * len(depths)).facet(
+        facet=alt.Facet("arm:N", sort=list(dict.fromkeys(data["arm"])), title=None), columns=2
+    )
+    return chart
+
+
 def _panel(
     data: pd.DataFrame, title: str, models: Sequence[str], statuses: Sequence[str], *, first: bool
 ) -> alt.LayerChart:

@@ -100,6 +100,13 @@ def test_the_frontier_is_drawn_through_the_arms_on_it(home: Path, more_is_better
     assert {(point["cost"], point["quality"]) for point in drawn["datasets"][name]} == {(1.0, 1.0), (0.5, 0.8)}
 
 
+def test_needles_are_drawn_by_depth_and_length_in_the_order_of_numbers(home: Path) -> None:
+    cells = arm_tables.haystack(arm_board(measured(home)))
+    assert len(cells) == 2 * 6 and set(cells["length"]) == {"1,024 tokens", "2,048 tokens"}
+    drawn = charts.depth_and_length(cells).to_dict()["spec"]["encoding"]
+    assert drawn["y"]["sort"] == ["0%", "50%", "100%"] and drawn["x"]["sort"] == ["1,024 tokens", "2,048 tokens"]
+
+
 def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:
     module = ModuleRecipe(0.5, 0.9, 3, "magnitude", 0.1, 0.04)
     modules = {"up": module, "down": replace(module, rank=0)}

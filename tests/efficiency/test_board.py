@@ -55,6 +55,11 @@ def test_figures_are_what_the_trials_say(database: Database) -> None:
     # All prompts diverge alike, which tells nothing of how far others would.
     assert sparse.figures["kl_per_token"] == Measured(pytest.approx(0.05), None, None, 20)
     assert "kl_per_token" not in dense.figures
+    shares = {part: (its.value, its.n) for part, its in sparse.parts.items()}
+    assert len(shares) == 6 and shares["2,048 tokens, 0% deep"] == (2 / 3, 3), (
+        "of prompts 3, 9 and 15 the last is wrong"
+    )
+    assert sparse.as_json()["parts"]["1,024 tokens, 0% deep"]["n"] == 4 and not sparse.tasks
     perplexity = dense.figures["perplexity"]
     half = 2.093024 * 0.125 / math.sqrt(19)
     assert perplexity.value == pytest.approx(math.exp(0.375))
@@ -106,7 +111,8 @@ def row(cost: float | None, quality: float | None) -> ArmRow:
     return ArmRow(
         track="sparsity", model="m", adapter="zoo", arm=f"{cost} {quality}", method="x", settings={}, fitted=None,
         baseline=False, baseline_arm="dense", axis=FAMILIES["sparsity"].counted_cost, figures=figures, tasks={},
-        frontier=False, data="d", data_revision="r", hardware="h", hardware_fingerprint="h", hardware_details={},
+        parts={}, frontier=False, data="d", data_revision="r", hardware="h", hardware_fingerprint="h",
+        hardware_details={},
         floor=None, official=False, unofficial_reasons=[], retracted=None, date=datetime.now(UTC), run="r",
     )  # fmt: skip
 

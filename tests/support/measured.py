@@ -29,6 +29,7 @@ def recorded(
         "bytes": moved,
         "flops": 2 * moved,
         "floor_s": moved / 1e6,
+        "slice": f"{1024 * (1 + prompt % 2):,} tokens, {50 * (prompt % 3)}% deep",
     }
     if not repetition:
         values |= {"nats": 5.0 / (1 + prompt % 2), "nats_tokens": 10}

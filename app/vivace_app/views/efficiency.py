@@ -105,6 +105,11 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         )
         if limit is not None:
             st.caption("The dashed line is the baseline's own work at the rates that the floor probe found.")
+    cells = arm_tables.haystack(rows)
+    if not cells.empty:
+        st.altair_chart(
+            charts.depth_and_length(cells), alt="How much of a needle each arm finds, by its depth and the length"
+        )
     st.dataframe(
         figures.cells(arm_tables.table(rows)),
         key=f"arms-{'-'.join(part[:8] for part in first.group)}",

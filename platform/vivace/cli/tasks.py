@@ -43,20 +43,38 @@ def show(
     task: Annotated[str, typer.Argument(help="A task with its settings, like 'sums(operation=addition)'.")],
     samples: Annotated[int, typer.Option("--samples", min=1, help="How many to show.")] = 2,
     seed: Annotated[int, typer.Option("--seed", help="Which ones.")] = 0,
+    model: Annotated[str | None, typer.Option("--model", help="Fit lengths to this model's tokenizer; without one, "
+                                              "words and signs are counted.")] = None,
     format: FormatOption = Format.TABLE,
-) -> None:
-    """Samples of a task: prompt and references, each as the model and the metric get them."""
+    home: HomeOption = None,
+) -> None:  # fmt: skip
+    """Samples of a task: prompt, how the answer is begun, and references, as the model and the metric get them."""
     from vivace.tasks.registry import parse_task
 
+    asked = parse_task(task)
+    found = asked.samples(samples, seed)
+    tokens: list[int | None] = [None] * samples
+    if model is not None:
+        require_torch()
+        from vivace.tracks.efficiency.session.token_prompts import sample_ids
+
+        tokenizer = _tokenizer(_folder_of(model, settings_of(home, None).home))
+        found = [asked.fitted(sample, lambda each: len(sample_ids(each, tokenizer))) for sample in found]
+        tokens = [len(sample_ids(sample, tokenizer)) for sample in found]
     rows = [
-        {"id": sample.id, "slice": sample.slice, "prompt": sample.prompt, "references": list(sample.references)}
-        for sample in parse_task(task).samples(samples, seed)
-    ]
+        {
+            "id": sample.id, "slice": sample.slice, "prompt": sample.prompt, "begun": sample.begun,
+            "references": list(sample.references), "tokens": count,
+        }
+        for sample, count in zip(found, tokens, strict=True)
+    ]  # fmt: skip
     columns = {
         "id": lambda row: row["id"],
         "slice": lambda row: row["slice"] or "–",
         "prompt": lambda row: row["prompt"],
+        "begun": lambda row: row["begun"] or "–",
         "references": lambda row: "\n".join(row["references"]) or "–",
+        "tokens": lambda row: "–" if row["tokens"] is None else f"{row['tokens']:,}",
     }
     print_rows(rows, format, ShownColumns(columns, prose=("prompt", "references")))
 
@@ -133,7 +151,6 @@ def _loaded(folder: Path, dtype: Precision, device: str) -> tuple[Any, Any]:
         UsageError: the folder lacks either, or there is no such device.
     """
     import torch
-    from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from vivace.errors import UsageError
@@ -143,8 +160,22 @@ def _loaded(folder: Path, dtype: Precision, device: str) -> tuple[Any, Any]:
     logging.disable_progress_bar()  # its bar for reading weights is no talk of ours
     try:
         model = load_model(folder, dtype=getattr(torch, dtype.value), device=device)
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except MethodError as error:
         raise UsageError(str(error)) from error
+    return model, _tokenizer(folder)
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        UsageError: the folder has none.
+    """
+    from transformers import AutoTokenizer
+
+    from vivace.errors import UsageError
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise UsageError(f"There is no tokenizer in {folder} that transformers can read.") from error

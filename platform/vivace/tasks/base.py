@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -29,6 +30,8 @@ class Sample:
         plain: whether it is a text to be gone on with, which is put as it stands also to models that have a chat
             template.
         cuttable: whether its middle may be left out for a model that does not hold all of it.
+        begun: how the answer begins, which is put behind the prompt and its chat template; the model goes on from
+            there.
     """
 
     id: str
@@ -39,6 +42,11 @@ class Sample:
     slice: str = ""
     plain: bool = False
     cuttable: bool = False
+    begun: str = ""
+
+
+CountTokens = Callable[[Sample], int]
+"""How many tokens a sample's prompt takes as it is put to a model, with the beginning of its answer."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +72,18 @@ class Task(ABC):
     @abstractmethod
     def revision(self) -> str:
         """What makes the samples: a generator's version, a hub commit, or the SHA-256 of the files."""
+
+    def fitted(self, sample: Sample, tokens: CountTokens) -> Sample:
+        """The sample as this task asks it of a model with a tokenizer; most tasks ask every model the same.
+
+        Args:
+            sample: one of this task's.
+            tokens: counts them as the model does.
+
+        Raises:
+            UsageError: it cannot be asked in as few tokens as the task's settings say.
+        """
+        return sample
 
     @abstractmethod
     def samples(self, count: int | None, seed: int) -> list[Sample]:

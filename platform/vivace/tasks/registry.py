@@ -25,6 +25,8 @@ TASKS: Registry[type[Task]] = Registry(
         "chat_prompts": "vivace.tasks.published.chat_prompts:ChatPrompts",
         "longbench": "vivace.tasks.published.longbench:LongBench",
         "ruler": "vivace.tasks.published.ruler:Ruler",
+        "ruler_synth": "vivace.tasks.fitted.ruler_synth:RulerSynth",
+        "haystack": "vivace.tasks.fitted.haystack:Haystack",
         "tokens": "vivace.tasks.generated.tokens:Tokens",
     },
     lambda name, made: fault_of_subclass(name, made, Task),

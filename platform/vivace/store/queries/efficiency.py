@@ -24,6 +24,10 @@ LAYER_FIGURES = ("kept", "sparsity", "ratio", "rank", "criterion", "threshold", 
 """What `layer_rows` gives of each layer."""
 
 
+PART_METRIC = "quality_part"
+"""The metric under which quality by kind of sample is stored; the kind is the slice."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """A figure with its 95 % interval, where there is one."""
@@ -54,6 +58,8 @@ class ArmRow:
     figures: Mapping[str, Measured]
     tasks: Mapping[str, Measured]
     """Quality by task, where there are several."""
+    parts: Mapping[str, Measured]
+    """Quality by kind of sample, where the tasks have several kinds: an operation, a depth, a length."""
     frontier: bool
     """Whether no other ranked arm of its group is as good for less, or better for as much."""
     data: str
@@ -110,7 +116,7 @@ class ArmRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row with figures nested, times in ISO 8601."""
-        nested = ("figures", "tasks", "date", "axis", "group", "apart")
+        nested = ("figures", "tasks", "parts", "date", "axis", "group", "apart")
         flat = {key: value for key, value in vars(self).items() if key not in nested}
         return {
             **flat,
@@ -121,6 +127,7 @@ class ArmRow:
             "date": self.date.isoformat(),
             "figures": {name: dict(vars(figure)) for name, figure in self.figures.items()},
             "tasks": {name: dict(vars(figure)) for name, figure in self.tasks.items()},
+            "parts": {name: dict(vars(figure)) for name, figure in self.parts.items()},
         }
 
 
@@ -209,6 +216,7 @@ def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware,
         tasks={
             score.slice: figure for score, figure in figures if score.slice and score.metric == family.quality.metric
         },
+        parts={score.slice: figure for score, figure in figures if score.metric == PART_METRIC},
         frontier=False,
         data=dataset.name,
         data_revision=dataset.revision,

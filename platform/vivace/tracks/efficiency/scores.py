@@ -15,6 +15,7 @@ from vivace.model_origins import ORIGINS
 from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
+from vivace.store.queries.efficiency import PART_METRIC
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace_methods.diagnosis import Diagnosis, pooled
 from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio
@@ -51,6 +52,8 @@ class _Told:
     kl_tokens: int | None
     nats: float | None
     nats_tokens: int | None
+    slice: str | None
+    """Of the sample that was asked."""
 
     @property
     def tokens(self) -> int:
@@ -140,6 +143,14 @@ def _quality(mine: Sequence[_Told], baseline: Sequence[_Told], is_baseline: bool
     if len(set(tasks.values())) > 1:
         for task in dict.fromkeys(tasks.values()):
             yield _share("quality", [value for prompt, value in own.items() if tasks[prompt] == task], task)
+    alone = len(set(tasks.values())) == 1
+    parts = {
+        one.trial.prompt: one.slice if alone else f"{tasks[one.trial.prompt]}: {one.slice}"
+        for one in mine
+        if one.slice and one.trial.prompt in own
+    }
+    for part in dict.fromkeys(parts.values()):
+        yield _share(PART_METRIC, [own[prompt] for prompt, its in parts.items() if its == part], part)
     both = [prompt for prompt in own if prompt in other]
     if is_baseline or not both:
         return

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def _measure(job: Job, tell: Tell) -> None:
     torch.set_num_threads(job.threads)
     from transformers.utils import logging
 
+    from vivace.tracks.efficiency.session.token_prompts import fitted_prompts
     from vivace_methods.registry import parse_arm
     from vivace_methods.timing.audits import audit
     from vivace_methods.timing.floor import FloorProbe
@@ -80,6 +81,7 @@ def _measure(job: Job, tell: Tell) -> None:
 
     logging.disable_progress_bar()
     model, tokenizer = _loaded(job)
+    job = replace(job, prompts=fitted_prompts(job.prompts, tokenizer))
     prompts = _timed_prompts(job, tell, model, tokenizer)
     arms = _fitted(job, tell, model, tokenizer, {name: parse_arm(written) for name, written in job.arms.items()})
     baseline, arms = _with_baseline(job, tell, model, arms, prompts)

@@ -134,6 +134,8 @@ class Answer:
 
     answer: str
     quality: float | None
+    slice: str = ""
+    """Of the sample."""
 
 
 @dataclass(frozen=True)

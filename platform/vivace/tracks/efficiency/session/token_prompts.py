@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from vivace.machine.bounds import bounded
+from vivace.tasks.base import Sample
+from vivace.tasks.registry import parse_task
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.timing.stopwatch import TimedPrompt
@@ -29,7 +33,7 @@ def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[Tim
         MethodError: a prompt that is empty, too long for the model and not to be cut, or of tokens that the model
             does not know.
     """
-    ids = token_ids(prompt.sample.prompt, tokenizer, plain=prompt.sample.plain)
+    ids = sample_ids(prompt.sample, tokenizer)
     if not ids:
         raise MethodError(f"The prompt {prompt.name} is empty.")
     vocabulary, positions = model.config.vocab_size, getattr(model.config, "max_position_embeddings", None)
@@ -68,18 +72,75 @@ def token_ids(text: str, tokenizer: Any, answer: str = "", *, plain: bool = Fals
                 "This model has no tokenizer: give it the task tokens, as in tokens(length=512), or a text "
                 "of ids with blanks between."
             ) from error
-    if getattr(tokenizer, "chat_template", None) and not plain:
-        asked = [{"role": "user", "content": text}]
-        try:
-            with bounded():
-                text = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
-        except Exception as error:  # a template is a program, and raises what it likes
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise MethodError(
-                f"The model's chat template cannot be used ({reason}); take another checkpoint."
-            ) from error
-        return list(tokenizer(text + answer, add_special_tokens=False)["input_ids"])
-    return list(tokenizer(text + answer)["input_ids"])
+    put, templated = _put(text, tokenizer, plain)
+    return list(tokenizer(put + answer, add_special_tokens=not templated)["input_ids"])
+
+
+def sample_ids(sample: Sample, tokenizer: Any) -> list[int]:
+    """Token ids of what a sample asks, with the beginning of its answer.
+
+    Raises:
+        MethodError: as `token_ids`.
+    """
+    return token_ids(sample.prompt, tokenizer, sample.begun, plain=sample.plain)
+
+
+def fitted_prompts(prompts: Sequence[PlannedPrompt], tokenizer: Any) -> tuple[PlannedPrompt, ...]:
+    """The prompts as their tasks ask them of a model with this tokenizer.
+
+    Args:
+        prompts: as they were planned, when the tokenizer was not known.
+        tokenizer: None where the model has none.
+
+    Raises:
+        UsageError: one cannot be asked in as few tokens as its task's settings say.
+    """
+    if tokenizer is None:
+        return tuple(prompts)
+    tasks = {name: parse_task(name) for name in dict.fromkeys(prompt.task for prompt in prompts)}
+
+    def tokens(sample: Sample) -> int:
+        return len(sample_ids(sample, tokenizer))
+
+    return tuple(replace(prompt, sample=tasks[prompt.task].fitted(prompt.sample, tokens)) for prompt in prompts)
+
+
+def evidence_tokens(sample: Sample, tokenizer: Any) -> tuple[int, ...]:
+    """The places, in the prompt's token ids, of the tokens that hold any of a sample's evidence.
+
+    Raises:
+        MethodError: the tokenizer does not say where tokens come from, or the chat template changes the text.
+    """
+    put, templated = _put(sample.prompt, tokenizer, sample.plain)
+    text = sample.prompt.strip()  # templates may do the same
+    begins = put.find(text) - sample.prompt.find(text)
+    try:
+        encoded = tokenizer(put + sample.begun, add_special_tokens=not templated, return_offsets_mapping=True)
+    except NotImplementedError:
+        begins = -1
+    if begins < 0:
+        raise MethodError(
+            "It cannot be told which tokens hold the evidence: take a checkpoint with a fast tokenizer."
+        )
+    spans = [(begins + span.start, begins + span.end) for span in sample.evidence]
+    return tuple(
+        place
+        for place, (first, last) in enumerate(encoded["offset_mapping"])
+        if any(max(first, start) < min(last, end) for start, end in spans)
+    )
+
+
+def _put(text: str, tokenizer: Any, plain: bool) -> tuple[str, bool]:
+    """The text as a model is given it, and whether it is in the chat template, which brings special tokens."""
+    if plain or not getattr(tokenizer, "chat_template", None):
+        return text, False
+    asked = [{"role": "user", "content": text}]
+    try:
+        with bounded():
+            return tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True), True
+    except Exception as error:  # a template is a program, and raises what it likes
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise MethodError(f"The model's chat template cannot be used ({reason}); take another checkpoint.") from error
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from vivace.tracks.efficiency.prompts import PlannedPrompt
@@ -63,7 +64,7 @@ class TrialTeller:
             return None
         prompt = self._planned[trial.prompt]
         answer = self._tokenizer.decode(trial.tokens, skip_special_tokens=True)
-        return Answer(answer, score(answer, prompt.metric, prompt.sample))
+        return Answer(answer, score(answer, prompt.metric, prompt.sample), prompt.sample.slice)
 
     def _moved(self, trial: Any) -> Moved | None:
         from vivace_methods.models.cost import cost, prefill_cost
@@ -161,9 +162,10 @@ def _reference_ids(prompt: PlannedPrompt, tokenizer: Any) -> list[int]:
     """The first reference as tokens that follow the prompt's; empty where there is none, or they do not."""
     if tokenizer is None or not prompt.sample.references:
         return []
-    from vivace.tracks.efficiency.session.token_prompts import token_ids
+    from vivace.tracks.efficiency.session.token_prompts import sample_ids
 
-    plain = prompt.sample.plain
-    asked = token_ids(prompt.sample.prompt, tokenizer, plain=plain)
-    whole = token_ids(prompt.sample.prompt, tokenizer, prompt.sample.references[0], plain=plain)
+    begun = prompt.sample.begun
+    further = f"{begun} {prompt.sample.references[0]}" if begun else prompt.sample.references[0]
+    asked = sample_ids(prompt.sample, tokenizer)
+    whole = sample_ids(replace(prompt.sample, begun=further), tokenizer)
     return whole[len(asked) :] if whole[: len(asked)] == asked else []
