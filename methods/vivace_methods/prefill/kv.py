@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vivace_methods.prefill.rankers.base import Shown
-from vivace_methods.prefill.rankers.scoring import attention_sums, pooled
+from vivace_methods.prefill.rankers.scoring import attention_sums
 from vivace_methods.prefill.selectors import budget
 
 
@@ -100,7 +100,7 @@ class OwnWindow(_OwnHeads):
         """The window's attention."""
         if shown.tokens <= self.window + self.offset:
             return shown.keys.new_empty(shown.keys.shape[1], 0)
-        return pooled(shown.window_scores(self.window, self.offset), self.kernel)
+        return shown.window_scores(self.window, self.offset, self.kernel)
 
 
 @dataclass(frozen=True)

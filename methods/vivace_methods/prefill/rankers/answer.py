@@ -8,8 +8,9 @@ from typing import Literal
 
 import torch
 
+from vivace_kernels.prefill.window_scores_cpu import pooled
 from vivace_methods.prefill.rankers.base import Asking, Prompt, Ranker, Ranking, Shown
-from vivace_methods.prefill.rankers.scoring import attention_rows, pooled
+from vivace_methods.prefill.rankers.scoring import attention_rows
 
 AnswerPool = Literal["first", "last"]
 Given = Callable[[torch.Tensor | None], Sequence[int] | None]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from vivace_methods.prefill.rankers.scoring import window_scores
+from vivace_kernels.prefill.window_scores import Scoring, window_scores
 
 
 class Shown:
@@ -32,19 +32,25 @@ class Shown:
         """How many keys there are."""
         return int(self.keys.shape[2])
 
-    def window_scores(self, window: int, offset: int = 0) -> torch.Tensor:
-        """As `scoring.window_scores` has it; several may ask, and it is computed once.
+    def window_scores(self, window: int, offset: int = 0, kernel: int = 1) -> torch.Tensor:
+        """Attention that the prompt's last tokens pay to those before them, summed over these and each key's heads.
+
+        Several may ask, and it is computed once.
 
         Args:
-            window: tokens that look.
+            window: tokens that look; they themselves get no score.
             offset: tokens after the window, which neither look nor get a score.
-        """
-        return self._window_scores(window, offset)
+            kernel: neighbours over which scores are averaged, an odd number.
 
-    def _scores_of_window(self, window: int, offset: int) -> torch.Tensor:
+        Returns:
+            Shape (key-value heads, tokens before the window), in 32 bits.
+        """
+        return self._window_scores(window, offset, kernel)
+
+    def _scores_of_window(self, window: int, offset: int, kernel: int) -> torch.Tensor:
         end = self.tokens - offset
-        queries = self.queries[:, :, self.queries.shape[2] - self.tokens + end - window :][:, :, :window]
-        return window_scores(queries, self.keys[:, :, :end], self.scaling, window)
+        queries = self.queries[0, :, self.queries.shape[2] - self.tokens + end - window :][:, :window]
+        return window_scores(queries, self.keys[0, :, :end], Scoring(pool=kernel, scale=self.scaling))
 
 
 Show = Callable[[Shown], Any]

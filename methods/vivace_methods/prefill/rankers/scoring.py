@@ -1,4 +1,4 @@
-"""Attention that few queries pay to a whole prompt, pooled and reduced, without ever writing out a whole matrix."""
+"""Attention that few queries pay to a whole prompt, without ever writing out a whole matrix."""
 
 from __future__ import annotations
 
@@ -36,22 +36,6 @@ def attention_rows(
         yield logits.softmax(-1)
 
 
-def window_scores(queries: torch.Tensor, keys: torch.Tensor, scaling: float, window: int) -> torch.Tensor:
-    """Attention that a prompt's last tokens pay to those before them, summed over these tokens and each key's heads.
-
-    Args:
-        queries: of all tokens or of the last ones, rotated, shape (1, heads, at least `window`, width).
-        keys: of all tokens, rotated, shape (1, key-value heads, tokens, width).
-        scaling: of the products.
-        window: how many tokens look; they themselves get no score.
-
-    Returns:
-        Shape (key-value heads, tokens - window), in 32 bits.
-    """
-    rows = attention_rows(queries[:, :, -window:], keys, scaling)
-    return torch.stack([each.sum((0, 1))[: keys.shape[2] - window] for each in rows])
-
-
 def attention_sums(
     queries: torch.Tensor, keys: torch.Tensor, scaling: float, weights: torch.Tensor | None = None, rows: int = 128
 ) -> torch.Tensor:
@@ -78,16 +62,3 @@ def attention_sums(
             counted = each if weights is None else each * weights[begin:end, None]
             found[head, :seen] += counted.sum((0, 1))
     return found
-
-
-def pooled(scores: torch.Tensor, kernel: int) -> torch.Tensor:
-    """Averages over neighbours, with zeros beyond both ends that count as any other score.
-
-    Args:
-        scores: shape (…, tokens).
-        kernel: how many, an odd number; 1 changes nothing.
-    """
-    if kernel == 1 or scores.shape[-1] == 0:
-        return scores
-    flat = scores.reshape(1, -1, scores.shape[-1])
-    return torch.nn.functional.avg_pool1d(flat, kernel, 1, kernel // 2).view(scores.shape)

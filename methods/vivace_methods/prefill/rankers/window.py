@@ -8,8 +8,8 @@ from typing import Literal
 
 import torch
 
+from vivace_kernels.prefill.window_scores_cpu import pooled
 from vivace_methods.prefill.rankers.base import Prompt, Ranker, Ranking, Shown
-from vivace_methods.prefill.rankers.scoring import pooled
 
 Aggregate = Literal["max", "mean", "ranksum"]
 Norm = Literal["none", "zscore"]
@@ -56,9 +56,7 @@ class WindowRanker(Ranker):
 
     def of_layer(self, shown: Shown) -> torch.Tensor:
         """One layer's scores, shape (tokens that are ranked,)."""
-        scores = shown.window_scores(self.window, self.offset)
-        if self.pool == "first":
-            scores = pooled(scores, self.kernel)
+        scores = shown.window_scores(self.window, self.offset, self.kernel if self.pool == "first" else 1)
         if self.norm == "zscore" and scores.shape[-1] > 1:
             mean, deviation = scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True)
             scores = (scores - mean) / (deviation + 1e-8)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vivace_kernels.prefill.kept_attention import kept_attention
 from vivace_methods.models import implementations
 
 SHOW = "vivace_show"
@@ -72,7 +73,7 @@ def _showing(implementation: str) -> Callable[..., Any]:
 
 
 def of_rows(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: torch.Tensor, scaling: float, many: int = 256
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: torch.Tensor, scaling: float
 ) -> torch.Tensor:
     """Attention of some queries over all keys up to their own; zero for the queries that are left out.
 
@@ -82,18 +83,10 @@ def of_rows(
         value: of the same shape.
         rows: ascending indices of tokens, shape (rows,).
         scaling: of the products.
-        many: rows at a time, so that no mask is large.
 
     Returns:
         Shape (1, tokens, heads, width).
     """
-    heads, tokens, width = query.shape[1:]
-    shared = key.shape[1]
-    whole = query.new_zeros(1, tokens, heads, width)
-    places = torch.arange(tokens, device=key.device)
-    for some in rows.split(many):
-        grouped = query[:, :, some].reshape(1, shared, -1, width)  # queries that share keys lie behind each other
-        seen = (places <= some[:, None]).repeat(heads // shared, 1)
-        found = torch.nn.functional.scaled_dot_product_attention(grouped, key, value, attn_mask=seen, scale=scaling)
-        whole[:, some] = found.view(1, heads, -1, width).transpose(1, 2)
+    whole = torch.zeros_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    whole[0, rows] = kept_attention(query[0, :, rows], key[0], value[0], rows, scale=scaling).transpose(0, 1)
     return whole
