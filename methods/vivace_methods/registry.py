@@ -32,6 +32,8 @@ METHODS: Registry[type[Method]] = Registry(
         "teal": "vivace_methods.sparsity.teal:Teal",
         "wina": "vivace_methods.sparsity.wina:Wina",
         "low-rank": "vivace_methods.sparsity.low_rank:LowRank",
+        "int8": "vivace_methods.sparsity.int8:Int8",
+        "int4": "vivace_methods.sparsity.int4:Int4",
         "cats": "vivace_methods.sparsity.cats:Cats",
         "random-channels": "vivace_methods.sparsity.random_channels:RandomChannels",
     },

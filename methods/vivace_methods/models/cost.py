@@ -67,7 +67,7 @@ def cost(model: Any, passes: Iterable[Pass], dtype: torch.dtype) -> Cost:
         if one.kind != "draft":
             _add(total, its, alike, one)
     size = dtype.itemsize
-    return Cost(float(size * total.weights), float(size * total.cached), float(total.flops))
+    return Cost(float(size * total.weights + total.stored), float(size * total.cached), float(total.flops))
 
 
 def decode_cost(model: Any, context: int, dtype: torch.dtype) -> Cost:
@@ -158,9 +158,11 @@ def _activations(layer: LayerShapes, hidden: int) -> int:
 
 @dataclass
 class _Numbers:
-    """Sums over passes: weights that were read, numbers of the cache that were moved, operations."""
+    """Sums over passes: weights that were read, bytes of those that are stored in a type of their own, numbers of the
+    cache that were moved, operations."""
 
     weights: float = 0
+    stored: int = 0
     cached: int = 0
     flops: float = 0
 
@@ -193,13 +195,22 @@ def _add(total: _Numbers, its: Shapes, alike: Counter[LayerShapes], one: Pass) -
 def _add_reads(total: _Numbers, its: Shapes, one: Pass) -> None:
     """Replace what linear layers hold by what was read for them."""
     for name, read in one.read.items():
-        inner = _LAYER.search(name)
-        if inner is None or inner[1] not in its.linears:
-            raise MethodError(f"A pass read {name}, and this {its.architecture} has no such linear layer.")
-        more = read - its.linears[inner[1]]
-        tokens = one.tokens if one.layer_tokens is None else one.layer_tokens[int(inner[2])]
-        total.weights += more
-        total.flops += 2 * more * one.sequences * tokens
+        held, layer = _linear(its, name)
+        tokens = one.tokens if one.layer_tokens is None else one.layer_tokens[layer]
+        total.weights += read - held
+        total.flops += 2 * (read - held) * one.sequences * tokens
+    for name, stored in one.read_bytes.items():
+        held, _ = _linear(its, name)
+        total.weights -= one.read.get(name, held)
+        total.stored += stored
+
+
+def _linear(its: Shapes, name: str) -> tuple[int, int]:
+    """The weights that a linear layer holds, and the number of the layer that it is in."""
+    inner = _LAYER.search(name)
+    if inner is None or inner[1] not in its.linears:
+        raise MethodError(f"A pass read {name}, and this {its.architecture} has no such linear layer.")
+    return its.linears[inner[1]], int(inner[2])
 
 
 _LAYER = re.compile(r"(?:^|\.)(layers\.(\d+)\..+)$")

@@ -36,6 +36,8 @@ class Pass:
             gives.
         read: name of a linear layer, as the model's `named_modules` gives it → weights that were read for it, where
             these are not just its own: the kept channels', and a low-rank part's.
+        read_bytes: name of a linear layer → bytes that were read for it, where its weights are not stored in the
+            model's type, but rounded to fewer bits.
         weights: of whatever else was read whole, a drafter above all; each token is multiplied with each of them.
     """
 
@@ -52,14 +54,15 @@ class Pass:
     experts: tuple[int, ...] | None = None
     routed: tuple[int, ...] | None = None
     read: Mapping[str, int] = field(default_factory=dict)
+    read_bytes: Mapping[str, int] = field(default_factory=dict)
     weights: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """What is not as usual, for a record."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         usual = {each.name: each.default for each in fields(self)}
-        found["read"] = dict(self.read) or None
-        usual["read"] = None
+        for name in ("read", "read_bytes"):
+            found[name], usual[name] = dict(getattr(self, name)) or None, None
         return {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in found.items()
