@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of, write_text
 from vivace.output.printable import csv_text, json_text
 from vivace.output.secrets import without_keys_inside
+
+if TYPE_CHECKING:
+    from vivace.store.database import Database
 
 
 class ExportFormat(StrEnum):
@@ -20,6 +23,14 @@ class ExportFormat(StrEnum):
     JSON = "json"
     CSV = "csv"
     PARQUET = "parquet"
+
+
+class Form(StrEnum):
+    """In whose form."""
+
+    ITEMS = "items"
+    EVAL_RESULTS = "eval-results"
+    EVERY_EVAL_EVER = "every-eval-ever"
 
 
 PARQUET_TYPES = {
@@ -43,9 +54,24 @@ TRIAL_TYPES = {
 def export(
     judging: Annotated[str, typer.Argument(help="A judging's or run's id, as the leaderboard's JSON shows it.")],
     format: Annotated[ExportFormat, typer.Option("--format", help="How items are written.")] = ExportFormat.JSONL,
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--as",
+            help="items: a row each. eval-results: YAML for the model's card on the Hugging Face hub. "
+            "every-eval-ever: records of that schema, below the folder --output.",
+        ),
+    ] = Form.ITEMS,
+    dataset_id: Annotated[
+        str | None,
+        typer.Option("--dataset-id", help="eval-results: the benchmark's dataset on the hub.", metavar="OWNER/NAME"),
+    ] = None,
+    source_url: Annotated[
+        str | None, typer.Option("--source-url", help="eval-results: a page that shows the results.", metavar="URL")
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="A file; its format is --format.", show_default="stdout"),
+        typer.Option("--output", "-o", help="A file; its format is --format. Or a folder.", show_default="stdout"),
     ] = None,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -70,6 +96,13 @@ def export(
     trials = [] if opened is None or run is None or found else trial_rows(opened, run)
     if opened is None or not (found or trials):
         raise UsageError(f"There is no judging or run '{judging}'; `vivace leaderboard --format json` shows the ids.")
+    if form is not Form.ITEMS:
+        if trials or len(found) != 1:
+            raise UsageError(f"--as {form.value} takes one judging of the dialogue track; '{judging}' is none.")
+        _write_form(opened, found[0], form, output, dataset_id, source_url)
+        return
+    if dataset_id is not None or source_url is not None:
+        raise UsageError("--dataset-id and --source-url go with --as eval-results.")
     rows = trials or [row for one in found for row in item_rows(opened, one)]
     for reason in dict.fromkeys(row["retracted"] for row in rows if row["retracted"] is not None):
         say(f"Retracted: {reason}")
@@ -81,6 +114,35 @@ def export(
     else:
         write_text(output, _text(rows, format))
     say(f"{len(rows)} rows written to {output}")
+
+
+def _write_form(
+    database: Database, judging: str, form: Form, output: Path | None, dataset_id: str | None, source_url: str | None
+) -> None:
+    from vivace.errors import UsageError
+    from vivace.interchange.eval_results import eval_results_yaml
+    from vivace.interchange.every_eval_ever import write_records
+    from vivace.interchange.judged import judged_of
+
+    judged = judged_of(database, judging)
+    if judged.row.retracted is not None:
+        raise UsageError(f"'{judging}' was retracted ({judged.row.retracted}); it is not passed on.")
+    match form:
+        case Form.EVAL_RESULTS:
+            text = eval_results_yaml(judged.row, dataset_id, source_url)
+            if output is None:
+                typer.echo(text, nl=False)
+            else:
+                write_text(output, text)
+        case Form.EVERY_EVAL_EVER:
+            if output is None:
+                raise UsageError("Records of Every Eval Ever are several files; name a folder with --output.")
+            try:
+                written = write_records(judged, output)
+            except OSError as error:
+                raise UsageError(f"'{output}' cannot be written ({error.strerror}).") from error
+            for path in written:
+                typer.echo(path)
 
 
 def _text(rows: list[dict[str, Any]], format: ExportFormat) -> str:

@@ -167,6 +167,14 @@ def _turns(session: Session, row_id: int) -> list[TurnView]:
     ]
 
 
+def turns_of_run(session: Session, run: Run) -> dict[str, list[TurnView]]:
+    """Conversation → its turns, of all that a run planned."""
+    planned = select(Conversation).where(Conversation.dataset_id == run.dataset_id)
+    return {
+        row.external_id: _turns(session, row.id) for row in session.scalars(planned) if row.external_id in run.items
+    }
+
+
 def _verdicts(session: Session, judging: str, row_id: int, reply_id: int | None) -> list[VerdictView]:
     """Every criterion of a conversation with the verdict on one reply."""
     of_this_reply = (
