@@ -20,6 +20,7 @@ METHODS: Registry[type[Method]] = Registry(
     {
         "autoregressive": "vivace_methods.speculation.autoregressive:Autoregressive",
         "eagle-3": "vivace_methods.speculation.eagle3:Eagle3",
+        "moe-spec": "vivace_methods.speculation.moe_spec:MoeSpec",
         "full": "vivace_methods.prefill.full:FullPrefill",
         "claa": "vivace_methods.prefill.claa:Claa",
         "fastkv": "vivace_methods.prefill.fastkv:FastKv",

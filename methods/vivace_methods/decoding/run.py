@@ -72,7 +72,7 @@ class Run:
         """
         count = int(ids.shape[1])
         given = (ids,) if embedded is None else ()
-        with self.passes.of(kind):
+        with self.passes.of(kind, tree):
             found: torch.Tensor = (step or self._model)(
                 *given, past_key_values=self.cache, use_cache=True, logits_to_keep=logits,
                 **self._where(count, embedded, tree), **named,

@@ -39,6 +39,7 @@ class Pass:
         read_bytes: name of a linear layer → bytes that were read for it, where its weights are not stored in the
             model's type, but rounded to fewer bits.
         weights: of whatever else was read whole, a drafter above all; each token is multiplied with each of them.
+        budget: name of a figure → its value in each layer whose experts were under a budget, by the layer's number.
     """
 
     kind: PassKind
@@ -56,12 +57,13 @@ class Pass:
     read: Mapping[str, int] = field(default_factory=dict)
     read_bytes: Mapping[str, int] = field(default_factory=dict)
     weights: int = 0
+    budget: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """What is not as usual, for a record."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         usual = {each.name: each.default for each in fields(self)}
-        for name in ("read", "read_bytes"):
+        for name in ("read", "read_bytes", "budget"):
             found[name], usual[name] = dict(getattr(self, name)) or None, None
         return {
             name: list(value) if isinstance(value, tuple) else value
@@ -122,7 +124,11 @@ class Ledger:
             self._counters = [each for each in self._counters if each is not entry]
 
     def note(self, **known: Any) -> None:
-        """Say something of the pass that runs or comes next, and of that one alone, by names of `Pass`."""
+        """Say something of the pass that runs or comes next, and of that one alone, by names of `Pass`.
+
+        In place of a value may stand a function that gives it, which is called when the passes are asked for: what
+        has to wait for a device, or takes long, belongs there.
+        """
         self._notes.update(known)
 
     def record(self, one: Pass, later: Sequence[tuple[torch.Tensor, Tell]] = ()) -> None:
@@ -170,7 +176,8 @@ class Ledger:
         fetched = iter(_fetched(waiting) if waiting else [])
         for entry in self._entries:
             if entry.known:
-                entry.one = replace(entry.one, **entry.known)
+                known = {name: value() if callable(value) else value for name, value in entry.known.items()}
+                entry.one = replace(entry.one, **known)
             for _, tell in entry.waiting:
                 entry.one = tell(entry.one, next(fetched))
             entry.known, entry.waiting = {}, []

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from vivace_methods.errors import MethodError
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.models.ledger import Ledger, PassKind
 from vivace_methods.models.pass_recorder import PassRecorder, counting
+
+if TYPE_CHECKING:
+    from vivace_methods.decoding.trees import Tree
 
 
 class Passes:
@@ -19,21 +22,24 @@ class Passes:
     Attributes:
         ledger: every pass since it was cleared, whoever called the model; none where the architecture is not known.
         kind: of the pass that runs, where the loop has said it; None under other loops.
+        tree: of drafts that the pass verifies; None in all other passes.
     """
 
     def __init__(self) -> None:
         self.ledger = Ledger()
         self.kind: PassKind | None = None
+        self.tree: Tree | None = None
         self.recorder: PassRecorder | None = None
 
     @contextmanager
-    def of(self, kind: PassKind) -> Iterator[None]:
-        """Say what the passes are for that run while the context lasts."""
-        before, self.kind = self.kind, kind
+    def of(self, kind: PassKind, tree: Tree | None = None) -> Iterator[None]:
+        """Say what the passes are for that run while the context lasts, and which tree of drafts they verify."""
+        before = self.kind, self.tree
+        self.kind, self.tree = kind, tree
         try:
             yield
         finally:
-            self.kind = before
+            self.kind, self.tree = before
 
     def around(self, step: Callable[..., Any]) -> Callable[..., Any]:
         """A compiled step of the model whose runs are recorded too."""

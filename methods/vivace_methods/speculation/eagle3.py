@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from vivace_methods.protocol import Attached, Method, MethodError, Need, Role
 from vivace_methods.speculation.trees.settings import require_growing
 
 if TYPE_CHECKING:
+    from vivace_methods.diagnosis import Diagnosis, Evidence
+    from vivace_methods.requests import Request
     from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
     from vivace_methods.speculation.speculating import SpeculativeDecoder
 
@@ -55,6 +58,14 @@ class Eagle3(Method):
         from vivace_methods.speculation.drafters.eagle3 import load_drafter
 
         return load_drafter(folder, model)
+
+    def diagnose(
+        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
+    ) -> Iterator[Diagnosis]:
+        """What verifying passes did in each layer with experts, over the passes."""
+        from vivace_methods.speculation.pass_figures import by_layer
+
+        return by_layer(evidence)
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Speculate while the context lasts."""

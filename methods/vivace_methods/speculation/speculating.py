@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from vivace_methods.models.layer_inputs import layers_of
 from vivace_methods.models.passes import passes_of
 from vivace_methods.protocol import Attached, CacheNeed, Decoder, Read
 from vivace_methods.speculation.drafters.base import Drafter
+from vivace_methods.speculation.pass_figures import pass_figures
 
 CHAINS = frozenset({CacheNeed.CROP})
 TREES = CHAINS | {CacheNeed.TREE_MASK}
@@ -60,7 +62,7 @@ def speculating(model: Any, decoder: SpeculativeDecoder) -> Iterator[Attached]:
             # The other kernels read an expert again for each token that goes through it.
             changes.enter_context(implementations.experts(model, "grouped_mm"))
         changes.enter_context(implementations.products(model))
-        yield Attached(passes, decoder=decoder)
+        yield Attached(passes, decoder=decoder, figures=partial(pass_figures, model))
 
 
 def require_verifying(model: Any, name: str, *, trees: bool, taps: Sequence[int] = ()) -> None:

@@ -1,0 +1,116 @@
+"""MoE-Spec: EAGLE-3 on a mixture of experts, whose verifying passes read no more experts than a budget allows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from vivace_methods.protocol import Attached, MethodError
+from vivace_methods.speculation.budgets.registry import parse_rule
+from vivace_methods.speculation.eagle3 import Eagle3
+
+if TYPE_CHECKING:
+    from vivace_methods.speculation.budgets.routers import Router
+
+
+@dataclass(frozen=True)
+class MoeSpec(Eagle3):
+    """Drafts as `eagle-3` makes them; each layer of the pass that verifies them reads at most so many experts.
+
+    Source: McDanel et al., arXiv 2602.16052. The experts that the draft's tokens give the most probability in sum are
+    read, in each layer and pass anew; tokens go to the best of these, or lose those of their own that are not among
+    them. The prompt is read, and drafts are made, without a budget. What is written is exact only for a budget of all
+    experts: under a smaller one the model itself says something else.
+
+    Attributes:
+        depth: tokens of the longest path that is drafted before each pass of the model, at least 1.
+        tokens: of a tree that one pass verifies, its root among them; 0 drafts a chain.
+        top_k: in a tree, candidates that a token has, and tokens of one depth that are followed.
+        growth: of a tree: `dynamic` takes the likeliest paths, `static` has the same form each time.
+        drawn: whether chains are drawn from what the drafter thinks, where the request draws.
+        budget: experts that a layer may read in a pass, from those of one token up to all; 0 is half of all.
+        budgets: one for each layer with experts in their place, as `16/12/8/16`.
+        policy: `substitution` sends a token to its best experts of those that are read; `truncation` drops those of
+            its own that are not read.
+        rule: which experts are read: `sum`, the paper's; `coverage(share=0.9)`, as few as hold that part of the
+            probability, within the budget.
+        root_exact: whether those that the root's own router chose are read in any case, within the budget.
+        weight: `prob` counts each token by the probability that the drafter gives to its path; `none` all alike.
+        sigmoid: whether routers that choose by sigmoids (DeepSeek-V3) are bounded, too: an extension of our own, in
+            which scores are sums of the sigmoids with the router's bias, and its groups are not looked at.
+    """
+
+    name: ClassVar[str] = "moe-spec"
+    paper: ClassVar[str] = "MoE-Spec: Expert Budgeting for Efficient Speculative Decoding, arXiv 2602.16052"
+    exact: ClassVar[bool] = False
+
+    budget: int = 0
+    budgets: str = ""
+    policy: Literal["substitution", "truncation"] = "substitution"
+    rule: str = "sum"
+    root_exact: bool = False
+    weight: Literal["none", "prob"] = "none"
+    sigmoid: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_rule(self.rule)
+        if self.budget < 0:
+            raise MethodError(f"The setting budget of {self.name} must be at least 1, not {self.budget}.")
+        if self.budgets:
+            if self.budget:
+                raise MethodError(f"{self.name} takes a budget for all layers or budgets for each, not both.")
+            _numbers(self.budgets)
+
+    @contextmanager
+    def attach(self, model: Any, fitted: Any = None) -> Iterator[Attached]:
+        """Speculate under the budget while the context lasts."""
+        from vivace_methods.speculation.budgets.budgeted import Budget, budgeted, figures_of
+        from vivace_methods.speculation.budgets.routers import routers_of
+        from vivace_methods.speculation.speculating import speculating
+
+        decoder = self._decoder(model, fitted)
+        routers = routers_of(model, self.name, sigmoid=self.sigmoid)
+        budget = Budget(
+            self._counts(model, routers), parse_rule(self.rule), self.policy, self.root_exact, self.weight == "prob"
+        )
+        with speculating(model, decoder) as attached, budgeted(attached.passes, routers, budget):
+            figures = attached.figures
+            yield replace(attached, figures=lambda passes: {**figures(passes), **figures_of(passes)})
+
+    def _counts(self, model: Any, routers: Sequence[Router]) -> list[int]:
+        """The budget of each router.
+
+        Raises:
+            MethodError: fewer experts than a token has, or another number of budgets than of layers.
+        """
+        listed = _numbers(self.budgets) if self.budgets else [self.budget or 0] * len(routers)
+        if len(listed) != len(routers):
+            raise MethodError(
+                f"{self.name} has {len(listed)} budgets, and {type(model).__name__} has {len(routers)} layers with "
+                "experts: write one for each."
+            )
+        counts = [
+            count or max(router.experts // 2, router.active) for count, router in zip(listed, routers, strict=True)
+        ]
+        for count, router in zip(counts, routers, strict=True):
+            if count < router.active:
+                raise MethodError(
+                    f"A budget of {count} experts is too small for layer {router.layer} of {type(model).__name__}, "
+                    f"whose router sends each token to {router.active}: write budget={router.active} or more."
+                )
+        return counts
+
+
+def _numbers(budgets: str) -> list[int]:
+    """The budgets in `16/12/8`.
+
+    Raises:
+        MethodError: it is not written so.
+    """
+    pieces = budgets.split("/")
+    if not all(piece.strip().isdecimal() and int(piece) > 0 for piece in pieces):
+        raise MethodError(f"The setting budgets must be numbers with / between them, as 16/12/8, not {budgets!r}.")
+    return [int(piece) for piece in pieces]
