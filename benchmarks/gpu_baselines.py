@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from baselines import PlainForward, TransformersGenerate
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
 
 from vivace_methods.arms import Arm
 from vivace_methods.decoding.joined import applied
@@ -214,8 +214,9 @@ def benchmark(options: argparse.Namespace) -> int:
     size = QUICK if options.quick else FULL
     probe = FloorProbe(device, dtypes=[DTYPE], **(SMALL if options.quick else {}))
     bench = Bench(device, size, probe)
-    for name in TINY if options.quick else options.model or REAL_SHAPES:
-        bench.model(name, options.layers)
+    with until_cut(bench.notes):
+        for name in TINY if options.quick else options.model or REAL_SHAPES:
+            bench.model(name, options.layers)
     floor = probe.floor
     details = running(
         device={

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
 
 from vivace_kernels.gpu import require_gpu
 from vivace_kernels.sparsity.packed import Factors, Packed, pack, reference
@@ -452,14 +452,15 @@ def benchmark(options: argparse.Namespace) -> int:
     size, dtype = QUICK if options.quick else FULL, DTYPES[options.dtype]
     probe = FloorProbe(device, dtypes=[dtype], **(SMALL if options.quick else {}))
     bench = Bench(device, dtype, size, probe)
-    if options.part != "step":
-        with torch.inference_mode():
-            for group in size.groups:
-                bench.group(group)
-                if device.type == "cuda":
-                    torch.cuda.empty_cache()
-    if options.part != "groups":
-        bench.step()
+    with until_cut(bench.notes):
+        if options.part != "step":
+            with torch.inference_mode():
+                for group in size.groups:
+                    bench.group(group)
+                    if device.type == "cuda":
+                        torch.cuda.empty_cache()
+        if options.part != "groups":
+            bench.step()
     floor = probe.floor
     details = running(
         device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},

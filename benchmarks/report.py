@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,23 @@ if TYPE_CHECKING:
 
 class BenchmarkError(Exception):
     """A benchmark cannot go on; the message is one sentence that says why and what to do."""
+
+
+class Cut(BaseException):
+    """The benchmark was told to end; what it has found so far is kept."""
+
+
+@contextmanager
+def until_cut(notes: list[str]) -> Iterator[None]:
+    """Measure what stands inside until the benchmark is told to end, and then go on with what was found.
+
+    Args:
+        notes: to which it is added that something is missing.
+    """
+    try:
+        yield
+    except Cut:
+        notes.append("cut short: the cases that are missing were not measured")
 
 
 @dataclass(frozen=True)
@@ -191,14 +211,27 @@ def finished(
         options: of the command line.
         sentences: further errors whose message is for people.
     """
+
+    def cut(*_: Any) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is on its way
+        raise Cut
+
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, cut) if is_main else None
     try:
         return benchmark(options)
+    except Cut:
+        print("cut short before anything was found", file=sys.stderr)
+        return 1
     except (BenchmarkError, *sentences) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def conclude(report: Report, options: argparse.Namespace) -> int:
