@@ -11,6 +11,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from rapidfuzz.distance import Indel, LCSseq, Levenshtein
+
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample
 from vivace.tasks.scores.equality import math_verify
@@ -50,7 +52,7 @@ def rouge_l(answer: str, sample: Sample) -> float:
     best = 0.0
     for reference in sample.references:
         wanted = _alphanumeric(reference)
-        common = _longest_common(found, wanted)
+        common = LCSseq.similarity(found, wanted)
         best = max(best, 2 * common / (len(found) + len(wanted)) if common else 0.0)
     return best
 
@@ -61,7 +63,8 @@ def edit_similarity(answer: str, sample: Sample) -> float:
     The distance is Levenshtein's (1966): insertions, deletions and substitutions, one each.
     """
     found = _plain(answer)[:LONGEST]
-    return max((_similarity(found, _plain(reference)[:LONGEST]) for reference in sample.references), default=0.0)
+    wanted = (_plain(reference)[:LONGEST] for reference in sample.references)
+    return max((Levenshtein.normalized_similarity(found, each) for each in wanted), default=0.0)
 
 
 def number(answer: str, sample: Sample) -> float:
@@ -152,7 +155,7 @@ def code_line(answer: str, sample: Sample) -> float:
     """
     lines = answer[:LONGEST].lstrip("\n").split("\n")
     line = next((each for each in lines if not any(sign in each for sign in ("`", "#", "//"))), "")
-    shares = (2 * _longest_common(line, wanted) / (len(line + wanted) or 1) for wanted in sample.references)
+    shares = (Indel.normalized_similarity(line, wanted) if line or wanted else 0.0 for wanted in sample.references)
     return max(shares, default=0.0)
 
 
@@ -210,50 +213,6 @@ def _f1(found: Sequence[str], wanted: Sequence[str]) -> float:
 
 def _alphanumeric(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text[:LONGEST].lower())
-
-
-def _longest_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a bit for each place of the second (Hyyrö 2004)."""
-    places: dict[str, int] = {}
-    for place, word in enumerate(second):
-        places[word] = places.get(word, 0) | 1 << place
-    whole = (1 << len(second)) - 1
-    unmatched = whole
-    for word in first:
-        matched = unmatched & places.get(word, 0)
-        unmatched = ((unmatched + matched) | (unmatched - matched)) & whole
-    return len(second) - unmatched.bit_count()
-
-
-def _similarity(first: str, second: str) -> float:
-    longer = max(len(first), len(second))
-    return 1 - _distance(first, second) / longer if longer else 1.0
-
-
-def _distance(first: str, second: str) -> int:
-    """Levenshtein's distance, a column at a time in the bits of one number (Myers 1999, in Hyyrö's form of 2003)."""
-    if not first:
-        return len(second)
-    places: dict[str, int] = {}
-    for place, character in enumerate(first):
-        places[character] = places.get(character, 0) | 1 << place
-    whole, last = (1 << len(first)) - 1, 1 << (len(first) - 1)
-    above, below, distance = whole, 0, len(first)
-    for character in second:
-        match = places.get(character, 0)
-        vertical = match | below
-        horizontal = (((match & above) + above) ^ above) | match
-        rising = below | ~(horizontal | above) & whole
-        falling = above & horizontal
-        if rising & last:
-            distance += 1
-        if falling & last:
-            distance -= 1
-        rising = (rising << 1 | 1) & whole
-        falling = falling << 1 & whole
-        above = (falling | ~(vertical | rising)) & whole
-        below = rising & vertical
-    return distance
 
 
 _STATED = re.compile(r"(?i:\b(?:answer|choice|option)\b(?:\s+is)?\s*:?\s*)\(?([A-Z])\b(?!')")
