@@ -70,7 +70,7 @@ class WindowRanker(Ranker):
         elif self.aggregate == "mean":
             found = each.mean(0)
         else:
-            found = each.argsort(-1, stable=True).argsort(-1).float().mean(0)
+            found = each.argsort(stable=True).argsort().float().mean(0)
         return pooled(found, self.kernel) if self.pool == "last" else found
 
 
