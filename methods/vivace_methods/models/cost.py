@@ -180,6 +180,8 @@ def _add(total: _Numbers, its: Shapes, alike: Counter[LayerShapes], one: Pass) -
         total.weights += its.head
         total.flops += 2 * its.head * one.sequences * one.logits
     for layer, many, each in _layers(its, alike, one):
+        if not each.tokens:  # a pass that was ended before
+            continue
         rows = one.sequences * each.tokens
         # An expert's biases are read with it, and are no product.
         experts = layer.different_experts(rows) if each.experts is None else each.experts
@@ -187,9 +189,11 @@ def _add(total: _Numbers, its: Shapes, alike: Counter[LayerShapes], one: Pass) -
         total.weights += many * (layer.matrices + layer.vectors + experts * (layer.expert + layer.expert_vectors))
         moved = _looked_at(each.context, layer.window) + _bounded(each.kept, layer.window)
         total.cached += many * layer.key_values * one.sequences * moved
-        pairs = one.sequences * _pairs(each.tokens, each.context, one.depths, layer.window)
+        usual = _pairs(each.tokens, each.context, one.depths, layer.window) if each.pairs is None else each.pairs
+        pairs = one.sequences * usual
         total.flops += 2 * many * (rows * layer.matrices + routed * layer.expert + 2 * layer.query * pairs)
     _add_reads(total, its, one)
+    _add_linear_tokens(total, its, one)
 
 
 def _add_reads(total: _Numbers, its: Shapes, one: Pass) -> None:
@@ -213,35 +217,47 @@ def _linear(its: Shapes, name: str) -> tuple[int, int]:
     return its.linears[inner[1]], int(inner[2])
 
 
+def _add_linear_tokens(total: _Numbers, its: Shapes, one: Pass) -> None:
+    """Replace the tokens of a block by those that went through each of its linear layers."""
+    for name, tokens in one.linear_tokens.items():
+        held, layer = _linear(its, name)
+        usual = one.tokens if one.layer_tokens is None else one.layer_tokens[layer]
+        total.flops += 2 * held * one.sequences * (tokens - usual)
+        total.weights -= 0 if tokens else held
+
+
 _LAYER = re.compile(r"(?:^|\.)(layers\.(\d+)\..+)$")
 
 
 @dataclass(frozen=True)
 class _InLayer:
-    """What a pass did in one layer: tokens, positions before it and kept of it, experts read, pairs computed."""
+    """What a pass did in one layer: tokens, positions before it and kept of it, experts read, and pairs of tokens
+    with experts and with positions."""
 
     tokens: int
     context: int
     kept: int
+    pairs: int | None
     experts: int | None
     routed: int | None
 
 
 def _layers(its: Shapes, alike: Counter[LayerShapes], one: Pass) -> Iterator[tuple[LayerShapes, int, _InLayer]]:
     """Each layer with how many there are of it, and what the pass did in it; layers with one story are told once."""
-    told = (one.layer_tokens, one.layer_context, one.layer_kept, one.experts, one.routed)
+    told = (one.layer_tokens, one.layer_context, one.layer_kept, one.experts, one.routed, one.layer_pairs)
     if not any(each is not None for each in told):
-        same = _InLayer(one.tokens, one.context, one.tokens, None, None)
+        same = _InLayer(one.tokens, one.context, one.tokens, None, None, None)
         yield from ((layer, many, same) for layer, many in alike.items())
         return
     mixtures = sum(layer.experts > 0 for layer in its.layers)
     tokens = _per_layer(its, one.layer_tokens, one.tokens, len(its.layers))
     kept = tokens if one.layer_kept is None else _per_layer(its, one.layer_kept, 0, len(its.layers))
     context = _per_layer(its, one.layer_context, one.context, len(its.layers))
+    pairs = _per_layer(its, one.layer_pairs, None, len(its.layers))
     experts, routed = (iter(_per_layer(its, counts, None, mixtures)) for counts in (one.experts, one.routed))
     for number, layer in enumerate(its.layers):
         counts = (next(experts), next(routed)) if layer.experts else (None, None)
-        yield layer, 1, _InLayer(tokens[number], context[number], kept[number], *counts)
+        yield layer, 1, _InLayer(tokens[number], context[number], kept[number], pairs[number], *counts)
 
 
 def _per_layer(its: Shapes, told: Sequence[Any] | None, usual: Any, layers: int) -> Sequence[Any]:

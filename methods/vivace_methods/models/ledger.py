@@ -28,10 +28,15 @@ class Pass:
         layer_tokens: tokens through each layer, where a reader prunes on the way and they are not `tokens` in all.
         layer_context: positions in each layer's cache before the pass, where they are not `context` in all.
         layer_kept: positions of the pass that each layer puts into its cache, where it keeps fewer than it read.
+        layer_pairs: pairs of a token and a position that it looks at in each layer, where these are not all before
+            it.
+        linear_tokens: name of a linear layer, as the decoder's `named_modules` gives it → tokens that went through
+            it, where these are not those of its block.
         prompt: tokens of the prompt that was read, where some were left out on the way or in the caches.
         depths: of each token in the draft's tree, from 0 at its root: the token looks at the context, at those above
             it and at itself. None where each token looks at all before it.
-        experts: different experts that were read in each layer that has some, as counted; None where nobody counted.
+        experts: different experts that were read in each layer that has some, as counted; None where nobody counted,
+            in all layers or in one.
         routed: pairs of a token and an expert that were computed in each such layer; None for as many as the router
             gives.
         read: name of a linear layer, as the model's `named_modules` gives it → weights that were read for it, where
@@ -50,10 +55,12 @@ class Pass:
     layer_tokens: tuple[int, ...] | None = None
     layer_context: tuple[int, ...] | None = None
     layer_kept: tuple[int, ...] | None = None
+    layer_pairs: tuple[int, ...] | None = None
+    linear_tokens: Mapping[str, int] = field(default_factory=dict)
     prompt: int | None = None
     depths: tuple[int, ...] | None = None
-    experts: tuple[int, ...] | None = None
-    routed: tuple[int, ...] | None = None
+    experts: tuple[int | None, ...] | None = None
+    routed: tuple[int | None, ...] | None = None
     read: Mapping[str, int] = field(default_factory=dict)
     read_bytes: Mapping[str, int] = field(default_factory=dict)
     weights: int = 0
@@ -63,7 +70,7 @@ class Pass:
         """What is not as usual, for a record."""
         found = {each.name: getattr(self, each.name) for each in fields(self)}
         usual = {each.name: each.default for each in fields(self)}
-        for name in ("read", "read_bytes", "budget"):
+        for name in ("read", "read_bytes", "linear_tokens", "budget"):
             found[name], usual[name] = dict(getattr(self, name)) or None, None
         return {
             name: list(value) if isinstance(value, tuple) else value

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from vivace_methods.prefill.pruned import PrunedPrefill
 
 if TYPE_CHECKING:
-    from vivace_methods.prefill.pruning import Pruning
+    from vivace_methods.prefill.parts.pruning import Pruning
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ class Claa(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention over several layers, the best tokens, once at a layer."""
-        from vivace_methods.prefill.kv import policy
-        from vivace_methods.prefill.plans import at_layer, layer_of
-        from vivace_methods.prefill.pruning import Pruning
+        from vivace_methods.prefill.parts.kv import policy
+        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.pruning import Pruning
+        from vivace_methods.prefill.parts.selectors import TopTokens
         from vivace_methods.prefill.rankers.window import WindowRanker
-        from vivace_methods.prefill.selectors import TopTokens
 
         ranker = WindowRanker(
             self.window, self.offset, self.kernel, self.pool, self.norm, self.heads, self.layers, self.aggregate

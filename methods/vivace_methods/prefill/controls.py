@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from vivace_methods.prefill.pruned import PrunedPrefill
 
 if TYPE_CHECKING:
-    from vivace_methods.prefill.pruning import Pruning
+    from vivace_methods.prefill.parts.pruning import Pruning
+    from vivace_methods.prefill.parts.selectors import Selector
     from vivace_methods.prefill.rankers.base import Ranker
-    from vivace_methods.prefill.selectors import Selector
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class _Control(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A choice that looks at no token, once at a layer, and one set for all layers."""
-        from vivace_methods.prefill.kv import policy
-        from vivace_methods.prefill.plans import at_layer, layer_of
-        from vivace_methods.prefill.pruning import Pruning
+        from vivace_methods.prefill.parts.kv import policy
+        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.pruning import Pruning
 
         ranker, selector = self.chosen_by()
         plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)
@@ -66,8 +66,8 @@ class RandomTokens(_Control):
 
     def chosen_by(self) -> tuple[Ranker, Selector]:
         """A random worth for each."""
+        from vivace_methods.prefill.parts.selectors import TopTokens
         from vivace_methods.prefill.rankers.positions import PlaceRanker
-        from vivace_methods.prefill.selectors import TopTokens
 
         return PlaceRanker("random", self.window, self.seed), TopTokens()
 
@@ -80,8 +80,8 @@ class UniformTokens(_Control):
 
     def chosen_by(self) -> tuple[Ranker, Selector]:
         """Even distances."""
+        from vivace_methods.prefill.parts.selectors import Evenly
         from vivace_methods.prefill.rankers.positions import PlaceRanker
-        from vivace_methods.prefill.selectors import Evenly
 
         return PlaceRanker("recent", self.window), Evenly()
 
@@ -104,7 +104,7 @@ class RecentTokens(_Control):
 
     def chosen_by(self) -> tuple[Ranker, Selector]:
         """The later, the better."""
+        from vivace_methods.prefill.parts.selectors import TopTokens
         from vivace_methods.prefill.rankers.positions import PlaceRanker
-        from vivace_methods.prefill.selectors import TopTokens
 
         return PlaceRanker("recent", self.window), TopTokens(first=self.first)

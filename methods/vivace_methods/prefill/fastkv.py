@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from vivace_methods.prefill.pruned import PrunedPrefill
 
 if TYPE_CHECKING:
-    from vivace_methods.prefill.pruning import Pruning
+    from vivace_methods.prefill.parts.pruning import Pruning
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class FastKv(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention in one layer, the best tokens, once at that layer."""
-        from vivace_methods.prefill.kv import policy
-        from vivace_methods.prefill.plans import at_layer, layer_of
-        from vivace_methods.prefill.pruning import Pruning
+        from vivace_methods.prefill.parts.kv import policy
+        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.pruning import Pruning
+        from vivace_methods.prefill.parts.selectors import TopTokens
         from vivace_methods.prefill.rankers.window import WindowRanker
-        from vivace_methods.prefill.selectors import TopTokens
 
         ranker = WindowRanker(self.window, 0, self.kernel)
         plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)

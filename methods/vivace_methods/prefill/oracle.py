@@ -14,7 +14,7 @@ from vivace_methods.protocol import MethodError
 if TYPE_CHECKING:
     import torch
 
-    from vivace_methods.prefill.pruning import Pruning
+    from vivace_methods.prefill.parts.pruning import Pruning
 
 ANSWERS_FILE = "answers.jsonl"
 
@@ -64,11 +64,11 @@ class Oracle(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """What the answer attends to, the best tokens, once at a layer, and one set for all layers."""
-        from vivace_methods.prefill.kv import policy
-        from vivace_methods.prefill.plans import at_layer, layer_of
-        from vivace_methods.prefill.pruning import Pruning
+        from vivace_methods.prefill.parts.kv import policy
+        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.pruning import Pruning
+        from vivace_methods.prefill.parts.selectors import TopTokens
         from vivace_methods.prefill.rankers.answer import AnswerRanker
-        from vivace_methods.prefill.selectors import TopTokens
 
         ranker = AnswerRanker(self.window, self.kernel, self.pool, self.most, fitted)
         plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)

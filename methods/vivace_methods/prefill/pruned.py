@@ -13,7 +13,7 @@ from vivace_methods.protocol import Attached, Method, MethodError, Role
 if TYPE_CHECKING:
     import torch
 
-    from vivace_methods.prefill.pruning import Pruning
+    from vivace_methods.prefill.parts.pruning import Pruning
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,17 @@ class PrunedPrefill(Method):
             raise MethodError(
                 f"The setting {setting} of {self.name} is a share of the prompt above 0 and up to 1, or a whole "
                 f"number of tokens above 1, and {value} is neither."
+            )
+
+    def require_share(self) -> None:
+        """Refuse a number of tokens where a share of the prompt is needed.
+
+        Raises:
+            MethodError: `keep` is above 1.
+        """
+        if self.keep > 1:
+            raise MethodError(
+                f"The setting keep of {self.name} is a share of the prompt, up to 1, and not {self.keep}."
             )
 
     def require_least(self, least: int, *settings: str) -> None:

@@ -10,7 +10,6 @@ import torch
 
 from vivace_kernels.prefill.window_scores_cpu import pooled
 from vivace_methods.prefill.rankers.base import Asking, Prompt, Ranker, Ranking, Shown
-from vivace_methods.prefill.rankers.scoring import attention_rows
 
 AnswerPool = Literal["first", "last"]
 Given = Callable[[torch.Tensor | None], Sequence[int] | None]
@@ -37,10 +36,8 @@ class AnswerAttention:
 
     def show(self, shown: Shown) -> None:
         """One layer's attention from the latest token to the prompt, as if there were nothing but the prompt."""
-        keys = shown.keys[:, :, : self._tokens]
-        for row in attention_rows(shown.queries[:, :, -1:], keys, shown.scaling, causal=False):
-            seen = pooled(row[:, 0], self._kernel) if self._pool == "first" else row[:, 0]
-            torch.maximum(self._highest, seen.amax(0), out=self._highest)
+        seen = shown.highest(self._tokens, self._kernel if self._pool == "first" else 1)
+        torch.maximum(self._highest, seen, out=self._highest)
 
     def next(self) -> None:
         """All layers of a token were shown."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from vivace_kernels.prefill.window_scores import Scoring, window_scores
+from vivace_methods.models.ledger import Pass
 
 
 class Shown:
@@ -32,25 +33,38 @@ class Shown:
         """How many keys there are."""
         return int(self.keys.shape[2])
 
-    def window_scores(self, window: int, offset: int = 0, kernel: int = 1) -> torch.Tensor:
-        """Attention that the prompt's last tokens pay to those before them, summed over these and each key's heads.
+    def window_scores(self, window: int, kernel: int = 1, offset: int = 0) -> torch.Tensor:
+        """Attention of a window at the end, summed over it and over the heads that share keys.
 
-        Several may ask, and it is computed once.
+        Several may ask for the same, and it is computed once.
 
         Args:
-            window: tokens that look; they themselves get no score.
+            window: tokens that look; they get no score.
+            kernel: neighbours that are averaged, an odd number.
             offset: tokens after the window, which neither look nor get a score.
-            kernel: neighbours over which scores are averaged, an odd number.
 
         Returns:
             Shape (key-value heads, tokens before the window), in 32 bits.
         """
-        return self._window_scores(window, offset, kernel)
+        return self._window_scores(window, kernel, offset)
 
-    def _scores_of_window(self, window: int, offset: int, kernel: int) -> torch.Tensor:
+    def _scores_of_window(self, window: int, kernel: int, offset: int) -> torch.Tensor:
         end = self.tokens - offset
-        queries = self.queries[0, :, self.queries.shape[2] - self.tokens + end - window :][:, :window]
-        return window_scores(queries, self.keys[0, :, :end], Scoring(pool=kernel, scale=self.scaling))
+        scoring = Scoring("sum", kernel, scale=self.scaling)
+        return window_scores(self.queries[0, :, end - window : end], self.keys[0, :, :end], scoring)
+
+    def highest(self, tokens: int, kernel: int = 1) -> torch.Tensor:
+        """The highest attention that the last query pays to each token in any head, among some tokens alone.
+
+        Args:
+            tokens: the first so many.
+            kernel: neighbours over which each head's attention is averaged before.
+
+        Returns:
+            Shape (tokens,), in 32 bits.
+        """
+        scoring = Scoring("max", kernel, keep_window=True, scale=self.scaling)
+        return window_scores(self.queries[0, :, -1:], self.keys[0, :, :tokens], scoring).amax(0)
 
 
 Show = Callable[[Shown], Any]
@@ -83,6 +97,7 @@ class Prompt:
         layers: of the model.
         ids: shape (1, tokens); None where the model was given embeddings alone.
         ask: runs the model over it.
+        tell: a ledger of passes that other models run for it.
         device: of the model.
         ends: tokens that end an answer.
         config: of the text decoder.
@@ -92,6 +107,7 @@ class Prompt:
     layers: int
     ids: torch.Tensor | None
     ask: Asking
+    tell: Callable[[Pass], None]
     device: torch.device
     ends: frozenset[int]
     config: Any

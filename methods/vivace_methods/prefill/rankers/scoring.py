@@ -1,4 +1,4 @@
-"""Attention that few queries pay to a whole prompt, without ever writing out a whole matrix."""
+"""Attention of many queries summed up, a few rows of the matrix at a time."""
 
 from __future__ import annotations
 
@@ -7,32 +7,26 @@ from collections.abc import Iterator
 import torch
 
 
-def attention_rows(
-    queries: torch.Tensor, keys: torch.Tensor, scaling: float, causal: bool = True
-) -> Iterator[torch.Tensor]:
+def attention_rows(queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> Iterator[torch.Tensor]:
     """Probabilities with which queries look at keys, one head of the keys after the other.
 
     Queries are laid beside each other for the keys that they share, so that no key is repeated.
 
     Args:
-        queries: rotated, shape (1, heads, rows, width).
+        queries: of the last tokens, none of which looks at those after it, rotated, shape (1, heads, rows, width).
         keys: rotated, shape (1, key-value heads, tokens, width).
         scaling: of the products.
-        causal: whether the queries are those of the last tokens, and look at none after their own.
 
     Yields:
         For each key-value head, shape (heads that share it, rows, tokens), in 32 bits.
     """
     heads, rows, width = queries.shape[1:]
     shared, tokens = keys.shape[1], keys.shape[2]
-    hidden = None
-    if causal and rows > 1:
-        hidden = torch.ones(rows, rows, dtype=torch.bool, device=keys.device).triu(1)
+    hidden = torch.ones(rows, rows, dtype=torch.bool, device=keys.device).triu(1)
     for head in range(shared):
         mine = queries[0, head * heads // shared : (head + 1) * heads // shared].reshape(-1, width)
         logits = (mine @ keys[0, head].T).float().mul_(scaling).view(-1, rows, tokens)
-        if hidden is not None:
-            logits[..., tokens - rows :].masked_fill_(hidden, float("-inf"))
+        logits[..., tokens - rows :].masked_fill_(hidden, float("-inf"))
         yield logits.softmax(-1)
 
 

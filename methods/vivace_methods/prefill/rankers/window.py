@@ -56,7 +56,7 @@ class WindowRanker(Ranker):
 
     def of_layer(self, shown: Shown) -> torch.Tensor:
         """One layer's scores, shape (tokens that are ranked,)."""
-        scores = shown.window_scores(self.window, self.offset, self.kernel if self.pool == "first" else 1)
+        scores = shown.window_scores(self.window, self.kernel if self.pool == "first" else 1, self.offset)
         if self.norm == "zscore" and scores.shape[-1] > 1:
             mean, deviation = scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True)
             scores = (scores - mean) / (deviation + 1e-8)

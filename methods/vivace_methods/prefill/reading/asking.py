@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from vivace_methods.models.anatomy import Anatomy
+from vivace_methods.models.ledger import Pass
 from vivace_methods.prefill.rankers.base import Show, Shown
 from vivace_methods.prefill.reading.attention import SHOW
 
@@ -73,6 +74,27 @@ class Asked:
         self._show(Shown(layer, queries, keys, scaling))
         if layer == self._last:
             raise _Stopped
+
+
+def stopped_pass(anatomy: Anatomy, tokens: int, last: int) -> Pass:
+    """What a ledger is told of a pass over a prompt that ended in a layer, where its queries and keys were known.
+
+    Args:
+        anatomy: of the model.
+        tokens: of the prompt.
+        last: the layer.
+    """
+    layers = anatomy.shapes.layers
+    ended = (f"layers.{last}.mlp.", f"layers.{last}.self_attn.o_proj")
+    entered = tuple(tokens if number <= last else 0 for number in range(len(layers)))
+    experts = [number for number, layer in enumerate(layers) if layer.experts]
+    met = tuple(0 if number == last else None for number in experts) or None
+    return Pass(
+        "read", tokens, 0, logits=0, layer_tokens=entered,
+        layer_pairs=tuple(each * (each + 1) // 2 if number != last else 0 for number, each in enumerate(entered)),
+        linear_tokens={name: 0 for name in anatomy.shapes.linears if name.startswith(ended)},
+        experts=met, routed=met,
+    )  # fmt: skip
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def _showing(implementation: str) -> Callable[..., Any]:
         show: Showing | None = named.pop(SHOW, None)
         rows = None if show is None else show(query, key, named["scaling"])
         if rows is not None:
-            return of_rows(query, key, value, rows, named["scaling"]), None
+            return _of_rows(query, key, value, rows, named["scaling"]), None
         if implementation == "eager":  # each architecture has its own
             return sys.modules[type(module).__module__].eager_attention_forward(
                 module, query, key, value, attention_mask, **named
@@ -72,21 +72,11 @@ def _showing(implementation: str) -> Callable[..., Any]:
     return attention
 
 
-def of_rows(
+def _of_rows(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    """Attention of some queries over all keys up to their own; zero for the queries that are left out.
-
-    Args:
-        query: shape (1, heads, tokens, width).
-        key: shape (1, key-value heads, tokens, width).
-        value: of the same shape.
-        rows: ascending indices of tokens, shape (rows,).
-        scaling: of the products.
-
-    Returns:
-        Shape (1, tokens, heads, width).
-    """
-    whole = torch.zeros_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
+    """Attention of some queries over all keys up to their own, of all tokens' shape (1, tokens, heads, width)."""
+    heads, tokens, width = query.shape[1:]
+    whole = query.new_zeros(1, tokens, heads, width)
     whole[0, rows] = kept_attention(query[0, :, rows], key[0], value[0], rows, scale=scaling).transpose(0, 1)
     return whole

@@ -13,9 +13,9 @@ import torch
 from vivace_methods.errors import MethodError
 from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.models.passes import Passes
-from vivace_methods.prefill.pruning import Pruning
+from vivace_methods.prefill.parts.pruning import Pruning
 from vivace_methods.prefill.rankers.base import Prompt
-from vivace_methods.prefill.reading.asking import Asked, asking
+from vivace_methods.prefill.reading.asking import Asked, asking, stopped_pass
 from vivace_methods.prefill.reading.continuing import PrunedCache, mask_for
 from vivace_methods.prefill.reading.pass_under_way import PrunedPass
 
@@ -110,7 +110,10 @@ class PruningHooks:
 
         def ask(show: Any, *, last_layer: int | None = None, cache: Any = None, ids: Any = None) -> Any:
             if ids is None:
-                return self._asked.run(show, own, last_layer=last_layer, cache=cache)
+                found = self._asked.run(show, own, last_layer=last_layer, cache=cache)
+                if last_layer is not None:
+                    self._passes.ledger.record_other(stopped_pass(self._anatomy, int(inputs.shape[1]), last_layer))
+                return found
             start = _next_place(own["position_ids"], int(inputs.shape[1]))
             places = torch.arange(ids.shape[1], device=inputs.device) + start
             before = 0 if cache is None else cache.get_seq_length() - int(inputs.shape[1])
@@ -121,6 +124,7 @@ class PruningHooks:
             layers=len(self._anatomy.layers),
             ids=named.get("input_ids"),
             ask=ask,
+            tell=self._passes.ledger.record_other,
             device=inputs.device,
             ends=self.ends,
             config=self._anatomy.decoder.config,

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 
 from vivace_methods.models.anatomy import Anatomy
-from vivace_methods.prefill.kv import Shared
-from vivace_methods.prefill.pruning import Pruning
+from vivace_methods.prefill.parts.kv import Shared
+from vivace_methods.prefill.parts.pruning import Pruning
+from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.rankers.base import Prompt, Shown
 from vivace_methods.prefill.reading.attention import SHOW
 from vivace_methods.prefill.reading.continuing import PrunedCache
-from vivace_methods.prefill.selectors import budget
 
 
 class PrunedPass:
@@ -36,6 +36,7 @@ class PrunedPass:
 
     def __init__(self, anatomy: Anatomy, pruning: Pruning, prompt: Prompt, cache: Any, places: Any) -> None:
         self._layers, self._pruning, self._prompt = len(anatomy.layers), pruning, prompt
+        self._linears = anatomy.shapes.linears
         self.cache, self._places = cache, places
         self._plan = pruning.plan
         self._ranking = pruning.ranker.begin(prompt)
@@ -139,7 +140,25 @@ class PrunedPass:
             told["layer_tokens"] = entered
         if stored != entered:
             told["layer_kept"] = stored
+        if self._plan.select != "after-block":
+            self._tell_narrowed(told)
         return told
+
+    def _tell_narrowed(self, told: dict[str, Any]) -> None:
+        """What went through the parts of a layer behind its selection."""
+        linears, pairs = {}, [tokens * (tokens + 1) // 2 for tokens in self.layer_tokens]
+        early = self._plan.select == "before-attention"
+        for layer, rows in self._rows.items():
+            if rows is None:
+                continue
+            inner = (f"layers.{layer}.mlp.", *([f"layers.{layer}.self_attn.o_proj"] if early else []))
+            linears.update({name: int(rows.shape[0]) for name in self._linears if name.startswith(inner)})
+            if early:
+                pairs[layer] = int(rows.sum()) + int(rows.shape[0])
+        if linears:
+            told["linear_tokens"] = linears
+        if early and linears:
+            told["layer_pairs"] = tuple(pairs)
 
     def _is_ranked(self, layer: int) -> bool:
         history = self._pruning.ranker.history

@@ -13,9 +13,9 @@ from vivace_methods.decoding.plain_arms import plain_decoding
 from vivace_methods.decoding.run import Run
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.models.ledger import Pass
-from vivace_methods.prefill.figures import figures_of
-from vivace_methods.prefill.pruning import Pruning
+from vivace_methods.prefill.parts.pruning import Pruning
 from vivace_methods.prefill.reading.attention import showing_attention
+from vivace_methods.prefill.reading.figures import figures_of
 from vivace_methods.prefill.reading.hooks import PruningHooks, hooked
 from vivace_methods.protocol import Attached, CacheNeed, Read, Reader
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.rankers.base import Shown
 from vivace_methods.prefill.rankers.scoring import attention_sums
-from vivace_methods.prefill.selectors import budget
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class OwnWindow(_OwnHeads):
         """The window's attention."""
         if shown.tokens <= self.window + self.offset:
             return shown.keys.new_empty(shown.keys.shape[1], 0)
-        return shown.window_scores(self.window, self.offset, self.kernel)
+        return shown.window_scores(self.window, self.kernel, self.offset)
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,6 @@ class HeavyHitters(_OwnHeads):
         """The attention of all tokens, on all but the latest half of those that stay."""
         sums = attention_sums(shown.queries, shown.keys, shown.scaling)
         return sums[:, : shown.tokens - most // 2]
-
-
-POLICIES = {"full": Everything, "shared": Shared, "own": OwnWindow, "heavy-hitters": HeavyHitters}
-"""Name → what makes such a policy."""
 
 
 def policy(kind: str, keep: float, from_layer: int, window: int, offset: int = 0, kernel: int = 7) -> KvPolicy:

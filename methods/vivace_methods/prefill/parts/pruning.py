@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vivace_methods.prefill.kv import KvPolicy
-from vivace_methods.prefill.plans import Plan
+from vivace_methods.prefill.parts.kv import KvPolicy
+from vivace_methods.prefill.parts.plans import Plan, whole
+from vivace_methods.prefill.parts.selectors import Selector, TopTokens, budget
 from vivace_methods.prefill.rankers.base import Ranker
-from vivace_methods.prefill.selectors import Selector, budget
+from vivace_methods.prefill.rankers.positions import PlaceRanker
 
 
 @dataclass(frozen=True)
@@ -31,3 +32,13 @@ class Pruning:
         least = max(self.ranker.least(), self.selector.first + self.selector.last)
         keeps = [*self.plan.keeps(), self.kv.keep]
         return tokens > least and any(budget(keep, tokens) < tokens for keep in keeps)
+
+
+def kv_alone(kv: KvPolicy, least: int = 0) -> Pruning:
+    """The whole prompt through the whole model, and a policy for what stays in the caches.
+
+    Args:
+        kv: the policy.
+        least: last tokens of a prompt that always stay: shorter prompts stay whole.
+    """
+    return Pruning(PlaceRanker("recent", least), TopTokens(), whole(), kv)

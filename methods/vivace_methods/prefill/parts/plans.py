@@ -80,13 +80,3 @@ def restarted(keep: float, positions: Positions) -> Plan:
 def whole() -> Plan:
     """Nowhere: every token goes through every layer (SnapKV, H2O)."""
     return Plan()
-
-
-PLANS = {
-    "at-layer": at_layer,
-    "where-settled": where_settled,
-    "scheduled": scheduled,
-    "restarted": restarted,
-    "whole": whole,
-}
-"""Name → what makes such a plan."""

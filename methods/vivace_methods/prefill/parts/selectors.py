@@ -112,12 +112,3 @@ class AbovePercentile(Selector):
             return torch.arange(0, device=scores.device)
         threshold = scores.topk(min(most, scores.shape[0])).values[-1]
         return (scores >= threshold).nonzero().flatten()
-
-
-SELECTORS = {
-    "top-tokens": TopTokens,
-    "top-chunks": TopChunks,
-    "evenly": Evenly,
-    "above-percentile": AbovePercentile,
-}
-"""Name → what makes such a selector."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from vivace_methods.models.anatomy import Shapes
 from vivace_methods.models.ledger import Pass
-from vivace_methods.prefill.pruning import Pruning
+from vivace_methods.prefill.parts.pruning import Pruning
 
 
 def figures_of(passes: Sequence[Pass], shapes: Shapes, size: int, pruning: Pruning) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""LazyLLM: at several layers, tokens go that the prompt's last one does not attend to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vivace_methods.prefill.pruned import PrunedPrefill
+
+if TYPE_CHECKING:
+    from vivace_methods.prefill.parts.pruning import Pruning
+
+
+@dataclass(frozen=True)
+class LazyLlm(PrunedPrefill):
+    """At a few layers, evenly spread over the model, tokens below a percentile of the last token's attention go.
+
+    Source: Fu et al., arXiv 2407.14057: the mean attention over heads. Of the paper, the prompt's half alone: tokens
+    that have gone are not brought back while decoding.
+
+    Attributes:
+        steps: how many layers prune; behind the last of them `keep` is left, behind each as large a part of what
+            there was before it.
+    """
+
+    name: ClassVar[str] = "lazy-llm"
+    paper: ClassVar[str] = "LazyLLM: Dynamic Token Pruning for Efficient Long Context LLM Inference, arXiv 2407.14057"
+
+    steps: int = 3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_share()
+        self.require_least(1, "steps")
+
+    def pruning(self, layers: int, fitted: Any = None) -> Pruning:
+        """The last token's attention, a percentile, at several layers."""
+        from vivace_methods.prefill.parts.kv import Everything
+        from vivace_methods.prefill.parts.plans import scheduled
+        from vivace_methods.prefill.parts.pruning import Pruning
+        from vivace_methods.prefill.parts.selectors import AbovePercentile
+        from vivace_methods.prefill.rankers.last_query import LastTokenRanker
+
+        places = [(step + 1) * layers // (self.steps + 1) for step in range(self.steps)]
+        stops = {place: self.keep ** ((step + 1) / self.steps) for step, place in enumerate(places)}
+        return Pruning(LastTokenRanker(), AbovePercentile(), scheduled(stops), Everything())

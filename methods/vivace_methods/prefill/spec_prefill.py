@@ -1,0 +1,82 @@
+"""SpecPrefill: a smaller model reads the prompt first, and the model reads what that one looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from vivace_methods.prefill.pruned import PrunedPrefill
+from vivace_methods.protocol import MethodError, Need
+
+if TYPE_CHECKING:
+    from vivace_methods.prefill.parts.pruning import Pruning
+
+
+@dataclass(frozen=True)
+class SpecPrefill(PrunedPrefill):
+    """A draft model reads the whole prompt and writes a few tokens; the model reads what these attend to.
+
+    Source: Liu et al., arXiv 2502.02789. A token's worth is the mean over the draft's tokens of its highest attention
+    in any layer and head; whole stretches are kept, at their own places. The draft is a causal language model with
+    the same tokenizer: `spec-prefill:FOLDER`.
+
+    Attributes:
+        ahead: tokens that the draft writes.
+        kernel: neighbours over which attention is averaged, an odd number.
+        chunk: tokens of a stretch that is kept or left out as a whole; 1 for single tokens.
+    """
+
+    name: ClassVar[str] = "spec-prefill"
+    paper: ClassVar[str] = (
+        "Speculative Prefill: Turbocharging TTFT with Lightweight and Training-Free Token Importance Estimation, "
+        "arXiv 2502.02789"
+    )
+    needs: ClassVar[tuple[Need, ...]] = (Need.DRAFTER,)
+    fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "*.safetensors")
+
+    ahead: int = 8
+    kernel: int = 13
+    chunk: int = 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_least(1, "ahead", "chunk")
+        self.require_odd("kernel")
+
+    def check_fitted(self, folder: Path) -> None:
+        """See that a model is there."""
+        if not (folder / "config.json").is_file():
+            raise MethodError(f"{folder} holds no draft model for {self.name}: there is no config.json in it.")
+
+    def read_fitted(self, folder: Path, model: Any) -> Any:
+        """The draft model in a folder."""
+        from vivace_methods.models.loading import load_model
+
+        return load_model(folder, dtype=model.dtype, device=str(model.device))
+
+    def pruning(self, layers: int, fitted: Any = None) -> Pruning:
+        """What a draft's first tokens attend to, the best stretches, before the first layer."""
+        from vivace_methods.prefill.parts.kv import Everything
+        from vivace_methods.prefill.parts.plans import restarted
+        from vivace_methods.prefill.parts.pruning import Pruning
+        from vivace_methods.prefill.parts.selectors import TopChunks
+        from vivace_methods.prefill.rankers.drafts import DraftRanker
+
+        ranker = DraftRanker(fitted, self.ahead, self.kernel)
+        return Pruning(ranker, TopChunks(last=1, size=self.chunk), restarted(self.keep, "kept"), Everything())
+
+    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Any]:
+        """Read what a draft looks at while the context lasts."""
+        from vivace_methods.prefill.rankers.drafts import Draft, require_draft
+
+        if not isinstance(fitted, Draft):
+            require_draft(self.name, model, fitted)
+            fitted = Draft(fitted)
+        return super().attach(model, fitted)
+
+    def contexts(self, model: Any, fitted: Any) -> Sequence[AbstractContextManager[Any]]:
+        """The draft, whose attention is looked at."""
+        return [fitted.shown()]
