@@ -10,13 +10,13 @@ import pandas as pd
 from vivace.analysis.breakdown import BreakdownRow
 from vivace.analysis.gaps import Gap
 from vivace.analysis.published import PublishedFigure
-from vivace.output.short_names import HEARING, distinct, settings_text, with_method
+from vivace.output.short_names import EAR_CHECKED, HEARING, distinct, hearing_text, settings_text, with_method
 from vivace.store.queries.board import BoardRow
 from vivace_app import figures
 
 NOTES = (
-    "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", *HEARING.values(),
-    "submitted times", "retracted",
+    "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", "cascade", *HEARING.values(),
+    EAR_CHECKED,    "submitted times", "retracted",
 )  # fmt: skip
 """Every badge a row can carry."""
 
@@ -88,8 +88,10 @@ def notes(row: BoardRow) -> list[str]:
         found.append("transcript")
     if row.output_form == "audio":
         found.append("spoken")
-    if row.hearing in HEARING:
-        found.append(HEARING[row.hearing])
+    if row.is_cascade:
+        found.append("cascade")
+    if words := hearing_text(row.hearing, row.is_cascade):
+        found.append(words)
     if row.times == "submitted" and (row.ttft_median_s, row.total_median_s) != (None, None):
         found.append("submitted times")
     return found
@@ -124,6 +126,7 @@ def table(group: RankedTogether) -> pd.DataFrame:
     sparse = any(row.method is not None for row in group.rows)
     unpriced = any(row.unpriced_calls for row in group.rows)
     alike = any(row.apart for row in group.rows)
+    heard = any(row.ear is not None for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
         part = row.standing == "part"
@@ -136,6 +139,11 @@ def table(group: RankedTogether) -> pd.DataFrame:
             "APR": figures.with_interval(all_axes.apr, all_axes.apr_low, all_axes.apr_high),
             "ARS": figures.with_interval(all_axes.ars, all_axes.ars_low, all_axes.ars_high),
         }
+        if heard:
+            ear = row.ear
+            line["WER"] = (
+                figures.ABSENT if ear is None else figures.with_interval(ear.word_error_rate, ear.low, ear.high)
+            )
         for axis in group.axes:
             found = row.axes.get(axis)
             line[figures.axis_name(axis)] = figures.with_count(found.apr, found.n) if found else figures.ABSENT

@@ -181,6 +181,11 @@ class DialogueSpec(RunSpec):
         AfterValidator(_homes),
         Flag("Writes down spoken answers, adapter:name.", default="the API's own transcript"),
     ] = Field(default=None, min_length=1)
+    ear: Annotated[
+        str | None,
+        AfterValidator(_homes),
+        Flag("What hears for a cascade: model, a transcriber, adapter:name.", default="none"),
+    ] = Field(default=None, min_length=1)
     hear: Annotated[bool, Flag("Check first that audio is heard.")] = True
     digits: Annotated[
         str | None,
@@ -239,13 +244,12 @@ class DialogueSpec(RunSpec):
         changes = super()._absolute()
         if Path(self.data).exists():
             changes["data"] = str(Path(self.data).absolute())
-        adapter, _, name = self.model.partition(":")
-        if name and Path(name).exists() and _may_be_path(adapter):
-            changes["model"] = f"{adapter}:{Path(name).absolute()}"
+        changes["model"] = _absolute_target(self.model)
         if self.method is not None:
             changes["method"] = _absolute_fitted(self.method)
-        if self.transcriber is not None:
-            changes["transcriber"] = _absolute_transcriber(self.transcriber)
+        for key in ("transcriber", "ear"):
+            if (named := getattr(self, key)) is not None:
+                changes[key] = _absolute_transcriber(named)
         for key in ("judge_prompt", "digits"):
             value = getattr(self, key)
             if value is not None:
@@ -334,11 +338,17 @@ class EfficiencySpec(RunSpec):
         return changes
 
 
-def _may_be_path(adapter: str) -> bool:
+def _absolute_target(target: str) -> str:
+    """A model with its file or folder, if it is named by one, as it is found from anywhere."""
     from vivace.models.registry import adapter_of  # what an adapter can is known where it is
 
+    adapter, _, name = target.partition(":")
     found = adapter_of(adapter)
-    return found is not None and found.capabilities.may_be_path
+    if found is None or not name:
+        return target
+    if found.capabilities.asks_another:
+        return f"{adapter}:{_absolute_target(name)}"
+    return f"{adapter}:{_absolute_path(name)}" if found.capabilities.may_be_path else target
 
 
 def _absolute_transcriber(target: str) -> str:

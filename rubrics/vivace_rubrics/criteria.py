@@ -34,6 +34,8 @@ class Unscored(StrEnum):
     """The provider's filter stopped the answer."""
     NO_AUDIO = "no_audio"
     """The model answered in text where speech was asked for."""
+    NOT_HEARD = "not_heard"
+    """The ear of a cascade made nothing of a user turn, so that there was no conversation to answer."""
     TOO_LONG = "too_long"
     """The answer was larger than any honest answer is."""
     TIMEOUT = "timeout"

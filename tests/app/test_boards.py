@@ -10,6 +10,7 @@ import pytest
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.queries.board import BoardRow, board
+from vivace.store.queries.figures import EarFigures
 from vivace_app import boards, charts
 from vivace_app.address import Address
 
@@ -157,3 +158,14 @@ def test_times_that_a_submitter_wrote_and_the_hearing_check_have_their_words(row
     assert "failed the hearing check" in boards.notes(replace(first, hearing="failed"))
     assert "hears" in boards.notes(replace(first, hearing="passed"))
     assert set(boards.NOTES) >= {"part", "incomplete", "hearing undecided"}
+
+
+def test_a_cascade_is_marked_with_how_well_its_ear_hears(rows: list[BoardRow]) -> None:
+    plain = boards.groups(rows)[0].rows[0]
+    ear = EarFigures(0.245, 0.2, 0.3, 1000, 2, 1.5)
+    cascade = replace(plain, is_cascade=True, hearing="passed", ear=ear, judging="other")
+    assert "WER" not in boards.table(boards.RankedTogether([plain]))
+    table = boards.table(boards.RankedTogether([plain, cascade]))
+    assert [text.strip() for text in table["WER"]] == ["–", "24.5 % [20–30]"]
+    assert {"cascade", "ear checked"} <= set(table["Notes"][1]) <= set(boards.NOTES)
+    assert "hears" in boards.notes(replace(plain, hearing="passed")), "who hears for itself is told so"

@@ -137,7 +137,6 @@ def test_a_set_that_was_run_whole_knows_its_size_after_the_upgrade_and_a_part_do
 def test_an_older_database_shows_on_its_board_what_replies_and_calls_took(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_at(database, "0006")
     monkeypatch.setattr("vivace.tracks.dialogue.results.renew_effort", lambda session, run: None)
     with database.write() as session:
         dataset = add_dataset(session, 3)
@@ -156,6 +155,7 @@ def test_an_older_database_shows_on_its_board_what_replies_and_calls_took(
             {"stage": "judge", "judging_id": judging, "input_tokens": 1},
         ]
         session.add_all(tables.Attempt(run_id=run, seconds=1.0, **call) for call in calls)
+    migrate_to(database, "0006")
     for _ in range(2):  # down and up again, it is the same
         migrate.upgrade(database)
         (row,) = board(database)

@@ -8,7 +8,7 @@ from typing import Any
 import streamlit as st
 
 from vivace.analysis.published import published_figures
-from vivace.output.short_names import HEARING
+from vivace.output.short_names import EAR_CHECKED, HEARING
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow
 from vivace_app import boards, charts, data, figures, notices
@@ -32,7 +32,9 @@ _NOTE_COLOURS = {
     "imported": "violet",
     "transcript": "gray",
     "spoken": "gray",
+    "cascade": "gray",
     HEARING["passed"]: "green",
+    EAR_CHECKED: "green",
     HEARING["failed"]: "red",
     HEARING["undecided"]: "gray",
     "submitted times": "gray",
@@ -254,8 +256,9 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
             help="Part: over some of the set's conversations only. Incomplete: too much is unscored. Neither is "
             "ranked. Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
             "elsewhere. Transcript: the system read the words instead of hearing them. Spoken: it answered in "
-            "speech. Hears, failed the hearing check: how that came out. Submitted times: TTFT and total are what "
-            "whoever submitted the replies wrote; they were not measured here. Reasons are under "
+            "speech. Cascade: an ear wrote down what was said, and a model of text answered that; the others hear "
+            "for themselves. Hears, ear checked, failed the hearing check: how that came out. Submitted times: TTFT "
+            "and total are what whoever submitted the replies wrote; they were not measured here. Reasons are under "
             "*About these results*.",
         ),
         "APR": column.TextColumn(
@@ -264,6 +267,10 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
         ),
         "ARS": column.TextColumn(
             help="Average rubric score: criteria met, of those scored [95 % interval by conversation]."
+        ),
+        "WER": column.TextColumn(
+            help="Word error rate of a cascade's ear: words replaced, left out or put in, for each word of the set's "
+            "transcripts, after Whisper's normalisation [95 % interval by conversation]."
         ),
         **axes,
         "Coverage": column.TextColumn(

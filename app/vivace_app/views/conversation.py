@@ -13,6 +13,7 @@ from vivace.output.short_names import with_method
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow
 from vivace.store.queries.conversation import ConversationSummary, ConversationView, TurnView
+from vivace.store.queries.heard import HeardView
 from vivace_app import boards, data, figures, notices, recordings
 from vivace_app.address import Address, select, toggle
 
@@ -191,6 +192,9 @@ def _show_conversation(address: Address, database: Database, sides: Sequence[_Si
         st.markdown(figures.literal(figures.axis_name(first.axis)), width="content")
     for turn in first.turns:
         _show_turn(turn)
+        for side, view in zip(sides, views, strict=True):
+            if view is not None and turn.role == "user" and (heard := view.heard.get(turn.number)) is not None:
+                _show_heard(heard, by=f"{side.letter}: " if len(sides) > 1 else "")
     st.subheader("Reply" if len(sides) == 1 else "Replies", anchor=False)
     for place, side, view in zip(st.columns(len(sides)), sides, views, strict=True):
         with place, st.container(border=True, height="stretch"):
@@ -209,6 +213,14 @@ def _show_turn(turn: TurnView) -> None:
         if turn.audio_sha256 is not None:
             _show_audio(turn.audio_sha256)
         st.text(turn.transcript or "(no transcript)")
+
+
+def _show_heard(heard: HeardView, by: str) -> None:
+    """What a cascade's ear made of a turn, and what that took."""
+    wrong = "" if heard.errors is None else f"{heard.errors} of {heard.words} words wrong, "
+    cost = f", ${heard.cost_usd:.4f}" if heard.cost_usd else ""
+    st.caption(f":material/hearing: {by}heard in {figures.seconds(heard.seconds)}{cost}; {wrong}as follows")
+    st.text(heard.text if heard.text is not None else f"(nothing: {heard.detail or figures.reason(heard.unscored)})")
 
 
 def _show_audio(sha256: str) -> None:

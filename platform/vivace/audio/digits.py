@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import secrets
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,7 +39,16 @@ class SpokenDigits:
 
     def say(self, number: str) -> bytes:
         """A number spoken digit by digit by one of the speakers, as a 16 kHz mono WAV."""
-        recordings = self.speakers[secrets.choice(sorted(self.speakers))]
+        return next(self.voicings(number))
+
+    def voicings(self, number: str) -> Iterator[bytes]:
+        """The same by one speaker after the other in a random order, and round again, without an end."""
+        speakers = sorted(self.speakers)
+        secrets.SystemRandom().shuffle(speakers)
+        for speaker in itertools.cycle(speakers):
+            yield self._said(number, self.speakers[speaker])
+
+    def _said(self, number: str, recordings: Mapping[str, list[Samples]]) -> bytes:
         lead, gap = np.zeros(int(LEAD_S * MODEL_RATE)), np.zeros(int(GAP_S * MODEL_RATE))
         pieces = [lead]
         for digit in number:

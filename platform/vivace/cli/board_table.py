@@ -8,7 +8,7 @@ from typing import Any
 
 from vivace.cli.common import percent, seconds
 from vivace.cli.tables import ShownColumns
-from vivace.output.short_names import HEARING, settings_text
+from vivace.output.short_names import hearing_text, settings_text
 
 SHORT_AXES = {
     "INFERENCE_MEMORY": "IM",
@@ -65,7 +65,9 @@ def _marks(row: dict[str, Any]) -> str:
         "audio output" if row["output_form"] == "audio" else "",
         f"{row['repeats']} repeats" if row["repeats"] > 1 else "",
         f"{row['votes']} votes" if row["votes"] > 1 else "",
-        HEARING.get(row["hearing"], ""),
+        "cascade" if row["is_cascade"] else "",
+        f"WER {percent(row['ear']['word_error_rate'])} %" if row["ear"] is not None else "",
+        hearing_text(row["hearing"], row["is_cascade"]),
         "† times as submitted" if _has_submitted_times(row) else "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]

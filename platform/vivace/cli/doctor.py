@@ -34,14 +34,19 @@ PROBE_COLUMNS = {
     "heard": lambda row: "–" if not row["numbers"] else "✓" if set(row["heard"]) == set(row["asked"]) else "✗",
     "conversation": lambda row: row["kind"],
     "spoken": lambda row: " ".join(row["numbers"]) or "silence",
-    "asked for": lambda row: "all" if len(row["asked"]) == max(1, len(row["numbers"])) else f"turn {row['asked'][0]}",
+    "asked": lambda row: row["stage"],
+    "asked for": lambda row: "all" if _is_asked_for_all(row) else f"turn {row['asked'][0]}",
     "answer": lambda row: " ".join((row["answer"] or f"({row['unscored']}: {row['detail']})").split())[:100],
     "audio s": lambda row: f"{row['audio_seconds']:.1f}",
     "audio tokens": lambda row: "–" if row["audio_tokens"] is None else str(row["audio_tokens"]),
 }
 
 
-@takes_keys(lambda: ("api_base", "model_arg", "digits", "timeout"), note="for --hear")
+def _is_asked_for_all(row: dict[str, Any]) -> bool:
+    return row["stage"] != "ear" and len(row["asked"]) == max(1, len(row["numbers"]))
+
+
+@takes_keys(lambda: ("api_base", "model_arg", "ear", "digits", "timeout"), note="for --hear")
 def doctor(
     hear: Annotated[
         str | None,
@@ -65,7 +70,7 @@ def doctor(
 
         spec = spec_from({"track": "audio-multichallenge", "data": "hearing check", "model": hear}, flags)
         assert isinstance(spec, DialogueSpec)
-        found = _hearing(spec, turns)
+        found = _hearing(spec, turns, settings_of(home, database).home)
         if format is Format.JSON:
             print_json({"target": hear, **found.as_json()})
         else:
@@ -83,18 +88,20 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
+def _hearing(spec: DialogueSpec, turns: int, home: Path) -> Hearing:
     """Put the hearing check to the model of a spec; nothing is stored."""
     import asyncio
 
     from vivace.audio.digits import VOICED, read_digits
     from vivace.errors import UsageError
-    from vivace.models.base import RecordedSystem
+    from vivace.models.base import HearsFirst, RecordedSystem
     from vivace.models.client.calls import ChatOptions
+    from vivace.models.ear_check import AskedInStages, check_ear
     from vivace.models.hearing_check import asking, check_hearing
     from vivace.models.registry import open_system
 
-    system = open_system(spec.model, spec.model_arg, ChatOptions(spec.api_base, spec.timeout, spec.retries))
+    options = ChatOptions(spec.api_base, spec.timeout, spec.retries)
+    system = open_system(spec.model, spec.model_arg, options, ear=spec.ear, home=home)
     if isinstance(system, RecordedSystem):
         raise UsageError(
             f"{system.identity.adapter}: holds recorded replies and hears nothing; name a model that can be asked."
@@ -104,6 +111,8 @@ def _hearing(spec: DialogueSpec, turns: int) -> Hearing:
     async def check() -> Hearing:
         try:
             await system.preflight()
+            if isinstance(system, HearsFirst):
+                return await check_ear(AskedInStages(system), turns, spoken)
             return await check_hearing(asking(system), turns, spoken)
         finally:
             await system.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vivace.cli.common import (
     ColumnsOption,
     DatabaseOption,
@@ -34,6 +36,28 @@ COLUMNS = {
 }
 
 
+MOST_WORDS = 6
+"""Misheard words that a table shows of a conversation; JSON has them all."""
+FELL_COLUMNS = {
+    "model": lambda row: with_method(row["model"], row["method"]),
+    "conversation": lambda row: row["conversation"],
+    "criterion": lambda row: f"criterion {row['criterion']}: {row['text']}",
+    "transcript → ear": lambda row: f"{percent(row['met_text'], 0)} → {percent(row['met_audio'], 0)} %",
+    "misheard": lambda row: _words(row["misheard"]),
+}
+FELL = ShownColumns(
+    FELL_COLUMNS,
+    first=("conversation", "criterion", "misheard", "transcript → ear"),
+    cut=("model",),
+    prose=("criterion", "misheard"),
+)
+
+
+def _words(found: list[dict[str, Any]]) -> str:
+    told = [f"{words['said'] or '–'} → {words['heard'] or '–'}" for words in found[:MOST_WORDS]]
+    return "; ".join([*told, *([f"and {len(found) - MOST_WORDS} more"] if len(found) > MOST_WORDS else [])]) or "none"
+
+
 TABLE = ShownColumns(
     COLUMNS,
     first=("gap", "model", "score", "audio − text", "95 %", "p (family)", "n", "text %", "audio %"),
@@ -51,7 +75,9 @@ def gaps(
 
     Its runs through text and through audio are set side by side.
 
-    Hearing: audio in against --audio transcript. Speaking: --output audio against --output text.
+    Hearing: audio in against --audio transcript; of a cascade it is its ear's, with the criteria that were met with
+    the transcripts and not with what the ear heard, and the words that it got wrong. Speaking: --output audio against
+    --output text.
     """
     from vivace.analysis.gaps import gaps as find_gaps
     from vivace.store.migrate import open_for_reading
@@ -60,6 +86,11 @@ def gaps(
     rows = [] if opened is None else [gap.as_json() for gap in find_gaps(opened)]
     if rows or format is not Format.TABLE:
         print_rows(rows, format, TABLE, columns)
+        fell = {(row["judging_audio"], one["conversation"], one["criterion"]): {**row, **one}
+                for row in rows for one in row.get("fell", ())}  # fmt: skip
+        if fell and format in (Format.TABLE, Format.MD):
+            say("Criteria that were met with the set's transcripts and not with the ear's:")
+            print_rows(list(fell.values()), format, FELL)
     else:
         say(
             "No model was run both ways on the same data under the same judge yet: run it once more with "

@@ -103,6 +103,26 @@ class Prompt:
 
 
 @dataclass(frozen=True)
+class HeardTurn:
+    """What an ear made of one user turn; exactly one of `text` and `unscored` is set."""
+
+    number: int
+    """Among the conversation's user turns, from 1."""
+    text: str | None
+    unscored: Unscored | None = None
+    detail: str | None = None
+    seconds: float | None = None
+    """That the ear took for it, all tries together."""
+    cost_usd: float | None = None
+
+    def __post_init__(self) -> None:
+        """Keep what can be so, and what the store can hold."""
+        if self.text is not None:
+            object.__setattr__(self, "text", without_keys(storable(self.text)))
+        object.__setattr__(self, "detail", reported.text(self.detail))
+
+
+@dataclass(frozen=True)
 class ModelReply:
     """What a system answered, or why it did not; times are in seconds from sending the request.
 
@@ -123,6 +143,8 @@ class ModelReply:
     total_s: float | None = None
     raw_text: str | None = None
     """All that the model wrote, where that is more than the reply."""
+    heard: tuple[HeardTurn, ...] = ()
+    """Of a cascade: what its ear made of each user turn, up to the first of which it made nothing."""
 
     def __post_init__(self) -> None:
         """Tell the reply from the thoughts before it, and what is reported from what cannot be so."""
@@ -189,6 +211,27 @@ class RecordedSystem(Protocol):
     @property
     def conversations(self) -> Set[str]:
         """The ids of those conversations."""
+        ...
+
+
+@runtime_checkable
+class HearsFirst(Protocol):
+    """A system in two stages: an ear writes down what is said, and a model answers what was written."""
+
+    async def hear(self, turn: SpokenTurn, number: int) -> HeardTurn:
+        """What its ear makes of a recording.
+
+        Args:
+            turn: with the recording.
+            number: of the turn, from 1.
+
+        Raises:
+            UsageError, UnreachableError: as `SystemUnderTest.reply` says.
+        """
+        ...
+
+    async def answer(self, prompt: Prompt) -> ModelReply:
+        """What its model answers to a conversation in writing."""
         ...
 
 

@@ -10,6 +10,8 @@ the numbers:
 
 A turn's recording is heard if its number comes out of the spoken *and* of the swapped conversation. Where one
 is missing, it is asked for by itself once more: repeating many numbers at once is harder than hearing them.
+
+A cascade is asked in another way, at its ear (`vivace.models.ear_check`).
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ Kind = Literal["spoken", "swapped", "silent"]
 KINDS_OF_PROBES: tuple[Kind, ...] = ("spoken", "swapped", "silent")
 """Each is asked once; a number that does not come out is asked for by itself besides."""
 Outcome = Literal["passed", "failed", "undecided"]
+Stage = Literal["system", "ear", "model"]
+"""Who is asked: a system as a whole, or of a cascade its ear, or its model, which reads what the ear wrote."""
 
 DIGITS = 4
 SILENT_SECONDS = 3.0
@@ -82,6 +86,8 @@ class Probe:
     audio_seconds: float = 0.0
     audio_tokens: int | None = None
     """What the server (or the local model) says it took in as audio: tokens or frames."""
+    stage: Stage = "system"
+    """Who was asked. Of an ear's probes `numbers` holds only the one that was spoken in that turn."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ class Hearing:
     problems: tuple[str, ...]
     """What is wrong, in sentences; empty where it passed."""
     probes: tuple[Probe, ...]
+    repeated: tuple[int, ...] | None = None
+    """Of a cascade, the turns whose numbers its model repeated from the transcripts; None where it was not asked."""
 
     @property
     def audio_tokens(self) -> int | None:
@@ -110,6 +118,9 @@ class Hearing:
 
     def sentence(self) -> str:
         """The outcome in a sentence."""
+        if self.outcome == "passed" and self.probes[0].stage == "ear":
+            model = "" if self.repeated is None else f"; its model repeated {len(self.repeated)} of {self.turns}"
+            return f"Its ear hears: the numbers spoken in all of {self.turns} user turns came out{model}."
         if self.outcome == "passed":
             return f"It hears: the numbers spoken in all of {self.turns} user turns came out."
         return " ".join(self.problems)
@@ -188,11 +199,11 @@ class _Check:
         self._all = tuple(range(1, turns + 1))
         self._form = form
         self._on_probe = on_probe
-        answered = [probe for probe in earlier if _is_answer(probe)]
+        answered = [probe for probe in earlier if is_answer(probe)]
         self._answered = {(probe.kind, probe.asked): probe for probe in answered}
         spoken = next((probe.numbers for probe in answered if probe.kind == "spoken"), ())
         swapped = next((probe.numbers for probe in answered if probe.kind == "swapped"), ())
-        numbers = _numbers(2 * turns, (*spoken, *swapped))
+        numbers = fresh_numbers(2 * turns, (*spoken, *swapped))
         self._numbers: dict[Kind, tuple[str, ...]] = {
             "spoken": numbers[:turns],
             "swapped": numbers[turns:],
@@ -211,7 +222,7 @@ class _Check:
             heard &= await self._heard_in(kind, heard)
         await self._probe("silent", self._all)
         problems = self._problems(heard)
-        unanswered = [probe for probe in self._probes if probe.unscored and not _is_answer(probe)]
+        unanswered = [probe for probe in self._probes if probe.unscored and not is_answer(probe)]
         outcome: Outcome = "undecided" if unanswered else "failed" if problems else "passed"
         if unanswered:
             first = unanswered[0]
@@ -229,7 +240,7 @@ class _Check:
         """The turns whose numbers come out of one conversation, asked for together, then each by itself."""
         together = await self._probe(kind, self._all)
         found = set(together.heard)
-        if len(self._all) > 1 and _is_answer(together):
+        if len(self._all) > 1 and is_answer(together):
             for turn in sorted(wanted - found):
                 found |= set((await self._probe(kind, (turn,))).heard)
         return found
@@ -293,7 +304,7 @@ class _Check:
         return together and all(earlier.numbers[turn - 1] in digits for turn in earlier.heard)
 
 
-def _is_answer(probe: Probe) -> bool:
+def is_answer(probe: Probe) -> bool:
     """Whether it was answered, be it with nothing: many a model has nothing to say to silence."""
     return probe.unscored in (None, Unscored.EMPTY.value, Unscored.REFUSED.value)
 
@@ -350,7 +361,7 @@ def digits_in(text: str) -> str:
     return "".join([*found, *([tens + "0"] if tens else [])])
 
 
-def _numbers(count: int, first: Sequence[str] = ()) -> tuple[str, ...]:
+def fresh_numbers(count: int, first: Sequence[str] = ()) -> tuple[str, ...]:
     """Fresh numbers of four digits after the first ones, none of which comes about where two others meet."""
     while True:
         fresh = [f"{secrets.randbelow(10**DIGITS):0{DIGITS}d}" for _ in range(count - len(first))]

@@ -9,7 +9,7 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.models.adapters.base import Adapter, Asked, Capabilities
 from vivace.models.adapters.transcribed import Transcribed
-from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnderTest
+from vivace.models.base import UNSPOKEN, AppliedMethod, RecordedSystem, SpokenOutput, SystemUnderTest
 from vivace.models.client.calls import ChatOptions
 from vivace_methods.plugins import PluginError, Registry
 from vivace_methods.suggesting import did_you_mean
@@ -48,9 +48,11 @@ ADAPTERS: Registry[Adapter] = Registry(
     "adapter",
     "vivace.adapters",
     {
+        "cascade": "vivace.models.adapters.cascade:Cascade",
         "litellm": "vivace.models.adapters.litellm:LiteLLMSystem",
         "local": "vivace.models.adapters.local:LocalModel",
         "openai-realtime": "vivace.models.adapters.openai_realtime:OpenAIRealtimeSystem",
+        "packaged": "vivace.models.adapters.local:PackagedLanguageModel",
         "replay": "vivace.models.adapters.replay:Replay",
     },
     _fault_of,
@@ -68,9 +70,15 @@ def adapter_of(target: str) -> Adapter | None:
     return _adapter(name) if name in ADAPTERS else None
 
 
+def asked_target(target: str) -> str:
+    """The target whose model writes the replies: of a cascade the one behind its colon, else the target itself."""
+    adapter = adapter_of(target)
+    return target.partition(":")[2] if adapter is not None and adapter.capabilities.asks_another else target
+
+
 def is_free(target: str) -> bool:
     """Whether calls to a model cost nobody anything."""
-    adapter = adapter_of(target)
+    adapter = adapter_of(asked_target(target))
     return adapter is not None and adapter.capabilities.is_free
 
 
@@ -82,6 +90,7 @@ def open_system(
     *,
     hears: bool = True,
     method: str | None = None,
+    ear: str | None = None,
     home: Path | None = None,
 ) -> SystemUnderTest:
     """The system under test that a target names.
@@ -93,6 +102,7 @@ def open_system(
         spoken: what it is to answer with.
         hears: whether it will be sent recordings, not transcripts.
         method: the inference method that a model on this machine decodes with, as a person wrote it.
+        ear: the transcriber that hears for a cascade.
         home: the folder that packaged models lie in; None for the one that the settings name.
 
     Raises:
@@ -104,13 +114,38 @@ def open_system(
         raise UsageError(f"The model '{text}' lacks a name after '{target.adapter}:'.")
     adapter = _adapter(target.adapter)
     _check_spoken(target.adapter, adapter.capabilities, spoken)
-    applied = None if method is None else _method_for(target.adapter, adapter.capabilities, method)
-    system = adapter.open(Asked(target.name, arguments, options, spoken, hears, applied))
+    another = applied = None
+    if adapter.capabilities.asks_another:
+        another = _another(target, arguments, options, method, home)
+    elif ear is not None:
+        raise UsageError(f"--ear hears for a cascade: write --model cascade:{text}, or leave it out.")
+    elif method is not None:
+        applied = _method_for(target.adapter, adapter.capabilities, method)
+    system = adapter.open(Asked(target.name, arguments, options, spoken, hears, applied, ear, another, home))
     if spoken.transcriber is None:
         return system
     from vivace.models.adapters.transcription import open_transcriber
 
     return Transcribed(system, open_transcriber(spoken.transcriber, options, home))
+
+
+def _another(
+    target: WrittenTarget, arguments: dict[str, Any], options: ChatOptions, method: str | None, home: Path | None
+) -> SystemUnderTest:
+    """The model behind a cascade's colon, which reads and writes.
+
+    Raises:
+        UsageError: there is none that can be asked.
+    """
+    inner = parse_target(target.name, sorted(ADAPTERS), f"model of {target.adapter}:")
+    if _adapter(inner.adapter).capabilities.asks_another:
+        raise UsageError(f"A cascade has one ear and one model: leave out the second {inner.adapter}:.")
+    system = open_system(target.name, arguments, options, hears=False, method=method, home=home)
+    if isinstance(system, RecordedSystem):
+        raise UsageError(
+            f"{target.adapter}: takes a model that can be asked, and {inner.adapter}: holds recorded replies."
+        )
+    return system
 
 
 def _adapter(name: str) -> Adapter:

@@ -12,6 +12,13 @@ from vivace_methods.spelling import Part, SpellingError, parse, write
 
 HEARING = {"passed": "hears", "failed": "failed the hearing check", "undecided": "hearing undecided"}
 """How a hearing check came out → its words, on every board."""
+EAR_CHECKED = "ear checked"
+"""Those of a cascade that passed: its ear was asked, and not its model."""
+
+
+def hearing_text(outcome: str | None, is_cascade: bool) -> str:
+    """A hearing check's outcome in words; empty where there is nothing to tell."""
+    return EAR_CHECKED if is_cascade and outcome == "passed" else HEARING.get(outcome or "", "")
 
 
 def with_method(model: str, method: str | None) -> str:

@@ -44,6 +44,31 @@ def word_errors(said: str, heard: str, language: str = "en") -> WordErrors:
     return WordErrors(Levenshtein.distance(reference, transcript), len(reference))
 
 
+def misheard(said: str, heard: str, language: str = "en") -> list[tuple[str, str]]:
+    """Which words came out as which others, after both texts were normalised; empty is what was left out or put in.
+
+    Args:
+        said: what the transcript should read.
+        heard: what it reads.
+        language: of both, by Whisper's short name.
+    """
+    reference, transcript = (normalised(text, language).split() for text in (said, heard))
+    edits = Levenshtein.opcodes(reference, transcript)
+    together: list[tuple[list[str], list[str]]] = []
+    end = -1
+    for edit in edits:
+        if edit.tag == "equal":
+            continue
+        words = reference[edit.src_start : edit.src_end], transcript[edit.dest_start : edit.dest_end]
+        if edit.src_start == end:  # right after the last one: a phrase, not single words
+            together[-1][0].extend(words[0])
+            together[-1][1].extend(words[1])
+        else:
+            together.append((list(words[0]), list(words[1])))
+        end = edit.src_end
+    return [(" ".join(before), " ".join(after)) for before, after in together]
+
+
 def normalised(text: str, language: str = "en") -> str:
     """A text as Whisper's own evaluation compares it: capitals, punctuation, fillers, contractions and numbers alike.
 

@@ -66,6 +66,11 @@ class Model(Base):
         """Whether its replies were made elsewhere, so that their times are what whoever submitted them wrote."""
         return self.adapter in ("replay", "import")
 
+    @property
+    def is_cascade(self) -> bool:
+        """Whether it is of two stages: an ear that writes down what it hears, and a model that answers that."""
+        return "ear" in self.parameters
+
 
 class Dataset(Base):
     """A set of conversations at one revision."""
@@ -221,6 +226,9 @@ class Reply(Base):
     ttft_s: Mapped[float | None]
     first_audio_s: Mapped[float | None]
     total_s: Mapped[float | None]
+    heard: Mapped[list[Any] | None] = mapped_column(_Json)
+    """Of a cascade, for each user turn that its ear heard: `number`, `text` or `unscored` and `detail`, `seconds`,
+    `cost_usd`, and against the set's transcript `errors` and `words`; null of systems that hear for themselves."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

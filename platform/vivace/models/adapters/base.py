@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from vivace.models.base import UNSPOKEN, AppliedMethod, SpokenOutput, SystemUnderTest
@@ -18,6 +19,7 @@ class Capabilities:
         is_free: whether their calls cost nobody anything.
         takes_method: whether they decode with an inference method.
         may_be_path: whether what stands behind the colon may be a file or folder, which is then found from anywhere.
+        asks_another: whether what stands behind the colon is another target, whose model is asked for the replies.
         provider: whose prices and rates theirs are; empty where the name says it, `PROVIDER/NAME`.
     """
 
@@ -25,6 +27,7 @@ class Capabilities:
     is_free: bool = False
     takes_method: bool = False
     may_be_path: bool = False
+    asks_another: bool = False
     provider: str = ""
 
 
@@ -39,6 +42,9 @@ class Asked:
         spoken: what it is to answer with.
         hears: whether it will be sent recordings, not transcripts.
         method: what it decodes with; only for adapters that take one.
+        ear: what writes down the recordings; only for adapters that ask another model for the replies.
+        another: that model.
+        home: the folder that packaged models lie in; None for the one that the settings name.
     """
 
     name: str
@@ -47,6 +53,9 @@ class Asked:
     spoken: SpokenOutput = UNSPOKEN
     hears: bool = True
     method: AppliedMethod | None = None
+    ear: str | None = None
+    another: SystemUnderTest | None = None
+    home: Path | None = None
 
 
 class Adapter(Protocol):

@@ -1,4 +1,5 @@
-"""`local:FOLDER` or `local:HUB-ID@REVISION`: audio models of transformers, run on this machine."""
+"""`local:FOLDER`, `local:HUB-ID@REVISION`, `local:FILE.gguf`, `packaged:NAME`: models of transformers, run on this
+machine."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ from vivace.models.adapters.base import Asked, Capabilities
 from vivace.models.base import AppliedMethod, ModelIdentity, ModelReply, Prompt
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call
 from vivace.models.local.arguments import checked_arguments
-from vivace.models.local.checkpoints import checkpoint_sha256, find_checkpoint
+from vivace.models.local.checkpoints import Checkpoint, find_checkpoint, packaged_checkpoint
 from vivace.models.local.method import check_batch
 from vivace.models.local.process import ModelProcess
+from vivace.settings import load_settings
 from vivace_rubrics.criteria import Unscored
 
 Result = TypeVar("Result")
@@ -260,10 +262,11 @@ class LocalModel(HeldModel):
     """A transformers model under test.
 
     Args:
-        name: a folder, or a hub id with a revision.
+        name: a folder, a hub id with a revision, or a GGUF file.
         arguments: any of `DEFAULTS`; others are refused.
         options: only the timeout counts.
         method: what it decodes with; None is plainly.
+        home: the folder under which GGUF files are turned into checkpoints; None for the one that the settings name.
 
     Raises:
         UsageError: there is no such model, its weights are pickles, an argument is wrong, or the batch is too large
@@ -272,6 +275,8 @@ class LocalModel(HeldModel):
     """
 
     capabilities: ClassVar = Capabilities(is_free=True, takes_method=True, may_be_path=True)
+    kind: ClassVar = "local"
+    """What stands before the colon."""
 
     @classmethod
     def open(cls, asked: Asked) -> LocalModel:
@@ -280,25 +285,34 @@ class LocalModel(HeldModel):
         Raises:
             UsageError: there is none, or an argument cannot be used.
         """
-        return cls(asked.name, asked.arguments, asked.options, asked.method)
+        return cls(asked.name, asked.arguments, asked.options, asked.method, asked.home)
+
+    @staticmethod
+    def find(name: str, home: Path) -> Checkpoint:
+        """The checkpoint that is meant by what stands behind the colon."""
+        return find_checkpoint(name, home)
 
     def __init__(
-        self, name: str, arguments: dict[str, Any], options: ChatOptions, method: AppliedMethod | None = None
+        self,
+        name: str,
+        arguments: dict[str, Any],
+        options: ChatOptions,
+        method: AppliedMethod | None = None,
+        home: Path | None = None,
     ) -> None:
         if options.api_base:
-            raise UsageError("local: runs the model on this machine; leave out --api-base.")
+            raise UsageError(f"{self.kind}: runs the model on this machine; leave out --api-base.")
         arguments = checked_arguments(arguments)
         if method is not None:
             check_batch(method, arguments["batch"])
-        checkpoint = find_checkpoint(name)
-        folder, commit = checkpoint.folder, checkpoint.commit
+        checkpoint = self.find(name, home or load_settings().home)
         identity = ModelIdentity(
-            target=f"local:{folder}" if folder else f"local:{checkpoint.name}@{commit}",
-            adapter="local",
+            target=f"{self.kind}:{_place(checkpoint)}",
+            adapter=self.kind,
             name=checkpoint.name,
             # Which of several GPUs it is makes no difference to what it answers.
             parameters={**arguments, "device": arguments["device"].partition(":")[0]},
-            content_sha256=checkpoint_sha256(folder) if folder else None,
+            content_sha256=checkpoint.content,
             method=method,
         )
         generation = ("max_new_tokens", "do_sample", "temperature", "top_p")
@@ -312,6 +326,25 @@ class LocalModel(HeldModel):
             "method": None if method is None else {"label": method.label, "recipe": str(method.recipe)},
         }
         super().__init__(identity, checkpoint.fetched, setup, timeout_s=options.timeout_s, batch=arguments["batch"])
+
+
+class PackagedLanguageModel(LocalModel):
+    """A language model that packages carry: it reads and writes, so that it answers transcripts, or for a cascade."""
+
+    capabilities: ClassVar = Capabilities(is_free=True, takes_method=True)
+    kind: ClassVar = "packaged"
+
+    @staticmethod
+    def find(name: str, home: Path) -> Checkpoint:
+        """The checkpoint that is meant by what stands behind the colon."""
+        return packaged_checkpoint(name, home)
+
+
+def _place(checkpoint: Checkpoint) -> str:
+    """Where a checkpoint comes from, as it is written behind the colon."""
+    if checkpoint.commit is not None:
+        return f"{checkpoint.name}@{checkpoint.commit}"
+    return str(checkpoint.folder if checkpoint.gguf is None else checkpoint.gguf.path)
 
 
 def _request(prompts: list[Prompt], timeout_s: float) -> dict[str, Any]:

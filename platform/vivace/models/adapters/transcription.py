@@ -19,7 +19,7 @@ from vivace.errors import UsageError
 from vivace.models.adapters.local import HeldModel, LocalModel
 from vivace.models.adapters.whisper import HeldWhisper
 from vivace.models.base import Prompt, SpokenTurn
-from vivace.models.client.calls import ChatOptions, record_call, recorded_calls
+from vivace.models.client.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.client.chat import ChatClient, Completions
 from vivace.models.client.completions import NO_KEY, CallError, Received, usage_of
 from vivace.models.client.litellm_bridge import LiteLLMCompletions
@@ -45,6 +45,11 @@ class Transcription:
 
 class Transcriber(Protocol):
     """Something that writes down what is said in a recording."""
+
+    @property
+    def name(self) -> str:
+        """As boards show it."""
+        ...
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,13 +117,13 @@ def is_free(text: str) -> bool:
 
 @contextmanager
 def _recorded_as_transcribing() -> Iterator[None]:
-    with recorded_calls() as calls:
-        try:
+    made: Sequence[CallRecord] = ()
+    try:
+        with recorded_calls() as made:
             yield
-        finally:
-            made = list(calls)
-    for call in made:
-        record_call(replace(call, stage=STAGE))
+    finally:  # also what failed in the end was made, and may have to be paid
+        for call in made:
+            record_call(replace(call, stage=STAGE))
 
 
 class ServedTranscriber:
@@ -128,6 +133,7 @@ class ServedTranscriber:
     """
 
     def __init__(self, model: str, options: ChatOptions) -> None:
+        self.name = model
         self._client = _TranscriptionClient(model, {}, options, "transcriber")
         self._identity = {"target": f"litellm:{model}", "address": self._client.address}
 
@@ -169,6 +175,11 @@ class HeldTranscriber:
         self._settings = settings
 
     @property
+    def name(self) -> str:
+        """The checkpoint's own, wherever it lies."""
+        return self._model.identity.name
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The checkpoint (its hash where it is a folder) and its settings."""
         model = self._model.identity
@@ -198,8 +209,9 @@ def _served(text: str, options: ChatOptions, _home: Path | None) -> Transcriber:
     return ServedTranscriber(text.partition(":")[2], options)
 
 
-def _local(text: str, options: ChatOptions, _home: Path | None) -> Transcriber:
-    return HeldTranscriber(_LocalRecogniser(text.partition(":")[2], {}, options), ("dtype", "device"))
+def _local(text: str, options: ChatOptions, home: Path | None) -> Transcriber:
+    model = _LocalRecogniser(text.partition(":")[2], {}, options, home=home)
+    return HeldTranscriber(model, ("dtype", "device"))
 
 
 def _whisper(text: str, options: ChatOptions, home: Path | None) -> Transcriber:

@@ -42,6 +42,8 @@ class CallRecord:
     detail: str | None = None
     stage: str | None = None
     """What the call was for, where that is not what its work is for: `transcribe`."""
+    audio_seconds: float | None = None
+    """Of recordings that it sent, where those are not all that its work sends."""
     cached: bool = False
     """Answered from the response cache; nothing was sent."""
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vivace.errors import UsageError
-from vivace.files.content_hash import folder_sha256
+from vivace.files.content_hash import file_sha256, folder_sha256
 from vivace.files.hub import commit_of, snapshot
-from vivace.models.local.gguf import GgufFile
+from vivace.models.local.gguf import SUFFIX, GgufFile, require_gguf_file
+from vivace.models.packaged import PACKAGED, PREFIX, folder_of_packaged, packaged_model
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 """What makes a checkpoint: settings, templates, vocabularies and weights."""
@@ -44,26 +45,59 @@ class Checkpoint:
         check_folder(folder, self.name)
         return folder
 
+    @property
+    def content(self) -> str | None:
+        """A hash of what it is, wherever it lies; of one on the hub None, for its commit says it."""
+        if self.gguf is not None:
+            return self.gguf.sha256
+        return None if self.folder is None else checkpoint_sha256(self.folder)
 
-def find_checkpoint(text: str) -> Checkpoint:
+
+def find_checkpoint(text: str, home: Path) -> Checkpoint:
     """The checkpoint that is meant by what stands after `local:`.
+
+    Args:
+        text: a folder, a GGUF file, or a hub id with a revision.
+        home: the home folder, under which a GGUF file is turned into a checkpoint.
 
     Raises:
         UsageError: there is no such folder or repository, or the folder holds no model that can be loaded.
         UnreachableError: a branch has to be looked up, and the hub does not answer.
     """
     folder = Path(text)
+    if text.endswith(SUFFIX) and folder.is_file():
+        return _gguf(folder.stem, folder, home)
     if folder.exists():
         check_folder(folder, text)
         return Checkpoint(folder.absolute().name, folder=folder.absolute())
     hub = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?:@([\w./-]+))?", text)
     if hub is None:
         raise UsageError(
-            f"There is no folder '{text}'; write local:FOLDER with a model that transformers has saved, or "
-            "local:HUB-ID@REVISION."
+            f"There is no folder '{text}'; write local:FOLDER with a model that transformers has saved, "
+            "local:FILE.gguf, or local:HUB-ID@REVISION."
         )
     name, revision = hub.groups()
     return Checkpoint(name, commit=commit_of("model", name, revision))
+
+
+def packaged_checkpoint(name: str, home: Path) -> Checkpoint:
+    """The checkpoint of a language model that packages carry, `packaged:NAME`, with or without `packaged:`.
+
+    Raises:
+        UsageError: there is none, it is not in the home folder, or it is damaged.
+    """
+    model = packaged_model(name)
+    if not model.is_gguf:
+        others = ", ".join(f"{PREFIX}{other}" for other, found in PACKAGED.items() if found.is_gguf)
+        raise UsageError(f"{PREFIX}{name} recognises speech and predicts no text; take {others}.")
+    (file,) = model.files
+    return _gguf(name, folder_of_packaged(name, home) / file, home)
+
+
+def _gguf(name: str, path: Path, home: Path) -> Checkpoint:
+    require_gguf_file(path)
+    file = GgufFile(path.absolute(), file_sha256(path), (home / "checkpoints").absolute())
+    return Checkpoint(name, gguf=file)
 
 
 def check_folder(folder: Path, name: str) -> None:

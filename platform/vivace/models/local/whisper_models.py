@@ -11,6 +11,7 @@ from vivace.errors import UsageError
 from vivace.files.content_hash import folder_sha256
 from vivace.files.hub import commit_of, snapshot
 from vivace.models.local.checkpoints import Checkpoint
+from vivace.models.packaged import folder_of_packaged
 from vivace_methods.spelling import Part, SpellingError, parse, read_settings
 from vivace_methods.suggesting import did_you_mean
 
@@ -117,11 +118,7 @@ def _find(name: str, home: Path) -> WhisperModel:
 def _packaged(name: str, home: Path) -> WhisperModel:
     if name not in PACKAGED:
         raise UsageError(f"No package holds the Whisper model '{name}'; there is packaged:{PACKAGED[0]}.")
-    folder = (home / "packaged" / name).absolute()
-    if not folder.is_dir():
-        raise UsageError(f"The model packaged:{name} is not here yet: vivace models get {name}.")
-    _check_files(folder, str(folder))
-    return WhisperModel(name, folder=folder)
+    return WhisperModel(name, folder=folder_of_packaged(name, home).absolute())
 
 
 def _check_files(folder: Path, name: str) -> None:

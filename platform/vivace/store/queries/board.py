@@ -14,7 +14,7 @@ from vivace.output.short_names import apart as told_apart
 from vivace.output.short_names import bare_address
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
-from vivace.store.queries.figures import Accounting, Figures, Scores, Times, scores_of, times_of
+from vivace.store.queries.figures import Accounting, EarFigures, Figures, Scores, Times, scores_of, times_of
 from vivace.store.settings import settings_of
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of
 from vivace.store.tables import (
@@ -56,6 +56,10 @@ class BoardRow:
     """Votes on each criterion."""
     hearing: str | None
     """How the hearing check came out; None where there is none."""
+    ear: EarFigures | None
+    """Of a cascade, how well its ear heard; None of other systems, and of a cascade that was sent transcripts."""
+    is_cascade: bool
+    """Whether it is a cascade of an ear and a model of text, not a model that hears for itself."""
     figures: Figures
     axes: dict[str, Figures]
     conversations: int | None
@@ -94,12 +98,13 @@ class BoardRow:
 
     def as_json(self) -> dict[str, Any]:
         """The row with its figures flat beside the names, axes nested, times in ISO 8601."""
-        nested = ("figures", "axes", "date", "accounting")
+        nested = ("figures", "axes", "date", "accounting", "ear")
         flat = {key: value for key, value in vars(self).items() if key not in nested}
         return {
             **flat,
             **vars(self.figures),
             "date": self.date.isoformat(),
+            "ear": None if self.ear is None else dict(vars(self.ear)),
             "axes": {axis: dict(vars(figures)) for axis, figures in self.axes.items()},
             "accounting": {stage: dict(vars(calls)) for stage, calls in self.accounting.items()},
         }
@@ -238,6 +243,8 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
         repeats=row.run.repeats,
         votes=row.judging.votes,
         hearing=(row.run.hearing or {}).get("outcome"),
+        ear=row.scores.hearing,
+        is_cascade=row.model.is_cascade,
         figures=row.figures[""],
         axes={axis: value for axis, value in sorted(row.figures.items()) if axis},
         conversations=row.dataset.conversations,

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
 from vivace.store.queries.figures import Times, times_of
+from vivace.store.queries.heard import HeardView, heard_views
 from vivace.store.standing import retraction
 from vivace.store.tables import (
     Conversation,
@@ -117,6 +118,8 @@ class ConversationView:
     """Replies planned; the view shows one of them."""
     reply_raw_text: str | None = None
     """All that the model wrote, where it thought aloud before its reply."""
+    heard: dict[int, HeardView] = field(default_factory=dict)
+    """Of a cascade: user turn → what its ear made of it."""
     verdicts: list[VerdictView] = field(default_factory=list)
 
 
@@ -138,12 +141,14 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == repeat)
         )
         model = session.get_one(Model, run.model_id)
+        turns = _turns(session, row.id)
+        said = {turn.number: turn.transcript for turn in turns if turn.role == "user"}
         return ConversationView(
             id=row.external_id,
             axis=row.axis,
             model=model.name,
             judge=session.get_one(Judge, judging_row.judge_id).name,
-            turns=_turns(session, row.id),
+            turns=turns,
             reply=reply.text if reply else None,
             reply_audio_sha256=reply.audio_sha256 if reply else None,
             reply_unscored_reason=reply.unscored_reason if reply else "not_recorded",
@@ -153,6 +158,7 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             times=times_of(model),
             repeats=run.repeats,
             reply_raw_text=reply.raw_text if reply else None,
+            heard={one.number: one for one in heard_views(reply.heard if reply else None, said)},
             verdicts=_verdicts(session, judging, row.id, reply.id if reply else None),
         )
 
@@ -284,6 +290,7 @@ def _item_rows(
             "reply": reply.text if reply else None,
             "reply_raw_text": reply.raw_text if reply else None,
             "reply_unscored_reason": reply.unscored_reason if reply else "not_recorded",
+            "heard": reply.heard if reply else None,
             "ttft_s": reply.ttft_s if reply else None,
             "total_s": reply.total_s if reply else None,
         }

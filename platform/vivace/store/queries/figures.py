@@ -19,6 +19,8 @@ CALLS = ("calls", "cached_calls", *SUMS)
 """Metrics of the calls of one stage, whose name is the slice."""
 TIMES = ("ttft_median_s", "total_median_s")
 """Metrics of the times that replies took."""
+HEARD = ("word_error_rate", "ear_median_s")
+"""Metrics of what the ear of a cascade heard, and how long it took for a reply; of other systems there are none."""
 
 Number = TypeVar("Number", int, float)
 Times = Literal["measured", "submitted"]
@@ -111,6 +113,26 @@ def _sum_of_known(values: Iterable[Number | None]) -> Number | None:
 
 
 @dataclass(frozen=True)
+class EarFigures:
+    """How well the ear of a cascade heard the user turns, against the set's transcripts.
+
+    Attributes:
+        word_error_rate: words replaced, left out or put in, for each word said; None where nothing was heard.
+        low, high: its interval, by conversation.
+        words: said in the turns that were heard.
+        not_heard: turns of which the ear made nothing.
+        median_s: seconds that it took for a reply, all turns together.
+    """
+
+    word_error_rate: float | None
+    low: float | None
+    high: float | None
+    words: int
+    not_heard: int
+    median_s: float | None
+
+
+@dataclass(frozen=True)
 class Scores:
     """All that is stored of a judging in numbers.
 
@@ -119,12 +141,14 @@ class Scores:
         stages: stage → its calls: those that made the replies, in the order of the alphabet, and those that judged.
         ttft_median_s: of the replies, to their first token; None where none is known.
         total_median_s: of the replies, to their end.
+        hearing: of a cascade, how well its ear heard; None of other systems.
     """
 
     slices: Mapping[str, Figures]
     stages: Mapping[str, Accounting]
     ttft_median_s: float | None
     total_median_s: float | None
+    hearing: EarFigures | None = None
 
 
 def scores_of(session: Session, judgings: Sequence[str]) -> dict[str, Scores]:
@@ -143,7 +167,15 @@ def _scores(slices: Mapping[str, Mapping[str, Score]]) -> Scores:
         stages={name: _accounting(metrics) for name, metrics in slices.items() if "calls" in metrics},
         ttft_median_s=ttft,
         total_median_s=total,
+        hearing=_hearing(whole),
     )
+
+
+def _hearing(whole: Mapping[str, Score]) -> EarFigures | None:
+    errors, took = (whole.get(metric) for metric in HEARD)
+    if errors is None or took is None:
+        return None
+    return EarFigures(errors.value, errors.low, errors.high, errors.n, errors.unscored, took.value)
 
 
 def _figures(metrics: Mapping[str, Score]) -> Figures:

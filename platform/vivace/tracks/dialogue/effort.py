@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterator
+from statistics import fmean
 
 from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from vivace.store.queries.figures import CALLS, SUMS, TIMES
+from vivace.statistics.intervals import clustered_ratio
+from vivace.store.queries.figures import CALLS, HEARD, SUMS, TIMES
 from vivace.store.tables import Attempt, Judging, Reply, Score
 from vivace.tracks.dialogue.scores import ScoreRow
 
@@ -16,17 +19,23 @@ from vivace.tracks.dialogue.scores import ScoreRow
 def effort_rows(session: Session, judging: Judging) -> Iterator[ScoreRow]:
     """By stage the calls that made the replies and those that judged them, and over all the median times of replies.
 
+    Of a cascade also how well its ear heard: errors over words, of the turns that it made something of; n is words,
+    and unscored are the turns of which it made nothing.
+
     In these rows n is calls (of times, replies). Unscored are the calls that failed (in `calls`), those that were
     answered and do not say how much it was (in sums), and the replies without a time.
     """
     yield from _calls(session, judging)
     yield from _times(session, judging.run_id)
+    yield from _hearing(session, judging.run_id)
 
 
 def renew_effort(session: Session, run_id: str) -> None:
     """Write these rows again for all ended judgings of a run: calls for one of them may have made replies for all."""
     for judging in session.scalars(select(Judging).where(Judging.run_id == run_id, Judging.status == "ended")):
-        session.execute(delete(Score).where(Score.judging_id == judging.id, Score.metric.in_((*CALLS, *TIMES))))
+        session.execute(
+            delete(Score).where(Score.judging_id == judging.id, Score.metric.in_((*CALLS, *TIMES, *HEARD)))
+        )
         session.add_all(Score(judging_id=judging.id, **vars(row)) for row in effort_rows(session, judging))
 
 
@@ -59,3 +68,24 @@ def _times(session: Session, run_id: str) -> Iterator[ScoreRow]:
         known = [time for reply in replies if (time := reply[place]) is not None]
         median = statistics.median(known) if known else None
         yield ScoreRow(metric, "", median, len(known), len(replies), len(replies) - len(known))
+
+
+def _hearing(session: Session, run_id: str) -> Iterator[ScoreRow]:
+    query = select(Reply.conversation_id, Reply.heard).where(Reply.run_id == run_id, Reply.heard.is_not(None))
+    replies = [(row_id, heard) for row_id, heard in session.execute(query) if heard]
+    if not replies:
+        return
+    counts: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for row_id, heard in replies:
+        told = [turn for turn in heard if turn["words"]]
+        counts[row_id].append((sum(turn["errors"] for turn in told), sum(turn["words"] for turn in told)))
+    # Replies to one conversation were heard from the same recordings: they count as one, of their means.
+    clusters = [(fmean(each) for each in zip(*one, strict=True)) for one in counts.values()]
+    errors, words = (sum(part) for part in zip(*(pair for one in counts.values() for pair in one), strict=True))
+    interval = clustered_ratio([(wrong, said) for wrong, said in clusters]) if errors < words else None
+    not_heard = sum(turn["text"] is None for _, heard in replies for turn in heard)
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
+    rate = errors / words if words else None
+    yield ScoreRow("word_error_rate", "", rate, errors, words, not_heard, low=low, high=high)
+    took = [sum(turn["seconds"] or 0.0 for turn in heard) for _, heard in replies]
+    yield ScoreRow("ear_median_s", "", statistics.median(took), None, len(took))

@@ -10,7 +10,7 @@ from typing import Any
 from vivace.models.adapters.transcription import is_free as is_free_transcriber
 from vivace.models.client.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
 from vivace.models.hearing_check import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
-from vivace.models.registry import adapter_of
+from vivace.models.registry import adapter_of, asked_target
 from vivace.tracks.dialogue.data.conversations import Conversation
 from vivace.tracks.dialogue.judges import OpenJudge, judge_adapter_of
 from vivace_rubrics.criteria import grading_history
@@ -39,6 +39,8 @@ class Prices:
     judge: TokenPrice | None = None
     transcriber: str | None = None
     """As the spec writes it, `adapter:name`."""
+    ear: str | None = None
+    """Of a cascade; written likewise."""
 
 
 NO_PRICES = Prices()
@@ -46,7 +48,7 @@ NO_PRICES = Prices()
 
 def is_free(target: str) -> bool:
     """Whether the calls of a model, judge or transcriber cost nobody anything."""
-    adapter, judge = adapter_of(target), judge_adapter_of(target)
+    adapter, judge = adapter_of(asked_target(target)), judge_adapter_of(target)
     return (
         (adapter is not None and adapter.capabilities.is_free)
         or (judge is not None and judge.is_free)
@@ -60,7 +62,7 @@ def has_price(target: str) -> bool:
     Args:
         target: a model, judge or transcriber as a spec writes it, `adapter:name`.
     """
-    return is_free(target) or is_listed(target)
+    return is_free(target) or is_listed(asked_target(target))
 
 
 class Bill:
@@ -73,9 +75,10 @@ class Bill:
             target: as a spec writes it; None for what is not asked at all.
             price: the one that the user names.
         """
-        self._is_free = target is None or is_free(target)
-        self._name = (target or "").partition(":")[2]
-        adapter = None if target is None else adapter_of(target)
+        asked = "" if target is None else asked_target(target)
+        self._is_free = target is None or is_free(asked)
+        self._name = asked.partition(":")[2]
+        adapter = adapter_of(asked)
         self._provider = (adapter.capabilities.provider if adapter else "") or self._name.partition("/")[0]
         self._price = price
         self.calls = 0
@@ -143,35 +146,44 @@ def estimated(
     """
     texts = [exchange.assistant for one in chosen for exchange in one.exchanges if exchange.assistant]
     reply = fmean(map(len, texts)) if texts else float(USUAL_REPLY)
-    model, transcriber = Bill(asked, prices.model), Bill(prices.transcriber)
+    model, transcriber, ear = Bill(asked, prices.model), Bill(prices.transcriber), Bill(prices.ear)
     spoken_s = reply / CHARACTERS_A_SECOND if speaks else 0.0
-    probes = len(KINDS_OF_PROBES) if is_checked else 0
+    has_ear = prices.ear is not None
+    probes = 0 if not is_checked else 1 if has_ear else len(KINDS_OF_PROBES)
     if asked is not None:
         for one in chosen:
+            listens = one.id in seconds and not has_ear
             said = [exchange.assistant for exchange in one.exchanges]
-            said += [] if one.id in seconds else [exchange.user for exchange in one.exchanges]
-            heard = seconds.get(one.id, 0.0) * model.heard_a_second
+            said += [] if listens else [exchange.user for exchange in one.exchanges]
+            heard = seconds[one.id] * model.heard_a_second if listens else 0.0
             written = sum(len(text or "") for text in said)
             model.add(repeats, _usage(written, reply, heard=heard, spoken=spoken_s * SPOKEN_TOKENS_A_SECOND))
+            if has_ear and one.id in seconds:
+                turns = len(one.exchanges)
+                ear.add_transcriptions(repeats * turns, seconds[one.id] / turns)
         replies = model.calls
         if probes:
             turns = min(MOST_TURNS, max(len(one.exchanges) for one in chosen))
-            heard = turns * SILENT_SECONDS * model.heard_a_second
+            heard = 0.0 if has_ear else turns * SILENT_SECONDS * model.heard_a_second
             model.add(probes, _usage(0, turns * CHARACTERS_A_TOKEN**2, heard=heard))
+            if has_ear:
+                ear.add_transcriptions(len(KINDS_OF_PROBES) * turns, SILENT_SECONDS)
         if speaks and prices.transcriber is not None:
             transcriber.add_transcriptions(replies + probes, spoken_s)
     judges = _judging([one for one in chosen if one.id in judged], repeats, reply, judge, prices.judge)
-    dollars = [bill.dollars for bill in (model, transcriber, *judges)]
+    dollars = [bill.dollars for bill in (model, transcriber, ear, *judges)]
     judging = [bill.dollars for bill in judges]
     return {
         "model calls": model.calls - probes if asked is not None else 0,
         "hearing probes": probes,
         "model tokens": model.tokens,
         **({} if prices.transcriber is None else {"transcriber calls": transcriber.calls}),
+        **({} if prices.ear is None else {"ear calls": ear.calls}),
         "judge calls": sum(bill.calls for bill in judges),
         "judge tokens": sum(bill.tokens for bill in judges),
         "cost of the model, $": _shown(model.dollars),
         **({} if prices.transcriber is None else {"cost of the transcriber, $": _shown(transcriber.dollars)}),
+        **({} if prices.ear is None else {"cost of the ear, $": _shown(ear.dollars)}),
         "cost of the judge, $": _shown(_total(judging)),
         "cost, $": _shown(_total(dollars)),
     }

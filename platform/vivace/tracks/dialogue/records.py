@@ -67,6 +67,7 @@ class RunRecords:
             "ttft_s": reply.ttft_s,
             "first_audio_s": reply.first_audio_s,
             "total_s": reply.total_s,
+            "heard": _heard(reply, item),
             "created_at": tables.now(),
         }
         insert_or_mend(session, tables.Reply, key, values)
@@ -134,7 +135,7 @@ class RunRecords:
             stage: `hear`, `generate` or `judge`; a call that was for something else says so itself.
             item: what they were for; None for the hearing check.
             calls: that were made.
-            seconds_sent: of recordings, with each of them.
+            seconds_sent: of recordings, with each of them that does not say otherwise.
             criterion_id: the row of the criterion that was judged.
         """
         rows = [
@@ -145,13 +146,41 @@ class RunRecords:
                 "conversation_id": item.row_id if item else None,
                 "criterion_id": criterion_id,
                 "stage": call.stage or stage,
-                "audio_seconds": None if call.cached else seconds_sent,
+                "audio_seconds": _seconds_of(call, seconds_sent),
                 "error": _code(call.error),
             }
             for call in calls
         ]
         if rows:
             session.connection().execute(_NEW_ATTEMPT, rows)
+
+
+def _heard(reply: ModelReply, item: DialogueItem) -> list[dict[str, Any]] | None:
+    """What the ear of a cascade heard of each turn, with the words that it got wrong; None where none has heard."""
+    if not reply.heard:
+        return None
+    from vivace.statistics.word_errors import word_errors
+
+    rows = []
+    for turn in reply.heard:
+        said = item.conversation.exchanges[turn.number - 1].user
+        wrong = None if turn.text is None or not said else word_errors(said, turn.text)
+        rows.append(
+            {
+                **vars(turn),
+                "unscored": _code(turn.unscored),
+                "errors": None if wrong is None else wrong.errors,
+                "words": None if wrong is None else wrong.words,
+            }
+        )
+    return rows
+
+
+def _seconds_of(call: CallRecord, seconds_sent: float | None) -> float | None:
+    """Seconds of recordings that a call sent; of one that was answered from the cache none."""
+    if call.cached:
+        return None
+    return seconds_sent if call.audio_seconds is None else call.audio_seconds
 
 
 def _code(reason: Unscored | None) -> str | None:

@@ -12,10 +12,8 @@ from sqlalchemy.orm import Session
 
 from vivace.audio.convert import AudioForm, for_model
 from vivace.audio.digits import SpokenDigits
-from vivace.models.base import ModelReply, NeedsKey, Prompt, RecordedSystem, SpokenTurn, SystemUnderTest
+from vivace.models.base import NeedsKey, Prompt, RecordedSystem, SpokenTurn, SystemUnderTest
 from vivace.models.client.cache import kept_answers
-from vivace.models.client.calls import CallRecord
-from vivace.models.hearing_check import MOST_TURNS, Probe, check_hearing, read_probes, stored_probes
 from vivace.output.short_names import with_method
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
@@ -24,6 +22,7 @@ from vivace.tracks.base import Ending, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import NO_PRICES, Prices, estimated
+from vivace.tracks.dialogue.hearing import HearingOfRun, seconds_of_audio
 from vivace.tracks.dialogue.items import DECISION, DialogueItem, OpenCriterion, open_items
 from vivace.tracks.dialogue.judges import OpenJudge, check_judge
 from vivace.tracks.dialogue.records import RunRecords
@@ -191,34 +190,8 @@ class DialogueRun:
         """Check that recordings are heard, before the first reply of a run that sends some."""
         if not self._sends_audio or all(item.reply_id is not None for item in items):
             return
-        hearing_so_far = await bench.write(self._records.recorded_hearing)
-        recorded = hearing_so_far.get("outcome")
-        if recorded in ("passed", "failed") or (recorded == "skipped" and self._digits is None):
-            return
-        if self._digits is None:
-            await bench.write(lambda session: self._records.record_hearing(session, {"outcome": "skipped"}))
-            return
         turns = max(len(conversation.exchanges) for conversation in self._chosen)
-
-        async def ask(prompt: Prompt) -> tuple[ModelReply, Sequence[CallRecord]]:
-            async with bench.call_slot():
-                seconds = _seconds_of_audio(prompt)
-                async with self._records.calls(bench, "hear", None, seconds) as calls:
-                    reply = await self._system.reply(prompt)
-                await bench.write(lambda session: self._records.record_calls(session, "hear", None, calls, seconds))
-            bench.note(calls)
-            return reply, calls
-
-        async def keep(probes: Sequence[Probe]) -> None:
-            await bench.write(
-                lambda session: self._records.record_hearing(session, {"probes": stored_probes(probes)})
-            )
-
-        earlier = read_probes(hearing_so_far.get("probes", ()))
-        hearing = await check_hearing(ask, min(turns, MOST_TURNS), self._digits, self._audio_form, earlier, keep)
-        await bench.write(lambda session: self._records.record_hearing(session, hearing.as_json(), hearing))
-        if hearing.outcome != "passed":
-            bench.say(f"{hearing.sentence()} The run goes on, and cannot be official.")
+        await HearingOfRun(self._system, self._records, self._audio_form).check(bench, self._digits, turns)
 
     def spent(self, session: Session, registered: Registered) -> float:
         """What the run's calls have cost, those of all its judgings among them."""
@@ -238,7 +211,7 @@ class DialogueRun:
     async def _generate(self, item: DialogueItem, bench: Workbench) -> tuple[int, str | None]:
         async with bench.call_slot():
             prompt = await asyncio.to_thread(self._prompt, item, bench.artifacts)
-            seconds = _seconds_of_audio(prompt)
+            seconds = seconds_of_audio(prompt)
             asking = self._system.reply(prompt)
             del prompt  # minutes of audio; whoever is asked lets go of them as soon as they are sent
             async with self._records.calls(bench, "generate", item, seconds) as calls:
@@ -333,9 +306,3 @@ class DialogueRun:
         """Close the connections of system and judge."""
         await self._system.close()
         await self._judge.close()
-
-
-def _seconds_of_audio(prompt: Prompt) -> float | None:
-    """Seconds of recordings in a prompt; None where there are none."""
-    seconds = [turn.seconds for turn, _ in prompt.turns if turn.audio is not None and turn.seconds is not None]
-    return sum(seconds) if seconds else None

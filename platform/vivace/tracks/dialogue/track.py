@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
-from vivace.models.base import RecordedSystem, SpokenOutput
+from vivace.models.base import HearsFirst, RecordedSystem, SpokenOutput
 from vivace.models.client.calls import ChatOptions
 from vivace.models.client.prices import parse_price
 from vivace.models.registry import open_system
@@ -44,8 +44,14 @@ class DialogueTrack:
         )
         spoken = SpokenOutput(spec.output, spec.voice, spec.transcriber)
         system = open_system(
-            spec.model, spec.model_arg, options, spoken, hears=form != "transcript", method=spec.method, home=home
-        )
+            spec.model, spec.model_arg, options, spoken, hears=form != "transcript", method=spec.method, ear=spec.ear,
+            home=home,
+        )  # fmt: skip
+        if isinstance(system, HearsFirst) and form == "transcript" and spec.audio != "transcript":
+            raise UsageError(
+                f"The data '{conversations.name}' hold no recordings, so that the ear has nothing to hear; take data "
+                "with sound, or answer their transcripts with --audio transcript."
+            )
         judge = open_judge(spec, conversations.judge_prompt)
         if spec.repeats > 1 and isinstance(system, RecordedSystem):
             kind = system.identity.adapter
@@ -57,7 +63,7 @@ class DialogueTrack:
                 f"'{spec.model}' holds a reply to {min(system.conversations)!r} and others, and to none of the "
                 f"{len(chosen)} conversations chosen of the data '{conversations.name}'; check --data and --items."
             )
-        prices = Prices(parse_price(spec.price), parse_price(spec.judge_price), spec.transcriber)
+        prices = Prices(parse_price(spec.price), parse_price(spec.judge_price), spec.transcriber, spec.ear)
         return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits, prices)
 
     def prepare_import(
@@ -83,7 +89,8 @@ def require_prices(spec: DialogueSpec) -> None:
     judges = [name.strip() for name in spec.judge.split(",")]
     if spec.judge_price is None:
         unknown += [f"the judge '{name}' (--judge-price IN,OUT)" for name in judges if not has_price(name)]
-    if spec.transcriber is not None and not has_price(spec.transcriber):
-        unknown.append(f"the transcriber '{spec.transcriber}' (take one that litellm lists)")
+    for what, named in (("transcriber", spec.transcriber), ("ear", spec.ear)):
+        if named is not None and not has_price(named):
+            unknown.append(f"the {what} '{named}' (take one that litellm lists)")
     if unknown:
         raise UsageError(f"--max-cost cannot be kept: no price is known of {', nor of '.join(unknown)}.")

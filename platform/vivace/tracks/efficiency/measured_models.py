@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
-from vivace.files.content_hash import file_sha256
 from vivace.model_origins import ORIGINS, Origin
 from vivace.models.base import ModelIdentity
-from vivace.models.local.checkpoints import Checkpoint, checkpoint_sha256, find_checkpoint
-from vivace.models.local.gguf import SUFFIX, GgufFile, require_gguf_file
-from vivace.models.packaged import PACKAGED, PREFIX, folder_of_packaged, packaged_model
+from vivace.models.local.checkpoints import Checkpoint, checkpoint_sha256, find_checkpoint, packaged_checkpoint
 
 
 @dataclass(frozen=True)
@@ -79,27 +76,13 @@ def find_target(text: str, layers: int | None, home: Path) -> MeasuredModel:
 
 
 def _local(name: str, layers: int | None, home: Path) -> MeasuredModel:
-    if name.endswith(SUFFIX) and Path(name).is_file():
-        return _gguf("local", Path(name).stem, Path(name), home)
-    found = find_checkpoint(name)
-    content = checkpoint_sha256(found.folder) if found.folder is not None else found.commit
-    return MeasuredModel("local", found.name, found, content)
+    found = find_checkpoint(name, home)
+    return MeasuredModel("local", found.name, found, found.content or found.commit)
 
 
 def _packaged(name: str, layers: int | None, home: Path) -> MeasuredModel:
-    model = packaged_model(name)
-    if not model.is_gguf:
-        others = ", ".join(f"{PREFIX}{other}" for other, found in PACKAGED.items() if found.is_gguf)
-        raise UsageError(f"{PREFIX}{name} recognises speech and predicts no text; take {others}.")
-    (file,) = model.files
-    return _gguf("packaged", name, folder_of_packaged(name, home) / file, home)
-
-
-def _gguf(origin: str, name: str, path: Path, home: Path) -> MeasuredModel:
-    require_gguf_file(path)
-    content = file_sha256(path)
-    file = GgufFile(path.absolute(), content, (home / "checkpoints").absolute())
-    return MeasuredModel(origin, name, Checkpoint(name, gguf=file), content)
+    found = packaged_checkpoint(name, home)
+    return MeasuredModel("packaged", found.name, found, found.content)
 
 
 def _zoo(name: str, layers: int | None, home: Path) -> MeasuredModel:
