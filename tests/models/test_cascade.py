@@ -33,10 +33,11 @@ class Ear:
     hears: list[str | Unscored]
     name: str = "ear"
     asked: int = 0
+    told: str = "ear"
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {"target": "ear"}
+        return {"target": self.told}
 
     async def preflight(self) -> None: ...
 
@@ -181,8 +182,7 @@ def test_a_voice_that_fails_leaves_the_reply_unscored() -> None:
 def test_ear_model_and_voice_make_its_identity() -> None:
     alike = Cascade(Ear([]), Writer()).identity
     assert (alike.target, alike.adapter, alike.name) == ("cascade:litellm:m", "cascade", "ear → m")
-    other = Ear([])
-    other.__class__ = type("Other", (Ear,), {"identity": {"target": "other"}})
+    other = Ear([], told="other")
     prints = {
         Cascade(*stages).identity.fingerprint
         for stages in ((Ear([]), Writer()), (other, Writer()), (Ear([]), Writer(), Voice()))
