@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -15,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefill_quality_arms import FULL, QUICK, WINDOW, Label, Part, arms, whole_methods
-from prefill_quality_prompts import Asked, prompts, share
-from prefill_quality_reading import Reading, chosen, measured, read
-from prefill_quality_records import Records, by_layer, mean, table, whole_table
+from pruning.arms import FULL, QUICK, WINDOW, Label, Part, arms, whole_methods
+from pruning.prompts import Asked, prompts, share
+from pruning.reading import Reading, chosen, measured, read
+from pruning.records import Records, by_layer, mean, table, whole_table
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 from sparsity_quality import mean_ratio
 from transformers import AutoTokenizer
@@ -43,7 +44,7 @@ from vivace_methods.registry import METHODS, parse_method
 
 FOLDER = Path(__file__).parent
 KVPRESS = FOLDER / ".cache" / "kvpress-venv"
-"""NVIDIA's kvpress with torch's CPU build, in an environment of its own: see `docs/benchmarks.md`."""
+"""NVIDIA's kvpress in an environment of its own, which is made once."""
 WHOLE_KEEPS = (0.1, 0.2, 0.4)
 RATIOS = (0.4, 0.6)
 """Shares of the cache that kvpress takes away."""
@@ -179,8 +180,8 @@ class Bench:
         """Our SnapKV beside kvpress's, and its expected attention, on the same prompts; gives a sentence on it."""
         if "snapkv" not in METHODS:
             return "There is no snapkv here to be compared with kvpress."
-        if not (KVPRESS / "bin" / "python").exists():
-            return f"kvpress was not compared with: there is no environment in {KVPRESS.name}."
+        if not (KVPRESS / "bin" / "python").exists() and (fault := _kvpress_environment()):
+            return f"kvpress was not compared with: its environment could not be made ({fault})."
         needles = [each for each in asked if each.evidence][: part.whole]
         missing = [each for each in needles if f"kvpress/{each.name}" not in self.records]
         jobs = []
@@ -201,6 +202,20 @@ class Bench:
         return ""
 
 
+def _kvpress_environment() -> str:
+    """Install kvpress with the torch that runs here, so that none with CUDA is fetched; gives what went wrong."""
+    pip = [str(KVPRESS / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    for command in (
+        [sys.executable, "-m", "venv", "--clear", str(KVPRESS)],
+        [*pip, f"torch=={torch.__version__}", "kvpress==0.5.5"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            shutil.rmtree(KVPRESS, ignore_errors=True)
+            return (done.stderr or done.stdout).strip().splitlines()[-1]
+    return ""
+
+
 def _kvpress(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What kvpress makes of prompts, in its own environment.
 
@@ -210,7 +225,7 @@ def _kvpress(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     if not jobs:
         return []
     asked = json.dumps({"folder": str(folder), "jobs": list(jobs), "ratios": RATIOS, "window": WINDOW, "kernel": 7})
-    command = [str(KVPRESS / "bin" / "python"), str(FOLDER / "runner_kvpress.py")]
+    command = [str(KVPRESS / "bin" / "python"), str(FOLDER / "pruning" / "kvpress_runner.py")]
     done = subprocess.run(command, input=asked, capture_output=True, text=True, check=False)
     if done.returncode:
         raise BenchmarkError(f"kvpress failed: {done.stderr.strip().splitlines()[-1] if done.stderr else 'no word'}.")

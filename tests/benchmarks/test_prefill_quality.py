@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from prefill_quality_arms import FULL, Label, Part, arms, whole_methods
-from prefill_quality_prompts import KINDS, Asked, prompts
-from prefill_quality_reading import Reading, measured, read
-from prefill_quality_records import Records, by_layer, mean, table
+from pruning.arms import FULL, Label, Part, arms, whole_methods
+from pruning.prompts import KINDS, Asked, prompts
+from pruning.reading import Reading, measured, read
+from pruning.records import Records, by_layer, mean, table
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 

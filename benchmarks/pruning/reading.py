@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from prefill_quality_prompts import Asked, share
 from transformers import DynamicCache
 
+from pruning.prompts import Asked, share
 from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.prefill.rankers.answer import AnswerAttention, AnswerRanker, Fixed

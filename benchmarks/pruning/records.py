@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefill_quality_arms import Label
+
+from pruning.arms import Label
 
 DRAWS = 2000
 
