@@ -105,11 +105,6 @@ def _require_masked(model: Any, asked: Mapping[CacheNeed, str]) -> None:
         raise MethodError(
             f"{tree} verifies a tree under a mask of its own, and {attention} takes none: use sdpa, or draft a chain."
         )
-    if CacheNeed.LAYER_LENGTHS in asked:
-        raise MethodError(
-            f"{tree} verifies a tree under one mask for all layers, and {asked[CacheNeed.LAYER_LENGTHS]} keeps other "
-            "positions in each layer: draft a chain."
-        )
 
 
 def _require_recorded(model: Any, kind: str, asked: Mapping[CacheNeed, str]) -> None:

@@ -57,7 +57,8 @@ class Asked:
             # Without one, places that do not follow each other would be taken for several texts side by side.
             cache = DynamicCache(config=self._anatomy.decoder.config)
         try:
-            found = self._anatomy.decoder(**inputs, past_key_values=cache, use_cache=True)
+            with torch.no_grad():
+                found = self._anatomy.decoder(**inputs, past_key_values=cache, use_cache=True)
         except _Stopped:
             return None
         finally:

@@ -77,8 +77,7 @@ def mask_for(given: torch.Tensor | None, tokens: int, before: int, like: torch.T
     if tokens == 1:
         return None
     if given is None:
-        tail = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril()[None, None]
-    else:
-        tail = given[..., -tokens:]
-    seen = True if tail.dtype == torch.bool else 0.0
-    return torch.nn.functional.pad(tail, (before, 0), value=seen)
+        given = torch.ones(tokens, tokens, dtype=torch.bool, device=like.device).tril()[None, None]
+    latest = given[..., -(before + tokens) :]
+    seen = True if latest.dtype == torch.bool else 0.0
+    return torch.nn.functional.pad(latest, (before + tokens - latest.shape[-1], 0), value=seen)

@@ -174,7 +174,7 @@ class PrunedPass:
         return layer == max(self._plan.stops) or self._ranking.is_settled
 
     def _show(self, layer: int, queries: torch.Tensor, keys: torch.Tensor, scaling: float) -> torch.Tensor | None:
-        shown = Shown(layer, queries, keys, scaling)
+        shown = Shown(layer, queries.detach(), keys.detach(), scaling)
         if self._is_ranked(layer):
             self._ranking.observe(shown)
         if self._pruning.kv.looks_at(layer):

@@ -41,10 +41,11 @@ class PrunedReader(Reader):
         if done is None:
             return Read(logits, request.prompt, run.features)
         run.compacted(int(run.cache.get_seq_length()))
+        held = tuple(done.layer_kept)
         if done.kept is None:
-            return Read(logits, request.prompt, run.features)
+            return Read(logits, request.prompt, run.features, held)
         features = {layer: _of_kept(found, done.kept_of(layer), done.kept) for layer, found in run.features.items()}
-        return Read(logits, request.prompt[:, done.kept], features, tuple(done.kept.tolist()))
+        return Read(logits, request.prompt[:, done.kept], features, held)
 
 
 def _of_kept(found: torch.Tensor, entered: torch.Tensor | None, kept: torch.Tensor) -> torch.Tensor:
