@@ -17,11 +17,11 @@ from transformers import DynamicCache
 
 from pruning.prompts import Asked, share
 from vivace_methods.models.anatomy import Anatomy
+from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.prefill.rankers.answer import AnswerAttention, AnswerRanker, Fixed
 from vivace_methods.prefill.rankers.base import Prompt, Shown
 from vivace_methods.prefill.reading.asking import Asked as Asking
-from vivace_methods.prefill.selectors import budget
 
 KERNEL = 7
 AT_ONCE = 6_000

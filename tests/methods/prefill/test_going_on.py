@@ -229,7 +229,7 @@ PASSES = {
     "gemfilter(keep=0.3,layer=2)": (40, 40, 0),
     "snapkv(keep=0.3,window=4)": (40, 40, 40),
 }
-"""Method → tokens whose attention is computed in each layer before the third, in it, and in each behind it, in one pass;
+"""Method → tokens whose attention is computed in each layer before the third, in it, and in each behind it;
 what GemFilter reads again is counted below."""
 
 
