@@ -150,7 +150,10 @@ def _prompt(reading: Reading, layers: int) -> Prompt:
     def refuse(*_given: Any, **_named: Any) -> Any:
         raise NotImplementedError("a ranking here looks at what was read already")
 
-    return Prompt(reading.length, layers, None, refuse, torch.device("cpu"), frozenset(), None)
+    return Prompt(
+        length=reading.length, layers=layers, ids=None, ask=refuse, tell=refuse, device=torch.device("cpu"),
+        ends=frozenset(), config=None,
+    )  # fmt: skip
 
 
 def measured(found: Anatomy, reading: Reading, arms: Mapping[str, PrunedPrefill]) -> dict[str, Measured]:
