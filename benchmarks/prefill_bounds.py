@@ -66,11 +66,15 @@ class Bench:
 
     Args:
         model: a causal language model of transformers with layers that are alike, and full attention by torch.
+
+    Attributes:
+        device: on which it lies.
+        shapes: of its layers.
     """
 
     def __init__(self, model: Any) -> None:
-        self._anatomy = anatomy(model)
-        self._device, self._dtype = model.device, model.dtype
+        self._anatomy, self._dtype = anatomy(model), model.dtype
+        self.device: torch.device = model.device
         self.shapes: Shapes = self._anatomy.shapes
 
     def rates(self, counts: Iterable[int], turn: int = 0) -> Rates:
@@ -97,13 +101,13 @@ class Bench:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         decoder = self._anatomy.decoder
-        hidden = torch.randn(1, count, self.shapes.hidden, device=self._device, dtype=self._dtype)
-        places = torch.arange(count, device=self._device)[None]
+        hidden = torch.randn(1, count, self.shapes.hidden, device=self.device, dtype=self._dtype)
+        places = torch.arange(count, device=self.device)[None]
         rotations = decoder.rotary_emb(hidden, places)
         size = its.query // its.heads
-        queries = torch.randn(1, its.heads, count, size, device=self._device, dtype=self._dtype)
+        queries = torch.randn(1, its.heads, count, size, device=self.device, dtype=self._dtype)
         keys, values = torch.randn(
-            2, 1, its.key_value_heads, count, size, device=self._device, dtype=self._dtype
+            2, 1, its.key_value_heads, count, size, device=self.device, dtype=self._dtype
         ).unbind(0)  # fmt: skip
         attend = ALL_ATTENTION_FUNCTIONS[decoder.config._attn_implementation]
 
@@ -113,7 +117,7 @@ class Bench:
         def attention() -> object:
             return attend(layer.attention, queries, keys, values, None, dropout=0.0, scaling=size**-0.5)
 
-        return seconds_of(whole, self._device), seconds_of(attention, self._device)
+        return seconds_of(whole, self.device), seconds_of(attention, self.device)
 
 
 @dataclass(frozen=True)
@@ -123,19 +127,23 @@ class Bounds:
     Attributes:
         shapes: of the model.
         rates: of its layers.
+        draft: of the model whose passes are drafts; None where there are none.
     """
 
     shapes: Shapes
     rates: Rates
+    draft: Bounds | None = None
 
     def seconds(self, passes: Iterable[Pass]) -> float:
-        """Of all passes together. What a draft attends to is left out."""
-        return sum(self._of_draft(one) if one.kind == "draft" else self._of(one) for one in passes)
+        """Of all passes together."""
+        total = 0.0
+        for one in passes:
+            drafted = self.draft if one.kind == "draft" else self
+            total += 0.0 if drafted is None else drafted.of_pass(one)
+        return total
 
-    def _of_draft(self, one: Pass) -> float:
-        return 2 * one.weights * one.tokens / self.rates.products_at(one.tokens)
-
-    def _of(self, one: Pass) -> float:
+    def of_pass(self, one: Pass) -> float:
+        """Of one pass of this model."""
         total = 2 * self.shapes.head * one.logits / self.rates.products_at(max(self.rates.tokens))
         for number, its in enumerate(self.shapes.layers):
             tokens = one.tokens if one.layer_tokens is None else one.layer_tokens[number]

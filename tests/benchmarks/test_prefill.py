@@ -8,9 +8,11 @@ from pathlib import Path
 
 import prefill
 import prefill_bounds
+import prefill_contest
 import pytest
 import torch
-from prefill import Case, Round, Size, Trials
+from prefill import Size, Trials
+from prefill_contest import Case, Round
 
 from vivace_methods.models.anatomy import shapes
 from vivace_methods.models.cost import cost
@@ -83,10 +85,12 @@ def test_limits_are_nearly_all_of_what_is_possible_and_floors_the_lowest() -> No
     case = Case(64, 0.25)
     rounds = [Round({"full": 2.0, "claa": taken}, {"full": 1.0, "claa": floor}, {}) for taken, floor in
               ((1.2, 0.6), (1.3, 0.5), (1.4, 0.7))]  # fmt: skip
-    (row,) = prefill.rows_of(case, rounds)
+    (row,) = prefill_contest.rows_of(case, rounds, {"claa"})
     assert (row.ratio, row.low, row.high, row.floor) == (0.65, 0.6, 0.7, 0.5)
-    limits = prefill.limits_of([row], {case.name: 0.6})
-    assert limits == {(case.name, "ttft_s"): pytest.approx(1 - 0.95 * 0.4)}
+    assert row.headline and row.case == case.name
+    assert prefill_contest.rows_of(case, rounds, (), apart=True)[0].case == f"{case.name}: claa"
+    # Six tenths are left at best, and nine tenths and a half of the other four are to be saved.
+    assert prefill_contest.limit_of(0.4, 0.95) == pytest.approx(0.62)
 
 
 def test_bounds_of_equal_rates_are_those_of_all_operations() -> None:
@@ -101,11 +105,14 @@ def test_bounds_of_equal_rates_are_those_of_all_operations() -> None:
             "read", 1000, 0, layer_tokens=(1000, 1000, 200, 0), layer_pairs=(500500, 70000, 20100, 0),
             linear_tokens={"layers.1.mlp.up_proj": 200},
         ),
-        Pass("draft", 30, 0, weights=1000),
     ]  # fmt: skip
+    bounds = prefill_bounds.Bounds(its, rates)
     for one in passes:
         flops = cost(configuration, [one], torch.float32).flops
-        assert prefill_bounds.Bounds(its, rates).seconds([one]) == pytest.approx(flops / 1e9)
+        assert bounds.seconds([one]) == pytest.approx(flops / 1e9)
+    drafted = prefill_bounds.Bounds(its, rates, prefill_bounds.Bounds(its, prefill_bounds.Rates([10], [1e9], [5e8])))
+    draft = Pass("draft", 1000, 0, weights=123)
+    assert drafted.seconds([*passes, draft]) > bounds.seconds([*passes, passes[0]]) > bounds.seconds([*passes, draft])
 
 
 def test_rates_lie_between_those_that_were_measured() -> None:
