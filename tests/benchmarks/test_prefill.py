@@ -19,7 +19,7 @@ from vivace_methods.models.cost import cost
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.random import random_configuration
 
-TINY = Size({64: 2, 96: 1}, keeps=(0.25, 0.5), layers=4, hidden=64, intermediate=96, heads=4, vocabulary=90)
+TINY = Size({64: 1, 96: 1}, keeps=(0.25,), layers=4, hidden=64, intermediate=96, heads=4, vocabulary=90)
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +40,9 @@ def test_every_method_stands_beside_its_bound(tiny: None, tmp_path: Path, capsys
     file = tmp_path / "found.json"
     assert prefill.main(["--json", str(file)]) == 0
     found = json.loads(file.read_text())
-    cases = ["64 tokens, keep 25%", "64 tokens, keep 50%", "96 tokens, keep 25%", "96 tokens, keep 50%"]
+    cases = ["64 tokens, keep 25%", "96 tokens, keep 25%"]
     arms = set(prefill.methods_of(TINY, 0.25))
-    assert arms >= {"claa", "fastkv", "random", "claa, before attention"} and "oracle" not in arms
+    assert arms >= {"claa", "gemfilter", "spec-prefill", "random", "claa, before attention"} and "oracle" not in arms
     assert {(row["case"], row["arm"]) for row in found["rows"]} == {(case, arm) for case in cases for arm in arms}
     assert all(row["baseline"] == "full" and row["metric"] == "ttft_s" for row in found["rows"])
     assert {row["case"] for row in found["rows"] if row["headline"]} == set(cases)
