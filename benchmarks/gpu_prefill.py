@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from prefill_bounds import Bench, seconds_of
-from prefill_contest import Case, Contest, Round, limit_of, rows_of, sentences, told
+from pruning.bounds import Bench, seconds_of
+from pruning.contest import Case, Contest, Round, limit_of, rows_of, sentences, told
 from report import BenchmarkError, Report, arguments, conclude, finished, running, until_cut
 from transformers import LlamaConfig
 
@@ -137,9 +137,8 @@ def benchmark(options: argparse.Namespace) -> int:
     if options.tokens:
         size = Size(tuple(case for case in size.cases if case.tokens in options.tokens), size.rounds)
         if not size.cases:
-            raise BenchmarkError(
-                f"There are prompts of {', '.join(sorted({f'{c.tokens}' for c in FULL.cases}))} tokens."
-            )
+            lengths = ", ".join(map(str, sorted({case.tokens for case in FULL.cases})))
+            raise BenchmarkError(f"There are prompts of {lengths} tokens: choose among them.")
     rounds: dict[str, list[Round]] = {}
     seen: dict[str, dict[str, Any]] = {}
     notes: list[str] = []

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefill_bounds import Bench, Work
-from prefill_contest import Case, Contest, Round, limit_of, rows_of, sentences, told
+from pruning.bounds import Bench, Work
+from pruning.contest import Case, Contest, Round, limit_of, rows_of, sentences, told
 from report import BenchmarkError, Report, arguments, conclude, finished, running
 from transformers import LlamaConfig
 

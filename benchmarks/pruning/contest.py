@@ -12,9 +12,9 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from prefill_bounds import Bench, Bounds, seconds_of
 from report import Row, compare, estimated
 
+from pruning.bounds import Bench, Bounds, seconds_of
 from vivace_methods.decoding.joined import applied
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.shared_copy import shared_copy

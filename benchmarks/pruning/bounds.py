@@ -14,6 +14,8 @@ from vivace_methods.models.anatomy import LayerShapes, Shapes, anatomy
 from vivace_methods.models.ledger import Pass
 
 Work = Callable[[], object]
+MOST_TIMES = 5
+"""That a layer is timed, of which the least counts; fewer where it takes long."""
 
 
 def seconds_of(work: Work, device: torch.device) -> float:
@@ -89,15 +91,15 @@ class Bench:
         tokens = sorted(set(counts))
         products, attention = [], []
         with torch.inference_mode():
-            self._timed(layer, its, tokens[0])  # to warm up
+            self._timed(layer, its, tokens[0], 1)  # to warm up
             for count in tokens:
-                whole, attended = self._timed(layer, its, count)
+                whole, attended = self._timed(layer, its, count, min(max(tokens[-1] // count, 2), MOST_TIMES))
                 products.append(2 * count * its.matrices / max(whole - attended, 1e-9))
                 attention.append(pairs_flops(its, causal_pairs(count)) / attended)
         return Rates(tokens, products, attention)
 
-    def _timed(self, layer: Any, its: LayerShapes, count: int) -> tuple[float, float]:
-        """Seconds of a layer over some tokens, and of its attention alone."""
+    def _timed(self, layer: Any, its: LayerShapes, count: int, times: int) -> tuple[float, float]:
+        """The least seconds of a layer over some tokens, and of its attention alone."""
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         decoder = self._anatomy.decoder
@@ -117,7 +119,8 @@ class Bench:
         def attention() -> object:
             return attend(layer.attention, queries, keys, values, None, dropout=0.0, scaling=size**-0.5)
 
-        return seconds_of(whole, self.device), seconds_of(attention, self.device)
+        taken = [(seconds_of(whole, self.device), seconds_of(attention, self.device)) for _ in range(times)]
+        return min(each for each, _ in taken), min(each for _, each in taken)
 
 
 @dataclass(frozen=True)
