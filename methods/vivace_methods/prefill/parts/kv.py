@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from vivace_kernels.prefill.selection import top_places
 from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.rankers.base import Shown
 from vivace_methods.prefill.rankers.scoring import attention_sums
@@ -68,9 +69,7 @@ class _OwnHeads(KvPolicy, ABC):
         ranked = scores.shape[-1]
         if ranked <= 0:
             return None
-        chosen = scores.topk(min(max(most - (tokens - ranked), 0), ranked)).indices.sort(-1).values
-        after = torch.arange(ranked, tokens, device=scores.device).expand(scores.shape[0], -1)
-        return torch.cat([chosen, after], -1)
+        return top_places(scores, min(max(most - (tokens - ranked), 0), ranked), tokens - ranked)
 
     @abstractmethod
     def scores(self, shown: Shown, most: int) -> torch.Tensor:

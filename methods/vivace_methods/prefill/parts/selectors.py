@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from vivace_kernels.prefill.selection import top_places
+
 
 def budget(keep: float, tokens: int) -> int:
     """How many of a prompt's tokens are kept, at least 1 and at most all.
@@ -64,7 +66,7 @@ class TopTokens(Selector):
 
     def chosen(self, scores: torch.Tensor, most: int) -> torch.Tensor:
         """As many as may be."""
-        return scores.topk(min(max(most, 0), scores.shape[0])).indices.sort().values
+        return top_places(scores, min(max(most, 0), scores.shape[0]))
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class TopChunks(Selector):
         counts = torch.full_like(sums, self.size)
         counts[-1] = tokens - (chunks - 1) * self.size
         wanted = min(max(math.ceil(chunks * most / tokens), 0), chunks)
-        best = (sums / counts).topk(wanted).indices.sort().values
+        best = top_places(sums / counts, wanted)
         places = (best[:, None] * self.size + torch.arange(self.size, device=scores.device)).flatten()
         return places[places < tokens]
 

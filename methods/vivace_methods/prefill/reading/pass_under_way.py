@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from vivace_kernels.prefill.selection import gathered
 from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.prefill.parts.kv import Shared
 from vivace_methods.prefill.parts.pruning import Pruning
@@ -102,10 +103,8 @@ class PrunedPass:
         rows = self._selected(layer) if self._is_stop(layer) else None
         stored = self.cache.layers[layer]
         if layer in self._positions:
-            index = self._positions.pop(layer)[None, :, :, None]
-            stored.keys, stored.values = (
-                each.take_along_dim(index.to(each.device), 2) for each in (stored.keys, stored.values)
-            )
+            places = self._positions.pop(layer)[None].to(stored.keys.device)
+            stored.keys, stored.values = (gathered(each, places) for each in (stored.keys, stored.values))
         self.layer_kept.append(stored.get_seq_length())
         if rows is not None:
             self._is_done = self._plan.once
@@ -114,7 +113,7 @@ class PrunedPass:
             self.at[layer + 1] = self.kept
         if layer == self._layers - 1:
             self._finish()
-        return None if rows is None else found[:, rows]
+        return None if rows is None else gathered(found, rows)
 
     def rows_inside(self, layer: int) -> torch.Tensor | None:
         """The tokens that go through the parts of a layer behind its selection; None for all."""
@@ -194,7 +193,7 @@ class PrunedPass:
         """The rotary embeddings of the kept tokens' own places."""
         known, for_kept = self._rotations
         if known is not self.kept:
-            for_kept = tuple(each.index_select(-2, self.kept) for each in embeddings)
+            for_kept = tuple(gathered(each, self.kept) for each in embeddings)
             self._rotations = self.kept, for_kept
         return for_kept
 
@@ -211,5 +210,5 @@ class PrunedPass:
             rows = self.kept if its is None else torch.searchsorted(its, self.kept)
             if self.layer_kept[layer] > rows.shape[0]:
                 stored = self.cache.layers[layer]
-                stored.keys, stored.values = (each.index_select(2, rows) for each in (stored.keys, stored.values))
+                stored.keys, stored.values = (gathered(each, rows) for each in (stored.keys, stored.values))
                 self.layer_kept[layer] = int(rows.shape[0])
