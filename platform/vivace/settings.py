@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     database: str | None = None
     lease_seconds: float = Field(default=15.0, ge=1.0, allow_inf_nan=False)
     """How long a run stays its worker's own after the worker's last sign of life."""
+    smtp: str | None = None
+    """The mail server of alerts, `smtp://HOST:PORT` or `smtps://USER:PASSWORD@HOST`; read, and never stored."""
+    smtp_from: str | None = None
+    """The sender of alerts."""
 
     @property
     def database_url(self) -> str:

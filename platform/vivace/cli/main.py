@@ -33,6 +33,7 @@ from vivace.cli import (
     methods,
     models,
     plan,
+    regress,
     reproduce,
     retract,
     run,
@@ -88,9 +89,10 @@ app.add_typer(db.app, name="db")
 app.add_typer(judge.app, name="judge")
 app.add_typer(methods.app, name="methods")
 app.add_typer(models.app, name="models")
+app.add_typer(regress.app, name="regress")
 app.add_typer(tasks.app, name="tasks")
 
-for group in (app, data.app, db.app, judge.app, methods.app, models.app, tasks.app):
+for group in (app, data.app, db.app, judge.app, methods.app, models.app, regress.app, tasks.app):
     for each in group.registered_commands:
         each.cls = getattr(each.callback, "verb", Verb)  # a verb that takes a spec's keys brings its own
 

@@ -30,14 +30,18 @@ def worker(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Execute submissions, one at a time. Takes over those of dead workers; Ctrl-C ends it gently."""
+    """Execute submissions and the nights of regression jobs, one at a time.
+
+    Takes over those of dead workers; Ctrl-C ends it gently.
+    """
     from vivace.cli.execution import stop_on_ctrl_c
     from vivace.engine.worker import serve
     from vivace.machine.memory import give_memory_back
+    from vivace.regressions.shift import NightShift
 
     give_memory_back()
     settings = settings_of(home, database)
     if lease is not None:
         settings = settings.model_copy(update={"lease_seconds": lease})
     with stop_on_ctrl_c() as stop:
-        serve(settings, queue or ["default"], stop, until_empty=until_empty, say=say)
+        serve(settings, queue or ["default"], stop, NightShift(), until_empty=until_empty, say=say)

@@ -1,4 +1,4 @@
-"""The durable queue (DBOS): one workflow for each submission, on SQLite beside the database or inside PostgreSQL.
+"""The durable queue (DBOS): a workflow for each submission and night, in SQLite beside ours or in PostgreSQL.
 
 Our tables are the truth and DBOS carries the work. Submitting writes a row and nothing else; the workers give
 each queued row a workflow, and a new one where it is gone: deleting DBOS's file loses nothing.
@@ -12,6 +12,7 @@ from sqlalchemy import select, update
 
 from vivace.files.paths import sqlite_url
 from vivace.store.database import Database
+from vivace.store.regression_tables import Night
 from vivace.store.tables import Submission
 
 WORKFLOW = "execute_submission"
@@ -41,19 +42,20 @@ class Queue:
         self._client = DBOSClient(system_database_url=system_database_url(database))
         self._pending_before: set[str] = set()
 
-    def ensure_enqueued(self, *submission_ids: str) -> None:
-        """Give queued submissions a workflow each, unless they have one that will still be taken.
+    def ensure_enqueued(self, *ids: str) -> None:
+        """Give queued submissions and nights a workflow each, unless they have one that will still be taken.
 
         A worker claims a submission as soon as it has taken its workflow. One that is found taken (`PENDING`)
         twice while its submission is still queued is therefore with a worker that is dead, frozen or busy, and
         another workflow offers the submission to the others. More workflows than needed do no harm: only the
         claim counts.
         """
+        waiting: list[Submission | Night] = []
         with self._database.read() as session:
-            query = select(Submission).where(
-                Submission.id.in_(submission_ids), Submission.status == "queued", Submission.queue.is_not(None)
-            )
-            waiting = session.scalars(query.order_by(Submission.created_at)).all()
+            for table in (Submission, Night):
+                mine = (table.id.in_(ids), table.status == "queued", table.queue.is_not(None))
+                waiting.extend(session.scalars(select(table).where(*mine)))
+        waiting.sort(key=lambda one: one.created_at)
         states = self._states([submission.workflow_id for submission in waiting if submission.workflow_id])
         for submission in waiting:
             current = submission.workflow_id
@@ -71,9 +73,10 @@ class Queue:
         found = self._client.list_workflows(workflow_ids=workflow_ids, load_input=False, load_output=False)
         return {workflow.workflow_id: workflow.status for workflow in found}
 
-    def _enqueue(self, submission: Submission) -> None:
+    def _enqueue(self, submission: Submission | Night) -> None:
         number = int(submission.workflow_id.rpartition(".")[2]) + 1 if submission.workflow_id else 1
         workflow_id = f"{submission.id}.{number}"
+        table = type(submission)
         self._client.enqueue(
             {
                 "queue_name": str(submission.queue),
@@ -86,8 +89,8 @@ class Queue:
         )
         with self._database.write() as session:
             session.execute(
-                update(Submission)
-                .where(Submission.id == submission.id, Submission.status == "queued")
+                update(table)
+                .where(table.id == submission.id, table.status == "queued")
                 .values(workflow_id=workflow_id)
             )
 

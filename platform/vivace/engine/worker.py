@@ -1,4 +1,4 @@
-"""`vivace worker`: takes submissions from queues, executes them, and takes over those of dead workers."""
+"""`vivace worker`: takes submissions and nights of jobs from queues, executes them, and takes over dead workers'."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from typing import Protocol
 
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -19,6 +20,7 @@ from vivace.settings import Settings
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.migrate import head, open_for_writing
 from vivace.store.queries.submissions import submissions
+from vivace.store.regression_tables import Night, is_night
 from vivace.store.tables import Submission
 
 POLL_S = 1.0
@@ -27,10 +29,35 @@ QUEUE_POLL_S = 0.5
 """How often DBOS looks into a queue."""
 
 
+class Nights(Protocol):
+    """What makes the nights of regression jobs, which stands above the engine."""
+
+    def look_after(self, database: Database, queues: list[str], worker_id: str) -> list[str]:
+        """Fire what is due, and free dead workers' nights; the ids of nights that need a workflow."""
+        ...
+
+    def make(
+        self,
+        database: Database,
+        settings: Settings,
+        night_id: str,
+        heartbeat: Heartbeat,
+        stop: StopSignal,
+        say: Callable[[str], None],
+    ) -> str:
+        """Conduct a night that was taken from a queue; its outcome."""
+        ...
+
+    def give_back(self, database: Database, night_id: str, worker_id: str) -> None:
+        """Have a night of this worker's taken again, by it or another."""
+        ...
+
+
 def serve(
     settings: Settings,
     queues: list[str],
     stop: StopSignal,
+    nights: Nights,
     *,
     until_empty: bool = False,
     say: Callable[[str], None] = lambda message: None,
@@ -39,6 +66,7 @@ def serve(
 
     Args:
         queues: the queues to take from.
+        nights: of regression jobs.
         until_empty: end when nothing is queued or running in them any more.
         say: told about each submission that starts and ends.
     """
@@ -46,7 +74,7 @@ def serve(
     worker_id = register_worker(database, queues, settings.lease_seconds)
     with Heartbeat(database, worker_id, settings.lease_seconds) as heartbeat:
         say(f"worker {worker_id} serves {', '.join(queues)}")
-        _Worker(database, settings, heartbeat, stop, say).serve(queues, until_empty)
+        _Worker(database, settings, heartbeat, stop, nights, say).serve(queues, until_empty)
     database.close()
 
 
@@ -57,8 +85,10 @@ class _Worker:
         settings: Settings,
         heartbeat: Heartbeat,
         stop: StopSignal,
+        nights: Nights,
         say: Callable[[str], None],
     ) -> None:
+        self._nights = nights
         self._database = database
         self._settings = settings
         self._heartbeat = heartbeat
@@ -109,6 +139,7 @@ class _Worker:
         while not self._stop.requested:
             try:
                 waiting = settle_dead_submissions(self._database, queues, self._heartbeat.worker_id)
+                waiting += self._nights.look_after(self._database, queues, self._heartbeat.worker_id)
                 queue.ensure_enqueued(*waiting)
                 if until_empty and not self._any_left(queues):
                     return
@@ -127,10 +158,12 @@ class _Worker:
 
     def _any_left(self, queues: list[str]) -> bool:
         with self._database.read() as session:
-            query = select(Submission.id).where(
-                Submission.queue.in_(queues), Submission.status.in_(("queued", "running"))
+            return any(
+                session.scalar(
+                    select(table.id).where(table.queue.in_(queues), table.status.in_(("queued", "running"))).limit(1)
+                )
+                for table in (Submission, Night)
             )
-            return session.scalar(query.limit(1)) is not None
 
     def execute(self, submission_id: str) -> str:
         """The workflow: execute one submission, unless it is no longer to be executed."""
@@ -144,7 +177,7 @@ class _Worker:
 
     def _is_queued(self, submission_id: str) -> bool:
         with self._database.read() as session:
-            submission = session.get(Submission, submission_id)
+            submission = session.get(Submission, submission_id) or session.get(Night, submission_id)
         return not self._stop.requested and submission is not None and submission.status == "queued"
 
     def _execute(self, submission_id: str) -> str:
@@ -152,6 +185,10 @@ class _Worker:
             return "skipped"
         self._say(f"{submission_id} started: {self._described(submission_id)}")
         try:
+            if is_night(submission_id):
+                return self._nights.make(
+                    self._database, self._settings, submission_id, self._heartbeat, self._stop, self._say
+                )
             outcome = execute_submission(submission_id, self._database, self._settings, self._heartbeat, self._stop)
         except LeaseLostError as error:
             self._say(f"{submission_id}: {error}")
@@ -171,6 +208,8 @@ class _Worker:
 
     def _described(self, submission_id: str) -> str:
         """What a submission asks for, in words."""
+        if is_night(submission_id):
+            return "a night of a regression job"
         view = submissions(self._database, submission_id)[0]
         return f"{view.model} on {view.track}"
 
@@ -178,7 +217,8 @@ class _Worker:
         """As soon as the database can be written again; if the worker ends before, it counts as dead."""
         while not self._stop.requested:
             try:
-                give_back(self._database, submission_id, self._heartbeat.worker_id)
+                back = self._nights.give_back if is_night(submission_id) else give_back
+                back(self._database, submission_id, self._heartbeat.worker_id)
                 return
             except DatabaseUnavailableError:
                 self._pause(POLL_S)

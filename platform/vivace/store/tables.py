@@ -441,42 +441,6 @@ class Worker(Base):
     stopped_at: Mapped[datetime | None]
 
 
-class Schedule(Base):
-    """A run spec that is submitted again and again."""
-
-    __tablename__ = "schedule"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    cron: Mapped[str]
-    time_zone: Mapped[str]
-    spec: Mapped[dict[str, Any]]
-    queue: Mapped[str]
-    enabled: Mapped[bool] = mapped_column(default=True)
-    next_due_at: Mapped[datetime | None]
-    last_submission_id: Mapped[str | None] = mapped_column(ForeignKey("submission.id"))
-
-
-class Regression(Base):
-    """A change between two judgings or arms that a scheduled comparison found."""
-
-    __tablename__ = "regression"
-    __table_args__ = (UniqueConstraint("schedule_id", "candidate", "metric", "slice"),)
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    schedule_id: Mapped[int] = mapped_column(ForeignKey("schedule.id", ondelete="CASCADE"))
-    baseline: Mapped[str]
-    candidate: Mapped[str]
-    metric: Mapped[str]
-    slice: Mapped[str] = mapped_column(default="")
-    difference: Mapped[float]
-    low: Mapped[float | None]
-    high: Mapped[float | None]
-    p_value: Mapped[float | None]
-    status: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(default=now)
-
-
 class Event(Base):
     """One line of a run's log."""
 

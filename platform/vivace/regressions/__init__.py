@@ -1,0 +1,1 @@
+"""Regression jobs: runs that are made by themselves, held against those before, and told of where they are worse."""
