@@ -22,7 +22,7 @@ def test_a_planted_regression_ends_in_one_alert_that_names_the_model_and_ends_wh
     with Inbox().open() as inbox:
         added = here.add("nightly", "--webhook", inbox.address)
         assert added.returncode == 0, added.stderr
-        assert "24 conversations" in added.stderr
+        assert "16 conversations" in added.stderr
         assert [here.run().returncode for _ in range(3)] == [0, 0, 0]
         assert inbox.received == []
 
@@ -76,7 +76,7 @@ def test_a_stricter_judge_is_named_and_beside_a_worse_model_both_are(here: World
 
     here.strict = 0.0
     assert here.run().returncode == 0
-    here.strict, here.failing = 0.3, 0.75
+    here.strict, here.failing = 0.4, 0.95
     assert here.run().returncode == 100
     assert set(here.shown()["nights"][-1]["causes"]) == {"judge", "model"}
 
@@ -86,7 +86,7 @@ def test_changed_data_are_named_with_the_figures_of_what_changed_and_what_did_no
     for _ in range(3):
         assert here.run().returncode == 0
     lines = [json.loads(line) for line in here.data.read_text().splitlines()]
-    for row in lines[:12]:
+    for row in lines[:8]:
         row["user_turn_1_transcript"] = row["user_turn_1_transcript"].replace("says", "shouts")
     here.data.write_text("".join(json.dumps(row) + "\n" for row in lines))
     before = here.answer
@@ -102,7 +102,7 @@ def test_changed_data_are_named_with_the_figures_of_what_changed_and_what_did_no
     assert here.run().returncode == 100
     night = here.shown()["nights"][-1]
     assert night["causes"] == ["data"]
-    assert "12 of 24 conversations read differently" in night["message"]
+    assert "8 of 16 conversations read differently" in night["message"]
     stages = {
         figure["stage"]: figure for figure in night["figures"] if (figure["metric"], figure["slice"]) == ("apr", "")
     }

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
 
-CONVERSATIONS = 24
+CONVERSATIONS = 16
 
 
 @dataclass
@@ -43,7 +44,8 @@ class World:
             right = "RIGHT" in text
             return verdict(right and _place(text) >= self.strict)
         if self.status != 200:
-            return Answer(status=self.status)
+            spent = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+            return Answer(status=self.status, raw=json.dumps(spent).encode())
         place = _place(text)
         return Answer("WRONG answer" if place < self.failing else f"RIGHT answer for {text[-60:-30]!r}")
 
@@ -74,8 +76,9 @@ class World:
 
 def _place(text: str) -> float:
     """A number from 0 to 1 that belongs to the conversation a call is about."""
-    number = text.split("user ", 1)[1].split(" ", 1)[0]
-    return zlib.crc32(number.encode()) / 2**32
+    found = re.search(r"user (\d+) (?:says|shouts)", text)
+    number = "" if found is None else found[1]
+    return int(hashlib.sha256(number.encode()).hexdigest()[:8], 16) / 2**32
 
 
 @contextmanager

@@ -248,7 +248,9 @@ def show(
     opened = _opened(settings_of(home, database))
     job = _view(opened, name, nights)
     if format is Format.JSON:
-        print_json(job.as_json())
+        from vivace.analysis.trends import trend
+
+        print_json({**job.as_json(), "steps": [step.as_json() for step in trend(job)]})
         return
     headline = job.last_night
     print_text(f"{job.name}: {job.state}; {job.model} on {job.track}, against {job.baseline}")
@@ -277,17 +279,15 @@ def show(
 
 
 def _say_rest(job: JobView) -> None:
-    from vivace.store.queries.regressions import TITLES, value_text
+    from vivace.analysis.trends import trend
 
-    for step in job.steps():
-        title = f"{TITLES.get(step.metric, step.metric)}{f' {step.slice}' if step.slice else ''}"
-        say(
-            f"Step: from {_when(step.at, job.time_zone)} on {title} is {value_text(step.metric, step.after)}, and "
-            f"was {value_text(step.metric, step.before)} before."
-        )
+    for step in trend(job):
+        say(f"Step: from {_when(step.at, job.time_zone)} on {step.text}.")
     for alert in job.alerts[:10]:
         end = f"; ended {_when(alert.ended_at, job.time_zone)}: {alert.end_reason}" if alert.ended_at else ""
-        say(f"Alert {alert.id} ({alert.kind}, {alert.state}) of {_when(alert.at, job.time_zone)}{end}")
+        by = f" by {alert.acknowledged_by}" if alert.state == "acknowledged" and alert.acknowledged_by else ""
+        seen = f", last seen {_when(alert.last_seen_at, job.time_zone)}" if alert.last_seen_at > alert.at else ""
+        say(f"Alert {alert.id} ({alert.kind}, {alert.state}{by}) of {_when(alert.at, job.time_zone)}{seen}{end}")
         say("\n".join(f"  {line}" for line in alert.message.splitlines()))
         for one in alert.deliveries:
             failed = f" ({one['error']}, {one['tries']} tries)" if one["error"] else ""

@@ -15,7 +15,7 @@ from vivace.regressions.jobs import job_row
 from vivace.regressions.samples import Figure
 from vivace.statistics.regression import CONFIRMATIONS, Change
 from vivace.store.database import Database
-from vivace.store.queries.regressions import CAUSES, TITLES, difference_text, value_text
+from vivace.store.queries.regressions import CAUSES, difference_text, title, value_text
 from vivace.store.records import clock
 from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
 
@@ -73,11 +73,10 @@ def regression_text(
     lines = [f"Vivace: job '{job}' is worse, confirmed by {CONFIRMATIONS} fresh runs. Cause: {names}."]
     for figure, change in confirmed[:FIGURES_TOLD]:
         values = f"{value_text(figure.metric, change.baseline)} → {value_text(figure.metric, change.tonight)}"
-        title = f"{TITLES[figure.metric]}{f' {figure.slice}' if figure.slice else ''}"
         difference = difference_text(figure.metric, change.difference, change.low, change.high)
         lines.append(
-            f"• {title}: {values}, {difference}, p {change.p_value:.2g}, {change.worse} worse and {change.better} "
-            f"better of {change.n}"
+            f"• {title(figure.metric, figure.slice)}: {values}, {difference}, p {change.p_value:.2g}, "
+            f"{change.worse} worse and {change.better} better of {change.n}"
         )
     if len(confirmed) > FIGURES_TOLD:
         lines.append(f"• and {len(confirmed) - FIGURES_TOLD} more figures")

@@ -19,13 +19,14 @@ from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.records import clock
 from vivace.store.regression_tables import NIGHT, Night, Schedule
+from vivace.store.tables import Worker
 
 
 def fire_due(database: Database, *, here: bool = False, now: datetime | None = None) -> list[str]:
     """Fire every tick that is due, each once whoever else looks at the same time; the ids of the new nights.
 
     Several ticks that nobody fired become one night, which says so. A tick that finds its job's night before still
-    running makes none; one that finds it still waiting for a worker is an incident.
+    running, or waiting, makes none; where no worker serves its queue, that is an incident.
 
     Args:
         here: whether this process conducts the nights itself; else they are queued.
@@ -59,20 +60,28 @@ def _fire(session: Session, key: int, time_now: datetime, here: bool) -> Night |
         night.message = f"{count} later ticks were missed since it was due, and this one run stands for them"
     if before is not None:
         night.status, night.ended_at = "ended", time_now
-        if before.status == "queued" and before.queue is not None and before.started_at is None:
+        waits = before.status == "queued" and before.queue is not None
+        if waits and not _is_served(session, str(before.queue)):
             night.outcome = "incident"
             night.message = (
-                f"no worker has taken the night {before.id} from the queue '{before.queue}' by the next tick; start "
+                f"no worker serves the queue '{before.queue}', in which the night {before.id} waits; start "
                 f"`vivace worker --queue {before.queue}`"
             )
         else:
             night.outcome = "skipped"
-            night.message = f"the night {before.id} was still running, so that this tick makes none"
+            state = "still waiting for a worker that is free" if waits else "still running"
+            night.message = f"the night {before.id} was {state}, so that this tick makes none"
     session.add(night)
     session.flush()
     if night.outcome == "incident":
         raise_alert(session, job, night, "incident", incident_text(job.name, str(night.message)), [])
     return night
+
+
+def _is_served(session: Session, queue: str) -> bool:
+    """Whether some worker that lives takes from a queue."""
+    working = session.scalars(select(Worker).where(Worker.stopped_at.is_(None)))
+    return any(queue in worker.queues and is_alive(session, worker.id) for worker in working)
 
 
 def _still_open(session: Session, key: int) -> Night | None:

@@ -23,6 +23,7 @@ CONFIRM_LEVEL = 0.01
 INTERVAL_LEVEL = 0.95
 FEWEST_FOR_NOISE = 3
 """Nights of a baseline from which what chance does is known."""
+MOST_OF_IT = 2 / 3
 STILL = math.sqrt(ROUNDING)
 """Differences below this are what sums of fractions leave."""
 
@@ -193,8 +194,15 @@ class Split:
 
     @property
     def causes(self) -> tuple[bool, bool]:
-        """Whether the instrument, and whether the rest is shown to be worse."""
-        return confirms(self.instrument.p_value), confirms(self.rest.p_value)
+        """Whether the instrument, and whether the rest has a part in a change that is confirmed as a whole.
+
+        Each part that is shown; where so few changed that neither can be, the one that is two thirds of it or more.
+        """
+        shown = confirms(self.instrument.p_value), confirms(self.rest.p_value)
+        total = self.instrument.difference + self.rest.difference
+        if any(shown) or total >= 0:
+            return shown
+        return self.instrument.difference / total >= MOST_OF_IT, self.rest.difference / total >= MOST_OF_IT
 
 
 def split(

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from vivace.statistics.regression import FEWEST_NIGHTS, steps
 from vivace.store.database import Database
 from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
 
@@ -56,7 +55,7 @@ class FigureView:
     @property
     def title(self) -> str:
         """What it is, in words."""
-        return f"{TITLES.get(self.metric, self.metric)}{f' {self.slice}' if self.slice else ''}"
+        return title(self.metric, self.slice)
 
     @property
     def value_text(self) -> str:
@@ -71,6 +70,11 @@ class FigureView:
     def as_json(self) -> dict[str, Any]:
         """The fields, with the difference."""
         return {**vars(self), "difference": self.value - self.baseline}
+
+
+def title(metric: str, part: str) -> str:
+    """A figure's name, in words."""
+    return f"{TITLES.get(metric, metric)}{f' {part}' if part else ''}"
 
 
 def value_text(metric: str, value: float) -> str:
@@ -143,22 +147,6 @@ class AlertView:
 
 
 @dataclass(frozen=True)
-class Step:
-    """A night from which on a figure's level is another."""
-
-    metric: str
-    slice: str
-    night: str
-    at: datetime
-    before: float
-    after: float
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields with times in ISO 8601."""
-        return _with_times(vars(self))
-
-
-@dataclass(frozen=True)
 class JobView:
     """A job as it stands, with its nights from the oldest of those shown to the newest."""
 
@@ -213,19 +201,6 @@ class JobView:
                     found[figure.metric, figure.slice].append((night, figure))
         return dict(found)
 
-    def steps(self) -> list[Step]:
-        """Where the level of a figure has changed, by the whole series and whatever single nights showed."""
-        found = []
-        for (metric, part), series in self.series().items():
-            values = [figure.value for _, figure in series]
-            edges = steps(values) if len(values) >= 2 * FEWEST_NIGHTS else []
-            for place, (begin, end) in enumerate(zip([0, *edges], [*edges, len(values)], strict=True)):
-                if place:
-                    before = values[edges[place - 2] if place > 1 else 0 : begin]
-                    night = series[begin][0]
-                    found.append(Step(metric, part, night.id, night.at, _mean(before), _mean(values[begin:end])))
-        return found
-
     def as_json(self) -> dict[str, Any]:
         """All of it, with times in ISO 8601."""
         parts = {name: [one.as_json() for one in getattr(self, name)] for name in ("nights", "alerts")}
@@ -234,7 +209,6 @@ class JobView:
             **parts,
             "gates": dict(self.gates),
             "state": self.state,
-            "steps": [step.as_json() for step in self.steps()],
         }
 
 
@@ -302,10 +276,6 @@ def _alert(row: Alert, deliveries: list[dict[str, Any]]) -> AlertView:
     return AlertView(
         **{name: getattr(row, name) for name in fields}, night=row.night_id, at=row.created_at, deliveries=deliveries
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _iso(value: datetime | None) -> str | None:
