@@ -48,6 +48,7 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
             "Difference": [_difference(row) for row in rows],
             "Comparable": [_comparable(row) for row in rows],
             "Same tokens": [_rate(row.figures.get("agreement")) for row in rows],
+            **_pruning(rows),
             "Bytes ×": [_ratio(row, "bytes_ratio") for row in rows],
             "FLOPs ×": [_ratio(row, "flops_ratio") for row in rows],
             "TTFT ×": [_ratio(row, "ttft_ratio") for row in rows],
@@ -63,6 +64,20 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
     )
     unneeded = [] if any(row.apart for row in rows) else ["Settings"]
     return frame.drop(columns=[*unneeded, *(TIMES if all(row.synthetic for row in rows) else ())])
+
+
+def _pruning(rows: Sequence[ArmRow]) -> dict[str, list[float | None]]:
+    """How much of prompts and caches was kept, in percent and MiB; nothing where no arm prunes prompts."""
+    scales = {
+        "kept_share": ("Kept, %", 0.01),
+        "evidence_share": ("Evidence, %", 0.01),
+        "kv_bytes": ("KV, MiB", 2**20),
+    }
+    found = {
+        heading: [None if (value := row.value(f"figure_{figure}")) is None else value / unit for row in rows]
+        for figure, (heading, unit) in scales.items()
+    }
+    return {heading: values for heading, values in found.items() if any(value is not None for value in values)}
 
 
 def points(rows: Sequence[ArmRow]) -> pd.DataFrame:

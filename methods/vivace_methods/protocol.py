@@ -291,6 +291,16 @@ class Method(ABC):
             MethodError: it is not, or does not.
         """
 
+    def check_model(self, configuration: Any) -> None:  # noqa: B027 (most methods see nothing without the model)
+        """See, before anything is timed, that the method fits a model, as far as its configuration tells.
+
+        Args:
+            configuration: of the model.
+
+        Raises:
+            MethodError: it does not.
+        """
+
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """About how many bytes an answer takes, beside the model's weights and what was fitted.
 

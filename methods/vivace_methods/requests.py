@@ -60,6 +60,8 @@ class Request:
         most_tokens: the most tokens to generate; all of them where `end_tokens` is empty.
         end_tokens: ids after which to stop; the last token of the answer is one of them.
         sampling: how tokens are chosen; greedily by default.
+        evidence: places in the prompt of tokens that hold what the answer needs, where they are known: for what is
+            shown of a generation, and never for a method to read by.
         embedded: what the model is given in place of the ids, position by position; None for the ids' own embeddings.
     """
 
@@ -68,6 +70,7 @@ class Request:
     end_tokens: frozenset[int] = frozenset()
     sampling: Sampling = GREEDY
     embedded: Embedded | None = None
+    evidence: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.embedded is not None and self.embedded.embeddings.shape[1] != self.prompt.shape[1]:

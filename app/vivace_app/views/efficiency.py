@@ -187,6 +187,13 @@ def _columns() -> dict[str, Any]:
             "worse where the interval of the difference lies below 0."
         ),
         "Same tokens": column.TextColumn(help="Answers that are the baseline's to the last token."),
+        "Kept, %": column.NumberColumn(
+            format="%.1f", help="Of a prompt's tokens, those that went through the last layer."
+        ),
+        "Evidence, %": column.NumberColumn(
+            format="%.1f", help="Of the tokens that hold what the answer needs, likewise."
+        ),
+        "KV, MiB": column.NumberColumn(format="%.1f", help="Keys and values of a prompt that caches keep."),
         "Bytes ×": column.TextColumn(help="Bytes moved per token of an answer, relative to the baseline."),
         "FLOPs ×": column.TextColumn(help="Operations per token of an answer, relative to the baseline."),
         "TTFT ×": column.TextColumn(help="Time to first token, relative to the neighbouring trial of the baseline."),

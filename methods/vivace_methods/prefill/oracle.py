@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,7 +14,10 @@ from vivace_methods.protocol import MethodError
 if TYPE_CHECKING:
     import torch
 
+    from vivace_methods.diagnosis import Diagnosis, Evidence
     from vivace_methods.prefill.parts.pruning import Pruning
+    from vivace_methods.prefill.rankers.answer import AnswerRanker
+    from vivace_methods.protocol import Request
 
 ANSWERS_FILE = "answers.jsonl"
 
@@ -58,6 +61,20 @@ class Oracle(PrunedPrefill):
         self.require_least(0, "window", "kv_from")
         self.require_odd("kernel")
 
+    def _ranker(self, fitted: Any = None) -> AnswerRanker:
+        from vivace_methods.prefill.rankers.answer import AnswerRanker
+
+        return AnswerRanker(self.window, self.kernel, self.pool, self.most, fitted)
+
+    def diagnose(
+        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
+    ) -> Iterator[Diagnosis]:
+        """Beside what was kept, every ranking of the other methods held against the model's own answer."""
+        from vivace_methods.prefill.diagnosing import diagnosed
+
+        yield from super().diagnose(model, request, evidence, answer)
+        yield from diagnosed(model, request, self._ranker(), self.keep)
+
     def read_fitted(self, folder: Path, model: Any) -> Answers:
         """The answers in a folder."""
         return read_answers(folder / ANSWERS_FILE)
@@ -68,11 +85,9 @@ class Oracle(PrunedPrefill):
         from vivace_methods.prefill.parts.plans import at_layer, layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
         from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.answer import AnswerRanker
 
-        ranker = AnswerRanker(self.window, self.kernel, self.pool, self.most, fitted)
         plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)
-        return Pruning(ranker, TopTokens(), plan, policy(self.kv, self.keep, self.kv_from, self.window))
+        return Pruning(self._ranker(fitted), TopTokens(), plan, policy(self.kv, self.keep, self.kv_from, self.window))
 
 
 @dataclass(frozen=True)

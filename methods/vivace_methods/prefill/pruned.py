@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from vivace_methods.protocol import Attached, Method, MethodError, Role
+from vivace_methods.diagnosis import Diagnosis
+from vivace_methods.protocol import Attached, Method, MethodError, Request, Role
 
 if TYPE_CHECKING:
     import torch
 
+    from vivace_methods.diagnosis import Evidence
     from vivace_methods.prefill.parts.pruning import Pruning
 
 
@@ -51,10 +53,18 @@ class PrunedPrefill(Method):
         """Prune what the model reads while the context lasts, under our loop or `generate` of transformers."""
         from vivace_methods.prefill.reading.reader import pruned_reading
 
-        self._require_whole_attention(model.config)
+        self.check_model(model.config)
         return pruned_reading(
             model, lambda layers: self.pruning(layers, fitted), self.attention, self.contexts(model, fitted)
         )
+
+    def diagnose(
+        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
+    ) -> Iterator[Diagnosis]:
+        """What each layer's cache keeps of the prompt, and how much of the evidence goes into each layer."""
+        for kind in ("kept", "evidence_kept"):
+            for layer, share in evidence.figures.get(kind, {}).items():
+                yield Diagnosis(kind, layer, "", share, 1)
 
     def contexts(self, model: Any, fitted: Any) -> Sequence[AbstractContextManager[Any]]:
         """What the ranker needs besides while the method is attached."""
@@ -62,11 +72,8 @@ class PrunedPrefill(Method):
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:
         """That of reading whole prompts: the lower layers do."""
-        from vivace_methods.models.anatomy import shapes
         from vivace_methods.models.cost import greedy_memory
 
-        self._require_whole_attention(configuration)
-        self.pruning(len(shapes(configuration).layers))
         return greedy_memory(configuration, prompt, answer, dtype, whole_attention=self.attention == "eager")
 
     def require_amount(self, setting: str, value: float) -> None:
@@ -112,11 +119,13 @@ class PrunedPrefill(Method):
             if (value := getattr(self, setting)) < 1 or value % 2 == 0:
                 raise MethodError(f"The setting {setting} of {self.name} must be an odd number, not {value}.")
 
-    def _require_whole_attention(self, configuration: Any) -> None:
-        """Refuse layers that look at, or keep, a window of the latest positions."""
+    def check_model(self, configuration: Any) -> None:
+        """Refuse layers that look at, or keep, a window of the latest positions, and layers that are not there."""
         from vivace_methods.models.anatomy import shapes
 
-        windows = {layer.window for layer in shapes(configuration).layers} - {None}
+        layers = shapes(configuration).layers
+        self.pruning(len(layers))
+        windows = {layer.window for layer in layers} - {None}
         if windows:
             raise MethodError(
                 f"{self.name} prunes what layers with full attention read, and some of this model look at the latest "

@@ -64,6 +64,22 @@ def _seconds(metric: str) -> Callable[[dict[str, Any]], str]:
     return text
 
 
+def _size(metric: str) -> Callable[[dict[str, Any]], str]:
+    def text(row: dict[str, Any]) -> str:
+        found = _figure(row, metric)
+        return "–" if found is None else f"{found['value'] / 2**20:,.3g} MiB"
+
+    return text
+
+
+def _number(metric: str) -> Callable[[dict[str, Any]], str]:
+    def text(row: dict[str, Any]) -> str:
+        found = _figure(row, metric)
+        return "–" if found is None else f"{found['value']:.3g}"
+
+    return text
+
+
 def _marks(row: dict[str, Any]) -> str:
     marks = [
         f"incomplete {_trials(row)}/{row['trials_planned']} trials" if row["standing"] == "incomplete" else "",
@@ -92,6 +108,10 @@ ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "quality %": _percent("quality"),
     "against the baseline": _comparable,
     "same tokens %": _percent("agreement"),
+    "kept %": _percent("figure_kept_share"),
+    "evidence %": _percent("figure_evidence_share"),
+    "pruned at": _number("figure_prune_layer"),
+    "KV": _size("figure_kv_bytes"),
     "bytes ×": _ratio("bytes_ratio"),
     "FLOPs ×": _ratio("flops_ratio"),
     "TTFT ×": _timed(_ratio("ttft_ratio")),

@@ -11,6 +11,7 @@ import typer
 
 from vivace.cli.common import (
     ColumnsOption,
+    DatabaseOption,
     Format,
     FormatOption,
     HomeOption,
@@ -219,6 +220,67 @@ def accuracy(
     except MethodError as error:
         raise UsageError(str(error)) from error
     print_rows([asdict(row) for row in rows], format, ACCURACY_COLUMNS)
+
+
+DIAGNOSIS_COLUMNS = {
+    "measure": lambda row: row["kind"],
+    "ranking": lambda row: row["setting"],
+    "layer": lambda row: row["layer"],
+    "mean": lambda row: f"{row['value']:.3f}",
+    "n": lambda row: str(row["n"]),
+}
+
+
+@app.command()
+def diagnose(
+    track: Annotated[str, typer.Argument(help="prefill: how each ranking of a prompt's tokens compares with the "
+                                         "answer-informed oracle, layer by layer.")],
+    model: Annotated[str, typer.Option("--model", help="zoo:NAME, packaged:NAME, local:FOLDER, "
+                                     "local:FILE.gguf, local:ID@REVISION or random:NAME.")],
+    tasks: Annotated[list[str] | None, typer.Option("--tasks", help="What is asked, name(setting=value), …")] = None,
+    keep: Annotated[float, typer.Option("--keep", help="Of the prompt: up to 1 a share, above 1 tokens.")] = 0.2,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Samples of each task.")] = 8,
+    most_tokens: Annotated[int | None, typer.Option("--most-tokens", min=1, help="The longest answer, in tokens.",
+                                                    show_default="each task's own")] = None,
+    layers: Annotated[int | None, typer.Option("--layers", help="Fewer layers of a random: model.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of samples and random weights.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda.", show_default="auto")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16 or float16.",
+                                              show_default="auto")] = None,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Of the processor.",
+                                                show_default="one a core; zoo: one")] = None,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:  # fmt: skip
+    """What a track's methods go by, layer by layer, recorded as a run whose heat maps the leaderboard draws."""
+    from dataclasses import asdict
+
+    from vivace.cli import execution
+    from vivace.errors import UsageError
+    from vivace.store.migrate import open_for_reading
+    from vivace.store.queries.efficiency import arm_board, diagnoses
+
+    if track != "prefill":
+        raise UsageError(f"There are rankings to diagnose on the track prefill, and none on '{track}'.")
+    require_torch()
+    from vivace_methods.prefill.diagnosing import KINDS
+
+    asked = {
+        "track": track, "model": model, "arms": [f"oracle(keep={keep})"], "baseline": "full", "tasks": tasks,
+        "limit": limit, "repeats": 1, "most-tokens": most_tokens, "layers": layers, "seed": seed, "device": device,
+        "dtype": dtype, "threads": threads, "memory": False,
+    }  # fmt: skip
+    settings = settings_of(home, database)
+    outcome = execution.run_here(execution.spec_from({}, asked), settings, retry_errors=False, force=False)
+    found = open_for_reading(settings)
+    assert found is not None
+    arm = next((row.arm for row in arm_board(found, run=outcome.run_id) if row.method == "oracle"), "")
+    rows = [asdict(row) for row in diagnoses(found, outcome.run_id, arm) if row.kind in KINDS]
+    found.close()
+    print_rows(sorted(rows, key=lambda row: KINDS.index(row["kind"])), format, DIAGNOSIS_COLUMNS)
+    execution.say_where(outcome, settings)
+    raise typer.Exit(outcome.exit_code)
 
 
 def _require_dtype(dtype: str) -> None:

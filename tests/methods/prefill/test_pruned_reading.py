@@ -223,11 +223,11 @@ def test_what_cannot_be_pruned_is_refused_with_a_sentence(
     with pytest.raises(MethodError, match="prune at layer 5, and the model has layers 0 to 4"):
         parse_method("claa(layer=5)").attach(model).__enter__()
     with pytest.raises(MethodError, match="layers 0 to 1"):  # before a model is there
-        parse_method("claa(layer=5)").memory(tiny_configuration("llama"), torch.float32, 40, 4)
+        parse_method("claa(layer=5)").check_model(tiny_configuration("llama"))
     with pytest.raises(MethodError, match="sliding_window"):
         parse_method("claa").attach(build("mistral", sliding_window=16)).__enter__()
     with pytest.raises(MethodError, match="sliding_window"):
-        parse_method("claa").memory(tiny_configuration("mistral"), torch.float32, 40, 4)
+        parse_method("claa").check_model(tiny_configuration("mistral"))
     mask = torch.ones(1, 40, dtype=torch.long)
     mask[0, :3] = 0
     with parse_method("claa").attach(model):

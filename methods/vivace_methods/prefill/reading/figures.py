@@ -7,23 +7,21 @@ from typing import Any
 
 from vivace_methods.models.anatomy import Shapes
 from vivace_methods.models.ledger import Pass
-from vivace_methods.prefill.parts.pruning import Pruning
 
 
-def figures_of(passes: Sequence[Pass], shapes: Shapes, size: int, pruning: Pruning) -> dict[str, Any]:
+def figures_of(passes: Sequence[Pass], shapes: Shapes, size: int) -> dict[str, Any]:
     """What was kept of the prompt.
 
     Args:
         passes: of the generation.
         shapes: of the model.
         size: bytes of a number in the caches.
-        pruning: how the prompt was pruned.
 
     Returns:
         `kept_share` is the part of the prompt's tokens that went through the last layer, `kv_share` that of its keys
-        and values which stayed, over all layers, `kv_bytes` how much they are, `prune_layer` the first layer, from 0,
-        behind whose block fewer tokens go on (-1 before the first). Where nothing was left out, `nothing_pruned` says
-        why.
+        and values which stayed, over all layers, `kept` the same by layer, `kv_bytes` how much they are,
+        `prune_layer` the first layer, from 0, behind whose block fewer tokens go on (-1 before the first). Where
+        nothing was left out, `nothing_pruned` says why.
     """
     read = next((one for one in reversed(passes) if one.kind == "read" and not one.context), None)
     if read is None:
@@ -38,6 +36,7 @@ def figures_of(passes: Sequence[Pass], shapes: Shapes, size: int, pruning: Pruni
         "kept_share": entered[-1] / prompt,
         "kv_share": held / (prompt * sum(numbers)),
         "kv_bytes": held * size,
+        "kept": {str(layer): kept / prompt for layer, kept in enumerate(stored)},
     }
     if read.prompt is None:
         found["nothing_pruned"] = (

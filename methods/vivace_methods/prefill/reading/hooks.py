@@ -31,6 +31,7 @@ class PruningHooks:
         is_flash: whether the attention makes its own masks.
 
     Attributes:
+        layers: of the model.
         latest: the pass over the latest prompt; None where nothing of it was left out.
         ends: tokens that end an answer.
         usual_ends: those that the model names.
@@ -39,6 +40,7 @@ class PruningHooks:
     def __init__(self, anatomy: Anatomy, pruning: Pruning, passes: Passes, asked: Asked, is_flash: bool) -> None:
         self._anatomy, self._pruning, self._passes, self._asked = anatomy, pruning, passes, asked
         self._is_flash = is_flash
+        self.layers = len(anatomy.layers)
         self._reading: PrunedPass | None = None
         self._follows: Any = None
         self._masks: dict[int, torch.Tensor | None] = {}
@@ -121,7 +123,7 @@ class PruningHooks:
 
         return Prompt(
             length=int(inputs.shape[1]),
-            layers=len(self._anatomy.layers),
+            layers=self.layers,
             ids=named.get("input_ids"),
             ask=ask,
             tell=self._passes.ledger.record_other,
@@ -152,7 +154,7 @@ class PruningHooks:
         if self._reading is None or self._asked.running:
             return None
         left = self._reading.leave(layer, found)
-        if layer == len(self._anatomy.layers) - 1 and self._reading.is_pruned:
+        if layer == self.layers - 1 and self._reading.is_pruned:
             self._passes.ledger.note(**self._reading.told())
         return left
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -130,6 +131,11 @@ class PrunedPass:
     def kept_of(self, layer: int) -> torch.Tensor | None:
         """The prompt's tokens that went into a layer, ascending; None for all."""
         return self.at[max(first for first in self.at if first <= layer)]
+
+    def share_of(self, places: Sequence[int], layer: int) -> float:
+        """The part of some of the prompt's tokens that went into a layer."""
+        kept = self.kept_of(layer)
+        return 1.0 if kept is None else len(set(places) & set(kept.tolist())) / len(set(places))
 
     def told(self) -> dict[str, Any]:
         """What a ledger is told of the pass."""

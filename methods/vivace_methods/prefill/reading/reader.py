@@ -31,10 +31,27 @@ class PrunedReader(Reader):
 
     def __init__(self, hooks: PruningHooks) -> None:
         self._hooks = hooks
+        self._evidence: tuple[int, ...] = ()
+
+    def figures(self) -> dict[str, Any]:
+        """How much of the latest prompt's evidence went into each layer, and through the last; nothing of one
+        without.
+
+        `evidence_kept` has the shares by layer, `evidence_share` is the last of them.
+        """
+        if not self._evidence:
+            return {}
+        layers, done = self._hooks.layers, self._hooks.latest
+        shares = [1.0 if done is None else done.share_of(self._evidence, layer) for layer in range(layers)]
+        return {
+            "evidence_kept": {str(layer): share for layer, share in enumerate(shares)},
+            "evidence_share": shares[-1],
+        }
 
     def read(self, run: Run) -> Read:
         """Read it; features are given of the tokens that went through every layer."""
         request = run.request
+        self._evidence = request.evidence
         self._hooks.ends = request.end_tokens or self._hooks.usual_ends
         logits = run.forward(request.prompt, "read", embedded=request.embedded)[:, -1]
         done = self._hooks.latest
@@ -76,9 +93,9 @@ def pruned_reading(
         plain = contexts.enter_context(plain_decoding(model))
         contexts.enter_context(showing_attention(found.decoder, attention))
         hooks = contexts.enter_context(hooked(found, pruning, plain.passes, attention.startswith("flash")))
-        size = model.dtype.itemsize
+        reader, size = PrunedReader(hooks), model.dtype.itemsize
 
         def figures(passes: Sequence[Pass]) -> dict[str, Any]:
-            return {**plain.figures(passes), **figures_of(passes, found.shapes, size, pruning)}
+            return {**plain.figures(passes), **figures_of(passes, found.shapes, size), **reader.figures()}
 
-        yield replace(plain, reader=PrunedReader(hooks), decoder=None, usual_decoder=plain.decoder, figures=figures)
+        yield replace(plain, reader=reader, decoder=None, usual_decoder=plain.decoder, figures=figures)

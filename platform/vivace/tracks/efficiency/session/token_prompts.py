@@ -47,7 +47,12 @@ def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[Tim
                 f"the model holds {positions}: take a shorter one, or fewer with --most-tokens."
             )
         kept = ids[: room - room // 2] + ids[-(room // 2) :]
-    asked = Request(torch.tensor([kept], device=model.device), prompt.most_tokens, _end_tokens(model, tokenizer))
+    asked = Request(
+        torch.tensor([kept], device=model.device),
+        prompt.most_tokens,
+        _end_tokens(model, tokenizer),
+        evidence=_evidence(prompt.sample, tokenizer) if len(kept) == len(ids) else (),
+    )
     return TimedPrompt(prompt.name, asked), len(ids) - len(kept)
 
 
@@ -128,6 +133,16 @@ def evidence_tokens(sample: Sample, tokenizer: Any) -> tuple[int, ...]:
         for place, (first, last) in enumerate(encoded["offset_mapping"])
         if any(max(first, start) < min(last, end) for start, end in spans)
     )
+
+
+def _evidence(sample: Sample, tokenizer: Any) -> tuple[int, ...]:
+    """As `evidence_tokens` has it; none where it is not known."""
+    if not sample.evidence or tokenizer is None:
+        return ()
+    try:
+        return evidence_tokens(sample, tokenizer)
+    except MethodError:
+        return ()
 
 
 def _put(text: str, tokenizer: Any, plain: bool) -> tuple[str, bool]:

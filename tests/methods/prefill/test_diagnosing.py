@@ -1,0 +1,72 @@
+"""Rankings beside the oracle's, layer by layer, and what of the evidence goes on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from vivace_methods.decoding.joined import applied
+from vivace_methods.models.anatomy import anatomy
+from vivace_methods.prefill.diagnosing import KINDS, rank_correlation, rankers
+from vivace_methods.prefill.rankers.answer import AnswerRanker
+from vivace_methods.prefill.rankers.base import Prompt, Shown
+from vivace_methods.prefill.rankers.window import WindowRanker
+from vivace_methods.prefill.reading.asking import asking
+from vivace_methods.prefill.reading.attention import showing_attention
+from vivace_methods.protocol import Request
+from vivace_methods.registry import parse_method
+
+EVIDENCE = (5, 6, 20, 49)
+
+
+def test_the_rows_are_what_rankings_and_the_oracle_say(
+    build: Callable[..., Any], prompt_of: Callable[..., torch.Tensor]
+) -> None:
+    model, ids = build(initializer_range=0.3), prompt_of(50)
+    request = Request(ids, 4, evidence=EVIDENCE)
+    method, tokens = parse_method("oracle(keep=0.4,most=4)"), list[int]()
+    with applied(method, model) as generator:
+        trace = generator.generate(request, tokens.extend)
+    rows = list(method.diagnose(model, request, trace, tokens))
+    assert all(row.n == 1 for row in rows)
+    found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
+    for row in rows:
+        found[row.kind][row.setting, row.layer] = row.value
+    assert set(found) == {"kept", "evidence_kept", *KINDS}
+    assert {name for name, _ in found["rank_correlation"]} == set(rankers(5)) >= {"claa", "fastkv", "gemfilter"}
+    # CLAA joins four layers, and is told from the fourth on; what looks at no layer is told once.
+    assert [layer for name, layer in found["oracle_recall"] if name == "claa"] == ["3", "4"]
+    assert [layer for name, layer in found["oracle_recall"] if name == "random"] == ["any"]
+
+    layers: list[Shown] = []
+    with showing_attention(model.model, "sdpa"), asking(anatomy(model)) as asked, torch.inference_mode():
+
+        def ask(show: Any, *, last_layer: int | None = None, cache: Any = None, ids: Any = None) -> Any:
+            return asked.run(show, {"input_ids": prompt_of(50) if ids is None else ids}, cache=cache)
+
+        asked.run(layers.append, {"input_ids": ids})
+        told = Prompt(50, 5, ids, ask, lambda one: None, ids.device, frozenset(), model.config)
+        worth = AnswerRanker(window=8, most=4).begin(told).scores()
+        scores = WindowRanker().of_layer(layers[2])
+    # Of 50 tokens 20 go on, and 8 of these are the window.
+    best, mine = (set(each.topk(12).indices.tolist()) for each in (worth, scores))
+    assert found["rank_correlation"]["fastkv", "2"] == pytest.approx(spearmanr(scores, worth).statistic)
+    assert found["oracle_recall"]["fastkv", "2"] == len(best & mine) / 12
+    assert found["oracle_jaccard"]["fastkv", "2"] == len(best & mine) / len(best | mine)
+    assert found["evidence_recall"]["fastkv", "2"] == len({*EVIDENCE} & {*mine, *range(42, 50)}) / 4
+    of_oracle = len({*EVIDENCE} & {*best, *range(42, 50)}) / 4
+    assert found["evidence_recall"]["oracle", "any"] == of_oracle == trace.figures["evidence_share"]
+    assert [found["evidence_kept"]["", str(layer)] for layer in range(5)] == [1, 1, 1, of_oracle, of_oracle]
+    assert [found["kept"]["", str(layer)] for layer in range(5)] == [1, 1, 1, 0.4, 0.4]
+
+
+def test_rank_correlation_shares_ranks_and_survives_what_is_no_number() -> None:
+    one, other = torch.tensor([3.0, 1.0, 1.0, 7.0, 2.0]), torch.tensor([2.0, 2.0, 0.0, 5.0, 1.0])
+    assert rank_correlation(one, other) == pytest.approx(spearmanr(one, other).statistic)
+    assert rank_correlation(one, torch.ones(5)) == 0
+    assert rank_correlation(one, torch.tensor([1.0, 2.0, float("nan"), 3.0, 4.0])) == 0
