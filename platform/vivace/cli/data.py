@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.common import Format, FormatOption, HomeOption, print_json, print_rows, print_text, say, settings_of
+from vivace.cli.common import (
+    Format,
+    FormatOption,
+    HomeOption,
+    percent,
+    print_json,
+    print_rows,
+    print_text,
+    say,
+    settings_of,
+)
 from vivace.cli.tables import ShownColumns
+
+if TYPE_CHECKING:
+    from vivace.tracks.dialogue.transcribing import Said
 
 app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice.", no_args_is_help=True)
 
@@ -213,6 +226,73 @@ def voice(
     )
     if source.judge_prompt is not None and data != "demo":
         say(f"the set's own judge prompt is no part of the file; copy it to '{out.parent / 'judge_prompt.txt'}'")
+
+
+RATES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "of": lambda row: row["slice"],
+    "recordings": lambda row: f"{row['recordings']:,}",
+    "WER %": lambda row: percent(row["word_error_rate"]),
+    "errors": lambda row: f"{row['errors']:,}",
+    "words": lambda row: f"{row['words']:,}",
+    "exact": lambda row: f"{row['exact']:,}",
+    "not heard": lambda row: f"{row['not_heard']:,}",
+    "audio": lambda row: f"{row['audio_s']:.0f} s",
+    "time": lambda row: f"{row['took_s']:.1f} s",
+}
+EACH: dict[str, Callable[[dict[str, Any]], str]] = {
+    "recording": lambda row: row["recording"],
+    "errors": lambda row: "–" if row["errors"] is None else f"{row['errors']} of {row['words']}",
+    "said": lambda row: row["said"],
+    "heard": lambda row: row["heard"] or f"(nothing: {row['detail']})",
+}
+
+
+@app.command()
+def transcribe(
+    data: Annotated[
+        str, typer.Argument(help="A set (demo, file, folder, hub-id@revision), a recording, or a folder of digits.")
+    ],
+    transcriber: Annotated[str, typer.Option("--transcriber", "-t", help="Who is to hear, adapter:name.")],
+    said: Annotated[str | None, typer.Option("--said", help="What is said in a recording.",
+                                             show_default="the text file of its name beside it")] = None,
+    each: Annotated[bool, typer.Option("--each", help="Show what was said and heard in each recording.")] = False,
+    items: Annotated[str | None, typer.Option("--items", help="Conversations by id: ID,ID,…")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N conversations.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for one recording.")] = 120.0,
+    format: FormatOption = Format.TABLE,
+    home: HomeOption = None,
+) -> None:  # fmt: skip
+    """Say how well a transcriber hears: its word error rate on a set's user turns, a recording, or spoken digits.
+
+    A folder of digits holds DIGIT_SPEAKER_NUMBER.wav; each speaker says six numbers of four digits, and each digit
+    counts as a word. What was not heard at all counts as words left out.
+    """
+    import asyncio
+
+    from vivace.errors import UsageError
+    from vivace.models.adapters.transcription import open_transcriber
+    from vivace.models.client.calls import ChatOptions
+    from vivace.tracks.dialogue.data.readers import open_conversations
+    from vivace.tracks.dialogue.transcribing import rates, recordings_of, transcribed, turns_of
+
+    recordings: Iterable[Said] | None = (alone := recordings_of(data, said))
+    if alone is not None:
+        total = len(alone)
+    else:
+        source = open_conversations(data)
+        if not source.has_audio:
+            raise UsageError(f"The data '{source.name}' hold no recordings, so there is nothing to hear.")
+        wanted = None if items is None else [item.strip() for item in items.split(",") if item.strip()]
+        chosen = source.chosen(wanted, limit)
+        total = sum(bool(exchange.user) for one in chosen for exchange in one.exchanges)
+        recordings = turns_of(source, chosen)
+    opened = open_transcriber(transcriber, ChatOptions(timeout_s=timeout), settings_of(home, None).home)
+    with _progress("recordings heard") as progress:
+        written = asyncio.run(transcribed(opened, recordings, lambda done: progress(done, total)))
+    if each:
+        print_rows([asdict(one) for one in written], format, ShownColumns(EACH, prose=("said", "heard")))
+    else:
+        print_rows([asdict(rate) for rate in rates(written)], format, RATES)
 
 
 @contextmanager
