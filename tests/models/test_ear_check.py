@@ -14,7 +14,7 @@ from vivace.audio.convert import decode, encode_wav
 from vivace.audio.digits import read_digits
 from vivace.models.base import HeardTurn, ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord
-from vivace.models.ear_check import VOICINGS, check_ear
+from vivace.models.ear_check import NUMBERS, VOICINGS, check_ear
 from vivace.models.hearing_check import Hearing, Probe, digits_in, read_probes, stored_probes
 from vivace_rubrics.criteria import Unscored
 
@@ -135,7 +135,23 @@ def test_a_number_that_is_missed_is_spoken_by_other_voices() -> None:
     assert [tries[number] for number in tries if number] == [2, 2, 2, 2]
     deaf = Stages(lambda digits, turn: "no")
     check(deaf, turns=1)
-    assert len(deaf.heard) == VOICINGS + 1
+    numbers = deaf.heard[:-1]
+    assert len(numbers) == VOICINGS * NUMBERS and len(set(numbers)) == NUMBERS
+    assert numbers == sorted(numbers, key=list(dict.fromkeys(numbers)).index)
+
+
+def test_a_number_that_is_hard_in_any_voice_gives_way_to_another() -> None:
+    hard: list[str] = []
+
+    def misses_two_numbers(digits: str, turn: int) -> str:
+        if digits and digits not in hard and len(hard) < turn:
+            hard.append(digits)
+        return "I'm" if digits in hard else digits
+
+    found = check(Stages(misses_two_numbers))
+    assert found.outcome == "passed" and len(hard) == 2
+    assert [probe.numbers for probe in found.probes].count((hard[0],)) == VOICINGS
+    assert found.repeated == (1, 2), "the model is asked for the numbers that were heard"
 
 
 def test_other_voices_are_other_speakers_while_there_are_any() -> None:

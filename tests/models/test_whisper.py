@@ -207,7 +207,9 @@ def test_a_damaged_folder_is_a_sentence(missing: str, is_there: bool, converted:
         open_transcriber(f"whisper:{converted}", OPTIONS)
 
 
-def test_what_makes_it_another_ear_is_its_identity(converted: Path, tmp_path: Path) -> None:
+def test_what_makes_it_another_ear_is_its_identity(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def identity(target: str) -> dict[str, Any]:
         return open_transcriber(target, OPTIONS, tmp_path).identity
 
@@ -219,9 +221,13 @@ def test_what_makes_it_another_ear_is_its_identity(converted: Path, tmp_path: Pa
     packaged = tmp_path / "packaged" / "whisper-base"
     packaged.parent.mkdir()
     converted.rename(packaged)
+    monkeypatch.setattr("vivace.models.packaged._wrong_file", lambda folder, model: None)
     assert identity("whisper:packaged:whisper-base") == own  # the same files
+    monkeypatch.undo()
+    with pytest.raises(UsageError, match="its SHA-256 differs"):
+        identity("whisper:packaged:whisper-base")
     (packaged / "vocabulary.txt").write_text("b")
-    assert identity("whisper:packaged:whisper-base") != own
+    assert identity(f"whisper:{packaged}") != own
     commit = "ebe41f70d5b6dfa9166e2c581c45c9c0cfc57b66"
     assert identity("whisper:base")["target"] == f"whisper:Systran/faster-whisper-base@{commit}"
     assert identity(f"whisper:base@{'0' * 40}")["target"] != identity("whisper:base")["target"]

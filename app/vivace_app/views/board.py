@@ -40,6 +40,14 @@ _NOTE_COLOURS = {
     "submitted times": "gray",
     "retracted": "red",
 }
+_NOTES_HELP = (
+    "Part: over some of the set's conversations only. Incomplete: too much is unscored. Neither is ranked. Official: "
+    "the whole data set, enough of it scored. Imported: verdicts brought in from elsewhere. Transcript: the system "
+    "read the words instead of hearing them. Spoken: it answered in speech. Cascade: an ear wrote down what was "
+    "said, and a model of text answered that; others hear for themselves. Hears, ear checked, failed the hearing "
+    "check: how that came out. Submitted times: TTFT and total are what whoever submitted the replies wrote; they "
+    "were not measured here. Reasons are under *About these results*."
+)
 
 
 POSITION = 10
@@ -253,13 +261,7 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
         "Notes": column.MultiselectColumn(
             options=list(boards.NOTES),
             color=[_NOTE_COLOURS[note] for note in boards.NOTES],
-            help="Part: over some of the set's conversations only. Incomplete: too much is unscored. Neither is "
-            "ranked. Official: the whole data set, enough of it scored. Imported: verdicts brought in from "
-            "elsewhere. Transcript: the system read the words instead of hearing them. Spoken: it answered in "
-            "speech. Cascade: an ear wrote down what was said, and a model of text answered that; the others hear "
-            "for themselves. Hears, ear checked, failed the hearing check: how that came out. Submitted times: TTFT "
-            "and total are what whoever submitted the replies wrote; they were not measured here. Reasons are under "
-            "*About these results*.",
+            help=_NOTES_HELP,
         ),
         "APR": column.TextColumn(
             help="Average pass rate: conversations with every criterion met, of those with every criterion "

@@ -275,10 +275,10 @@ def transcribe(
     from vivace.tracks.dialogue.data.readers import open_conversations
     from vivace.tracks.dialogue.transcribing import rates, recordings_of, transcribed, turns_of
 
-    recordings: Iterable[Said] | None = (alone := recordings_of(data, said))
-    if alone is not None:
-        total = len(alone)
-    else:
+    alone = recordings_of(data, said)
+    recordings: Iterable[Said] = alone or ()
+    total = len(alone or ())
+    if alone is None:
         source = open_conversations(data)
         if not source.has_audio:
             raise UsageError(f"The data '{source.name}' hold no recordings, so there is nothing to hear.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import shlex
@@ -26,8 +27,9 @@ from vivace.machine.memory import give_memory_back
 from vivace.output.printable import printable
 from vivace.settings import Settings, load_settings
 from vivace.spec import RunSpec, assign, is_pairs, parse_spec, parsed_argument, read_spec_file
+from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database, redacted
-from vivace.store.migrate import open_for_reading
+from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.queries.board import board
 from vivace.store.queries.efficiency import arm_board
 from vivace.store.queries.submissions import SubmissionView, submissions
@@ -99,6 +101,23 @@ def spec_from(
     for assignment in assignments or []:
         assign(laid_over, assignment)
     return parse_spec(laid_over, source)
+
+
+def recorded(spec: RunSpec, settings: Settings) -> Result | None:
+    """A run that is recorded whole, as it stands; None where something is left to do. No model is asked or loaded."""
+    run = prepare_run(spec.with_absolute_paths(), settings)
+    database = open_for_writing(settings)
+    try:
+        registered = run.register(database, Artifacts(settings.artifacts))
+        with database.read() as session:
+            is_whole = run.is_scored(session, registered)
+        left = run.plan(database, registered, retry_errors=False)
+    finally:
+        asyncio.run(run.close())
+        database.close()
+    if left or not is_whole:
+        return None
+    return Result(registered.run_id, registered.judging_id, spec.track, 0, f"Run {registered.run_id} is recorded.")
 
 
 def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bool) -> Result:

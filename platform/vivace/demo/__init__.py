@@ -1,4 +1,5 @@
-"""The demo set: sixteen voiced conversations and three replayed systems, to try Vivace without a download.
+"""The demo set: sixteen voiced conversations and three replayed systems, to try Vivace without a download; and what
+is run beside them where two real models that packages carry are at hand.
 
 The conversations have the columns of the public data set `ScaleAI/audiomc` and a machine check beside
 every criterion, so that the whole way from a reply to the leaderboard runs offline. The replies were
@@ -7,6 +8,7 @@ written by hand.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,3 +35,18 @@ SYSTEMS: tuple[System, ...] = tuple(
 
 EFFICIENCY: Path = _HERE / "efficiency.yaml"
 """A suite of small sweeps on the zoo, one for each efficiency track."""
+
+CASCADE: Path = _HERE / "cascade.yaml"
+"""The live system: two real models, one that hears and one that answers."""
+REAL_EFFICIENCY: Path = _HERE / "smollm2.yaml"
+"""A suite on the one that answers."""
+REAL_MODELS = ("smollm2-135m", "whisper-base")
+"""Both, by their names after `packaged:`."""
+RECIPES: Path = _HERE / "recipes"
+"""A folder for each recipe that was fitted to that model, and is measured beside the suite's own arms."""
+
+
+def fitted_arms(recipes: Path = RECIPES) -> list[str]:
+    """The arms of the recipes in a folder, each with the method that it was fitted for, `teal(sparsity=0.4):…`."""
+    found = sorted(recipes.glob("*/recipe.json"))
+    return [f"{json.loads(file.read_text(encoding='utf-8'))['method']}:{file.parent}" for file in found]

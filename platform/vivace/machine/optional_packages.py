@@ -44,6 +44,16 @@ def require_gguf() -> None:
         )
 
 
+def require_whisper() -> None:
+    """See that what runs Whisper is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if find_spec("faster_whisper") is None:
+        raise UsageError("Whisper needs faster-whisper: install it with `pip install 'vivace[packaged]'`.")
+
+
 def require_lm_eval() -> None:
     """See that lm-evaluation-harness is installed, and what it loads models of transformers with.
 

@@ -2,12 +2,13 @@
 
 As in the hearing check of other systems, numbers of four digits are spoken, one for each user turn (`spoken`), then
 others (`swapped`), then there is silence. The ear writes down each recording by itself; a number that does not come
-out is spoken again by other voices. What the ear wrote then goes to the model in the benchmark's protocol, which is
-asked to repeat the numbers: how many it repeats is told, and decides nothing.
+out is spoken again by other voices, and then gives way to another one. What the ear wrote then goes to the model in
+the benchmark's protocol, which is asked to repeat the numbers: how many it repeats is told, and decides nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -35,8 +36,10 @@ from vivace.models.hearing_check import (
 )
 from vivace_rubrics.criteria import Unscored
 
-VOICINGS = 4
-"""Times that a number is spoken at most: a good ear, too, misses a number of some voices."""
+VOICINGS = 3
+"""Voices that speak a number at most: a good ear, too, misses what some of them say."""
+NUMBERS = 3
+"""Numbers that are spoken in a turn at most, one after the other: some are hard to make out in any voice."""
 MOST_DIGITS = DIGITS + SLACK_PER_TURN
 """Digits of a transcript in which a number can be heard: one that goes round in circles holds it for nothing."""
 MISSED = {Unscored.EMPTY, Unscored.REFUSED, Unscored.TOO_LONG, Unscored.UNREADABLE}
@@ -114,18 +117,20 @@ class _EarCheck:
         self._form = form
         self._on_probe = on_probe
         self._earlier = [probe for probe in earlier if probe.stage != "system" and _is_answer(probe)]
-        known = {
-            (one.kind, one.asked[0]): one.numbers[0] for one in self._earlier if one.stage == "ear" and one.numbers
-        }
-        fresh = iter(fresh_numbers(2 * turns, list(known.values()))[len(known) :])
-        self._numbers = {
-            (kind, turn): known.get((kind, turn)) or next(fresh) for kind in KINDS_OF_PROBES[:2] for turn in self._all
-        }
-        """Kind and turn → the number that is spoken."""
+        spoken = [probe for probe in self._earlier if probe.stage == "ear" and probe.numbers]
+        known = dict.fromkeys((probe.kind, probe.asked[0], probe.numbers[0]) for probe in spoken)
+        every = 2 * turns * NUMBERS
+        fresh = iter(fresh_numbers(every, [number for _, _, number in known])[len(known) :])
+        self._numbers: dict[tuple[Kind, int], list[str]] = {}
+        """Kind and turn → the numbers that are spoken in it, the next one where one did not come out."""
+        for kind in KINDS_OF_PROBES[:2]:
+            for turn in self._all:
+                before = [number for *place, number in known if place == [kind, turn]]
+                self._numbers[kind, turn] = [*before, *(next(fresh) for _ in range(NUMBERS - len(before)))]
         self._probes: list[Probe] = []
 
     async def run(self) -> Hearing:
-        written: dict[int, str | None] = {}
+        written: dict[int, Probe] = {}
         heard = set(self._all)
         for kind in KINDS_OF_PROBES[:2]:
             for turn in sorted(heard):
@@ -134,7 +139,7 @@ class _EarCheck:
                     return self._undecided(probe)
                 if not probe.heard:
                     heard.discard(turn)
-                written.setdefault(turn, probe.answer)
+                written.setdefault(turn, probe)
         quiet = await self._probe("silent", self._all[-1], None, silence(SILENT_SECONDS))
         if not _is_answer(quiet):
             return self._undecided(quiet)
@@ -143,19 +148,18 @@ class _EarCheck:
         return self._ended("failed" if problems else "passed", heard, problems, repeated)
 
     async def _heard_at_last(self, kind: Kind, turn: int) -> Probe:
-        """What came of a number, spoken by one voice after the other until it comes out."""
-        number = self._numbers[kind, turn]
-        voicings = self._digits.voicings(number)
-        for _ in range(VOICINGS):
-            probe = await self._probe(kind, turn, number, next(voicings))
-            if probe.heard or not _is_answer(probe):
-                break
+        """What came of a turn's number, spoken by one voice after the other, and of others until one comes out."""
+        for number in self._numbers[kind, turn]:
+            for recording in itertools.islice(self._digits.voicings(number), VOICINGS):
+                probe = await self._probe(kind, turn, number, recording)
+                if probe.heard or not _is_answer(probe):
+                    return probe
         return probe
 
     async def _probe(self, kind: Kind, turn: int, number: str | None, recording: bytes) -> Probe:
-        known = next(
-            (one for one in self._earlier if (one.stage, one.kind, one.asked) == ("ear", kind, (turn,))), None
-        )
+        numbers = () if number is None else (number,)
+        alike = ("ear", kind, (turn,), numbers)
+        known = next((one for one in self._earlier if (one.stage, one.kind, one.asked, one.numbers) == alike), None)
         if known is not None:
             self._earlier.remove(known)
             return await self._kept(known)
@@ -168,7 +172,7 @@ class _EarCheck:
             Probe(
                 kind=kind,
                 asked=(turn,),
-                numbers=() if number is None else (number,),
+                numbers=numbers,
                 answer=told.text,
                 heard=(turn,) if is_heard else (),
                 unscored=told.unscored.value if told.unscored else None,
@@ -179,20 +183,21 @@ class _EarCheck:
             )
         )
 
-    async def _repeated(self, written: dict[int, str | None]) -> tuple[int, ...] | None:
+    async def _repeated(self, written: dict[int, Probe]) -> tuple[int, ...] | None:
         """The turns whose numbers the model repeats from what the ear wrote; None where it gives no answer."""
         probe = next((one for one in self._earlier if one.stage == "model"), None)
         if probe is None:
             last = self._all[-1]
             turns: list[tuple[SpokenTurn, str | None]] = [
-                (SpokenTurn(None, written[turn]), ACKNOWLEDGEMENT if turn != last else None) for turn in self._all
+                (SpokenTurn(None, written[turn].answer), ACKNOWLEDGEMENT if turn != last else None)
+                for turn in self._all
             ]
             turns.append((SpokenTurn(None, question(len(self._all), self._all)), None))
             reply, _ = await self._ask.answer(Prompt("hearing check", turns))
             digits = digits_in(reply.text or "")
             if len(digits) > longest_answer(len(self._all)):
                 digits = ""
-            numbers = tuple(self._numbers["spoken", turn] for turn in self._all)
+            numbers = tuple(written[turn].numbers[0] for turn in self._all)
             probe = Probe(
                 kind="spoken",
                 asked=self._all,
@@ -224,7 +229,7 @@ class _EarCheck:
                 "transcripts."
             )
         silent = digits_in(quiet.answer or "")
-        if any(number in silent for number in self._numbers.values()):
+        if any(number in silent for probe in self._probes for number in probe.numbers):
             problems.append("In silence its ear writes down what was spoken before: it comes from a cache.")
         return problems
 
@@ -239,7 +244,7 @@ class _EarCheck:
             outcome=outcome,
             turns=len(self._all),
             heard=tuple(sorted(heard)),
-            guessing_odds=float((VOICINGS * (MOST_DIGITS - DIGITS + 1) / 10**DIGITS) ** 2),
+            guessing_odds=float((NUMBERS * VOICINGS * (MOST_DIGITS - DIGITS + 1) / 10**DIGITS) ** 2),
             problems=tuple(problems),
             probes=tuple(self._probes),
             repeated=repeated,
