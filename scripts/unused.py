@@ -27,9 +27,10 @@ NAMES = [
     *("down_revision", "branch_labels", "depends_on", "model_config", "handle_async_request", "writelines"),
     *("protocol_version", "log_message", "do_*", "close_connection", "daemon_threads", "allow_reuse_address"),
     *("request_queue_size", "handle_error", "client_address", "pytestmark", "pytest_*", "loadscopereorder"),
-    # Set on a library's own objects: litellm, PyAV, tokenizers, transformers, inspect.
+    # Set on a library's own objects: litellm, PyAV, tokenizers, transformers, inspect, torch, html.parser.
     *("aclient_session", "create_client", "suppress_debug_info", "telemetry", "sample_rate", "pre_tokenizer"),
     *("post_processor", "base_model", "attention_bias", "mlp_bias", "tie_word_embeddings", "__signature__"),
+    *("allow_tf32", "handle_starttag"),
     # Parameters of a name that a protocol asks for.
     *("cursor", "warmup"),
     # Programs of pyproject.toml.
