@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import speculation
 import speculation_passes as passes
+import speculation_quality as quality
 import torch
-from report import Report, estimated
+from report import BenchmarkError, Report, estimated
 
 from vivace_methods.models import implementations
+from vivace_methods.timing import floor
 from vivace_methods.timing.floor import FloorProbe
 from vivace_methods.timing.ratios import Estimate
 
@@ -78,3 +81,67 @@ def test_passes_are_of_the_tree_and_leave_the_context_as_it_was() -> None:
         stack._cache.crop(-4)
         path = stack.model(ids[:, [0, 1, 3]], past_key_values=stack._cache, use_cache=True).logits[0]
     torch.testing.assert_close(tree[[0, 1, 3]], path, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> tuple[quality.Found, Path]:
+    record = tmp_path_factory.mktemp("speculation") / "answers.jsonl"
+    size = quality.Size(asked=2, chains=(2,), trees=(8,), budgets=(4,))
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(floor, "CPU_READS", (2**16,))
+        patches.setattr(floor, "CPU_SIDES", (16,))
+        patches.setattr(quality, "MOST_TOKENS", 12)
+        return quality.measured(size, record), record
+
+
+def test_every_form_has_its_quality_and_bytes_beside_plain_decoding(answered: tuple[quality.Found, Path]) -> None:
+    found, _ = answered
+    figures = {row["form"]: row for row in quality.figures_of(found)}
+    assert list(figures) == [
+        "autoregressive", "chain of 2", "chain of 2, B=4", "tree of 8", "tree of 8, B=4",
+    ]  # fmt: skip
+    for name in ("chain of 2", "tree of 8"):
+        assert figures[name]["agreement"]["value"] == 1 and figures[name]["score_lost"]["value"] == 0
+        assert figures[f"{name}, B=4"]["experts"] == 4 < figures[name]["experts"]
+        assert figures[f"{name}, B=4"]["bytes"]["value"] < figures[name]["bytes"]["value"]
+    assert 1 < figures["chain of 2"]["tau"]["value"] <= 3 < figures["tree of 8"]["tau"]["value"] + 2
+    assert any(row["frontier"] for row in figures.values())
+    rows = quality.rows_of(found)
+    assert [(row.case, row.arm, row.baseline) for row in rows[1:3]] == [
+        ("zoo:moe, chain of 2, B=4", "moe-spec", "autoregressive"),
+        ("zoo:moe, chain of 2, B=4", "moe-spec", "eagle3"),
+    ]  # fmt: skip
+    assert all(row.metric == "bytes_per_token" and row.n == 8 and not row.headline for row in rows)
+
+
+def test_a_record_is_gone_on_with(answered: tuple[quality.Found, Path], tmp_path: Path) -> None:
+    """Also by a run that was killed while it wrote; and no record of another benchmark is."""
+    found, record = answered
+    torn = tmp_path / "torn.jsonl"
+    torn.write_text(record.read_text()[:-20])
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(quality, "MOST_TOKENS", 12)
+        kept, cut = quality.Record(record).answers, quality.Record(torn)
+        assert kept == found.answers
+        assert sum(map(len, cut.answers.values())) == 5 * 8 - 1
+        cut.add("autoregressive", "p", next(iter(kept["autoregressive"].values())))
+        assert quality.Record(torn).answers["autoregressive"]["p"] == next(iter(kept["autoregressive"].values()))
+    with pytest.raises(BenchmarkError, match="answers to other prompts"):
+        quality.Record(record)
+
+
+def test_passes_and_acceptance_are_joined_at_equal_parts_of_the_experts() -> None:
+    figure = {"value": 3.0, "low": 2.5, "high": 3.5}
+    figures = [
+        {"form": "tree", "tree": True, "tokens": 16, "budget": budget, "tau": figure, "score_lost": figure}
+        for budget in (None, 8)
+    ]
+    passes = [
+        {"dtype": "float32", "tokens": tokens, "budget": budget, "steps": 2.0}
+        for tokens in (16, 32)
+        for budget in (None, 16, 8)
+    ]
+    found = quality.joined(passes, figures, speculation.SHARES)
+    assert [(one["tokens"], one["budget"], one["speed"], one["speed_low"]) for one in found] == [
+        (16, None, 1.5, 1.25), (16, 16, 1.5, 1.25),
+    ]  # fmt: skip

@@ -1,12 +1,14 @@
-"""`vivace plan`: how many conversations or repeats a wanted difference needs."""
+"""`vivace plan`: how many conversations or repeats a wanted difference needs; and `vivace plan speculation`."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.plan_speculation import plan_speculation
+from vivace.cli.verb import Verb
 
 COLUMNS = {
     "score": lambda row: row["metric"].upper(),
@@ -16,6 +18,24 @@ COLUMNS = {
     "compared now": lambda row: str(row["conversations_compared"]),
     "detectable with these": lambda row: f"{100 * row['detectable_now']:.1f} points",
 }
+
+SPECULATION = "speculation"
+"""The word after `vivace plan` that asks for the other plan, in place of a judging."""
+
+
+class PlanVerb(Verb):
+    """A verb that a word after it turns into another."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the arguments, for whichever of the two is asked for."""
+        if args[:1] != [SPECULATION]:
+            return super().make_context(info_name, args, parent, **extra)
+        program = typer.Typer(rich_markup_mode=None, add_completion=False)
+        program.command(SPECULATION, cls=Verb)(plan_speculation)
+        other = typer.main.get_command(program)
+        return other.make_context(
+            f"{info_name} {SPECULATION}", args[1:], parent, auto_envvar_prefix="VIVACE_PLAN_SPECULATION", **extra
+        )
 
 
 def plan(
@@ -33,7 +53,8 @@ def plan(
 ) -> None:
     """Say how many conversations or repeats a comparison needs.
 
-    It then finds a true difference 80 times in 100, at the 5 % level.
+    It then finds a true difference 80 times in 100, at the 5 % level. `vivace plan speculation` says whether drafting
+    ahead will pay on a model instead.
     """
     from vivace.analysis.comparison import plan as plan_comparison
     from vivace.errors import UsageError
@@ -57,3 +78,6 @@ def plan(
         say(f"With these {found.conversations} conversations it takes {found.repeats_needed} repeats.")
     if b is None:
         say("From one judging alone, a second system is taken to be as variable and to fail independently.")
+
+
+plan.verb = PlanVerb  # type: ignore[attr-defined]
