@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from pruning.bounds import Bench, Work
 from pruning.contest import Case, Contest, Round, limit_of, rows_of, sentences, told
-from report import BenchmarkError, Report, arguments, conclude, finished, running
+from report import BenchmarkError, Report, arguments, conclude, finished, running, until_cut
 from transformers import LlamaConfig
 
 from vivace_kernels.prefill.window_scores import Scoring, window_scores
@@ -62,7 +62,7 @@ class Size:
         return [Case(tokens, keep) for tokens in self.rounds for keep in self.keeps]
 
 
-FULL = Size({2048: 6, 8192: 3})
+FULL = Size({2048: 5, 8192: 2})
 QUICK = Size({2048: 3}, keeps=(0.2,), arms=("claa",))
 
 
@@ -132,17 +132,20 @@ class Trials:
         self.figures: dict[str, Any] = {}
         if file is None:
             return
-        first = json.dumps({"work": work})
+        first = json.dumps({"work": work}) + "\n"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(first + "\n", encoding="utf-8")
-        lines = file.read_text("utf-8").splitlines()
-        if lines[0] != first:
+            file.write_text(first, encoding="utf-8")
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+        if lines[:1] != [first]:
             raise BenchmarkError(f"{file} holds rounds of other work: take another file, or delete it.")
-        for line in lines[1:]:
-            told = json.loads(line)
-            self.rounds.setdefault(told["case"], []).append(Round(**told["round"]))
-            self.figures[told["case"]] = told["figures"]
+        whole = [line for line in lines if line.endswith("\n")]
+        if len(whole) < len(lines):  # a run was stopped while it wrote
+            file.write_text("".join(whole), encoding="utf-8")
+        for line in whole[1:]:
+            known = json.loads(line)
+            self.rounds.setdefault(known["case"], []).append(Round(**known["round"]))
+            self.figures[known["case"]] = known["figures"]
 
     def add(self, case: str, its: Round, figures: Mapping[str, Any]) -> None:
         """Keep one more."""
@@ -171,16 +174,26 @@ def measured(size: Size, trials: Trials) -> None:
 def benchmark(options: argparse.Namespace) -> int:
     """Everything."""
     size = QUICK if options.quick else FULL
+    if options.quick and (options.tokens or options.keep):
+        raise BenchmarkError("--quick has one case alone: leave --tokens and --keep out.")
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    work = {**vars(size), "rounds": {str(tokens): rounds for tokens, rounds in size.rounds.items()}}
-    work["threads"] = torch.get_num_threads()
-    trials = Trials(options.trials, json.loads(json.dumps(work)))
-    measured(size, trials)
-    found = told(trials.rounds, trials.figures)
+    work = {name: value for name, value in vars(size).items() if name not in ("rounds", "keeps")}
+    work = json.loads(json.dumps({**work, "threads": torch.get_num_threads()}))
+    trials, notes = Trials(options.trials, work), list[str]()
+    size = replace(
+        size,
+        rounds={tokens: size.rounds[tokens] for tokens in options.tokens or size.rounds},
+        keeps=options.keep or size.keeps,
+    )
+    with until_cut(notes):
+        measured(size, trials)
+    cases = {case.name: case for case in size.cases if case.name in trials.rounds}
+    rounds = {name: trials.rounds[name] for name in cases}
+    found = told(rounds, trials.figures)
     for sentence in sentences(found):
         print(sentence)
-    rows = [row for case in size.cases for row in rows_of(case, trials.rounds[case.name], {HEADLINE})]
+    rows = [row for name, case in cases.items() for row in rows_of(case, rounds[name], {HEADLINE})]
     lengths = sorted(size.rounds)
     lengths = lengths if len(lengths) > 1 else [lengths[0] // 2, lengths[0]]
     memory = {str(tokens): scoring_bytes(tokens, size) for tokens in lengths}
@@ -191,7 +204,8 @@ def benchmark(options: argparse.Namespace) -> int:
         arms={name: each.label for name, each in methods_of(size, size.keeps[0]).items()},
         left_out=LEFT_OUT,
         figures=found,
-        rates={case: [each.rates for each in its] for case, its in trials.rounds.items()},
+        rates={case: [each.rates for each in its] for case, its in rounds.items()},
+        notes=notes,
         scoring_bytes=memory,
     )
     limits: dict[str | tuple[str, str], float] = {
@@ -207,6 +221,10 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--trials", type=Path, metavar="FILE", help="keep each round there, and go on where a run was stopped"
     )
+    parser.add_argument(
+        "--tokens", type=int, action="append", choices=sorted(FULL.rounds), help="prompts of this length"
+    )
+    parser.add_argument("--keep", type=float, action="append", choices=KEEPS, help="how much of them goes on")
     return finished(benchmark, parser.parse_args(given), MethodError)
 
 

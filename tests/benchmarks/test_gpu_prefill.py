@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import gpu_prefill
 import pytest
 import torch
 from gpu_prefill import ARMS, EARLY, LONG, main
-from pruning.bounds import Bench, Rates
 from pruning.contest import Round
 
-
-@pytest.fixture(autouse=True)
-def even_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of tiny layers no time means anything; all are measured, and bounds are those of equal rates."""
-    plain = Bench.rates
-
-    def even(bench: Bench, counts: Iterable[int], turn: int = 0) -> Rates:
-        found = plain(bench, counts, turn)
-        assert min(*found.products, *found.attention) > 0
-        return Rates([1], [1e9], [1e9])
-
-    monkeypatch.setattr(Bench, "rates", even)
+pytestmark = pytest.mark.usefixtures("even_rates")
 
 
 def test_every_arm_has_a_bound_of_its_own_and_a_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import prefill
 import pytest
 import torch
 from prefill import Size, Trials
-from pruning.bounds import Bench, Bounds, Rates
+from pruning.bounds import Bounds, Rates
 from pruning.contest import Case, Round, limit_of, rows_of
 
 from vivace_methods.models.anatomy import shapes
@@ -18,6 +18,7 @@ from vivace_methods.models.cost import cost
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.random import random_configuration
 
+pytestmark = pytest.mark.usefixtures("even_rates")
 TINY = Size({64: 1, 96: 1}, keeps=(0.25,), layers=4, hidden=64, intermediate=96, heads=4, vocabulary=90)
 
 
@@ -29,22 +30,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(autouse=True)
-def even_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of tiny layers no time means anything; all are measured, and bounds are those of equal rates."""
-    plain = Bench.rates
-
-    def even(bench: Bench, counts: Iterable[int], turn: int = 0) -> Rates:
-        found = plain(bench, counts, turn)
-        assert min(*found.products, *found.attention) > 0
-        return Rates([1], [1e9], [1e9])
-
-    monkeypatch.setattr(Bench, "rates", even)
-
-
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefill, "FULL", TINY)
+    monkeypatch.setattr(prefill, "KEEPS", (0.25,))
     monkeypatch.setattr(prefill, "QUICK", Size({64: 2}, (0.25,), ("claa",), 4, 64, 96, 4, 90))
 
 
@@ -78,10 +67,24 @@ def test_quick_is_the_headline_alone_and_goes_on_where_it_was_stopped(tiny: None
     ]
     written = trials.read_text().splitlines()
     assert len(written) == 3
-    trials.write_text("\n".join(written[:2]) + "\n")
+    trials.write_text("\n".join(written[:2]) + "\n" + written[2][:50])  # stopped while it wrote
     assert prefill.main(["--quick", "--trials", str(trials)]) == 0
     again = trials.read_text().splitlines()
     assert again[:2] == written[:2] and len(again) == 3
+
+
+def test_a_part_of_the_cases_may_be_asked_for(tiny: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trials, file = tmp_path / "trials.jsonl", tmp_path / "found.json"
+    assert prefill.main(["--tokens", "96", "--trials", str(trials), "--json", str(file)]) == 0
+    assert {row["case"] for row in json.loads(file.read_text())["rows"]} == {"96 tokens, keep 25%"}
+    assert prefill.main(["--trials", str(trials), "--json", str(file)]) == 0
+    assert {row["case"] for row in json.loads(file.read_text())["rows"]} == {
+        "64 tokens, keep 25%", "96 tokens, keep 25%",
+    }  # fmt: skip
+    assert len(trials.read_text().splitlines()) == 3
+    capsys.readouterr()
+    assert prefill.main(["--quick", "--tokens", "64"]) == 1
+    assert "leave --tokens and --keep out" in capsys.readouterr().err
 
 
 def test_trials_of_other_work_are_one_sentence(
