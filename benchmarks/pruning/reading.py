@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache
-from vivace_methods.prefill.selectors import budget
 
 from pruning.prompts import Asked, share
 from vivace_methods.models.anatomy import Anatomy
