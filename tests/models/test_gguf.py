@@ -14,7 +14,10 @@ torch = pytest.importorskip("torch")
 from support.gguf_files import CHAT_TEMPLATE, write_gguf  # noqa: E402
 from vivace.errors import UsageError  # noqa: E402
 from vivace.machine import optional_packages  # noqa: E402
+from vivace.models.adapters.local import LocalModel  # noqa: E402
+from vivace.models.client.calls import ChatOptions  # noqa: E402
 from vivace.models.local import gguf as reading  # noqa: E402
+from vivace.models.local.spoken_model import SpokenModel  # noqa: E402
 from vivace.tracks.efficiency.measured_models import MeasuredModel, find_target, loaded  # noqa: E402
 
 
@@ -131,3 +134,19 @@ def test_missing_readers_are_asked_for_and_not_needed_once_it_is_turned(
 @pytest.mark.full
 def test_a_process_of_its_own_turns_it(file: Path, tmp_path: Path) -> None:
     assert (fetched(file, tmp_path / "home") / "model.safetensors").is_file()
+
+
+def test_on_the_dialogue_track_it_answers_what_is_written(
+    file: Path, tmp_path: Path, turned_here: list[Path]
+) -> None:
+    model = LocalModel(str(file), {"device": "cpu", "max_new_tokens": 4}, ChatOptions(), home=tmp_path / "home")
+    moved = tmp_path / "elsewhere.gguf"
+    moved.write_bytes(file.read_bytes())
+    again = LocalModel(str(moved), {"device": "cpu", "max_new_tokens": 4}, ChatOptions(), home=tmp_path / "home")
+    assert model.identity.fingerprint == again.identity.fingerprint, "it is known by its content"
+    spoken = SpokenModel({"folder": str(model._fetched()), "batch": 1, **model._setup})
+    turns = [
+        {"audio": None, "text": text, "assistant": answer} for text, answer in (("Hello", "Yes."), ("Why", None))
+    ]
+    answer = spoken.answer({"turns": turns, "timeout_s": 60.0})
+    assert not spoken.hears and answer["output_tokens"] in range(1, 5) and turned_here == [file]

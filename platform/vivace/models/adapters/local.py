@@ -207,7 +207,7 @@ class HeldModel:
         if not process.hears and any(spoken.audio for prompt in prompts for spoken, _ in prompt.turns):
             raise UsageError(
                 f"'{self._identity.name}' is not an audio model: its processor takes only text; --audio "
-                "transcript runs it as a transcript control."
+                "transcript runs it as a transcript control, and cascade: before its target gives it an --ear."
             )
         started = time.perf_counter()
         answer = process.ask(_request(prompts, self._timeout_s), self._timeout_s + GRACE_S)
