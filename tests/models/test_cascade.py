@@ -147,6 +147,16 @@ def test_what_was_paid_before_a_failure_that_stops_the_run_is_recorded() -> None
     assert [call.cost_usd for call in asyncio.run(ask())] == [0.01, 0.5]
 
 
+def test_a_model_that_refuses_leaves_what_was_heard_and_its_own_reason() -> None:
+    class Refusing(Writer):
+        async def reply(self, prompt: Prompt) -> ModelReply:
+            return ModelReply(None, Unscored.REFUSED, "I would rather not.")
+
+    reply, _ = asked(Ear(["Hello."]), spoken(0.3), Refusing())
+    assert (reply.text, reply.unscored, reply.detail) == (None, Unscored.REFUSED, "I would rather not.")
+    assert [turn.text for turn in reply.heard] == ["Hello."]
+
+
 class Voice:
     """Speaks a tone for every text."""
 
@@ -230,6 +240,8 @@ def test_a_voice_goes_with_spoken_output_alone(tmp_path: Path) -> None:
         opened(SpokenOutput(voice="espeak-ng:en-us"))
     with pytest.raises(UsageError, match="is not a voice"):
         opened(SpokenOutput("audio", "alloy"))
+    with pytest.raises(UsageError, match="name who hears with --ear"):
+        opened(SpokenOutput("audio", transcriber="litellm:hosted_vllm/ear"))
 
 
 def test_prices_are_those_of_the_model_that_is_asked() -> None:

@@ -53,6 +53,11 @@ class Cascade:
                 f"cascade:{asked.name} has no ear yet: name a transcriber that hears for it, for instance "
                 "--ear whisper:base."
             )
+        if asked.spoken.transcriber is not None:
+            raise UsageError(
+                "--transcriber writes down what a model speaks, and a cascade's words are known before they are "
+                "spoken: leave it out, and name who hears with --ear."
+            )
         ear = open_transcriber(asked.ear, asked.options, asked.home)
         speaks = asked.spoken.output == "audio"
         return cls(
