@@ -11,7 +11,7 @@ import pandas as pd
 from vivace.model_origins import ORIGINS
 from vivace.output.short_names import settings_text
 from vivace.statistics.noninferiority import finding
-from vivace.store.queries.efficiency import ArmRow, Measured, hardware_name
+from vivace.store.queries.efficiency import LAYER_FIGURES, ArmRow, Measured, hardware_name
 from vivace_app import figures
 
 NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "retracted")
@@ -114,6 +114,23 @@ def haystack(rows: Sequence[ArmRow]) -> pd.DataFrame:
         if (match := _CELL.search(part)) is not None
     ]
     return pd.DataFrame(found, columns=["arm", "length", "depth", "quality", "n"])
+
+
+def rankings(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Figures that an arm tells of several rankings in each layer, for a heat map; empty where it tells none.
+
+    Args:
+        found: what is known of the arm's layers. What holds in `any` layer holds in all.
+    """
+    told = [row for row in found if row["setting"] and row["kind"] not in LAYER_FIGURES]
+    places = sorted({int(row["layer"]) for row in told if row["layer"].isdigit()})
+    rows = [
+        {"measure": row["kind"].replace("_", " "), "ranking": row["setting"], "layer": place, "value": row["value"],
+         "n": row["n"]}
+        for row in told
+        for place in ([int(row["layer"])] if row["layer"].isdigit() else places)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["measure", "ranking", "layer", "value", "n"])
 
 
 def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -161,6 +161,29 @@ def depth_and_length(data: pd.DataFrame) -> alt.FacetChart:
     return chart
 
 
+def rankings_by_layer(data: pd.DataFrame) -> alt.FacetChart:
+    """What rankings of tokens are worth in each layer, a panel for each measure.
+
+    Args:
+        data: as `arm_tables.rankings` gives it.
+    """
+    cells = alt.Chart(data).mark_rect(stroke="white").encode(
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("ranking:N", sort=list(dict.fromkeys(data["ranking"])), title=None),
+        color=alt.Color("value:Q", scale=alt.Scale(domain=[0, 1], clamp=True, scheme="viridis"),
+        legend=alt.Legend(title="")), tooltip=[
+            alt.Tooltip("ranking:N", title="Ranking"),
+            alt.Tooltip("layer:O", title="Layer"),
+            alt.Tooltip("value:Q", title="Mean", format=".3f"),
+            alt.Tooltip("n:Q", title="Prompts"),
+        ],
+    )  # fmt: skip
+    chart: alt.FacetChart = cells.properties(width=420, height=22 * data["ranking"].nunique()).facet(
+        facet=alt.Facet("measure:N", sort=list(dict.fromkeys(data["measure"])), title=None), columns=2
+    )
+    return chart
+
+
 def _panel(
     data: pd.DataFrame, title: str, models: Sequence[str], statuses: Sequence[str], *, first: bool
 ) -> alt.LayerChart:

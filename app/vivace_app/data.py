@@ -150,6 +150,16 @@ def layers(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
     return _layers(database, database.url, data_version(database), run, arm)
 
 
+def diagnoses(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
+    """All that is known of what an arm does in each layer: kind, layer, setting, value and n."""
+    return _diagnoses(database, database.url, data_version(database), run, arm)
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _diagnoses(_database: Database, url: str, version: str, run: str, arm: str) -> list[dict[str, Any]]:
+    return [dict(vars(row)) for row in efficiency.diagnoses(_database, run, arm)]
+
+
 @st.cache_data(show_spinner=False, max_entries=64)
 def _layers(_database: Database, url: str, version: str, run: str, arm: str) -> list[dict[str, Any]]:
     return efficiency.layer_rows(_database, run, arm)

@@ -14,11 +14,12 @@ from support.measured import run_of
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
-from vivace.store.queries.efficiency import arm_board, layer_rows
+from vivace.store.queries.efficiency import arm_board, diagnoses, layer_rows
 from vivace.store.tables import Arm, Run, Trial, now
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace.tracks.efficiency.scores import score_run
 from vivace_app import arm_tables, charts
+from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, Recipe
 
 
@@ -105,6 +106,21 @@ def test_needles_are_drawn_by_depth_and_length_in_the_order_of_numbers(home: Pat
     assert len(cells) == 2 * 6 and set(cells["length"]) == {"1,024 tokens", "2,048 tokens"}
     drawn = charts.depth_and_length(cells).to_dict()["spec"]["encoding"]
     assert drawn["y"]["sort"] == ["0%", "50%", "100%"] and drawn["x"]["sort"] == ["1,024 tokens", "2,048 tokens"]
+
+
+def test_rankings_are_drawn_by_layer_and_those_of_no_layer_in_all(home: Path) -> None:
+    database = measured(home)
+    told = [("rank_correlation", "10", "claa", 0.4), ("rank_correlation", "9", "claa", 0.3), ("kept", "9", "", 1.0),
+            ("rank_correlation", "any", "random", 0.0), ("threshold", "9", "magnitude", 0.1)]  # fmt: skip
+    with database.write() as session:
+        arm = session.scalars(select(Arm).where(Arm.name == "sparse")).one()
+        record_diagnoses(session, arm.id, [Diagnosis(*row, n=2) for row in told])
+    found = arm_tables.rankings([vars(row) for row in diagnoses(database, "r1", "sparse")])
+    cells = list(zip(found["ranking"], found["layer"], found["value"], strict=True))
+    assert cells == [("claa", 10, 0.4), ("claa", 9, 0.3), ("random", 9, 0.0), ("random", 10, 0.0)]
+    assert set(found["measure"]) == {"rank correlation"}
+    assert charts.rankings_by_layer(found).to_dict()["spec"]["encoding"]["y"]["sort"] == ["claa", "random"]
+    assert any("Rankings, layer by layer" in each.label for each in page().expander)
 
 
 def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:

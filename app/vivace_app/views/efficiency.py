@@ -57,6 +57,7 @@ def show() -> None:
     for group in arm_tables.groups(rows).values():
         _show_group(group)
         _show_layers(database, group)
+        _show_rankings(database, group)
 
 
 def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
@@ -149,6 +150,19 @@ def _show_layers(database: Database, rows: Sequence[ArmRow]) -> None:
             },
             alt=f"Layers under {chosen[1]}",
         )
+
+
+def _show_rankings(database: Database, rows: Sequence[ArmRow]) -> None:
+    """What rankings of a prompt's tokens are worth in each layer, where an arm was told of them."""
+    for row in rows:
+        found = arm_tables.rankings(data.diagnoses(database, row.run, row.arm))
+        if found.empty:
+            continue
+        with st.expander(f"Rankings, layer by layer: {figures.literal(row.short_arm)}", icon=":material/grid_on:"):
+            st.altair_chart(
+                charts.rankings_by_layer(found),
+                alt=f"What each ranking is worth in each layer, under {row.short_arm}",
+            )
 
 
 def _show_details(rows: Sequence[ArmRow]) -> None:

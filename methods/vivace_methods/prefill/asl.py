@@ -50,15 +50,13 @@ class Asl(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention, the best tokens, once, at a layer that is found on the way."""
-        from vivace_methods.prefill.parts.kv import policy
-        from vivace_methods.prefill.parts.plans import layer_of, where_settled
+        from vivace_methods.prefill.parts.plans import layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.settling import SettlingRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
         watched = self.layers or max(2, layers // 4)
-        ranker = SettlingRanker(self.window, self.kernel, self.keep, watched, self.threshold)
+        ranks = ranker("settling-window", self.window, self.kernel, self.keep, watched, self.threshold)
         latest = max(layers - 2, 0)
         earliest = min(layer_of(self.earliest, layers, self.name, 10 / 32), latest)
-        kv = policy(self.kv, self.keep, self.kv_from, self.window, 0, self.kernel)
-        return Pruning(ranker, TopTokens(), where_settled(earliest, latest, self.keep), kv)
+        kept = policy(self.kv, self.keep, self.kv_from, self.window, 0, self.kernel)
+        return Pruning(ranks, selector("top-tokens"), plan("where-settled", earliest, latest, self.keep), kept)

@@ -63,15 +63,21 @@ class Claa(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention over several layers, the best tokens, once at a layer."""
-        from vivace_methods.prefill.parts.kv import policy
-        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.plans import layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.window import WindowRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
-        ranker = WindowRanker(
-            self.window, self.offset, self.kernel, self.pool, self.norm, self.heads, self.layers, self.aggregate
+        ranks = ranker(
+            "window",
+            self.window,
+            self.offset,
+            self.kernel,
+            self.pool,
+            self.norm,
+            self.heads,
+            self.layers,
+            self.aggregate,
         )
-        plan = at_layer(layer_of(self.layer, layers, self.name), self.keep, self.select)
-        kv = policy(self.kv, self.kv_keep or self.keep, self.kv_from, self.window, self.offset, self.kernel)
-        return Pruning(ranker, TopTokens(), plan, kv)
+        once = plan("at-layer", layer_of(self.layer, layers, self.name), self.keep, self.select)
+        kept = policy(self.kv, self.kv_keep or self.keep, self.kv_from, self.window, self.offset, self.kernel)
+        return Pruning(ranks, selector("top-tokens"), once, kept)

@@ -43,13 +43,13 @@ class _Control(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A choice that looks at no token, once at a layer, and one set for all layers."""
-        from vivace_methods.prefill.parts.kv import policy
-        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.plans import layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
+        from vivace_methods.prefill.parts.registry import plan, policy
 
-        ranker, selector = self.chosen_by()
-        plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)
-        return Pruning(ranker, selector, plan, policy(self.kv, self.keep, self.kv_from, self.window))
+        ranks, selects = self.chosen_by()
+        once = plan("at-layer", layer_of(self.layer, layers, self.name), self.keep)
+        return Pruning(ranks, selects, once, policy(self.kv, self.keep, self.kv_from))
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,9 @@ class RandomTokens(_Control):
 
     def chosen_by(self) -> tuple[Ranker, Selector]:
         """A random worth for each."""
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.positions import PlaceRanker
+        from vivace_methods.prefill.parts.registry import ranker, selector
 
-        return PlaceRanker("random", self.window, self.seed), TopTokens()
+        return ranker("place", "random", self.window, self.seed), selector("top-tokens")
 
 
 @dataclass(frozen=True)
@@ -80,10 +79,9 @@ class UniformTokens(_Control):
 
     def chosen_by(self) -> tuple[Ranker, Selector]:
         """Even distances."""
-        from vivace_methods.prefill.parts.selectors import Evenly
-        from vivace_methods.prefill.rankers.positions import PlaceRanker
+        from vivace_methods.prefill.parts.registry import ranker, selector
 
-        return PlaceRanker("recent", self.window), Evenly()
+        return ranker("place", "recent", self.window), selector("evenly")
 
 
 @dataclass(frozen=True)
@@ -104,7 +102,6 @@ class RecentTokens(_Control):
 
     def chosen_by(self) -> tuple[Ranker, Selector]:
         """The later, the better."""
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.positions import PlaceRanker
+        from vivace_methods.prefill.parts.registry import ranker, selector
 
-        return PlaceRanker("recent", self.window), TopTokens(first=self.first)
+        return ranker("place", "recent", self.window), selector("top-tokens", first=self.first)

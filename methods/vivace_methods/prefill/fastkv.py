@@ -52,13 +52,10 @@ class FastKv(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention in one layer, the best tokens, once at that layer."""
-        from vivace_methods.prefill.parts.kv import policy
-        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.plans import layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.window import WindowRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
-        ranker = WindowRanker(self.window, 0, self.kernel)
-        plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)
-        kv = policy(self.kv, self.kv_keep or self.keep, self.kv_from, self.window, 0, self.kernel)
-        return Pruning(ranker, TopTokens(), plan, kv)
+        once = plan("at-layer", layer_of(self.layer, layers, self.name), self.keep)
+        kept = policy(self.kv, self.kv_keep or self.keep, self.kv_from, self.window, 0, self.kernel)
+        return Pruning(ranker("window", self.window, 0, self.kernel), selector("top-tokens"), once, kept)

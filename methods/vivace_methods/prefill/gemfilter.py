@@ -39,11 +39,11 @@ class GemFilter(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """The last query's products in one layer, the best tokens, before the first layer."""
-        from vivace_methods.prefill.parts.kv import Everything
-        from vivace_methods.prefill.parts.plans import layer_of, restarted
+        from vivace_methods.prefill.parts.plans import layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.last_query import LastQueryRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
-        ranker = LastQueryRanker(layer_of(self.layer, layers, self.name, 13 / 32), self.kernel)
-        return Pruning(ranker, TopTokens(last=1), restarted(self.keep, "compacted"), Everything())
+        ranks = ranker("last-query", layer_of(self.layer, layers, self.name, 13 / 32), self.kernel)
+        return Pruning(
+            ranks, selector("top-tokens", last=1), plan("restarted", self.keep, "compacted"), policy("full")
+        )

@@ -35,7 +35,7 @@ class H2o(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """Nothing but a policy for keys and values."""
-        from vivace_methods.prefill.parts.kv import HeavyHitters
         from vivace_methods.prefill.parts.pruning import kv_alone
+        from vivace_methods.prefill.parts.registry import policy
 
-        return kv_alone(HeavyHitters(self.keep, self.kv_from))
+        return kv_alone(policy("heavy-hitters", self.keep, self.kv_from))

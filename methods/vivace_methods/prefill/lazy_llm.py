@@ -35,12 +35,9 @@ class LazyLlm(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """The last token's attention, a percentile, at several layers."""
-        from vivace_methods.prefill.parts.kv import Everything
-        from vivace_methods.prefill.parts.plans import scheduled
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import AbovePercentile
-        from vivace_methods.prefill.rankers.last_query import LastTokenRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
         places = [(step + 1) * layers // (self.steps + 1) for step in range(self.steps)]
         stops = {place: self.keep ** ((step + 1) / self.steps) for step, place in enumerate(places)}
-        return Pruning(LastTokenRanker(), AbovePercentile(), scheduled(stops), Everything())
+        return Pruning(ranker("last-token"), selector("above-percentile"), plan("scheduled", stops), policy("full"))

@@ -62,9 +62,10 @@ class Oracle(PrunedPrefill):
         self.require_odd("kernel")
 
     def _ranker(self, fitted: Any = None) -> AnswerRanker:
-        from vivace_methods.prefill.rankers.answer import AnswerRanker
+        from vivace_methods.prefill.parts.registry import ranker
 
-        return AnswerRanker(self.window, self.kernel, self.pool, self.most, fitted)
+        made: Any = ranker("answer", self.window, self.kernel, self.pool, self.most, fitted)
+        return made  # type: ignore[no-any-return]
 
     def diagnose(
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
@@ -81,13 +82,13 @@ class Oracle(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """What the answer attends to, the best tokens, once at a layer, and one set for all layers."""
-        from vivace_methods.prefill.parts.kv import policy
-        from vivace_methods.prefill.parts.plans import at_layer, layer_of
+        from vivace_methods.prefill.parts.plans import layer_of
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopTokens
+        from vivace_methods.prefill.parts.registry import plan, policy, selector
 
-        plan = at_layer(layer_of(self.layer, layers, self.name), self.keep)
-        return Pruning(self._ranker(fitted), TopTokens(), plan, policy(self.kv, self.keep, self.kv_from, self.window))
+        once = plan("at-layer", layer_of(self.layer, layers, self.name), self.keep)
+        kept = policy(self.kv, self.keep, self.kv_from)
+        return Pruning(self._ranker(fitted), selector("top-tokens"), once, kept)
 
 
 @dataclass(frozen=True)

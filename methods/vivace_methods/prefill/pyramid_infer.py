@@ -47,13 +47,11 @@ class PyramidInfer(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """The attention of a last part, the best tokens, after every layer."""
-        from vivace_methods.prefill.parts.kv import Everything
-        from vivace_methods.prefill.parts.plans import scheduled
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopTokens
-        from vivace_methods.prefill.rankers.all_queries import RecentPartRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
         steps = max(layers - 1, 1)
         fallen = {layer: (1 - math.cos(math.pi * (layer + 1) / steps)) / 2 for layer in range(steps)}
-        plan = scheduled({layer: 1 - (1 - self.keep) * part for layer, part in fallen.items()})
-        return Pruning(RecentPartRanker(self.part, self.latest), TopTokens(first=self.first), plan, Everything())
+        stops = {layer: 1 - (1 - self.keep) * part for layer, part in fallen.items()}
+        ranks = ranker("last-part", self.part, self.latest)
+        return Pruning(ranks, selector("top-tokens", first=self.first), plan("scheduled", stops), policy("full"))

@@ -39,7 +39,7 @@ class SnapKv(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """Nothing but a policy for keys and values."""
-        from vivace_methods.prefill.parts.kv import policy
         from vivace_methods.prefill.parts.pruning import kv_alone
+        from vivace_methods.prefill.parts.registry import policy
 
         return kv_alone(policy("own", self.keep, self.kv_from, self.window, 0, self.kernel), self.window)

@@ -59,14 +59,12 @@ class SpecPrefill(PrunedPrefill):
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """What a draft's first tokens attend to, the best stretches, before the first layer."""
-        from vivace_methods.prefill.parts.kv import Everything
-        from vivace_methods.prefill.parts.plans import restarted
         from vivace_methods.prefill.parts.pruning import Pruning
-        from vivace_methods.prefill.parts.selectors import TopChunks
-        from vivace_methods.prefill.rankers.drafts import DraftRanker
+        from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
-        ranker = DraftRanker(fitted, self.ahead, self.kernel)
-        return Pruning(ranker, TopChunks(last=1, size=self.chunk), restarted(self.keep, "kept"), Everything())
+        ranks = ranker("draft", fitted, self.ahead, self.kernel)
+        stretches = selector("top-chunks", last=1, size=self.chunk)
+        return Pruning(ranks, stretches, plan("restarted", self.keep, "kept"), policy("full"))
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Any]:
         """Read what a draft looks at while the context lasts."""

@@ -110,21 +110,3 @@ class HeavyHitters(_OwnHeads):
         """The attention of all tokens, on all but the latest half of those that stay."""
         sums = attention_sums(shown.queries, shown.keys, shown.scaling)
         return sums[:, : shown.tokens - most // 2]
-
-
-def policy(kind: str, keep: float, from_layer: int, window: int, offset: int = 0, kernel: int = 7) -> KvPolicy:
-    """One of those that go with a plan that prunes the prompt itself.
-
-    Args:
-        kind: `full`, `shared` or `own`.
-        keep: how much of the prompt stays in a layer, as `selectors.budget` has it.
-        from_layer: layers before this one keep everything that they have read.
-        window: last tokens that look, for `own`.
-        offset: tokens behind the window.
-        kernel: neighbours that are averaged.
-    """
-    if kind == "full":
-        return Everything()
-    if kind == "shared":
-        return Shared(keep, from_layer)
-    return OwnWindow(keep, from_layer, window, offset, kernel)

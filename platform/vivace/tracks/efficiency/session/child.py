@@ -81,11 +81,11 @@ def _measure(job: Job, tell: Tell) -> None:
 
     logging.disable_progress_bar()
     model, tokenizer = _loaded(job)
-    job = replace(job, prompts=fitted_prompts(job.prompts, tokenizer))
-    prompts = _timed_prompts(job, tell, model, tokenizer)
     asked = {name: parse_arm(written) for name, written in job.arms.items()}
     for method in (method for arm in asked.values() for method in arm.methods):
         method.check_model(model.config)
+    job = replace(job, prompts=fitted_prompts(job.prompts, tokenizer))
+    prompts = _timed_prompts(job, tell, model, tokenizer)
     arms = _fitted(job, tell, model, tokenizer, asked)
     baseline, arms = _with_baseline(job, tell, model, arms, prompts)
     # A type that the processor has no instructions for takes many seconds to probe, and no arm multiplies it here.
