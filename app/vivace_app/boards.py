@@ -14,9 +14,10 @@ from vivace.output.short_names import EAR_CHECKED, HEARING, distinct, hearing_te
 from vivace.store.queries.board import BoardRow
 from vivace_app import figures
 
+NIGHTLY, WORSE_NOW = "regression job", "job worse now"
 NOTES = (
     "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", "cascade", *HEARING.values(),
-    EAR_CHECKED,    "submitted times", "retracted",
+    EAR_CHECKED, "submitted times", NIGHTLY, WORSE_NOW, "retracted",
 )  # fmt: skip
 """Every badge a row can carry."""
 
@@ -94,6 +95,8 @@ def notes(row: BoardRow) -> list[str]:
         found.append(words)
     if row.times == "submitted" and (row.ttft_median_s, row.total_median_s) != (None, None):
         found.append("submitted times")
+    if row.job is not None:
+        found.append(WORSE_NOW if row.job.endswith("worse now") else NIGHTLY)
     return found
 
 

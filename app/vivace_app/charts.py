@@ -1,4 +1,4 @@
-"""The charts: every pass rate with its interval on the board, and curves of scores over parts of the data."""
+"""The charts: pass rates on the board, curves over parts of the data, frontiers, nights of regression jobs."""
 
 from __future__ import annotations
 
@@ -234,3 +234,94 @@ def _panel(
         title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", offset=6),
     )
     return panel
+
+
+_NIGHT_COLOURS = ("#56B4E9", "#0072B2", "#E69F00", "#D55E00")
+_NIGHT_SHAPES = ("circle", "square", "diamond", "triangle-down")
+
+
+def nights(
+    series: pd.DataFrame,
+    levels: pd.DataFrame,
+    alerts: pd.DataFrame,
+    name: str,
+    states: Sequence[str],
+    *,
+    is_share: bool,
+) -> alt.LayerChart:
+    """A figure of a regression job night by night, with its baseline, the levels between steps, and alerts.
+
+    Args:
+        series: as `job_tables.series` gives it.
+        levels: as `job_tables.levels` gives it.
+        alerts: as `job_tables.alerts` gives it.
+        name: of the figure.
+        states: how a night may stand, in the order of the colours.
+        is_share: whether it is a share of 1, else a speed.
+    """
+    axis = alt.Axis(format=".0%" if is_share else ".3~g", gridOpacity=0.5)
+    x = alt.X("at:T", title=None)
+    y = alt.Y("value:Q", title=name, scale=alt.Scale(zero=False, padding=12), axis=axis)
+    scales = {
+        "color": alt.Color("state:N", scale=alt.Scale(domain=list(states), range=list(_NIGHT_COLOURS)),
+                           legend=alt.Legend(orient="top", title=None)),
+        "shape": alt.Shape("state:N", scale=alt.Scale(domain=list(states), range=list(_NIGHT_SHAPES)),
+                           legend=alt.Legend(orient="top", title=None)),
+    }  # fmt: skip
+    base = alt.Chart(series)
+    layers: list[alt.Chart] = [
+        base.mark_line(color="#888888", strokeDash=[5, 4], strokeWidth=1.2).encode(x=x, y=alt.Y("baseline:Q")),
+        base.mark_rule(strokeWidth=1.2, opacity=0.7).encode(
+            x=x, y=alt.Y("low:Q"), y2="high:Q", color=scales["color"]
+        ),
+        base.mark_line(strokeWidth=1, color="#56B4E9").encode(x=x, y=y),
+        base.mark_point(size=60, filled=True, opacity=1).encode(
+            x=x, y=y, **scales,
+            tooltip=[
+                alt.Tooltip("at:T", title="Night", format="%Y-%m-%d %H:%M"),
+                alt.Tooltip("text:N", title=name),
+                alt.Tooltip("state:N", title="State"),
+                alt.Tooltip("message:N", title="What came of it"),
+            ],
+        ),
+    ]  # fmt: skip
+    if not levels.empty:
+        layers.insert(
+            0,
+            alt.Chart(levels)
+            .mark_rule(strokeWidth=5, opacity=0.25, color="#000000")
+            .encode(x=alt.X("from:T"), x2="to:T", y=alt.Y("level:Q")),
+        )
+    if not alerts.empty:
+        tips = [alt.Tooltip("what:N", title="Alert"), alt.Tooltip("message:N", title="Message")]
+        layers.append(
+            alt.Chart(alerts).mark_rule(color="#D55E00", strokeDash=[2, 2], strokeWidth=1.5).encode(x=x, tooltip=tips)
+        )
+    chart: alt.LayerChart = alt.layer(*layers).properties(height=360).configure_view(strokeOpacity=0)
+    return chart
+
+
+def causes(data: pd.DataFrame) -> alt.LayerChart:
+    """What a confirmed change is made of, with 95 % intervals.
+
+    Args:
+        data: as `job_tables.causes` gives it.
+    """
+    colour = alt.Color(
+        "shown:N",
+        scale=alt.Scale(domain=["shown to be worse", "not shown"], range=["#D55E00", "#888888"]),
+        legend=alt.Legend(orient="top", title=None),
+    )
+    base = alt.Chart(data).encode(
+        y=alt.Y("part:N", sort=None, title=None, axis=alt.Axis(labelLimit=260)), color=colour
+    )
+    axis = alt.Axis(format="+.0%", gridOpacity=0.5)
+    spans = base.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title="change", axis=axis), x2="high:Q")
+    points = base.mark_point(size=70, filled=True, opacity=1).encode(x=alt.X("difference:Q", axis=axis))
+    zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="zero:Q")
+    chart: alt.LayerChart = (
+        alt.layer(zero, spans, points)
+        .properties(width=520, height=36 * max(2, len(data)))
+        .configure_view(strokeOpacity=0)
+    )
+    return chart

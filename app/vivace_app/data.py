@@ -22,6 +22,8 @@ from vivace.store.queries.board import board as board_rows
 from vivace.store.queries.conversation import ConversationSummary, ConversationView
 from vivace.store.queries.conversation import conversation as one_conversation
 from vivace.store.queries.conversation import conversations as all_conversations
+from vivace.store.queries.regressions import JobView
+from vivace.store.queries.regressions import jobs as regression_jobs
 
 
 def settings() -> Settings:
@@ -163,3 +165,8 @@ def _diagnoses(_database: Database, url: str, version: str, run: str, arm: str) 
 @st.cache_data(show_spinner=False, max_entries=64)
 def _layers(_database: Database, url: str, version: str, run: str, arm: str) -> list[dict[str, Any]]:
     return efficiency.layer_rows(_database, run, arm)
+
+
+def jobs(database: Database) -> list[JobView]:
+    """The regression jobs as they stand now: a night changes them without ending any judging."""
+    return regression_jobs(database)

@@ -28,7 +28,8 @@ def _newcomer() -> None:
     from vivace_app.main import pages
 
     listed = pages()
-    assert [page.title for page in listed] == ["Newcomer", "Leaderboard", "Conversations", "Analysis", "Efficiency"]
+    titles = ["Newcomer", "Leaderboard", "Conversations", "Analysis", "Efficiency", "Regressions"]
+    assert [page.title for page in listed] == titles
     importlib = __import__("importlib")
     importlib.import_module("vivace_app.views.newcomer").show()
 

@@ -38,6 +38,8 @@ _NOTE_COLOURS = {
     HEARING["failed"]: "red",
     HEARING["undecided"]: "gray",
     "submitted times": "gray",
+    boards.NIGHTLY: "gray",
+    boards.WORSE_NOW: "red",
     "retracted": "red",
 }
 _NOTES_HELP = (
@@ -46,7 +48,8 @@ _NOTES_HELP = (
     "read the words instead of hearing them. Spoken: it answered in speech. Cascade: an ear wrote down what was "
     "said, and a model of text answered that; others hear for themselves. Hears, ear checked, failed the hearing "
     "check: how that came out. Submitted times: TTFT and total are what whoever submitted the replies wrote; they "
-    "were not measured here. Reasons are under *About these results*."
+    "were not measured here. Regression job: the newest accepted night of one; job worse now: a later night is worse, "
+    "and *Regressions* says why. Reasons are under *About these results*."
 )
 
 

@@ -69,6 +69,7 @@ def _marks(row: dict[str, Any]) -> str:
         f"WER {percent(row['ear']['word_error_rate'])} %" if row["ear"] is not None else "",
         hearing_text(row["hearing"], row["is_cascade"]),
         "† times as submitted" if _has_submitted_times(row) else "",
+        row["job"] or "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]
     return ", ".join(mark for mark in marks if mark)

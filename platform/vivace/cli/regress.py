@@ -182,20 +182,14 @@ NIGHTS = ShownColumns(
 @app.command("list")
 def list_(format: FormatOption = Format.TABLE, home: HomeOption = None, database: DatabaseOption = None) -> None:
     """Show every job: its state, when it is due, its last night and its open alert."""
-    settings = settings_of(home, database)
-    print_jobs(settings, format)
-
-
-def print_jobs(settings: Settings, format: Format, *, quiet: bool = False) -> None:
-    """Print a row for each job, or say that there is none, unless that is to be left out."""
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries.regressions import jobs
 
-    opened = open_for_reading(settings)
+    opened = open_for_reading(settings_of(home, database))
     rows = [_job_row(job) for job in (jobs(opened, nights=60) if opened is not None else [])]
-    if rows or (format is not Format.TABLE and not quiet):
+    if rows or format is not Format.TABLE:
         print_rows(rows, format, JOBS)
-    elif not quiet:
+    else:
         say("There are no jobs yet; `vivace regress add` makes one.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from vivace.cli.common import (
     settings_of,
 )
 from vivace.cli.tables import ShownColumns
+
+if TYPE_CHECKING:
+    from vivace.store.database import Database
 
 
 def _progress(row: dict[str, Any]) -> str:
@@ -66,7 +69,7 @@ def status(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Show submissions and how far they are.
+    """Show submissions and how far they are, and how regression jobs stand.
 
     Place in the queue, worker and its last sign of life, items done, errors, time left.
     """
@@ -83,3 +86,16 @@ def status(
         say(f"Nothing is submitted yet in '{settings.database_name}'.")
         return
     print_rows(rows, format, TABLE, columns)
+    if format is Format.TABLE and submission is None:
+        _tell_jobs(opened)
+
+
+def _tell_jobs(database: Database | None) -> None:
+    """A line for each regression job: its state, its last night, its open alert."""
+    from vivace.store.queries.regressions import jobs
+
+    for job in jobs(database, nights=20) if database is not None else []:
+        night = job.last_night
+        last = "" if night is None else f"; last night {night.at:%Y-%m-%d %H:%M} UTC: {night.outcome}"
+        alert = next((one.message.splitlines()[0] for one in job.alerts if one.ended_at is None), "")
+        say(f"Job {job.name}: {job.state}{last}{f'; {alert}' if alert else ''}")

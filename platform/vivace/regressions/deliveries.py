@@ -32,6 +32,7 @@ LONGEST = 3000
 IN_ENVIRONMENT = "env:"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ADDRESS = re.compile(r"[^\s@<>,;:\"\x00-\x1f]+@[^\s@<>,;:\"\x00-\x1f]+")
+_IS_PLAIN = re.compile(r"[!-~]+")
 _MEANS_SECRET = re.compile(r"[A-Za-z0-9_-]{20,}")
 
 
@@ -66,7 +67,7 @@ def _split(address: str) -> SplitResult | None:
         _ = parts.port
     except ValueError:
         return None
-    return parts if parts.scheme in ("http", "https") and parts.hostname and address.isprintable() else None
+    return parts if parts.scheme in ("http", "https") and parts.hostname and _IS_PLAIN.fullmatch(address) else None
 
 
 def _resolved(webhook: str) -> str:

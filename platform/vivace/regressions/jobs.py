@@ -34,6 +34,7 @@ points), of speeds as a share of what they were. `speed` is that of an arm besid
 QUALITY_ALONE = ("quality",)
 KEYS = ("run", "baseline", "gates", "cron", "time-zone", "queue", "owner", "webhook", "email")
 LARGEST_WINDOW = 60
+_NO_BASELINE = "The baseline '{}' is neither window, window:N, last nor a run that is recorded."
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
 
@@ -154,7 +155,7 @@ def check_baseline(baseline: str, track: str, database: Database | None) -> None
     """
     if window_of(baseline) is None:
         if database is None:
-            raise UsageError(f"There is no database yet, so there is no run '{baseline}'; take window or last.")
+            raise UsageError(_NO_BASELINE.format(baseline))
         with database.read() as session:
             baseline_run(session, baseline, track)
 
@@ -168,7 +169,7 @@ def baseline_run(session: Session, baseline: str, track: str) -> tuple[str, str 
     meant = find(session, baseline)
     run = None if meant is None else session.get(Run, meant.run)
     if meant is None or run is None:
-        raise UsageError(f"The baseline '{baseline}' is neither window, window:N, last nor a run that is recorded.")
+        raise UsageError(_NO_BASELINE.format(baseline))
     if run.retracted_at is not None:
         raise UsageError(
             f"The baseline run {run.id} was retracted ({run.retraction_reason}); give the job another with "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +15,8 @@ from vivace.output.short_names import bare_address
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
 from vivace.store.queries.figures import Accounting, EarFigures, Figures, Scores, Times, scores_of, times_of
+from vivace.store.queries.regressions import nightly_runs
+from vivace.store.regression_tables import Alert, Night
 from vivace.store.settings import settings_of
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of
 from vivace.store.tables import (
@@ -95,6 +97,8 @@ class BoardRow:
     """The settings that tell it from other rows of its model, data, judge and votes; empty where nothing does."""
     organisation: str | None
     description: str | None
+    job: str | None = None
+    """The regression job whose newest accepted night it is, and whether that is worse by now."""
 
     def as_json(self) -> dict[str, Any]:
         """The row with its figures flat beside the names, axes nested, times in ISO 8601."""
@@ -119,6 +123,8 @@ def board(
 ) -> list[BoardRow]:
     """Every ended judging, the highest APR first among those of the same data, judge and votes.
 
+    Of a regression job's nights it is the newest accepted one.
+
     Of each group first those that are ranked, then those of a part of the set and incomplete ones, which have no
     rank whatever their APR, and last the retracted ones.
 
@@ -142,7 +148,8 @@ def board(
             query = query.where(Judging.official)
         if not include_retracted:
             query = query.where(not_retracted())
-        joined = session.execute(query).all()
+        nightly = nightly_runs(session)
+        joined = [row for row in session.execute(query) if row.Run.id not in nightly.left_out]
         scores = scores_of(session, [row.Judging.id for row in joined])
         short = short_ids(session)
     rows = [
@@ -162,7 +169,8 @@ def board(
         for row in group:
             rank = ranks.get(row.judging.id)
             tied = rank is not None and taken[rank] > 1
-            result.append(_board_row(row, rank, tied, short[row.run.id], apart[row.judging.id]))
+            made = _board_row(row, rank, tied, short[row.run.id], apart[row.judging.id])
+            result.append(replace(made, job=nightly.marks.get(row.run.id)))
     return result
 
 
@@ -172,13 +180,15 @@ def data_version(database: Database) -> str:
         ended = session.execute(
             select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
         ).one()
+        alerts = session.execute(select(func.count(), func.max(Alert.id), func.count(Alert.ended_at))).one()
+        nights = session.execute(select(func.count(Night.ended_at), func.max(Night.ended_at))).one()
         timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
         retracted = [
             part
             for table in (Run, Judging)
             for part in session.execute(select(func.count(table.retracted_at), func.max(table.retracted_at))).one()
         ]
-    return "/".join(str(part) for part in (*ended, *timed, *retracted))
+    return "/".join(str(part) for part in (*ended, *timed, *retracted, *alerts, *nights))
 
 
 @dataclass(frozen=True)

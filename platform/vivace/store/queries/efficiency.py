@@ -15,6 +15,7 @@ from vivace.output.short_names import apart, short_arms
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
+from vivace.store.queries.regressions import nightly_runs
 from vivace.store.standing import Standing, standing_of
 from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
 from vivace_methods.diagnosis import Diagnosis
@@ -84,6 +85,8 @@ class ArmRow:
     """As much of the run's id as no other run's begins with; every verb takes it."""
     apart: Mapping[str, str] = field(default_factory=dict)
     """What tells it from other rows of its track that read the same: the run's settings that are not alike."""
+    job: str | None = None
+    """The regression job whose newest accepted night it is of, and whether that is worse by now."""
     group: tuple[str, ...] = field(default=())
     """Rows that may be held against each other: the same track, model, data and machine."""
 
@@ -167,7 +170,9 @@ def arm_board(
             query = query.where(Arm.official)
         if not include_retracted:
             query = query.where(Run.retracted_at.is_(None))
-        joined = session.execute(query).all()
+        nightly = nightly_runs(session)
+        # Whoever asks for one run means it, be it a job's.
+        joined = [row for row in session.execute(query) if run is not None or row.Run.id not in nightly.left_out]
         scores: dict[int, list[Score]] = defaultdict(list)
         for score in session.scalars(select(Score).where(Score.arm_id.in_([row.Arm.id for row in joined]))):
             scores[score.arm_id or 0].append(score)

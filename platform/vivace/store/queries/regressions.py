@@ -221,15 +221,30 @@ def jobs(database: Database, name: str | None = None, *, nights: int = NIGHTS_SH
         return [_job(session, row, nights) for row in session.scalars(query).all()]
 
 
-def marks(database: Database) -> dict[str, str]:
-    """Run → the job whose night it is, and the night's outcome, for boards on which it stands."""
-    with database.read() as session:
-        query = select(Schedule.name, Night.outcome, Night.runs).join(Night, Night.schedule_id == Schedule.id)
-        return {
-            run["run"]: f"{name}: {outcome or 'running'}"
-            for name, outcome, runs in session.execute(query)
-            for run in runs
-        }
+@dataclass(frozen=True)
+class NightlyRuns:
+    """The runs of jobs as boards show them: of each job the newest accepted one; the others say the same again."""
+
+    left_out: frozenset[str]
+    marks: Mapping[str, str]
+    """Run that is shown → its job, and that it is worse by now, if it is."""
+
+
+def nightly_runs(session: Session) -> NightlyRuns:
+    """Which runs boards leave out, and what they say of the others that are a job's."""
+    worse = set(
+        session.scalars(select(Alert.schedule_id).where(Alert.kind == "regression", Alert.ended_at.is_(None)))
+    )
+    query = select(Schedule.id, Schedule.name, Night.in_window, Night.runs).join(Night)
+    rows = session.execute(query.order_by(Night.created_at.desc(), Night.id)).all()
+    every = {run["run"] for row in rows for run in row.runs}
+    shown: dict[int, tuple[str, str]] = {}
+    for accepted in (True, False):  # a job without an accepted night is shown by its newest one
+        for key, name, in_window, runs in rows:
+            if runs and in_window is accepted:
+                shown.setdefault(key, (runs[0]["run"], name))
+    marks = {run: f"job {name}{': worse now' if key in worse else ''}" for key, (run, name) in shown.items()}
+    return NightlyRuns(frozenset(every - marks.keys()), marks)
 
 
 def _job(session: Session, row: Schedule, limit: int) -> JobView:
