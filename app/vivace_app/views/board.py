@@ -48,7 +48,7 @@ _NOTES_HELP = (
     "read the words instead of hearing them. Spoken: it answered in speech. Cascade: an ear wrote down what was "
     "said, and a model of text answered that; others hear for themselves. Hears, ear checked, failed the hearing "
     "check: how that came out. Submitted times: TTFT and total are what whoever submitted the replies wrote; they "
-    "were not measured here. Regression job: the newest accepted night of one; job worse now: a later night is worse, "
+    "were not measured here. Regression job: the newest accepted night of one; job worse now: a later one is worse, "
     "and *Regressions* says why. Reasons are under *About these results*."
 )
 
