@@ -130,6 +130,7 @@ def table(group: RankedTogether) -> pd.DataFrame:
     unpriced = any(row.unpriced_calls for row in group.rows)
     alike = any(row.apart for row in group.rows)
     heard = any(row.ear is not None for row in group.rows)
+    pruned = any(row.kept_share is not None for row in group.rows)
     for row in group.rows:
         all_axes = row.figures
         part = row.standing == "part"
@@ -158,6 +159,7 @@ def table(group: RankedTogether) -> pd.DataFrame:
             **({"Repeats": row.repeats} if repeated else {}),
             "TTFT": row.ttft_median_s,
             "Total": row.total_median_s,
+            **({"Kept": row.kept_share} if pruned else {}),
             "Cost": row.cost_usd,
             **({"Unpriced": row.unpriced_calls} if unpriced else {}),
             "Date": row.date,

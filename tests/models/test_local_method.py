@@ -24,7 +24,7 @@ from vivace.errors import UsageError
 from vivace.models.adapters.local import LocalModel
 from vivace.models.base import Prompt, SpokenTurn
 from vivace.models.client.calls import ChatOptions
-from vivace.models.local.method import read_method
+from vivace.models.local.method import check_batch, read_method
 from vivace.models.local.spoken_model import SpokenModel
 from vivace.tracks.efficiency.fitting_texts import find_calibration
 from vivace.tracks.efficiency.measured_models import find_target, loaded_to_fit
@@ -84,7 +84,7 @@ def loaded(folder: Path, label: str | None = None, recipe: Path | None = None, b
             "generation": {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS, "do_sample": False},
             "seed": None,
             "batch": batch,
-            "method": None if label is None else {"label": label, "recipe": str(recipe)},
+            "method": None if label is None else {"label": label, "recipe": recipe and str(recipe)},
         }
     )
 
@@ -146,6 +146,47 @@ def test_two_together_decode_as_each_does_alone(fit: Fit) -> None:
     shares = [share_read(one) for one in alone]
     assert share_read(together[0]) == pytest.approx(sum(shares) / 2, abs=0.002), "of both, taken together"
     assert "answered in a batch of 2, whose times these are" in together[0]["notes"]
+
+
+def kept(answer: dict[str, Any]) -> float:
+    """What the answer's note says of the prompt."""
+    (share,) = [
+        float(found[1]) for note in answer["notes"] if (found := re.match(r"([\d.]+) % of the prompt's", note))
+    ]
+    assert share / 100 == pytest.approx(answer["kept_share"], abs=0.001)
+    return share / 100
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_sound_and_text_are_pruned_and_all_that_is_kept_changes_nothing(family: str, fit: Fit) -> None:
+    folder, _ = fit(family, "teal(sparsity=0.0)")
+    plain, whole, pruned = (
+        loaded(folder, label) for label in (None, "claa(keep=1.0)", "claa(keep=0.5,layer=0,window=4,kv=full)")
+    )
+    for hertz in ((300.0,), (400.0, 700.0)):
+        answer, all_kept, some_kept = (ask(model, *hertz) for model in (plain, whole, pruned))
+        assert all_kept["text"] == answer["text"] and kept(all_kept) == 1 and answer["kept_share"] is None
+        assert kept(some_kept) == pytest.approx(0.5, abs=1 / some_kept["input_tokens"] + 0.001)
+        assert some_kept["output_tokens"] == NEW_TOKENS
+    assert "claa(keep=0.5" in pruned.description
+
+
+@pytest.mark.parametrize(("text", "said"), [
+    ("claa(keep=0.2):folder", "claa takes nothing fitted, and was given folder"),
+    ("claa(keep=0)", "keep of claa is a share"),
+    ("autoregressive", "not for conversations: local: models answer with"),
+    ("spec-prefill:folder", "not for conversations"),
+    ("claa+teal:folder", "names several methods, and local: models answer with one"),
+])  # fmt: skip
+def test_what_cannot_answer_conversations_is_refused(text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_method(text)
+
+
+def test_pruned_prompts_are_answered_one_at_a_time() -> None:
+    with pytest.raises(UsageError, match=r"answered one at a time, .* leave out --model-arg batch"):
+        check_batch(read_method("claa(keep=0.2)"), 2)
+    assert read_method("claa(keep=0.3)").name == "claa(keep=0.3)"
 
 
 def test_a_recipe_that_does_not_fit_the_weights_ends_the_run_with_a_sentence(fit: Fit) -> None:

@@ -287,6 +287,9 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
         "Repeats": column.NumberColumn(width=48, help="Replies to each conversation."),
         "TTFT": column.NumberColumn(format="%.2f s", help="Median time to first token of the reply."),
         "Total": column.NumberColumn(format="%.2f s", help="Median time to the end of the reply."),
+        "Kept": column.NumberColumn(
+            format="percent", help="Mean part of a prompt's tokens that went through the model's last layer."
+        ),
         "Cost": column.NumberColumn(
             format=f"$%.{decimals}f", help="Of all calls, failed ones included; *Analysis* has it in parts."
         ),

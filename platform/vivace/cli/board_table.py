@@ -125,6 +125,7 @@ BOARD_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "data": lambda row: f"{row['data']} {row['data_revision'][:6]}",
     "TTFT": _time("ttft_median_s"),
     "total": _time("total_median_s"),
+    "kept %": lambda row: "–" if row.get("kept_share") is None else percent(row["kept_share"]),
     "cost": _cost,
     "date": lambda row: str(row["date"])[:10],
     "run": lambda row: str(row["short_run"]),

@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AppliedMethod:
-    """An inference method that a model decodes with, and the recipe that was fitted for it."""
+    """An inference method that a model answers with, and the recipe that was fitted for it where it needs one."""
 
     label: str
     """The method with its settings."""
-    recipe: Path
+    recipe: Path | None = None
     """The recipe's folder."""
-    recipe_sha256: str
+    recipe_sha256: str | None = None
     """Of what is in it."""
 
     @property
     def name(self) -> str:
         """As the board shows it: the recipe by its content, wherever it lies."""
-        return f"{self.label}:{self.recipe_sha256[:8]}"
+        return self.label if self.recipe_sha256 is None else f"{self.label}:{self.recipe_sha256[:8]}"
 
 
 @dataclass(frozen=True)
@@ -145,6 +145,8 @@ class ModelReply:
     """All that the model wrote, where that is more than the reply."""
     heard: tuple[HeardTurn, ...] = ()
     """Of a cascade: what its ear made of each user turn, up to the first of which it made nothing."""
+    kept_share: float | None = None
+    """Of a model whose prompts are pruned: the part of the prompt's tokens that went through its last layer."""
 
     def __post_init__(self) -> None:
         """Tell the reply from the thoughts before it, and what is reported from what cannot be so."""
@@ -153,6 +155,7 @@ class ModelReply:
             "finish_reason": reported.name(self.finish_reason),
             "model_snapshot": reported.name(self.model_snapshot),
             "raw_text": reported.text(self.raw_text),
+            "kept_share": reported.share(self.kept_share),
         }
         times = [reported.seconds(value) for value in (self.ttft_s, self.first_audio_s, self.total_s)]
         if any(first > times[2] for first in times[:2] if first is not None and times[2] is not None):

@@ -36,6 +36,11 @@ def dollars(value: Any) -> float | None:
     return _within(value, MOST_DOLLARS)
 
 
+def share(value: Any) -> float | None:
+    """A part of a whole, from 0 to 1."""
+    return _within(value, 1.0)
+
+
 def name(value: Any) -> str | None:
     """What a server calls a model, or why it says that it has stopped."""
     if not isinstance(value, str) or is_blank(value):

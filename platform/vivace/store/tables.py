@@ -229,6 +229,8 @@ class Reply(Base):
     heard: Mapped[list[Any] | None] = mapped_column(_Json)
     """Of a cascade, for each user turn that its ear heard: `number`, `text` or `unscored` and `detail`, `seconds`,
     `cost_usd`, and against the set's transcript `errors` and `words`; null of systems that hear for themselves."""
+    kept_share: Mapped[float | None]
+    """The part of the prompt's tokens that went through the model's last layer; null where prompts are read whole."""
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 

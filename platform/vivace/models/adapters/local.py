@@ -323,7 +323,9 @@ class LocalModel(HeldModel):
             "generation": {name: arguments[name] for name in generation if name in arguments},
             "seed": arguments.get("seed"),
             "batch": arguments["batch"],
-            "method": None if method is None else {"label": method.label, "recipe": str(method.recipe)},
+            "method": None
+            if method is None
+            else {"label": method.label, "recipe": method.recipe and str(method.recipe)},
         }
         super().__init__(identity, checkpoint.fetched, setup, timeout_s=options.timeout_s, batch=arguments["batch"])
 
@@ -387,4 +389,5 @@ def _reply(answer: dict[str, Any], description: str | None, note: str | None = N
         model_snapshot=description,
         ttft_s=answer["ttft_s"],
         total_s=answer["total_s"],
+        kept_share=answer.get("kept_share"),
     )

@@ -16,7 +16,7 @@ from vivace.machine.bounds import bounded
 from vivace.models.local.batches import agree, same, together
 from vivace.models.local.failures import MisfitError, RefusedError, failure, short
 from vivace.models.local.loading import device_of, load_checkpoint
-from vivace.models.local.method import SparseDecoding
+from vivace.models.local.method import MethodOnModel
 
 Samples = npt.NDArray[np.float32]
 PROBE_S = 0.1
@@ -97,13 +97,13 @@ class SpokenModel:
         self._rate = int(getattr(extractor, "sampling_rate", 0) or 16_000)
         self._tokenizer = getattr(self._processor, "tokenizer", self._processor)
         self._model = model.to(self._device).eval()
-        self._sparse: SparseDecoding | None = None
+        self._method: MethodOnModel | None = None
         self._heard_s = 0.0
         self._limit_s: float | None = None
         with torch.inference_mode():
             self._check_template()
         if setup["method"] is not None:
-            self._sparse = _decoding_sparsely(self._model, setup["method"])
+            self._method = _on_model(self._model, setup["method"])
         with torch.inference_mode():
             if setup["batch"] > 1:
                 self._check_batching()
@@ -120,7 +120,7 @@ class SpokenModel:
         model = self._model
         dtype = str(model.dtype).removeprefix("torch.")
         attention = getattr(model.config, "_attn_implementation", None) or "its own attention"
-        method = "" if self._sparse is None else f"{self._sparse.label}, "
+        method = "" if self._method is None else f"{self._method.label}, "
         return (
             f"{type(model).__name__}, {dtype} on {self._device.type}, {attention}, {method}"
             f"transformers {transformers.__version__}, torch {torch.__version__}"
@@ -161,23 +161,17 @@ class SpokenModel:
         inputs = self._placed(together([conversation.inputs for conversation in batch]))
         if self._seed is not None:
             torch.manual_seed(self._seed)  # for each reply, so that it does not depend on those before it
-        if self._sparse is not None:
-            self._sparse.begin()
+        if self._method is not None:
+            self._method.begin()
         with torch.inference_mode():
             output = self._model.generate(**inputs, **self._generation, streamer=clock, stopping_criteria=[clock])
         written = output[:, inputs["input_ids"].shape[1] :].tolist()
-        notes = [*_batch_note(len(batch)), *self._sparsity_note()]
+        figures = {} if self._method is None else self._method.figures()
+        notes = [*_batch_note(len(batch)), *_method_notes(figures)]
         return [
-            self._reply(conversation, tokens, clock, len(batch), notes)
+            {**self._reply(conversation, tokens, clock, len(batch), notes), "kept_share": figures.get("kept_share")}
             for conversation, tokens in zip(batch, written, strict=True)
         ]
-
-    def _sparsity_note(self) -> list[str]:
-        """A note on what the method left out, of tokens after each reply's first, which the prompt's pass gives."""
-        share = None if self._sparse is None else self._sparse.read_since()
-        if share is None:
-            return []
-        return [f"decoded tokens read {100 * share:.1f} % of the weights of the decoder's linear layers"]
 
     def _reply(
         self, conversation: _Conversation, tokens: list[int], clock: _Clock, together: int, notes: list[str]
@@ -380,7 +374,23 @@ def _batch_note(together: int) -> list[str]:
     return [f"answered in a batch of {together}, whose times these are"] if together > 1 else []
 
 
-def _decoding_sparsely(model: Any, method: dict[str, str]) -> SparseDecoding:
+def _method_notes(figures: dict[str, Any]) -> list[str]:
+    """What a method left out of a reply; of weights, for tokens after the first, which the prompt's pass gives.
+
+    Args:
+        figures: as `MethodOnModel` gives them.
+    """
+    notes = []
+    if (spared := figures.get("sparsity")) is not None:
+        notes.append(
+            f"decoded tokens read {100 * (1 - float(spared)):.1f} % of the weights of the decoder's linear layers"
+        )
+    if (kept := figures.get("kept_share")) is not None:
+        notes.append(f"{100 * float(kept):.1f} % of the prompt's tokens went through the decoder's last layer")
+    return [*notes, *([str(figures["nothing_pruned"])] if "nothing_pruned" in figures else [])]
+
+
+def _on_model(model: Any, method: dict[str, str | None]) -> MethodOnModel:
     """The method on the model.
 
     Raises:
@@ -389,7 +399,8 @@ def _decoding_sparsely(model: Any, method: dict[str, str]) -> SparseDecoding:
     from vivace_methods.protocol import MethodError
 
     try:
-        return SparseDecoding(model, method["label"], Path(method["recipe"]))
+        recipe = method["recipe"]
+        return MethodOnModel(model, str(method["label"]), None if recipe is None else Path(recipe))
     except MethodError as error:
         raise MisfitError(str(error)) from error
 

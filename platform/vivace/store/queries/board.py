@@ -77,6 +77,8 @@ class BoardRow:
     date: datetime
     ttft_median_s: float | None
     total_median_s: float | None
+    kept_share: float | None
+    """The mean part of a prompt's tokens that went through the model's last layer; None where it reads them whole."""
     times: Times
     """Who says so: this program, or whoever submitted recorded replies."""
     cost_usd: float | None
@@ -267,6 +269,7 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
         date=row.judging.ended_at or row.judging.created_at,
         ttft_median_s=row.scores.ttft_median_s,
         total_median_s=row.scores.total_median_s,
+        kept_share=row.scores.kept_share,
         times=times_of(row.model),
         cost_usd=whole.cost_usd,
         unpriced_calls=whole.unpriced,

@@ -22,6 +22,9 @@ TIMES = ("ttft_median_s", "total_median_s")
 HEARD = ("word_error_rate", "ear_median_s")
 """Metrics of what the ear of a cascade heard, and how long it took for a reply; of other systems there are none."""
 
+KEPT = "kept_share"
+"""The metric of how much of prompts went through a model's last layer, where they are pruned."""
+
 Number = TypeVar("Number", int, float)
 Times = Literal["measured", "submitted"]
 """Whether times were taken here, or are what whoever submitted recorded replies wrote beside them."""
@@ -142,6 +145,8 @@ class Scores:
         ttft_median_s: of the replies, to their first token; None where none is known.
         total_median_s: of the replies, to their end.
         hearing: of a cascade, how well its ear heard; None of other systems.
+        kept_share: the mean part of a prompt's tokens that went through the model's last layer; None where prompts
+            are read whole.
     """
 
     slices: Mapping[str, Figures]
@@ -149,6 +154,7 @@ class Scores:
     ttft_median_s: float | None
     total_median_s: float | None
     hearing: EarFigures | None = None
+    kept_share: float | None = None
 
 
 def scores_of(session: Session, judgings: Sequence[str]) -> dict[str, Scores]:
@@ -168,6 +174,7 @@ def _scores(slices: Mapping[str, Mapping[str, Score]]) -> Scores:
         ttft_median_s=ttft,
         total_median_s=total,
         hearing=_hearing(whole),
+        kept_share=whole[KEPT].value if KEPT in whole else None,
     )
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from vivace.statistics.intervals import clustered_ratio
-from vivace.store.queries.figures import CALLS, HEARD, SUMS, TIMES
+from vivace.store.queries.figures import CALLS, HEARD, KEPT, SUMS, TIMES
 from vivace.store.tables import Attempt, Judging, Reply, Score
 from vivace.tracks.dialogue.scores import ScoreRow
 
@@ -19,8 +19,8 @@ from vivace.tracks.dialogue.scores import ScoreRow
 def effort_rows(session: Session, judging: Judging) -> Iterator[ScoreRow]:
     """By stage the calls that made the replies and those that judged them, and over all the median times of replies.
 
-    Of a cascade also how well its ear heard: errors over words, of the turns that it made something of; n is words,
-    and unscored are the turns of which it made nothing.
+    Where prompts were pruned also the mean part that was kept. Of a cascade also how well its ear heard: errors over
+    words, of the turns that it made something of; n is words, and unscored are the turns of which it made nothing.
 
     In these rows n is calls (of times, replies). Unscored are the calls that failed (in `calls`), those that were
     answered and do not say how much it was (in sums), and the replies without a time.
@@ -28,13 +28,14 @@ def effort_rows(session: Session, judging: Judging) -> Iterator[ScoreRow]:
     yield from _calls(session, judging)
     yield from _times(session, judging.run_id)
     yield from _hearing(session, judging.run_id)
+    yield from _kept(session, judging.run_id)
 
 
 def renew_effort(session: Session, run_id: str) -> None:
     """Write these rows again for all ended judgings of a run: calls for one of them may have made replies for all."""
     for judging in session.scalars(select(Judging).where(Judging.run_id == run_id, Judging.status == "ended")):
         session.execute(
-            delete(Score).where(Score.judging_id == judging.id, Score.metric.in_((*CALLS, *TIMES, *HEARD)))
+            delete(Score).where(Score.judging_id == judging.id, Score.metric.in_((*CALLS, *TIMES, *HEARD, KEPT)))
         )
         session.add_all(Score(judging_id=judging.id, **vars(row)) for row in effort_rows(session, judging))
 
@@ -68,6 +69,12 @@ def _times(session: Session, run_id: str) -> Iterator[ScoreRow]:
         known = [time for reply in replies if (time := reply[place]) is not None]
         median = statistics.median(known) if known else None
         yield ScoreRow(metric, "", median, len(known), len(replies), len(replies) - len(known))
+
+
+def _kept(session: Session, run_id: str) -> Iterator[ScoreRow]:
+    query = select(Reply.kept_share).where(Reply.run_id == run_id, Reply.kept_share.is_not(None))
+    if shares := session.scalars(query).all():
+        yield ScoreRow(KEPT, "", fmean(share for share in shares if share is not None), None, len(shares))
 
 
 def _hearing(session: Session, run_id: str) -> Iterator[ScoreRow]:

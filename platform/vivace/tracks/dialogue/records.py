@@ -68,6 +68,7 @@ class RunRecords:
             "first_audio_s": reply.first_audio_s,
             "total_s": reply.total_s,
             "heard": _heard(reply, item),
+            "kept_share": reply.kept_share,
             "created_at": tables.now(),
         }
         insert_or_mend(session, tables.Reply, key, values)

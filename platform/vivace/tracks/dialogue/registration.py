@@ -82,7 +82,7 @@ def register_run(
 def _method_manifest(method: AppliedMethod | None) -> dict[str, Any]:
     if method is None:
         return {}
-    recipe = {"folder": str(method.recipe), "sha256": method.recipe_sha256}
+    recipe = None if method.recipe is None else {"folder": str(method.recipe), "sha256": method.recipe_sha256}
     return {"method": {"label": method.label, "recipe": recipe}}
 
 
