@@ -108,6 +108,23 @@ def test_each_method_is_a_run_of_its_own(call: Call, fit: Callable[..., str], ar
     assert [change["then"] for change in changes if change["what"] == "method"] == [some_of_it["method"]]
 
 
+def test_pruned_prompts_are_a_run_of_their_own_whose_row_says_what_was_kept(
+    call: Call, arguments: tuple[object, ...]
+) -> None:
+    def run(*more: object) -> Any:
+        done = call(*arguments, "--format", "json", *more)
+        assert done.code == 0, done.err
+        return json.loads(done.out)[0]
+
+    plainly, pruned = run(), run("--method", "claa(keep=0.5,layer=0,window=4,kv=full)")
+    assert plainly["kept_share"] is None and 0.4 < pruned["kept_share"] <= 0.5
+    assert pruned["method"] == "claa(keep=0.5,layer=0,window=4,kv=full)" and pruned["run"] != plainly["run"]
+    shown = call("leaderboard", "--columns", "model,kept %,TTFT", "--format", "md").out
+    assert f"| {100 * pruned['kept_share']:.1f} |" in shown
+    again = json.loads(call("reproduce", pruned["run"], "--format", "json").out)
+    assert not [change for change in again["changes"] if change["what"] == "method"]
+
+
 @pytest.mark.parametrize(
     ("method", "model", "reason"),
     [

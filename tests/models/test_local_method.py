@@ -174,7 +174,7 @@ def test_prompts_of_sound_and_text_are_pruned_and_all_that_is_kept_changes_nothi
 @pytest.mark.parametrize(("text", "said"), [
     ("claa(keep=0.2):folder", "claa takes nothing fitted, and was given folder"),
     ("claa(keep=0)", "keep of claa is a share"),
-    ("autoregressive", "not for conversations: local: models answer with"),
+    ("autoregressive", "not for conversations: local: models decode with"),
     ("spec-prefill:folder", "not for conversations"),
     ("claa+teal:folder", "names several methods, and local: models answer with one"),
 ])  # fmt: skip

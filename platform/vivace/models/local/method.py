@@ -31,10 +31,13 @@ def read_method(text: str) -> AppliedMethod:
     try:
         arm = parse_arm(text)
         if not all(stands(method) for method in arm.methods):
-            standing = [name for name, kind in METHODS.items() if stands(kind)]
+            decoding, reading = (
+                ", ".join(name for name, kind in METHODS.items() if stands(kind) and kind.roles == {role})
+                for role in (Role.LAYERS, Role.READER)
+            )
             raise UsageError(
-                f"--method {text} is not for conversations: local: models answer with {', '.join(standing)}, or "
-                "plainly without --method."
+                f"--method {text} is not for conversations: local: models decode with {decoding}, read prompts with "
+                f"{reading}, or do without --method."
             )
         if len(arm.members) > 1:
             raise UsageError(f"--method {text} names several methods, and local: models answer with one: name one.")
