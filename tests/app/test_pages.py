@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 import shutil
 import sqlite3
 import time
@@ -224,6 +225,19 @@ def test_conversation_shows_what_was_said_replied_and_judged(judgings: dict[str,
         (True, False),
     ]
     assert len(app.get("audio")) == 2
+
+
+def test_conversation_shows_what_the_ear_of_a_cascade_heard(judgings: dict[str, str], home: Path) -> None:
+    heard = [
+        {"number": 1, "text": "My sister <b>Anna</b> is allergic", "unscored": None, "detail": None, "seconds": 1.25,
+         "cost_usd": 0.002, "errors": 3, "words": 7},
+    ]  # fmt: skip
+    with sqlite3.connect(home / "vivace.db") as database:
+        database.execute("update reply set heard = ?", (json.dumps(heard),))
+    app = conversation(judging=judgings["careful"], conversation="picnic-023")
+    told = words(app)
+    assert "heard in 1.25 s, $0.0020; 3 of 7 words wrong, as follows" in told
+    assert "My sister <b>Anna</b> is allergic" in [element.value for element in app.text]
 
 
 def test_conversation_says_why_there_is_no_reply(judgings: dict[str, str]) -> None:
