@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from transformers import DynamicCache, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vivace_methods.decoding.joined import generator_of
 from vivace_methods.models.cost import cost
 from vivace_methods.models.random import tiny_configuration
-from vivace_methods.prefill.reading.attention import showing_attention
+from vivace_methods.prefill.reading.attention import _showing, showing_attention
 from vivace_methods.protocol import Embedded, MethodError, Request
 from vivace_methods.registry import parse_arm, parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
@@ -93,6 +95,35 @@ def test_attention_that_shows_keeps_masks_as_they_were(model: Any, prompt_of: An
             found = model(ids, attention_mask=mask).logits[:, 5:]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert not torch.allclose(model(ids).logits[:, 5:], expected, atol=1e-3)
+
+
+def test_flash_attention_meets_the_name_that_its_kernels_are_found_by(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads it from the module's configuration, which names the implementation that shows."""
+    met: list[Any] = []
+
+    def attention(module: Any, *given: Any, **named: Any) -> Any:
+        met.append((module.config._attn_implementation, module.layer_idx, named["position_ids"] is None))
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, *given, **named)
+
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, "flash_attention_2", attention)
+    showing = _showing("flash_attention_2")
+    layer = model.model.layers[3].self_attn
+    queries, keys = torch.randn(1, 4, 6, 8), torch.randn(1, 2, 6, 8)
+    found, _ = showing(layer, queries, keys, keys, None, scaling=0.5, position_ids=None)
+    assert met == [("flash_attention_2", 3, True)] and found.shape == (1, 6, 4, 8)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_nothing_of_a_prompt_is_kept_for_the_next(model: Any, prompt_of: Any) -> None:
+    with parse_method(UNEQUAL).attach(model), torch.inference_mode():
+        cache = DynamicCache(config=model.config)
+        model(prompt_of(40), past_key_values=cache)
+        model(prompt_of(1), past_key_values=cache)
+        alive = weakref.ref(cache)
+        del cache
+        assert alive() is None
 
 
 def test_a_further_turn_under_generate_is_right_or_refused(model: Any, prompt_of: Any) -> None:

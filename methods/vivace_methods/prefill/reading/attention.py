@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -45,7 +48,8 @@ def _registered(implementation: str) -> str:
     """
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    name = f"vivace_showing_{implementation}"
+    # Whatever has `flash` in its name is looked for in packages of kernels.
+    name = f"vivace_showing_{implementation.replace('flash', 'fast')}"
     masks = AttentionMaskInterface()
     if name not in masks:
         AttentionInterface.register(name, _showing(implementation))
@@ -55,6 +59,8 @@ def _registered(implementation: str) -> str:
 
 def _showing(implementation: str) -> Callable[..., Any]:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    known: WeakKeyDictionary[Any, _Configured] = WeakKeyDictionary()
 
     def attention(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **named: Any
@@ -67,9 +73,30 @@ def _showing(implementation: str) -> Callable[..., Any]:
             return sys.modules[type(module).__module__].eager_attention_forward(
                 module, query, key, value, attention_mask, **named
             )
+        if implementation.startswith("flash"):  # it loads the kernel that the module's configuration names
+            if module not in known:
+                known[module] = _Configured(module, implementation)
+            module = known[module]
         return ALL_ATTENTION_FUNCTIONS[implementation](module, query, key, value, attention_mask, **named)
 
     return attention
+
+
+class _Configured:
+    """A module of attention as if its configuration named an implementation.
+
+    Args:
+        module: of transformers.
+        implementation: the name.
+    """
+
+    def __init__(self, module: Any, implementation: str) -> None:
+        self._module = weakref.proxy(module)
+        self.config = copy.copy(module.config)
+        self.config._attn_implementation_internal = implementation
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _of_rows(

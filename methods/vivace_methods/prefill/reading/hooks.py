@@ -176,13 +176,14 @@ class PruningHooks:
         return None if self._reading is None or self._asked.running else self._reading.rows_inside(layer)
 
     def ends_pass(self, decoder: Any, given: tuple[Any, ...], found: Any) -> None:
-        """After the decoder: remember what the cache does not tell."""
-        if self._asked.running or self._reading is None:
+        """After the decoder: remember what the cache does not tell, and let go of the cache itself."""
+        if self._asked.running:
             return
-        done, self._reading = self._reading, None
-        if done.is_pruned:
+        done, self._reading, self._follows = self._reading, None, None
+        if done is not None and done.is_pruned:
             self.latest = done
             self._caches[done.cache] = done.cache_state()
+            done.cache = None
 
 
 @contextmanager
