@@ -20,6 +20,8 @@ METHODS: Registry[type[Method]] = Registry(
     {
         "autoregressive": "vivace_methods.speculation.autoregressive:Autoregressive",
         "eagle-3": "vivace_methods.speculation.eagle3:Eagle3",
+        "draft-model": "vivace_methods.speculation.draft_model:DraftModel",
+        "prompt-lookup": "vivace_methods.speculation.prompt_lookup:PromptLookup",
         "moe-spec": "vivace_methods.speculation.moe_spec:MoeSpec",
         "full": "vivace_methods.prefill.full:FullPrefill",
         "claa": "vivace_methods.prefill.claa:Claa",

@@ -17,12 +17,8 @@ from vivace_methods.models.layer_inputs import layers_of, tapping
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
-from vivace_methods.speculation.drafters.eagle3 import (
-    Eagle3Drafter,
-    load_drafter,
-    new_configuration,
-    save_drafter,
-)
+from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
+from vivace_methods.speculation.drafters.eagle3_checkpoint import load_drafter, save_drafter
 from vivace_methods.speculation.drafters.eagle3_training import unrolled_losses
 from vivace_methods.speculation.eagle3 import Eagle3
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from vivace_methods.protocol import Attached, Method, MethodError, Need, Role
-from vivace_methods.speculation.trees.settings import require_growing
+from vivace_methods.protocol import MethodError, Need
+from vivace_methods.speculation.drafted import Drafted
 
 if TYPE_CHECKING:
-    from vivace_methods.diagnosis import Diagnosis, Evidence
-    from vivace_methods.requests import Request
+    from vivace_methods.speculation.drafters.base import Drafter
     from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
-    from vivace_methods.speculation.speculating import SpeculativeDecoder
+    from vivace_methods.speculation.trees.growth import Growth
 
 
 @dataclass(frozen=True)
-class Eagle3(Method):
+class Eagle3(Drafted):
     """A drafter proposes tokens, as a chain or as a tree, that one pass of the model verifies; they stay the model's.
 
     Source: Li et al., arXiv 2503.01840; trees as in EAGLE-2, arXiv 2406.16858. The first token of a path that the
@@ -35,52 +32,23 @@ class Eagle3(Method):
     """
 
     name: ClassVar[str] = "eagle-3"
-    family: ClassVar[str] = "speculation"
     paper: ClassVar[str] = (
         "EAGLE-3: Scaling up Inference Acceleration of LLMs via Training-Time Test, arXiv 2503.01840"
     )
-    roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
-    exact: ClassVar[bool] = True
     needs: ClassVar[tuple[Need, ...]] = (Need.DRAFTER,)
     fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "model.safetensors")
 
-    depth: int = 5
-    tokens: int = 0
-    top_k: int = 8
-    growth: Literal["dynamic", "static"] = "dynamic"
-    drawn: bool = False
-
-    def __post_init__(self) -> None:
-        require_growing(self)
-
     def read_fitted(self, folder: Path, model: Any) -> Eagle3Drafter:
         """The drafter in a folder, in one of EAGLE-3's public layouts."""
-        from vivace_methods.speculation.drafters.eagle3 import load_drafter
+        from vivace_methods.speculation.drafters.eagle3_checkpoint import load_drafter
 
         return load_drafter(folder, model)
 
-    def diagnose(
-        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
-    ) -> Iterator[Diagnosis]:
-        """What verifying passes did in each layer with experts, over the passes."""
-        from vivace_methods.speculation.pass_figures import by_layer
-
-        return by_layer(evidence)
-
-    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
-        """Speculate while the context lasts."""
-        from vivace_methods.speculation.speculating import speculating
-
-        return speculating(model, self._decoder(model, fitted))
-
-    def _decoder(self, model: Any, fitted: Any) -> SpeculativeDecoder:
+    def drafter(self, model: Any, fitted: Any, growth: Growth) -> Drafter:
+        """The layer that was loaded for the model."""
         from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
-        from vivace_methods.speculation.drafters.eagle3_drafting import Eagle3 as Drafter
-        from vivace_methods.speculation.speculating import SpeculativeDecoder, require_verifying
-        from vivace_methods.speculation.trees.growth import growth_of
+        from vivace_methods.speculation.drafters.eagle3_drafting import Eagle3 as Drafting
 
-        require_verifying(model, self.name, trees=self.tokens > 0, taps=[0])
         if not isinstance(fitted, Eagle3Drafter):
             raise MethodError(f"{self.name} needs a drafter: write {self.name}:FOLDER or {self.name}:zoo:NAME.")
-        drafter = Drafter(fitted, growth_of(self), drawn=self.drawn)
-        return SpeculativeDecoder(drafter, self.depth, trees=self.tokens > 0)
+        return Drafting(fitted, growth, drawn=self.drawn)

@@ -71,7 +71,7 @@ class MoeSpec(Eagle3):
         from vivace_methods.speculation.budgets.routers import routers_of
         from vivace_methods.speculation.speculating import speculating
 
-        decoder = self._decoder(model, fitted)
+        decoder = self.decoder(model, fitted)
         routers = routers_of(model, self.name, sigmoid=self.sigmoid)
         budget = Budget(
             self._counts(model, routers), parse_rule(self.rule), self.policy, self.root_exact, self.weight == "prob"

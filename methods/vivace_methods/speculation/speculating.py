@@ -62,24 +62,24 @@ def speculating(model: Any, decoder: SpeculativeDecoder) -> Iterator[Attached]:
             # The other kernels read an expert again for each token that goes through it.
             changes.enter_context(implementations.experts(model, "grouped_mm"))
         changes.enter_context(implementations.products(model))
+        changes.enter_context(decoder.drafter.ready())
         yield Attached(passes, decoder=decoder, figures=partial(pass_figures, model))
 
 
-def require_verifying(model: Any, name: str, *, trees: bool, taps: Sequence[int] = ()) -> None:
+def require_verifying(model: Any, name: str, *, trees: bool) -> None:
     """Refuse a model that cannot verify drafts, before anything is read.
 
     Args:
         model: a causal language model of transformers.
         name: of the method.
         trees: whether drafts are trees.
-        taps: layers whose inputs are read.
 
     Raises:
         MethodError: its layers are not found where they are tapped, keep a state that only goes forward, or run with
             an attention that takes no mask for trees.
     """
     try:
-        layers_of(model, taps)
+        layers_of(model, [0])
     except MethodError as error:
         raise MethodError(
             f"{name} taps the layers of plain language models, and {type(model).__name__} keeps its own elsewhere."
@@ -91,13 +91,15 @@ class SpeculativeDecoder(Decoder):
     """A tree of drafts, and a verifying pass for each; what is written is the model's own.
 
     Args:
+        model: the target.
         drafter: made for the model.
         depth: that its trees may have at most.
         trees: whether its drafts may branch.
         pace: how far to draft.
     """
 
-    def __init__(self, drafter: Drafter, depth: int, *, trees: bool, pace: Pace | None = None) -> None:
+    def __init__(self, model: Any, drafter: Drafter, depth: int, *, trees: bool, pace: Pace | None = None) -> None:
+        self._held = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
         self._drafter, self._depth, self._pace = drafter, depth, pace or Pace()
         self._drafted: list[int] = []
         self.needs = TREES if trees else CHAINS
@@ -106,6 +108,7 @@ class SpeculativeDecoder(Decoder):
     def steps(self, run: Run, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
         """The drafts of a tree that stand, and a token of the model's own after them."""
         self._drafted = []
+        self._require_room(run)
         drafting = self._drafter.start(run, read)
         root = first
         while True:
@@ -123,18 +126,33 @@ class SpeculativeDecoder(Decoder):
             root = stands.tokens[:, -1:]
             yield stands.tokens.flatten().tolist()
 
+    @property
+    def drafter(self) -> Drafter:
+        """What drafts."""
+        return self._drafter
+
+    def _require_room(self, run: Run) -> None:
+        needed = run.request.prompt.shape[1] + run.request.most_tokens
+        if self._held is not None and needed > self._held:
+            raise MethodError(
+                f"Prompt and answer take up to {needed} positions, and the model holds {self._held}: drafts would "
+                "reach beyond them. Take a shorter prompt, or ask for fewer tokens."
+            )
+
     def figures(self, given: Sequence[int]) -> dict[str, Any]:
         """What came of the drafts.
 
         `acceptance_lengths` are the tokens that each verifying pass gave (drafted ones that were right, and one of
         the target's own), and `tau` is their mean; None where the prompt's token was all. Tokens beyond the answer's
-        end do not count. `drafted` are the drafts that each pass verified, `drafter_weights` how many the drafter
-        reads in a pass, and `accepted_1` and so on the share of passes in which so many drafts and more stood.
+        end do not count. `drafted` are the drafts that each pass verified, `drafter` names the checkpoint that made
+        them, `drafter_weights` are those that it reads in a pass, and `accepted_1` and so on the share of passes in
+        which so many drafts and more stood.
         """
         return {
             "acceptance_lengths": list(given),
             "tau": sum(given) / len(given) if given else None,
             "drafted": self._drafted[: len(given)],
+            "drafter": self._drafter.title,
             "drafter_weights": self._drafter.weights,
             **{f"accepted_{place}": _share_above(place, given) for place in range(1, self._depth + 1) if given},
         }

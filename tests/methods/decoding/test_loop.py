@@ -38,7 +38,8 @@ from vivace_methods.protocol import (
 from vivace_methods.registry import parse_arm, parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.applying.linears import find_groups
-from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration, save_drafter
+from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
+from vivace_methods.speculation.drafters.eagle3_checkpoint import save_drafter
 
 PROMPT = torch.tensor([[5, 9, 2, 7, 11, 3, 8, 1]])
 REQUEST = Request(PROMPT, 16)

@@ -81,7 +81,7 @@ class _Guess(Drafting):
 
 @contextmanager
 def guessing(model: Any, expected: list[int], depth: int = 5) -> Iterator[Generator]:
-    decoder = SpeculativeDecoder(Guessing(expected, model.config.vocab_size), depth, trees=True)
+    decoder = SpeculativeDecoder(model, Guessing(expected, model.config.vocab_size), depth, trees=True)
     with speculating(model, decoder) as attached:
         yield generator_of(model, {"guessing": attached})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -18,10 +19,16 @@ class Drafter(ABC):
     Attributes:
         taps: layers of the model whose inputs it reads.
         weights: that one of its passes reads.
+        title: of what was loaded, as it stands beside results; empty where nothing was.
     """
 
     taps: tuple[int, ...] = ()
     weights: int = 0
+    title: str = ""
+
+    def ready(self) -> AbstractContextManager[None]:
+        """What it needs as long as it may draft: kernels of its own."""
+        return nullcontext()
 
     @abstractmethod
     def start(self, run: Run, read: Read) -> Drafting:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import (
@@ -19,13 +15,8 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
 )
 
-from vivace_methods.protocol import MethodError
-
 TAPS = 3
 """Layers of the target whose inputs the drafter reads."""
-_WEIGHTS = "model.safetensors"
-_UNKNOWN_OPTIONS = ("fc_norm", "norm_before_fc", "norm_output", "bias", "attention_bias", "mlp_bias")
-"""Options of later drafters, which change what is computed: a drafter that sets one is refused, not misread."""
 
 
 class KeysAndValues(NamedTuple):
@@ -116,13 +107,15 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
     arXiv 2503.01840, section 3.1.
 
     Args:
-        configuration: a Llama configuration of one layer, with `draft_vocab_size` and, in `eagle_config`, the layers
-            of the target whose inputs are read.
+        configuration: a Llama configuration of one layer, with `draft_vocab_size` and, as `taps`, the layers of the
+            target whose inputs are read.
         embedding: of the target, whose weights are shared and not part of the drafter.
     """
 
     d2t: torch.Tensor
     t2d: torch.Tensor
+    checkpoint = "unnamed"
+    """What was loaded, as it is named beside results."""
 
     def __init__(self, configuration: LlamaConfig, embedding: nn.Embedding) -> None:
         super().__init__()
@@ -143,7 +136,7 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
     @property
     def taps(self) -> tuple[int, ...]:
         """The layers of the target whose inputs are read, from 0."""
-        return tuple(self.config.eagle_config["eagle_aux_hidden_state_layer_ids"])
+        return tuple(self.config.taps)
 
     def fuse(self, tapped: Sequence[torch.Tensor]) -> torch.Tensor:
         """Features, shape (rows, positions, hidden), from the inputs of the tapped layers."""
@@ -237,7 +230,6 @@ def new_configuration(target: Any, *, intermediate: int, taps: Sequence[int] | N
         intermediate: width of the drafter's feed-forward part.
         taps: layers of the target whose inputs are read; None for EAGLE-3's own: 2, the middle, and the third last.
     """
-    layers = target.num_hidden_layers
     return LlamaConfig(
         architectures=["LlamaForCausalLMEagle3"],
         vocab_size=target.vocab_size,
@@ -255,142 +247,10 @@ def new_configuration(target: Any, *, intermediate: int, taps: Sequence[int] | N
         bos_token_id=target.bos_token_id,
         eos_token_id=target.eos_token_id,
         tie_word_embeddings=False,
-        eagle_config={
-            "eagle_aux_hidden_state_layer_ids": list(taps or (2, layers // 2, layers - 3)),
-            "use_aux_hidden_state": True,
-        },
+        taps=list(taps or usual_taps(target.num_hidden_layers)),
     )
 
 
-def save_drafter(drafter: Eagle3Drafter, folder: Path) -> None:
-    """Write a drafter's `config.json` and bf16 safetensors, in the public layout."""
-    weights = {
-        name: (weight.to(torch.bfloat16) if weight.is_floating_point() else weight).contiguous()
-        for name, weight in drafter.state_dict().items()
-    }
-    save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
-    configuration = {**drafter.config.to_dict(), "dtype": "bfloat16"}
-    (folder / "config.json").write_text(json.dumps(configuration, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def load_drafter(folder: Path, model: Any) -> Eagle3Drafter:
-    """A drafter in EAGLE-3's public layout, for a target, in the target's type and on its device.
-
-    Args:
-        folder: with `config.json` and `model.safetensors`.
-        model: the target.
-
-    Raises:
-        MethodError: it is not there, is damaged, is of another layout, or belongs to another target.
-    """
-    configuration = _configuration(folder, model.config)
-    weights = _weights(folder)
-    embedding = model.get_input_embeddings()
-    own = weights.pop("embed_tokens.weight", None)
-    if own is not None:
-        embedding = nn.Embedding.from_pretrained(own)
-    if embedding.embedding_dim != configuration.hidden_size:
-        raise MethodError(
-            f"The drafter in {folder} is {configuration.hidden_size} wide and the embedding it reads is "
-            f"{embedding.embedding_dim}: it belongs to another model."
-        )
-    with torch.device("meta"):
-        expected = {
-            name: tuple(weight.shape) for name, weight in Eagle3Drafter(configuration, embedding).state_dict().items()
-        }
-    _require_same(folder, expected, {name: tuple(weight.shape) for name, weight in weights.items()})
-    drafter = Eagle3Drafter(configuration, embedding)
-    drafter.load_state_dict(weights)
-    _require_known_tokens(folder, drafter)
-    if own is not None:
-        embedding.to(device=model.device, dtype=model.dtype)
-    drafter.to(device=model.device, dtype=model.dtype).eval()
-    return drafter
-
-
-def _configuration(folder: Path, target: Any) -> LlamaConfig:
-    try:
-        written = json.loads((folder / "config.json").read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise MethodError(f"{folder} holds no drafter: there is no config.json in it.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise MethodError(
-            f"{folder / 'config.json'} cannot be read as JSON ({error}): fetch the drafter again."
-        ) from error
-    if not isinstance(written, dict) or "draft_vocab_size" not in written:
-        raise MethodError(
-            f"{folder} holds no EAGLE-3 drafter: its config.json has no draft_vocab_size. Whole models and "
-            "drafters in speculators' layout are not read."
-        )
-    for option in _UNKNOWN_OPTIONS:
-        if written.get(option):
-            raise MethodError(
-                f"The drafter in {folder} sets {option}, which is not EAGLE-3's and is not computed here."
-            )
-    if written.get("num_hidden_layers", 1) != 1:
-        raise MethodError(
-            f"The drafter in {folder} has {written['num_hidden_layers']} layers, and EAGLE-3's has one."
-        )
-    _require_target(folder, written, target)
-    layers = target.num_hidden_layers
-    written.setdefault("eagle_config", {})
-    written["eagle_config"].setdefault("eagle_aux_hidden_state_layer_ids", [2, layers // 2, layers - 3])
-    taps = written["eagle_config"]["eagle_aux_hidden_state_layer_ids"]
-    if len(taps) != TAPS or not all(isinstance(tap, int) and 0 <= tap < layers for tap in taps):
-        raise MethodError(
-            f"The drafter in {folder} reads the layers {taps} and the model has those from 0 to {layers - 1}: "
-            "it belongs to another model."
-        )
-    return LlamaConfig(**written)
-
-
-def _require_target(folder: Path, written: Mapping[str, Any], target: Any) -> None:
-    """Refuse a drafter of another target, as far as sizes tell."""
-    for name, mine, its in (
-        ("tokens", written.get("vocab_size"), target.vocab_size),
-        ("hidden numbers", written.get("target_hidden_size") or written.get("hidden_size"), target.hidden_size),
-    ):
-        if mine != its:
-            raise MethodError(
-                f"The drafter in {folder} was made for a model of {mine} {name}, and this one has {its}: "
-                "it belongs to another model."
-            )
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    path = folder / _WEIGHTS
-    if not path.is_file():
-        pickled = " They are pickled, which can run foreign code: convert them." if any(folder.glob("*.bin")) else ""
-        raise MethodError(f"There are no weights in {folder}: {_WEIGHTS} is missing.{pickled}")
-    try:
-        weights: dict[str, torch.Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise MethodError(f"{path} is damaged ({error}): fetch or build the drafter again.") from error
-    return weights
-
-
-def _require_same(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Refuse weights that are not, name by name and shape by shape, those of the drafter."""
-    missing, unknown = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
-    if missing or unknown:
-        raise MethodError(
-            f"The weights in {folder} are not an EAGLE-3 drafter's: {_few('missing', missing)}"
-            f"{' and ' if missing and unknown else ''}{_few('unknown', unknown)}."
-        )
-    for name, shape in expected.items():
-        if found[name] != shape:
-            raise MethodError(f"The weights {name} in {folder} are {found[name]}, and config.json means {shape}.")
-
-
-def _few(what: str, names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{what} {', '.join(names[:3])}{more}"
-
-
-def _require_known_tokens(folder: Path, drafter: Eagle3Drafter) -> None:
-    """Refuse a draft vocabulary with tokens that the target has not."""
-    ids = drafter.target_ids(torch.arange(drafter.config.draft_vocab_size))
-    if int(ids.min()) < 0 or int(ids.max()) >= drafter.config.vocab_size:
-        raise MethodError(f"The table d2t in {folder} leads to tokens that the model has not: it is damaged.")
+def usual_taps(layers: int) -> tuple[int, int, int]:
+    """EAGLE-3's own choice of the layers whose inputs are read: the third, the middle one, and the third last."""
+    return 2, layers // 2, layers - 3

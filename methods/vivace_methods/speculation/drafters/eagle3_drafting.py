@@ -27,7 +27,7 @@ class Eagle3(Drafter):
 
     def __init__(self, network: Eagle3Drafter, growth: Growth, *, drawn: bool = False) -> None:
         self.network, self.growth, self.drawn = network, growth.within(network.config.draft_vocab_size), drawn
-        self.taps = network.taps
+        self.taps, self.title = network.taps, network.checkpoint
         self.weights = sum(weights.numel() for weights in network.parameters())
 
     def start(self, run: Run, read: Read) -> Drafting:

@@ -41,7 +41,7 @@ class Drafter(TrainingRecipe):
 
         from vivace_methods.models.layer_inputs import layers_of, tapping
         from vivace_methods.models.loading import load_model
-        from vivace_methods.speculation.drafters.eagle3 import save_drafter
+        from vivace_methods.speculation.drafters.eagle3_checkpoint import save_drafter
         from vivace_methods.speculation.drafters.eagle3_training import unrolled_losses
 
         (of_target,) = (needed[each] for each in self.needs)
