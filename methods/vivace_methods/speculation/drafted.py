@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from vivace_methods.diagnosis import Diagnosis, Evidence
     from vivace_methods.requests import Request
     from vivace_methods.speculation.drafters.base import Drafter
-    from vivace_methods.speculation.speculating import Pace, SpeculativeDecoder
+    from vivace_methods.speculation.pacing.base import Pace
+    from vivace_methods.speculation.speculating import SpeculativeDecoder
     from vivace_methods.speculation.trees.growth import Growth
 
 

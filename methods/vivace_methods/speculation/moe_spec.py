@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from vivace_methods.protocol import Attached, MethodError
@@ -67,18 +67,16 @@ class MoeSpec(Eagle3):
     @contextmanager
     def attach(self, model: Any, fitted: Any = None) -> Iterator[Attached]:
         """Speculate under the budget while the context lasts."""
-        from vivace_methods.speculation.budgets.budgeted import Budget, budgeted, figures_of
+        from vivace_methods.speculation.budgets.budgeted import Budget, speculating_within
         from vivace_methods.speculation.budgets.routers import routers_of
-        from vivace_methods.speculation.speculating import speculating
 
         decoder = self.decoder(model, fitted)
         routers = routers_of(model, self.name, sigmoid=self.sigmoid)
         budget = Budget(
             self._counts(model, routers), parse_rule(self.rule), self.policy, self.root_exact, self.weight == "prob"
         )
-        with speculating(model, decoder) as attached, budgeted(attached.passes, routers, budget):
-            figures = attached.figures
-            yield replace(attached, figures=lambda passes: {**figures(passes), **figures_of(passes)})
+        with speculating_within(model, decoder, routers, budget) as attached:
+            yield attached
 
     def _counts(self, model: Any, routers: Sequence[Router]) -> list[int]:
         """The budget of each router.

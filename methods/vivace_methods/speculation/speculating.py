@@ -18,34 +18,11 @@ from vivace_methods.models.layer_inputs import layers_of
 from vivace_methods.models.passes import passes_of
 from vivace_methods.protocol import Attached, CacheNeed, Decoder, Read
 from vivace_methods.speculation.drafters.base import Drafter
+from vivace_methods.speculation.pacing.base import Pace
 from vivace_methods.speculation.pass_figures import pass_figures
 
 CHAINS = frozenset({CacheNeed.CROP})
 TREES = CHAINS | {CacheNeed.TREE_MASK}
-
-
-class Pace:
-    """How far to draft, and how much of it to verify; this one drafts as far as it may, and verifies it all."""
-
-    def depth(self, most: int) -> int:
-        """Of the next tree; 0 drafts nothing.
-
-        Args:
-            most: that it may be.
-        """
-        return most
-
-    def cut(self, tree: Tree) -> Tree:
-        """The part of a tree that is verified."""
-        return tree
-
-    def verified(self, drafted: int, stood: int) -> None:
-        """Take notice of a verified tree.
-
-        Args:
-            drafted: depth that was asked for.
-            stood: drafts that stood.
-        """
 
 
 @contextmanager
@@ -63,7 +40,8 @@ def speculating(model: Any, decoder: SpeculativeDecoder) -> Iterator[Attached]:
             changes.enter_context(implementations.experts(model, "grouped_mm"))
         changes.enter_context(implementations.products(model))
         changes.enter_context(decoder.drafter.ready())
-        yield Attached(passes, decoder=decoder, figures=partial(pass_figures, model))
+        figures = partial(pass_figures, model)
+        yield Attached(passes, decoder=decoder, prepare=decoder.pace.prepare, figures=figures)
 
 
 def require_verifying(model: Any, name: str, *, trees: bool) -> None:
@@ -100,7 +78,7 @@ class SpeculativeDecoder(Decoder):
 
     def __init__(self, model: Any, drafter: Drafter, depth: int, *, trees: bool, pace: Pace | None = None) -> None:
         self._held = getattr(model.config.get_text_config(decoder=True), "max_position_embeddings", None)
-        self._drafter, self._depth, self._pace = drafter, depth, pace or Pace()
+        self.drafter, self.pace, self._depth = drafter, pace or Pace(), depth
         self._drafted: list[int] = []
         self.needs = TREES if trees else CHAINS
         self.features = drafter.taps
@@ -109,27 +87,23 @@ class SpeculativeDecoder(Decoder):
         """The drafts of a tree that stand, and a token of the model's own after them."""
         self._drafted = []
         self._require_room(run)
-        drafting = self._drafter.start(run, read)
+        self.pace.begin()
+        drafting = self.drafter.start(run, read)
         root = first
         while True:
             # The token of the model's own is the last that may be written.
             most = min(self._depth, run.left - 1)
-            depth = self._pace.depth(most) if most else 0
-            tree = self._pace.cut(drafting.draft(root, depth)) if depth else Tree.chain(root)
+            depth = self.pace.depth(most) if most else 0
+            tree = self.pace.cut(drafting.draft(root, depth)) if depth else Tree.chain(root)
             logits = run.forward(tree.tokens, "verify", tree=tree, logits=0)
             stands = run.chooser.verified(logits, tree)
             nodes = list(stands.nodes)
             run.keep(len(tree), nodes)
             drafting.stands(tree.tokens[:, nodes], {tap: inputs[:, nodes] for tap, inputs in run.features.items()})
-            self._pace.verified(depth, len(nodes) - 1)
+            self.pace.verified(depth, len(nodes) - 1)
             self._drafted.append(len(tree) - 1)
             root = stands.tokens[:, -1:]
             yield stands.tokens.flatten().tolist()
-
-    @property
-    def drafter(self) -> Drafter:
-        """What drafts."""
-        return self._drafter
 
     def _require_room(self, run: Run) -> None:
         needed = run.request.prompt.shape[1] + run.request.most_tokens
@@ -152,8 +126,8 @@ class SpeculativeDecoder(Decoder):
             "acceptance_lengths": list(given),
             "tau": sum(given) / len(given) if given else None,
             "drafted": self._drafted[: len(given)],
-            "drafter": self._drafter.title,
-            "drafter_weights": self._drafter.weights,
+            "drafter": self.drafter.title,
+            "drafter_weights": self.drafter.weights,
             **{f"accepted_{place}": _share_above(place, given) for place in range(1, self._depth + 1) if given},
         }
 

@@ -280,3 +280,26 @@ def test_a_router_of_another_kind_is_refused() -> None:
     gate.forward = lambda hidden: (lambda out: (out[0], out[1] * 3, out[2]))(forward(hidden))
     with pytest.raises(MethodError, match="OlmoeTopKRouter in layer 1 is of another kind"):
         routers_of(model, "moe-spec", sigmoid=False)
+
+
+@pytest.mark.parametrize("own", [1, 2])
+def test_piggybacking_tokens_share_the_experts_that_some_want_most(own: int) -> None:
+    model = mixture("qwen3_moe")
+    with watching(model) as found:
+        _, trace = generated(model, f"piggyback(tokens=9,depth=3,top_k=3,own={own})")
+    for kind, _, logits, index, weights in found:
+        falling = np.argsort(-softmax(logits), axis=-1, kind="stable")
+        union = set(falling[:, :own].flatten().tolist())
+        if kind != "verify":
+            continue
+        assert set(index.flatten().tolist()) <= union
+        for row, its_index, its_weights in zip(falling.tolist(), index.tolist(), weights.tolist(), strict=True):
+            best = [expert for expert in row if expert in union][:2]
+            assert {each for each, weight in zip(its_index, its_weights, strict=True) if weight} == set(best)
+    assert trace.figures["mean_unique_experts"] <= trace.figures["mean_natural_experts"]
+
+
+def test_piggybacking_keeps_no_more_experts_than_a_token_has() -> None:
+    model = mixture("olmoe")
+    with pytest.raises(MethodError, match="keeps 3 experts of each token, and a token has 2"):
+        generated(model, "piggyback(own=3)")

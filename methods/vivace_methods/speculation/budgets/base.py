@@ -39,6 +39,8 @@ class BudgetRule(ABC):
 
     name: ClassVar[str]
     """As `rule=` of `moe-spec` writes it."""
+    is_fixed: ClassVar[bool] = True
+    """Whether as many experts are read as the budget has, so that a budget of all of them changes nothing."""
 
     @abstractmethod
     def scores(self, routed: Routed) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from statistics import fmean
 from typing import Any, Literal
@@ -15,9 +15,11 @@ from vivace_kernels.speculation.budgeted_routing import budgeted_routing
 from vivace_kernels.speculation.routing import LEAST_MASS, Rule
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.passes import Passes
+from vivace_methods.protocol import Attached
 from vivace_methods.speculation.budgets.base import BudgetRule, Routed, shortlist
 from vivace_methods.speculation.budgets.routers import Router
 from vivace_methods.speculation.budgets.sum_rule import SumRule
+from vivace_methods.speculation.speculating import SpeculativeDecoder, speculating
 
 Policy = Literal["substitution", "truncation"]
 
@@ -76,10 +78,27 @@ def budgeted(passes: Passes, routers: Sequence[Router], budget: Budget) -> Itera
     bounding = _Bounding(passes, budget)
     with ExitStack() as hooks:
         for router, count in zip(routers, budget.counts, strict=True):
-            if count < router.experts:  # a budget of all experts is none
+            if count < router.experts or not budget.rule.is_fixed:
                 hook = partial(bounding.bound, router, count)
                 hooks.callback(router.module.register_forward_hook(hook).remove)
         yield
+
+
+@contextmanager
+def speculating_within(
+    model: Any, decoder: SpeculativeDecoder, routers: Sequence[Router], budget: Budget
+) -> Iterator[Attached]:
+    """Drafts verified under a budget while the context lasts.
+
+    Args:
+        model: the target.
+        decoder: with a drafter made for it.
+        routers: of the model.
+        budget: as `budgeted` takes it.
+    """
+    with speculating(model, decoder) as attached, budgeted(attached.passes, routers, budget):
+        of_passes = attached.figures
+        yield replace(attached, figures=lambda passes: {**of_passes(passes), **figures_of(passes)})
 
 
 class _Bounding:

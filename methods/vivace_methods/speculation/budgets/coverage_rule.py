@@ -24,6 +24,7 @@ class CoverageRule(BudgetRule):
     """
 
     name: ClassVar[str] = "coverage"
+    is_fixed: ClassVar[bool] = False
 
     share: float = 0.9
 

@@ -12,6 +12,7 @@ RULES: Registry[type[BudgetRule]] = Registry(
     "vivace.budget_rules",
     {
         "sum": "vivace_methods.speculation.budgets.sum_rule:SumRule",
+        "piggyback": "vivace_methods.speculation.budgets.piggyback_rule:PiggybackRule",
         "coverage": "vivace_methods.speculation.budgets.coverage_rule:CoverageRule",
     },
     lambda name, made: fault_of_subclass(name, made, BudgetRule),
