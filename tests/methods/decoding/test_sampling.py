@@ -132,12 +132,16 @@ def test_senseless_sampling_is_refused(settings: dict[str, float], reason: str) 
 
 @pytest.fixture(scope="module")
 def small() -> Any:
+    return opinionated(seed=5)
+
+
+def opinionated(seed: int) -> Any:
     """A model of eleven tokens, two layers and opinions."""
     configuration = AutoConfig.for_model(
         "llama", vocab_size=11, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=64, bos_token_id=None, eos_token_id=None, pad_token_id=None,
     )  # fmt: skip
-    model = random_model(configuration, seed=5)
+    model = random_model(configuration, seed=seed)
     with torch.no_grad():
         model.lm_head.weight.mul_(16.0)
     return model
@@ -151,6 +155,8 @@ def drafted(model: Any) -> Eagle3Drafter:
 
 def answers(model: Any, name: str, number: int, tokens: int) -> list[list[int]]:
     fitted = drafted(model) if name.startswith("eagle") else None
+    if name.startswith("draft-model"):
+        fitted = opinionated(seed=6)
     found = []
     with applied(parse_method(name), model, fitted) as generator:
         for seed in range(number):
@@ -193,6 +199,45 @@ def test_first_tokens_of_plain_decoding(small: Any, number: int) -> None:
 def test_later_tokens_of_eagle_given_those_before(small: Any, number: int) -> None:
     found = answers(small, "eagle-3(depth=3)", number, 4)
     assert least_chance(small, found, range(1, 4)) > CHANCE
+
+
+DRAFTING = (
+    "eagle-3(depth=3,tokens=9,top_k=3)",
+    "eagle-3(depth=3,tokens=6,top_k=2,growth=static)",
+    "eagle-3(depth=3,drawn=true)",
+    "draft-model(depth=3,tokens=9,top_k=3)",
+    "draft-model(depth=3,drawn=true)",
+    "prompt-lookup(depth=3,longest=1)",
+)
+
+
+@pytest.mark.parametrize("number", [40, pytest.param(20_000, marks=[pytest.mark.full, pytest.mark.timeout(3600)])])
+@pytest.mark.parametrize("name", DRAFTING)
+def test_later_tokens_of_trees_and_drawn_drafts_given_those_before(small: Any, name: str, number: int) -> None:
+    assert least_chance(small, answers(small, name, number, 4), range(1, 4)) > CHANCE
+
+
+@pytest.mark.parametrize("name", [name for name in DRAFTING if "drawn" not in name])
+def test_drafts_that_are_certain_leave_the_draws_as_they_were(small: Any, name: str) -> None:
+    """Each token is drawn as it would be without drafts: the same seed writes the very same answer."""
+    assert answers(small, name, 6, 9) == answers(small, "autoregressive", 6, 9)
+
+
+def test_drawn_drafts_stand_by_the_ratio_of_their_odds() -> None:
+    """6,000 chains whose tokens were drawn from other odds than the model's."""
+    logits = torch.tensor([[[2.0, 1.0, 0.5, -1.0], [0.1, 2.0, 0.3, 0.2], [1.0, 1.0, 1.0, -3.0]]])
+    warm = Sampling(temperature=1.0, seed=1)
+    chooser = Sampled(warm, CPU)
+    found = []
+    for _ in range(6_000):
+        drawn = [chooser.drawn(torch.tensor([each])) for each in ([0.0, 1.5, 0.0, 0.5], [1.0, 0.0, 0.0, 0.0])]
+        tree = Tree.chain(torch.cat([torch.zeros(1, 1, dtype=torch.long), *(token for token, _ in drawn)], 1),
+                          torch.cat([odds for _, odds in drawn]))  # fmt: skip
+        found.append(chooser.verified(logits, tree).tokens[0].tolist())
+    for place in range(3):
+        counted = Counter(tokens[place] for tokens in found if len(tokens) > place)
+        assert chance_of(counted, exact(logits[0, place].double().numpy(), warm)) > CHANCE
+    assert {len(tokens) for tokens in found} == {1, 2, 3}
 
 
 @pytest.mark.parametrize("name", ["autoregressive", "eagle-3(depth=3)"])
