@@ -86,7 +86,7 @@ def test_commands_shown_run(page: Path, tmp_path: Path, request: pytest.FixtureR
         "PATH": f"{Path(sys.executable).parent}:{environment()['PATH']}",
         "VIVACE_DEMO_ONLY": "dialogue",  # its other half has a test of its own
     }
-    if page.stem in ("efficiency", "sparsity"):
+    if page.stem in ("efficiency", "sparsity", "speculation"):
         changes["VIVACE_RUN_MOST_TOKENS"] = "8"  # what is shown does not depend on how long the answers are
     if page.name != "README.md" and find_spec("transformers"):
         program = request.getfixturevalue("preloaded_python")

@@ -191,6 +191,6 @@ class _Proposing(Proposing):
 def _weights_of_a_token(model: Any) -> int:
     """Weights that are read for one token; all of them, where the architecture is not known."""
     try:
-        return round(decode_cost(model.config, 0, model.dtype).weight_bytes / model.dtype.itemsize)
+        return int(decode_cost(model.config, 0, model.dtype).weight_bytes) // int(model.dtype.itemsize)
     except MethodError:
         return sum(weights.numel() for weights in model.parameters())
