@@ -42,6 +42,10 @@ _NOTE_COLOURS = {
     boards.WORSE_NOW: "red",
     "retracted": "red",
 }
+_WER_HELP = (
+    "Word error rate of a cascade's ear: words replaced, left out or put in, for each word of the set's transcripts, "
+    "after Whisper's normalisation [95 % interval by conversation]."
+)
 _NOTES_HELP = (
     "Part: over some of the set's conversations only. Incomplete: too much is unscored. Neither is ranked. Official: "
     "the whole data set, enough of it scored. Imported: verdicts brought in from elsewhere. Transcript: the system "
@@ -273,10 +277,7 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
         "ARS": column.TextColumn(
             help="Average rubric score: criteria met, of those scored [95 % interval by conversation]."
         ),
-        "WER": column.TextColumn(
-            help="Word error rate of a cascade's ear: words replaced, left out or put in, for each word of the set's "
-            "transcripts, after Whisper's normalisation [95 % interval by conversation]."
-        ),
+        "WER": column.TextColumn(help=_WER_HELP),
         **axes,
         "Coverage": column.TextColumn(
             help="Criteria that got a verdict; below 100 % also where the APR could lie, from everything "
