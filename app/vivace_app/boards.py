@@ -264,6 +264,24 @@ def gap_table(found: Sequence[Gap]) -> pd.DataFrame:
     )
 
 
+def fallen_table(found: Sequence[Gap]) -> pd.DataFrame:
+    """The criteria that cascades lost to their ears, one line each."""
+    lost = {(gap.audio.judging, gap.text.judging): gap for gap in found if gap.ear is not None}
+    return pd.DataFrame(
+        [
+            {
+                "Model": with_method(gap.audio.model, gap.audio.method),
+                "Conversation": criterion.conversation,
+                "Criterion": criterion.text,
+                "Misheard": "; ".join(f"{words.said or '–'} → {words.heard or '–'}" for words in criterion.misheard),
+            }
+            for gap in lost.values()
+            if gap.ear is not None
+            for criterion in gap.ear.fell
+        ]
+    )
+
+
 def intervals(group: RankedTogether, names: Sequence[str]) -> pd.DataFrame:
     """Pass rates for the chart: one line per row and slice that has a figure; rates are fractions.
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from streamlit.testing.v1 import AppTest
 
 from support.judged import add_dataset, add_judging
 from vivace.settings import Settings
 from vivace.store import migrate
-from vivace.store.tables import Attempt
+from vivace.store.tables import Attempt, Model, Reply
 from vivace.tracks.dialogue.results import score_judging
 
 MAIN = str(importlib.resources.files("vivace_app") / "main.py")
@@ -128,6 +129,27 @@ def test_gaps_are_side_by_side(found: dict[str, str]) -> None:
     first = table.iloc[0]
     assert (first["Text"].strip(), first["Audio"].strip()) == ("100.0 %", "50.0 %")
     assert first["Audio − text"].startswith("−50.0 [−")
+
+
+def test_what_an_ear_lost_stands_below_its_gap(home: Path) -> None:
+    database = migrate.open_for_writing(Settings(home=home))
+    with database.write() as session:
+        dataset = add_dataset(session, 8)
+        for form, met in (("transcript", True), ("audio-16k", False)):
+            outcomes = [[[True, met or place > 0]] for place in range(8)]
+            add_judging(session, dataset, outcomes, parameters={"ear": "small"}, input_form=form)
+        session.scalars(select(Model)).one().target = "cascade:litellm:system"
+        for reply in session.scalars(select(Reply)):
+            reply.heard = [
+                {"number": 1, "text": "Yellow.", "unscored": None, "detail": None, "seconds": 1.0, "cost_usd": 0.0,
+                 "errors": 1, "words": 1},
+            ]  # fmt: skip
+    database.close()
+    app = analysis()
+    tables = [one.value for one in app.dataframe]
+    fell = next(table for table in tables if "Misheard" in table)
+    assert list(fell["Misheard"]) == ["hello → yellow"] and list(fell["Criterion"]) == ["Criterion 1"]
+    assert set(next(table for table in tables if "Gap" in table)["Gap"]) == {"ear"}
 
 
 def test_published_figures_are_beside_the_board_and_have_no_rank(found: dict[str, str]) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from support.judged import Outcomes, add_dataset, add_judging
 from vivace.analysis.gaps import gaps
 from vivace.store.database import Database
-from vivace.store.tables import Model, Run, now
+from vivace.store.tables import Model, Reply, Run, now
 
 
 def passing(count: int, of: int = 12) -> Outcomes:
@@ -71,3 +74,53 @@ def test_recorded_replies_have_no_gap(store: Database) -> None:
         run = session.get_one(Run, judging.partition(".")[0])
         session.get_one(Model, run.model_id).target = "replay:replies.jsonl"
     assert gaps(store) == []
+
+
+def heard(session: Session, judging: str, *texts: str) -> None:
+    """Have the ear of a run hear these texts of each conversation; "Hello." is said in every turn."""
+    turns = [
+        {"number": number, "text": text, "unscored": None, "detail": None, "seconds": 1.0, "cost_usd": 0.0,
+         "errors": int(text != "Hello."), "words": 1}
+        for number, text in enumerate(texts, start=1)
+    ]  # fmt: skip
+    for reply in session.scalars(select(Reply).where(Reply.run_id == judging.partition(".")[0])):
+        reply.heard = turns
+
+
+def cascade(session: Session, dataset: int, outcomes: Outcomes, ear: str = "one", **run: str) -> str:
+    """A judged run of a cascade whose model is `system`."""
+    judging = add_judging(session, dataset, outcomes, name=f"{ear} ear", parameters={"ear": ear}, **run)
+    model = session.get_one(Model, session.get_one(Run, judging.partition(".")[0]).model_id)
+    model.target = "cascade:litellm:system"
+    return judging
+
+
+def test_an_ears_gap_is_what_it_lost_of_the_models_score_with_transcripts(store: Database) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 12)
+        alone = add_judging(session, dataset, passing(9), input_form="transcript")
+        audio = cascade(session, dataset, passing(5))
+        other = cascade(session, dataset, passing(9), ear="two")
+        heard(session, audio, "Hello.", "Yellow.")
+        heard(session, other, "Hello.", "Hello.")
+        add_judging(session, dataset, passing(1), parameters={"temperature": 1.0}, input_form="transcript")
+    found = [gap for gap in gaps(store) if gap.metric == "ars"]
+    assert {(gap.kind, gap.text.judging, gap.audio.judging) for gap in found} == {
+        ("ear", alone, audio), ("ear", alone, other),
+    }  # fmt: skip
+    lost = next(gap.ear for gap in found if gap.audio.judging == audio)
+    assert lost is not None and lost.word_error_rate == 0.5
+    assert [(one.conversation, one.criterion) for one in lost.fell] == [
+        (f"set{place:03d}", 0) for place in range(5, 9)
+    ]
+    assert [vars(words) for words in lost.fell[0].misheard] == [{"turn": 2, "said": "hello", "heard": "yellow"}]
+    nothing = next(gap.ear for gap in found if gap.audio.judging == other)
+    assert nothing is not None and (nothing.word_error_rate, nothing.fell) == (0.0, ())
+
+
+def test_a_cascade_that_was_sent_transcripts_is_its_own_control(store: Database) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 12)
+        control = cascade(session, dataset, passing(9), input_form="transcript")
+        audio = cascade(session, dataset, passing(5))
+    assert [(gap.kind, gap.text.judging, gap.audio.judging) for gap in gaps(store)] == [("ear", control, audio)] * 2

@@ -22,6 +22,9 @@ _BYS = {
 _METRICS = {"apr": "Average pass rate", "ars": "Average rubric score"}
 _USUAL_AXIS = "SELF_COHERENCE"
 """The axis that is known to fall as conversations get longer (arXiv 2512.14865)."""
+_FELL_ROWS = 12
+_FELL_HEIGHT = 450
+"""In pixels, for tables of fallen criteria with more rows than that; the rest scrolls."""
 _SYSTEMS_SHOWN = 3
 
 
@@ -167,6 +170,16 @@ def _show_gaps(database: Database) -> None:
         alt="Hearing and speaking gaps",
     )
     st.caption(
-        "Hearing: audio in against transcripts in. Speaking: speech out against text out. The same model, data "
-        "and judge; a gap below zero is what audio costs."
+        "Hearing: audio in against transcripts in; ear: the same of a cascade, whose model reads either way. "
+        "Speaking: speech out against text out. The same model, data and judge; a gap below zero is what audio costs."
     )
+    fell = boards.fallen_table(found)
+    if not fell.empty:
+        st.dataframe(
+            figures.cells(fell),
+            key="fell",
+            hide_index=True,
+            height="content" if len(fell) <= _FELL_ROWS else _FELL_HEIGHT,
+            alt="Criteria that were met with transcripts and not with what an ear heard",
+        )
+        st.caption("Criteria that were met with the set's transcripts and not with the ear's, with what it misheard.")
