@@ -51,7 +51,7 @@ PARTS = (
     Part("gpu_correctness", 100, ("--check",), ("--quick", "--check")),
     Part("gpu_sparsity", 130),
     Part("gpu_prefill", 150, ("--tokens", "32768", "--tokens", "10240")),
-    Part("gpu_prefill", 110, ("--tokens", "32768")),
+    Part("gpu_speculation", 60, ("--model", "allenai/OLMoE-1B-7B-0125")),
     Part("gpu_baselines", 80, ("--model", "meta-llama/Llama-3.1-8B")),
 )
 """In order of worth: first whether kernels are right at all and what the device can do, then headline cases."""
