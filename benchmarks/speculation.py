@@ -50,11 +50,16 @@ def benchmark(options: argparse.Namespace) -> int:
     rows.sort(key=lambda row: not row.headline)
     estimate = quality.joined(passes, figures, SHARES)
     work = {**asdict(Shape()), "threads": options.threads, "quality": asdict(size)}
-    details = running(work=work, passes=passes, figures=figures, estimate=estimate)
+    plan = [] if found.plan is None else found.plan.sentences
+    details = running(work=work, passes=passes, figures=figures, estimate=estimate, plan=plan)
     code = conclude(Report("speculation", details, rows, LIMITS), options)
     print_break_even(passes)
     quality.print_figures(figures)
     quality.print_joined(estimate)
+    if options.table:
+        print(f"\n{quality.honest_table(figures)}")
+    for sentence in plan:
+        print(sentence)
     return code
 
 
@@ -64,6 +69,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="of the processor; one, unless said otherwise")
     parser.add_argument("--record", type=Path, metavar="FILE", help="keep answers there, and go on with those in it")
     parser.add_argument("--asked", type=int, metavar="N", help="prompts of each task that are answered")
+    parser.add_argument("--table", action="store_true", help="what each form beats and costs, as Markdown")
     parser.add_argument("--quality-alone", action="store_true", help="leave the passes out")
     return finished(benchmark, parser.parse_args(given))
 

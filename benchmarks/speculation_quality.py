@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from report import BenchmarkError, Row, estimated
 
+from vivace.analysis.speculation.planning import FEWEST_PROMPTS, SpeculationPlan, plan_speculation
 from vivace.analysis.speculation.sweep import (
     PLAIN,
     Answers,
@@ -37,6 +38,8 @@ MODEL, DRAFTER = "zoo:moe", "zoo:moe-drafter"
 TASKS = ("sums(operation=addition)", "sums(operation=subtraction)", "code", "json")
 SEED = 1
 MOST_TOKENS = 96
+TOLERANCE = 0.02
+"""Of the score, that may be lost."""
 
 
 @dataclass(frozen=True)
@@ -109,12 +112,14 @@ class Found:
         prompts: that were answered.
         answers: of each form and of plain decoding.
         scores: of each, by prompt.
+        plan: what `vivace plan speculation` says of the same answers; None where they are too few.
     """
 
     forms: Sequence[Form]
     prompts: Sequence[PlannedPrompt]
     answers: Answers
-    scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    scores: Mapping[str, Mapping[str, float]]
+    plan: SpeculationPlan | None
 
 
 def measured(size: Size, record: Path | None = None) -> Found:
@@ -158,7 +163,9 @@ def measured(size: Size, record: Path | None = None) -> Found:
         on_answer=on_answer,
     )  # fmt: skip
     scores = {arm: scores_of(its, planned.prompts, tokenizer) for arm, its in answers.items()}
-    return Found(forms, planned.prompts, answers, scores)
+    enough = len(planned.prompts) >= FEWEST_PROMPTS
+    plan = plan_speculation(answers, forms, planned.prompts, tokenizer, TOLERANCE) if enough else None
+    return Found(forms, planned.prompts, answers, scores, plan)
 
 
 def figures_of(found: Found) -> list[dict[str, Any]]:
@@ -271,6 +278,36 @@ def print_figures(figures: Sequence[Mapping[str, Any]]) -> None:
             f"{_text(row['score_lost'])}  agreement {_text(row['agreement'])}  experts {row['experts']:.1f}  bytes "
             f"{_text(row['bytes'])}"
         )
+
+
+def honest_table(figures: Sequence[Mapping[str, Any]]) -> str:
+    """For each form what it beats in bytes for each token, and what it costs, as Markdown.
+
+    It beats plain decoding, or the best form without a budget, where its interval lies below theirs.
+    """
+    exact = [row for row in figures if row["form"] != PLAIN and row["budget"] is None]
+    best = min(exact, key=lambda row: row["bytes"]["value"])
+    lines = [
+        "| form | tokens a pass (τ) | bytes for each token, plain decoding = 1 | beats plain decoding | beats the "
+        f"best EAGLE-3 ({best['form']}, {best['bytes']['value']:.2f}) | score lost | agreement |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in figures:
+        if row["form"] == PLAIN:
+            continue
+        high = row["bytes"]["high"] if row["bytes"]["high"] is not None else row["bytes"]["value"]
+        beats = ["yes" if high < bound else "no" for bound in (1.0, best["bytes"]["low"] or best["bytes"]["value"])]
+        lines.append(
+            f"| {row['form']} | {row['tau']['value']:.2f} | {_short(row['bytes'])} | {beats[0]} | {beats[1]} | "
+            f"{_short(row['score_lost'])} | {row['agreement']['value']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _short(figure: Mapping[str, Any]) -> str:
+    if figure["low"] is None:
+        return f"{figure['value']:.2f}"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}–{figure['high']:.2f}]"
 
 
 def print_joined(found: Sequence[Mapping[str, Any]]) -> None:

@@ -106,6 +106,9 @@ def test_every_form_has_its_quality_and_bytes_beside_plain_decoding(answered: tu
         assert figures[f"{name}, B=4"]["bytes"]["value"] < figures[name]["bytes"]["value"]
     assert 1 < figures["chain of 2"]["tau"]["value"] <= 3 < figures["tree of 8"]["tau"]["value"] + 2
     assert any(row["frontier"] for row in figures.values())
+    table = quality.honest_table(quality.figures_of(found)).splitlines()
+    assert len(table) == 2 + 4 and "beats the best EAGLE-3 (" in table[0]
+    assert found.plan is None  # of eight prompts
     rows = quality.rows_of(found)
     assert [(row.case, row.arm, row.baseline) for row in rows[1:3]] == [
         ("zoo:moe, chain of 2, B=4", "moe-spec", "autoregressive"),

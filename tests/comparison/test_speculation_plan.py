@@ -88,6 +88,9 @@ def test_a_proposal_keeps_within_the_tolerance_and_is_judged_on_prompts_that_it_
     assert plan.here == "tree of 16" and plan.judged is not None
     assert plan.judged.speed.value == pytest.approx(0.5)
     assert "is not shown to be faster" in plan.sentences[1] and "tolerance holds" in plan.sentences[1]
+    assert plan.at_floor == "tree of 16" and plan.judged_at_floor is not None
+    assert plan.judged_at_floor.speed.value == pytest.approx(1.0)
+    assert "times as fast as counted" in plan.sentences[3]
     loose = plan_speculation(answers, forms, prompts(12), None, 0.6)
     assert loose.here == "tree of 16, B=8" and loose.judged is not None and loose.judged.lost.value == 0.5
     assert plan.pass_rows == [

@@ -92,6 +92,7 @@ def _print(plan: SpeculationPlan, format: Format) -> None:
                 "proposed": plan.here,
                 "proposed_at_floor": plan.at_floor,
                 "judged": None if plan.judged is None else asdict(plan.judged),
+                "judged_at_floor": None if plan.judged_at_floor is None else asdict(plan.judged_at_floor),
                 "forms": plan.rows,
                 "passes": plan.pass_rows,
             }

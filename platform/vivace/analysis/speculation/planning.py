@@ -27,7 +27,7 @@ class Judged:
     """What a proposal is worth on prompts that it was not made from.
 
     Attributes:
-        speed: as it was measured there.
+        speed: as it was measured there; at memory's rate, as its passes were counted there.
         lost: of quality there.
     """
 
@@ -45,6 +45,7 @@ class SpeculationPlan:
         here: the form that is proposed for this machine; None where plain decoding wins.
         at_floor: the one for hardware that is bound by its memory alone.
         judged: of `here`, on the other half; None where nothing is proposed.
+        judged_at_floor: of `at_floor`, likewise.
         sentences: all of that, for people.
     """
 
@@ -53,6 +54,7 @@ class SpeculationPlan:
     here: str | None
     at_floor: str | None
     judged: Judged | None
+    judged_at_floor: Judged | None
     sentences: list[str]
 
 
@@ -71,7 +73,7 @@ def plan_speculation(
     Raises:
         UsageError: too few prompts, or answers of a single token.
     """
-    from vivace_methods.speculation.prospects.outlook import PassTimes, measured_speed, proposed
+    from vivace_methods.speculation.prospects.outlook import PassTimes, measured_speed, outlook, proposed
 
     if len(prompts) < FEWEST_PROMPTS:
         raise UsageError(
@@ -83,10 +85,12 @@ def plan_speculation(
         times = PassTimes(answer for form in forms for answer in half.of(form.name).values())
         prospects = [half.prospect(form, times) for form in forms]
         here, at_floor = proposed(prospects, tolerance), proposed(prospects, tolerance, at_floor=True)
-        judged = None
+        judged = judged_at_floor = None
         if here is not None:
-            form = next(each for each in forms if each.name == here.name)
-            judged = Judged(measured_speed(other.of(here.name), other.of(PLAIN)), other.lost(form))
+            judged = Judged(measured_speed(other.of(here.name), other.of(PLAIN)), other.lost(here.name))
+        if at_floor is not None:
+            again = outlook(other.of(at_floor.name), other.of(PLAIN), times)
+            judged_at_floor = Judged(again.at_floor, other.lost(at_floor.name))
     except ValueError as error:
         raise UsageError(f"{error} Take tasks with longer answers, or raise --limit.") from error
     prospects.sort(key=lambda each: -each.outlook.speed.value)
@@ -101,7 +105,8 @@ def plan_speculation(
         here=None if here is None else here.name,
         at_floor=None if at_floor is None else at_floor.name,
         judged=judged,
-        sentences=_sentences(prospects, here, at_floor, judged, tolerance),
+        judged_at_floor=judged_at_floor,
+        sentences=[*_here(prospects, here, judged, tolerance), *_at_floor(at_floor, judged_at_floor, tolerance)],
     )
 
 
@@ -131,15 +136,15 @@ class _Half:
         """An arm's answers, by prompt."""
         return self._answers[arm]
 
-    def lost(self, form: Form) -> Estimate:
+    def lost(self, arm: str) -> Estimate:
         """Of quality, beside plain decoding."""
-        return lost(self.of(form.name), self.of(PLAIN), self._scores[form.name], self._scores[PLAIN])
+        return lost(self.of(arm), self.of(PLAIN), self._scores[arm], self._scores[PLAIN])
 
     def prospect(self, form: Form, times: Any) -> Prospect:
         """What is expected of a form."""
         from vivace_methods.speculation.prospects.outlook import Prospect, outlook
 
-        return Prospect(form.name, outlook(self.of(form.name), self.of(PLAIN), times), self.lost(form))
+        return Prospect(form.name, outlook(self.of(form.name), self.of(PLAIN), times), self.lost(form.name))
 
 
 def _row(prospect: Prospect, here: Prospect | None, at_floor: Prospect | None) -> dict[str, Any]:
@@ -162,16 +167,10 @@ def _figure(name: str, estimate: Estimate) -> dict[str, float | None]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _sentences(
-    prospects: Sequence[Prospect],
-    here: Prospect | None,
-    at_floor: Prospect | None,
-    judged: Judged | None,
-    tolerance: float,
-) -> list[str]:
+def _here(prospects: Sequence[Prospect], here: Prospect | None, judged: Judged | None, tolerance: float) -> list[str]:
+    """What is proposed for this machine, and how that did."""
     within = f"losing at most {tolerance:g} of quality"
-    said = []
-    if here is None:
+    if here is None or judged is None:
         tolerated = [each for each in prospects if each.lost.value <= tolerance]
         nearest = ""
         if tolerated:
@@ -180,27 +179,32 @@ def _sentences(
                 f" The nearest is {best.name}, at {_interval(best.outlook.speed)} times its speed: a step takes "
                 f"{best.outlook.steps:.2f} of its steps and gives {best.outlook.tau.value:.2f} tokens."
             )
-        said.append(f"Plain decoding wins here: no way to speculate, {within}, is shown to be faster.{nearest}")
-    else:
-        said.append(
-            f"{here.name} is expected to be {_interval(here.outlook.speed)} times as fast as plain decoding here, "
-            f"{within}."
-        )
-    if judged is not None and here is not None:
-        kept = "holds" if judged.lost.value <= tolerance else "does not hold"
-        faster = "is faster" if (judged.speed.low or judged.speed.value) > 1 else "is not shown to be faster"
-        said.append(
-            f"On the other half of the prompts it {faster}: {_interval(judged.speed)} times as fast as measured; it "
-            f"loses {_interval(judged.lost)} of quality there, so that the tolerance {kept}."
-        )
-    if at_floor is None:
-        said.append("Where nothing but memory's rate counts, plain decoding wins.")
-    else:
-        said.append(
-            f"Where nothing but memory's rate counts, {at_floor.name} is expected to be "
-            f"{_interval(at_floor.outlook.at_floor)} times as fast."
-        )
-    return said
+        return [f"Plain decoding wins here: no way to speculate, {within}, is shown to be faster.{nearest}"]
+    return [
+        f"{here.name} is expected to be {_interval(here.outlook.speed)} times as fast as plain decoding here, "
+        f"{within}.",
+        _verdict(judged, "as measured", tolerance),
+    ]
+
+
+def _at_floor(at_floor: Prospect | None, judged: Judged | None, tolerance: float) -> list[str]:
+    """What is proposed where memory's rate is all that counts, and how that did."""
+    if at_floor is None or judged is None:
+        return ["Where nothing but memory's rate counts, plain decoding wins."]
+    return [
+        f"Where nothing but memory's rate counts, {at_floor.name} is expected to be "
+        f"{_interval(at_floor.outlook.at_floor)} times as fast.",
+        _verdict(judged, "as counted", tolerance),
+    ]
+
+
+def _verdict(judged: Judged, known: str, tolerance: float) -> str:
+    faster = "is faster" if (judged.speed.low or judged.speed.value) > 1 else "is not shown to be faster"
+    kept = "holds" if judged.lost.value <= tolerance else "does not hold"
+    return (
+        f"On the other half of the prompts it {faster}: {_interval(judged.speed)} times as fast {known}; it loses "
+        f"{_interval(judged.lost)} of quality there, so that the tolerance {kept}."
+    )
 
 
 def _interval(estimate: Estimate) -> str:
