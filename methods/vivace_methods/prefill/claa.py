@@ -58,8 +58,7 @@ class Claa(PrunedPrefill):
         self.require_least(1, "layers", "window")
         self.require_least(0, "offset", "kv_from")
         self.require_odd("kernel")
-        if self.kv_keep is not None:
-            self.require_amount("kv_keep", self.kv_keep)
+        self.require_kv_keep(self.kv, self.kv_keep)
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention over several layers, the best tokens, once at a layer."""

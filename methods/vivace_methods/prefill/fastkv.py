@@ -47,8 +47,7 @@ class FastKv(PrunedPrefill):
         self.require_least(1, "window")
         self.require_least(0, "kv_from")
         self.require_odd("kernel")
-        if self.kv_keep is not None:
-            self.require_amount("kv_keep", self.kv_keep)
+        self.require_kv_keep(self.kv, self.kv_keep)
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """A window's attention in one layer, the best tokens, once at that layer."""

@@ -88,6 +88,20 @@ class PrunedPrefill(Method):
                 f"number of tokens above 1, and {value} is neither."
             )
 
+    def require_kv_keep(self, kv: str, kv_keep: float | None) -> None:
+        """Refuse an amount of keys and values that is none, or that nobody would go by.
+
+        Raises:
+            MethodError: as `require_amount` says; or heads do not choose their own.
+        """
+        if kv_keep is None:
+            return
+        self.require_amount("kv_keep", kv_keep)
+        if kv != "own":
+            raise MethodError(
+                f"The setting kv_keep of {self.name} goes with kv=own, and kv={kv} keeps what it keeps."
+            )
+
     def require_share(self) -> None:
         """Refuse a number of tokens where a share of the prompt is needed.
 

@@ -182,6 +182,22 @@ def test_a_keep_rate_of_one_is_the_full_prefill(
     assert "48 tokens" in trace.figures["nothing_pruned"]
 
 
+def test_short_prompts_are_read_whole_also_behind_long_ones(
+    model: Any, prompt_of: Callable[..., torch.Tensor]
+) -> None:
+    """Shorter than the window, than the budget, or a single token."""
+    for method, tokens in (("claa(window=8)", 8), ("claa(keep=64)", 40), ("fastkv", 1), ("oracle", 5), ("h2o", 1)):
+        request = Request(prompt_of(tokens, seed=2), 4)
+        expected, _, _ = generated(parse_method("full"), model, request)
+        found: list[int] = []
+        with applied(parse_method(method), model) as generator:
+            if tokens < 40:
+                generator.generate(Request(prompt_of(60), 1), lambda tokens: None)
+            trace = generator.generate(request, found.extend)
+        assert found == expected
+        assert f"The prompt has {tokens} tokens" in trace.figures["nothing_pruned"]
+
+
 def hooks_of(model: Any) -> list[Any]:
     return [
         hook
@@ -220,6 +236,10 @@ def test_what_cannot_be_pruned_is_refused_with_a_sentence(
     for setting in ("keep=0", "keep=1.5", "keep=-1", "kernel=4", "window=0", "layers=0", "kv_keep=0", "kv_from=-1"):
         with pytest.raises(MethodError, match=f"The setting {setting.partition('=')[0]} of claa"):
             parse_method(f"claa({setting})")
+    with pytest.raises(MethodError, match="kv_keep of fastkv goes with kv=own"):
+        parse_method("fastkv(kv=shared,kv_keep=0.1)")
+    with pytest.raises(MethodError, match="is a share of the prompt, up to 1"):
+        parse_method("lazy-llm(keep=64)")
     with pytest.raises(MethodError, match="prune at layer 5, and the model has layers 0 to 4"):
         parse_method("claa(layer=5)").attach(model).__enter__()
     with pytest.raises(MethodError, match="layers 0 to 1"):  # before a model is there

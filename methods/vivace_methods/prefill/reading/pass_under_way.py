@@ -52,11 +52,6 @@ class PrunedPass:
         self._rotations: tuple[Any, Any] = (None, None)
 
     @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
-        return self._prompt.length
-
-    @property
     def tokens(self) -> int:
         """How many tokens go into the present layer."""
         return self._prompt.length if self.kept is None else int(self.kept.shape[0])

@@ -51,7 +51,7 @@ class PrunedReader(Reader):
     def read(self, run: Run) -> Read:
         """Read it; features are given of the tokens that went through every layer."""
         request = run.request
-        self._evidence = request.evidence
+        self._evidence, self._hooks.latest = request.evidence, None
         self._hooks.ends = request.end_tokens or self._hooks.usual_ends
         logits = run.forward(request.prompt, "read", embedded=request.embedded)[:, -1]
         done = self._hooks.latest
