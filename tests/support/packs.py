@@ -17,6 +17,7 @@ def random_pack(
     *,
     biased: Sequence[bool] | None = None,
     seed: int = 0,
+    levels: bool = False,
 ) -> Packed:
     """Layers of which inputs from the normal distribution keep about half, a different limit for each channel."""
     drawn = torch.Generator().manual_seed(seed)
@@ -33,6 +34,7 @@ def random_pack(
         ],
         torch.rand(len(outputs), inputs, generator=drawn) * 1.4,
         [normal(each) if has else None for each, has in zip(outputs, biased or [False] * len(outputs), strict=True)],
+        levels=levels,
     )
 
 

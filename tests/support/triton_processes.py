@@ -110,6 +110,7 @@ _SHORT = {
     "torch.bfloat16": "bf16",
     "torch.float16": "fp16",
     "torch.float32": "fp32",
+    "torch.int8": "i8",
     "torch.int32": "i32",
     "torch.int64": "i64",
 }

@@ -40,6 +40,7 @@ inline uint32_t pair(const Bfloat16 *place) {
 
 inline float number(float value) { return value; }
 inline float number(Bfloat16 value) { return wide(static_cast<uint32_t>(value.bits) << 16); }
+inline float number(int8_t level) { return static_cast<float>(level); }
 
 inline void store(float *place, float value) { *place = value; }
 inline void store(Bfloat16 *place, float value) {
@@ -104,13 +105,23 @@ inline void add_line(const Bfloat16 *row, const Bfloat16 *x, float *parts) {
     }
 }
 
-// What ROWS rows give, each multiplied with x, read side by side; of a row the same bits whatever ROWS is. Meanwhile those
-// that come after them are fetched, as in a walk.
-template <typename T, int64_t ROWS>
-void products(const T *const *row, const T *const *next, const T *x, int64_t length, float *sums) {
+template <typename T>
+inline void add_line(const int8_t *row, const T *x, float *parts) {
+    for (int64_t lines = 0; lines < LINE<int8_t> / LANES; ++lines) {
+#pragma omp simd
+        for (int64_t lane = 0; lane < LANES; ++lane) {
+            parts[lane] += number(row[lines * LANES + lane]) * number(x[lines * LANES + lane]);
+        }
+    }
+}
+
+// What ROWS rows of weights of type W give, each multiplied with x, read side by side; of a row the same bits whatever
+// ROWS is. Meanwhile those that come after them are fetched, as in a walk.
+template <typename T, int64_t ROWS, typename W>
+void products(const W *const *row, const W *const *next, const T *x, int64_t length, float *sums) {
     float parts[ROWS][LANES] = {};
     int64_t place = 0;
-    for (; place + LINE<T> <= length; place += LINE<T>) {
+    for (; place + LINE<W> <= length; place += LINE<W>) {
         for (int64_t each = 0; each < ROWS; ++each) {
             __builtin_prefetch(next[each] + place, 0, 2);
             add_line(row[each] + place, x + place, parts[each]);
@@ -125,8 +136,8 @@ void products(const T *const *row, const T *const *next, const T *x, int64_t len
 }
 
 // Adds some columns of WALKED rows to their sums, each row times its value.
-template <typename T>
-inline void add_rows(const T *const *row, const float *value, int64_t begin, int64_t end, float *sums) {
+template <typename W>
+inline void add_rows(const W *const *row, const float *value, int64_t begin, int64_t end, float *sums) {
     const float v0 = value[0], v1 = value[1], v2 = value[2], v3 = value[3];
     const float v4 = value[4], v5 = value[5], v6 = value[6], v7 = value[7];
 #pragma omp simd
@@ -140,23 +151,23 @@ inline void add_rows(const T *const *row, const float *value, int64_t begin, int
 
 // Adds the rows of some entries of a list to the sums of some columns. While rows are added, those that come after them
 // are fetched: they lie anywhere, and a processor would begin each of them from scratch.
-template <typename T, int TOKENS>
-void walk(const T *rows, const Linear &linear, const List &list, int64_t most, int64_t first, int64_t last,
+template <typename W, int TOKENS>
+void walk(const W *rows, const Linear &linear, const List &list, int64_t most, int64_t first, int64_t last,
           int64_t begin, int64_t columns, float (*sums)[BLOCK]) {
     const int32_t *at = list.rows.data();
     const float *values = list.values.data();
     int64_t entry = first;
     for (; entry + WALKED <= last; entry += WALKED) {
-        const T *row[WALKED], *next[WALKED];
+        const W *row[WALKED], *next[WALKED];
         for (int64_t place = 0; place < WALKED; ++place) {
             row[place] = rows + at[entry + place] * linear.stride + begin;
             next[place] = rows + at[std::min(entry + WALKED + place, last - 1)] * linear.stride + begin;
         }
         int64_t column = 0;
-        for (; column + LINE<T> <= columns; column += LINE<T>) {
+        for (; column + LINE<W> <= columns; column += LINE<W>) {
             for (int64_t place = 0; place < WALKED; ++place) __builtin_prefetch(next[place] + column, 0, 2);
             for (int token = 0; token < TOKENS; ++token) {
-                add_rows(row, values + token * most + entry, column, column + LINE<T>, sums[token]);
+                add_rows(row, values + token * most + entry, column, column + LINE<W>, sums[token]);
             }
         }
         for (int token = 0; token < TOKENS; ++token) {
@@ -164,7 +175,7 @@ void walk(const T *rows, const Linear &linear, const List &list, int64_t most, i
         }
     }
     for (; entry < last; ++entry) {
-        const T *row = rows + at[entry] * linear.stride + begin;
+        const W *row = rows + at[entry] * linear.stride + begin;
         for (int token = 0; token < TOKENS; ++token) {
             const float value = values[token * most + entry];
 #pragma omp simd
@@ -193,7 +204,7 @@ struct Coordinates {
             for (int token = 0; token < TOKENS; ++token) {
                 const T *row = down + rank * inputs;
                 float sum;
-                products<T, 1>(&row, &row, x + token * inputs, inputs, &sum);
+                products<T, 1, T>(&row, &row, x + token * inputs, inputs, &sum);
                 values[rank * TOKENS + token].store(sum, std::memory_order_relaxed);
             }
         }
@@ -216,9 +227,10 @@ struct Coordinates {
 
 // One parallel region, whose end is the only place where threads wait for each other. Work is taken piece by piece: a
 // thread that is not given a processor for a while keeps nothing from the others but the piece that it holds.
-template <typename T, int TOKENS>
-void multiply(const T *x, int64_t inputs, const Linear *linears, int64_t layers, const T *rows, const float *limits,
-              const T *down, const T *bias, T *y, int32_t *counts, int threads) {
+// Weights of type W that are levels have a scale for each output, with which its sum is multiplied.
+template <typename T, typename W, int TOKENS>
+void multiply(const T *x, int64_t inputs, const Linear *linears, int64_t layers, const W *rows, const float *scales,
+              const float *limits, const T *down, const T *bias, T *y, int32_t *counts, int threads) {
     int64_t outputs = 0, ranks = 0, widest = 0;
     for (int64_t layer = 0; layer < layers; ++layer) {
         outputs += linears[layer].outputs;
@@ -226,7 +238,7 @@ void multiply(const T *x, int64_t inputs, const Linear *linears, int64_t layers,
         widest = std::max(widest, linears[layer].outputs);
     }
     // As many blocks for each thread: none goes on for long when the others are through.
-    const int64_t most_columns = SEGMENT / static_cast<int64_t>(sizeof(T));
+    const int64_t most_columns = std::min(BLOCK, SEGMENT / static_cast<int64_t>(sizeof(W)));
     const int64_t equal = threads * ((outputs + threads * most_columns - 1) / (threads * most_columns));
     const int64_t block = std::clamp<int64_t>((outputs / equal + 63) / 64 * 64, SMALLEST, most_columns);
     const int64_t blocks = (widest + block - 1) / block;
@@ -254,62 +266,66 @@ void multiply(const T *x, int64_t inputs, const Linear *linears, int64_t layers,
             }
             alignas(64) float sums[TOKENS][BLOCK];
             for (int token = 0; token < TOKENS; ++token) std::fill(sums[token], sums[token] + columns, 0.0f);
-            const T *its = rows + linear.first;
-            walk<T, TOKENS>(its, linear, list, most, 0, list.entries, begin, columns, sums);
+            const W *its = rows + linear.first;
+            walk<W, TOKENS>(its, linear, list, most, 0, list.entries, begin, columns, sums);
             if (fresh) coordinates.append_to(list, linear);  // by now they are mostly there
-            walk<T, TOKENS>(its, linear, list, most, list.entries, list.entries + linear.rank, begin, columns, sums);
+            walk<W, TOKENS>(its, linear, list, most, list.entries, list.entries + linear.rank, begin, columns, sums);
             for (int token = 0; token < TOKENS; ++token) {
                 const int64_t place = linear.first_output + begin;
                 for (int64_t column = 0; column < columns; ++column) {
                     const float added = bias == nullptr ? 0.0f : number(bias[place + column]);
-                    store(y + token * outputs + place + column, sums[token][column] + added);
+                    const float sum = sums[token][column] * (scales == nullptr ? 1.0f : scales[place + column]);
+                    store(y + token * outputs + place + column, sum + added);
                 }
             }
         }
     }
 }
 
-template <typename T>
+template <typename T, typename W>
 int multiply_tokens(int tokens, const void *x, int64_t inputs, const int64_t *linears, int64_t layers, const void *rows,
-                    const float *limits, const void *down, const void *bias, void *y, int32_t *counts, int threads) {
-    const auto call = tokens == 1 ? multiply<T, 1> : multiply<T, 2>;
+                    const float *scales, const float *limits, const void *down, const void *bias, void *y,
+                    int32_t *counts, int threads) {
+    const auto call = tokens == 1 ? multiply<T, W, 1> : multiply<T, W, 2>;
     if (tokens != 1 && tokens != 2) return 1;
     call(static_cast<const T *>(x), inputs, reinterpret_cast<const Linear *>(linears), layers,
-         static_cast<const T *>(rows), limits, static_cast<const T *>(down), static_cast<const T *>(bias),
+         static_cast<const W *>(rows), scales, limits, static_cast<const T *>(down), static_cast<const T *>(bias),
          static_cast<T *>(y), counts, threads);
     return 0;
 }
 
 // The wanted outputs of a matrix that lies by output, or all of them where `kept` is null; the others are zero.
-template <typename T>
-int multiply_rows(int64_t tokens, const T *x, int64_t inputs, int64_t outputs, const T *weight, const bool *kept,
-                  const T *bias, T *y, int threads) {
+template <typename T, typename W>
+int multiply_rows(int64_t tokens, const void *x, int64_t inputs, int64_t outputs, const void *weight,
+                  const float *scales, const bool *kept, const void *bias, void *y, int threads) {
     const int64_t piece = std::clamp<int64_t>(outputs / (4 * threads) / WALKED * WALKED, WALKED, PIECE);
     std::atomic<int64_t> next{0};
 #pragma omp parallel num_threads(threads)
     for (int64_t begin; (begin = piece * next.fetch_add(1, std::memory_order_relaxed)) < outputs;) {
         const int64_t end = std::min(begin + piece, outputs);
         for (int64_t token = 0; token < tokens; ++token) {
-            const T *const read = x + token * inputs, *row[PIECE];
-            T *const written = y + token * outputs;
+            const T *const read = static_cast<const T *>(x) + token * inputs;
+            const W *row[PIECE];
+            T *const written = static_cast<T *>(y) + token * outputs;
             int64_t wanted[PIECE], count = 0, done = 0;
             float sums[PIECE];
             for (int64_t output = begin; output < end; ++output) {
                 if (kept == nullptr || kept[token * outputs + output]) {
-                    row[count] = weight + output * inputs;
+                    row[count] = static_cast<const W *>(weight) + output * inputs;
                     wanted[count++] = output;
                 } else {
                     store(written + output, 0.0f);
                 }
             }
             for (; done + WALKED <= count; done += WALKED) {
-                const T *const *next = row + (done + 2 * WALKED <= count ? done + WALKED : done);
-                products<T, WALKED>(row + done, next, read, inputs, sums + done);
+                const W *const *next = row + (done + 2 * WALKED <= count ? done + WALKED : done);
+                products<T, WALKED, W>(row + done, next, read, inputs, sums + done);
             }
-            for (; done < count; ++done) products<T, 1>(row + done, row + done, read, inputs, sums + done);
+            for (; done < count; ++done) products<T, 1, W>(row + done, row + done, read, inputs, sums + done);
             for (int64_t each = 0; each < count; ++each) {
-                const float added = bias == nullptr ? 0.0f : number(bias[wanted[each]]);
-                store(written + wanted[each], sums[each] + added);
+                const float added = bias == nullptr ? 0.0f : number(static_cast<const T *>(bias)[wanted[each]]);
+                const float scale = scales == nullptr ? 1.0f : scales[wanted[each]];
+                store(written + wanted[each], sums[each] * scale + added);
             }
         }
     }
@@ -318,26 +334,22 @@ int multiply_rows(int64_t tokens, const T *x, int64_t inputs, int64_t outputs, c
 
 }  // namespace
 
-extern "C" int vivace_sparse_gemv_float32(int tokens, const void *x, int64_t inputs, const int64_t *linears,
-                                          int64_t layers, const void *rows, const float *limits, const void *down,
-                                          const void *bias, void *y, int32_t *counts, int threads) {
-    return multiply_tokens<float>(tokens, x, inputs, linears, layers, rows, limits, down, bias, y, counts, threads);
-}
+// One function for each type of numbers and each type of weights.
+#define PRODUCTS(NAME, T, W)                                                                                        \
+    extern "C" int vivace_sparse_gemv_##NAME(int tokens, const void *x, int64_t inputs, const int64_t *linears,     \
+                                             int64_t layers, const void *rows, const float *scales,                 \
+                                             const float *limits, const void *down, const void *bias, void *y,      \
+                                             int32_t *counts, int threads) {                                        \
+        return multiply_tokens<T, W>(tokens, x, inputs, linears, layers, rows, scales, limits, down, bias, y, counts,\
+                                     threads);                                                                      \
+    }                                                                                                               \
+    extern "C" int vivace_row_gemv_##NAME(int64_t tokens, const void *x, int64_t inputs, int64_t outputs,           \
+                                          const void *weight, const float *scales, const bool *kept, const void *bias,\
+                                          void *y, int threads) {                                                   \
+        return multiply_rows<T, W>(tokens, x, inputs, outputs, weight, scales, kept, bias, y, threads);             \
+    }
 
-extern "C" int vivace_sparse_gemv_bfloat16(int tokens, const void *x, int64_t inputs, const int64_t *linears,
-                                           int64_t layers, const void *rows, const float *limits, const void *down,
-                                           const void *bias, void *y, int32_t *counts, int threads) {
-    return multiply_tokens<Bfloat16>(tokens, x, inputs, linears, layers, rows, limits, down, bias, y, counts, threads);
-}
-
-extern "C" int vivace_row_gemv_float32(int64_t tokens, const float *x, int64_t inputs, int64_t outputs,
-                                       const float *weight, const bool *kept, const float *bias, float *y,
-                                       int threads) {
-    return multiply_rows(tokens, x, inputs, outputs, weight, kept, bias, y, threads);
-}
-
-extern "C" int vivace_row_gemv_bfloat16(int64_t tokens, const Bfloat16 *x, int64_t inputs, int64_t outputs,
-                                        const Bfloat16 *weight, const bool *kept, const Bfloat16 *bias, Bfloat16 *y,
-                                        int threads) {
-    return multiply_rows(tokens, x, inputs, outputs, weight, kept, bias, y, threads);
-}
+PRODUCTS(float32, float, float)
+PRODUCTS(bfloat16, Bfloat16, Bfloat16)
+PRODUCTS(float32_int8, float, int8_t)
+PRODUCTS(bfloat16_int8, Bfloat16, int8_t)

@@ -29,6 +29,8 @@ ROWS = 16
 """Listed rows that a program of the second launch reads together, twice over; half as many for two tokens."""
 COLUMN_BYTES = 512
 """Of each row that it reads: enough for every thread of a warp to read 16."""
+MOST_COLUMNS = 256
+"""Whose sums it holds: more of them, as levels of eight bits would have, do not fit into its registers."""
 MOST_SPLITS = 32
 """Parts into which a list is cut at most."""
 PROGRAMS = 4
@@ -49,7 +51,7 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
     Args:
         x: shape (tokens, inputs), one or two tokens, of the pack's type and on its device. Two tokens read what
             either of them keeps, and each gets what it would get by itself, up to rounding.
-        packed: the layers, of bfloat16, float16 or float32.
+        packed: the layers, of bfloat16, float16 or float32, or in levels of eight bits for inputs of such a type.
         counts: int32, shape (layers,), to which the number of kept channels of all tokens is added; or None.
 
     Returns:
@@ -81,22 +83,22 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
             TOKENS=tokens, COUNTED=counts is not None, SEGMENT=SEGMENT, BLOCK=BLOCK, **PREPARING,
         )  # fmt: skip
         _multiply[(tiles, plan.splits)](
-            packed.rows, packed.bias, plan.tiles, channels, values, lengths, partials, arrivals, output,
-            plan.capacity, packed.outputs, plan.splits,
-            TOKENS=tokens, BIASED=packed.bias is not None, ROWS=ROWS // tokens, COLUMNS=plan.columns,
-            MOST_SPLITS=MOST_SPLITS, **MULTIPLYING,
+            packed.rows, packed.scales, packed.bias, plan.tiles, channels, values, lengths, partials, arrivals,
+            output, plan.capacity, packed.outputs, plan.splits,
+            TOKENS=tokens, SCALED=packed.scales is not None, BIASED=packed.bias is not None, ROWS=ROWS // tokens,
+            COLUMNS=plan.columns, MOST_SPLITS=MOST_SPLITS, **MULTIPLYING,
         )  # fmt: skip
     return output
 
 
 def _check(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> None:
-    rows = packed.rows
-    if rows.dtype not in gpu.DTYPES:
-        raise ValueError(f"The sparse kernel knows bfloat16, float16 and float32; the layers are of {rows.dtype}.")
-    if x.ndim != 2 or x.shape[1] != packed.inputs or x.dtype != rows.dtype or x.device != rows.device:
+    dtype, device = packed.dtype, packed.rows.device
+    if dtype not in gpu.DTYPES:
+        raise ValueError(f"The sparse kernel knows bfloat16, float16 and float32; the layers are of {dtype}.")
+    if x.ndim != 2 or x.shape[1] != packed.inputs or x.dtype != dtype or x.device != device:
         raise ValueError(
             f"The input has shape {tuple(x.shape)}, type {x.dtype} and device {x.device}; the layers read (tokens, "
-            f"{packed.inputs}) of {rows.dtype} on {rows.device}."
+            f"{packed.inputs}) of {dtype} on {device}."
         )
     if not 1 <= x.shape[0] <= MOST_TOKENS:
         raise ValueError(f"The sparse kernel takes 1 to {MOST_TOKENS} tokens at once, and {x.shape[0]} were given.")
@@ -136,7 +138,7 @@ class _Plan:
     @classmethod
     def of(cls, packed: Packed) -> _Plan:
         """The plan of a pack."""
-        device, columns = packed.rows.device, COLUMN_BYTES // packed.rows.itemsize
+        device, columns = packed.rows.device, min(COLUMN_BYTES // packed.rows.itemsize, MOST_COLUMNS)
         tiles = [
             (
                 layer,
@@ -303,6 +305,7 @@ def _compact(
 @triton.jit(do_not_specialize=["splits"])
 def _multiply(
     rows: tl.tensor,
+    scales: tl.tensor,
     bias: tl.tensor,
     tiles: tl.tensor,
     channels: tl.tensor,
@@ -315,6 +318,7 @@ def _multiply(
     outputs: tl.tensor,
     splits: tl.tensor,
     TOKENS: tl.constexpr,
+    SCALED: tl.constexpr,
     BIASED: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -355,9 +359,9 @@ def _multiply(
         near, near_value, far, far_value = next_near, next_near_value, next_far, next_far_value
     inside = columns < written
     if splits == 1:
-        _finish(tl.sum(sums, 0), bias, output, place + columns, inside, BIASED)
+        _finish(tl.sum(sums, 0), scales, bias, output, place + columns, inside, SCALED, BIASED)
         if TOKENS == 2:
-            _finish(tl.sum(others, 0), bias, output + outputs, place + columns, inside, BIASED)
+            _finish(tl.sum(others, 0), scales, bias, output + outputs, place + columns, inside, SCALED, BIASED)
     else:
         parts_of_tile = partials + tile.to(tl.int64) * splits * TOKENS * COLUMNS + columns
         mine = parts_of_tile + split * TOKENS * COLUMNS
@@ -372,7 +376,8 @@ def _multiply(
                     parts_of_tile[None, :] + (part * TOKENS + token) * COLUMNS, mask=part < splits, other=0.0,
                     cache_modifier=".cg",
                 )  # fmt: skip
-                _finish(tl.sum(found, 0), bias, output + token * outputs, place + columns, inside, BIASED)
+                its_output = output + token * outputs
+                _finish(tl.sum(found, 0), scales, bias, its_output, place + columns, inside, SCALED, BIASED)
 
 
 @triton.jit
@@ -385,14 +390,23 @@ def _entries(rows: tl.tensor, values: tl.tensor, entry: tl.tensor, end: tl.tenso
 def _weights(block: tl.tensor, row: tl.tensor, stride: tl.tensor, readable: tl.tensor) -> tl.tensor:
     """Some rows of a block of columns. They pass through the cache once, and should push nothing else out of it."""
     places, mask = block + row.to(tl.int64)[:, None] * stride, (row >= 0)[:, None] & readable
-    return tl.load(places, mask=mask, other=0.0, eviction_policy="evict_first").to(tl.float32)
+    return tl.load(places, mask=mask, other=0, eviction_policy="evict_first").to(tl.float32)
 
 
 @triton.jit
 def _finish(
-    total: tl.tensor, bias: tl.tensor, output: tl.tensor, places: tl.tensor, inside: tl.tensor, BIASED: tl.constexpr
+    total: tl.tensor,
+    scales: tl.tensor,
+    bias: tl.tensor,
+    output: tl.tensor,
+    places: tl.tensor,
+    inside: tl.tensor,
+    SCALED: tl.constexpr,
+    BIASED: tl.constexpr,
 ) -> None:
-    """Add the bias, round once, and write."""
+    """Make numbers of levels, add the bias, round once, and write."""
+    if SCALED:
+        total *= tl.load(scales + places, mask=inside, other=0.0)
     if BIASED:
         total += tl.load(bias + places, mask=inside, other=0.0).to(tl.float32)
     tl.store(output + places, total.to(output.dtype.element_ty), mask=inside)

@@ -24,7 +24,7 @@ SOURCE = Path(__file__).with_name("sparse_gemv.cpp")
 BAGS = 4
 """Parts of a row that are summed in parallel by the embedding bag."""
 
-_Key = tuple[int, tuple[PackedLinear, ...], torch.dtype, int, int]
+_Key = tuple[int, tuple[PackedLinear, ...], torch.dtype, torch.dtype, int, int]
 _chosen: dict[_Key, CpuPath] = {}
 _arguments: WeakKeyDictionary[Packed, _Arguments] = WeakKeyDictionary()
 
@@ -47,10 +47,10 @@ def sparse_gemv_cpu(
     Raises:
         ValueError: shapes or types that do not fit, or a path that this machine has not.
     """
-    if x.ndim != 2 or x.shape[1] != packed.inputs or x.dtype != packed.rows.dtype:
+    if x.ndim != 2 or x.shape[1] != packed.inputs or x.dtype != packed.dtype:
         raise ValueError(
             f"The input has shape {tuple(x.shape)} and type {x.dtype}; the layers read (tokens, {packed.inputs}) of "
-            f"{packed.rows.dtype}."
+            f"{packed.dtype}."
         )
     if path is None:
         path = fastest_path(x, packed)
@@ -66,10 +66,10 @@ def fastest_path(x: torch.Tensor, packed: Packed) -> CpuPath:
     """
     if x.shape[0] > MOST_TOKENS:
         return "masked"
-    key = (packed.inputs, packed.linears, packed.rows.dtype, x.shape[0], torch.get_num_threads())
+    key = (packed.inputs, packed.linears, packed.dtype, packed.rows.dtype, x.shape[0], torch.get_num_threads())
     if key not in _chosen:
-        tried: list[CpuPath] = ["embedding-bag", "masked"]
-        if native_reason(packed.rows.dtype) is None:
+        tried: list[CpuPath] = ["masked"] if packed.scales is not None else ["embedding-bag", "masked"]
+        if native_reason(packed.dtype) is None:
             tried.insert(0, "native")
         probed = probe_ways({path: partial(_tried, _PATHS[path], x, packed) for path in tried})
         _chosen[key] = next(path for path in tried if path == probed.fastest)
@@ -88,11 +88,17 @@ def native_reason(dtype: torch.dtype) -> str | None:
     return None if found.library is not None else found.reason
 
 
-def compiled_function(name: str, dtype: torch.dtype) -> Any:
-    """A function of the compiled library for a type of number of which `native_reason` has nothing to say."""
+def compiled_function(name: str, dtype: torch.dtype, *, levels: bool) -> Any:
+    """A function of the compiled library for a type of number of which `native_reason` has nothing to say.
+
+    Args:
+        name: of the function.
+        dtype: of inputs and outputs.
+        levels: whether it reads weights of eight bits; or those of that type.
+    """
     library = native(SOURCE).library
     assert library is not None
-    return library[f"{name}_{str(dtype).removeprefix('torch.')}"]
+    return library[f"{name}_{str(dtype).removeprefix('torch.')}{'_int8' if levels else ''}"]
 
 
 def _masked(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> torch.Tensor:
@@ -101,6 +107,8 @@ def _masked(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> tor
 
 def _embedding_bag(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> torch.Tensor:
     """Each row is cut into bags, which embedding bag sums in parallel without copying any of it."""
+    if packed.scales is not None:
+        raise ValueError("The embedding bag knows no levels of eight bits; the paths native and masked do.")
     kept = packed.kept(x)
     if counts is not None:
         counts += kept.sum((1, 2), dtype=counts.dtype)
@@ -130,7 +138,7 @@ class _Arguments:
     """What a pack gives the compiled function, made once."""
 
     def __init__(self, packed: Packed) -> None:
-        self.function = compiled_function("vivace_sparse_gemv", packed.rows.dtype)
+        self.function = compiled_function("vivace_sparse_gemv", packed.dtype, levels=packed.scales is not None)
         numbers = [number for linear in packed.linears for number in astuple(linear)]
         bias = None if packed.bias is None else ctypes.c_void_p(packed.bias.data_ptr())
         self.outputs = packed.outputs
@@ -138,6 +146,7 @@ class _Arguments:
         self.of_weights = (
             ctypes.c_int64(len(packed.linears)),
             ctypes.c_void_p(packed.rows.data_ptr()),
+            None if packed.scales is None else ctypes.c_void_p(packed.scales.data_ptr()),
             ctypes.c_void_p(packed.limits.data_ptr()),
             ctypes.c_void_p(packed.down.data_ptr()),
             bias,
@@ -145,7 +154,7 @@ class _Arguments:
 
 
 def _native(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> torch.Tensor:
-    if (reason := native_reason(packed.rows.dtype)) is not None:
+    if (reason := native_reason(packed.dtype)) is not None:
         raise ValueError(reason)
     arguments = _arguments.get(packed)
     if arguments is None:

@@ -38,6 +38,9 @@ class ActivationSparsity(Method):
         compile: `reduce-overhead` compiles the single-token step, the sparse kernels in it, into a CUDA graph; `auto`
             does so on a GPU, where launching one kernel after the other would take longer than they do.
         only: a regular expression: layers in whose names it is not found stay dense. Empty takes all seven.
+        weights: `int8` rounds those of sparse layers to eight bits with a scale for each output, for prompts and
+            answers alike, so that a kept channel is half as many bytes as in 16 bits; `model` takes them as they are.
+            Recipes are the same for both.
     """
 
     family: ClassVar[str] = "sparsity"
@@ -49,6 +52,7 @@ class ActivationSparsity(Method):
     prompt: float = 0.0
     compile: Literal["auto", "none", "reduce-overhead"] = "auto"
     only: str = ""
+    weights: Literal["model", "int8"] = "model"
 
     def __post_init__(self) -> None:
         if not 0 <= self.sparsity < 1:
@@ -97,7 +101,7 @@ class ActivationSparsity(Method):
     @property
     def fitted_label(self) -> str:
         """The label without what does not matter to fitting."""
-        return replace(self, prompt=0.0, compile="auto").label
+        return replace(self, prompt=0.0, compile="auto", weights="model").label
 
     def read_fitted(self, folder: Path, model: Any) -> Recipe:
         """The recipe in a folder, which must be for this model and these settings."""
@@ -141,7 +145,8 @@ class ActivationSparsity(Method):
         from vivace_methods.sparsity.applying.attached import sparse_linears
 
         self._require(recipe, model)
-        return sparse_linears(model, self.groups(model), recipe, self.prompt, passes)
+        levels = self.weights == "int8"
+        return sparse_linears(model, self.groups(model), recipe, self.prompt, passes, levels=levels)
 
     def diagnose(
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
@@ -173,5 +178,6 @@ class ActivationSparsity(Method):
         from vivace_methods.models.anatomy import shapes
         from vivace_methods.models.cost import greedy_memory
 
-        copied: int = dtype.itemsize * sum(shapes(configuration).linears.values())
+        size = 1 if self.weights == "int8" else dtype.itemsize
+        copied: int = size * sum(shapes(configuration).linears.values())
         return greedy_memory(configuration, prompt, answer, dtype) + copied

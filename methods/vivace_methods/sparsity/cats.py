@@ -68,7 +68,8 @@ class Cats(ActivationSparsity):
         self._require(recipe, model)
         mlps = self._mlps(model)
         counts = torch.zeros(2 * len(mlps), dtype=torch.int32, device=model.device)
-        with sparse_mlps(mlps, recipe, counts, self.prompt, passes) as reads:
+        levels = self.weights == "int8"
+        with sparse_mlps(mlps, recipe, counts, self.prompt, passes, levels=levels) as reads:
             yield counts, reads
 
     def _mlps(self, model: Any) -> list[Mlp]:

@@ -23,6 +23,8 @@ from vivace.files.folders import whole_or_none
 from vivace.output.secrets import masked
 
 PREFIX = "packaged:"
+RECIPES = Path(__file__).with_name("recipes")
+"""A folder for each recipe of a packaged model that comes with Vivace."""
 PIECE = 2**20
 """Bytes that are read at once."""
 LOOK_EVERY_S = 0.2
@@ -150,6 +152,21 @@ def folder_of_packaged(name: str, home: Path) -> Path:
             f"with `vivace models get {plain}`."
         )
     return folder
+
+
+def recipe_folder(name: str) -> Path:
+    """The folder of a recipe for a packaged model that comes with Vivace.
+
+    Args:
+        name: with or without `packaged:` before it.
+
+    Raises:
+        UsageError: there is none.
+    """
+    known, plain = sorted(each.name for each in RECIPES.iterdir() if each.is_dir()), name.removeprefix(PREFIX)
+    if plain not in known:
+        raise UsageError(f"There is no packaged recipe '{plain}'; there are {', '.join(known)}.")
+    return RECIPES / plain
 
 
 def get(name: str, home: Path, on_bytes: OnBytes) -> bool:

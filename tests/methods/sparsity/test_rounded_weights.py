@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -102,3 +103,60 @@ def test_what_is_refused(model: Any) -> None:
     mixture = random_model(tiny_configuration("mixtral"), seed=3)
     with pytest.raises(MethodError, match="experts"):
         forced_logits(mixture, "int4")
+
+
+def fitted(model: Any, name: str) -> Any:
+    drawn = torch.Generator().manual_seed(4)
+    method: Any = parse_method(name)
+    return method.fit(model, [torch.randint(199, (1, 24), generator=drawn) for _ in range(8)])
+
+
+SPARSE = ("teal%s", "wina%s", "r-sparse(ratio=0.9%s)", "low-rank%s", "cats(sparsity=0.3%s)")
+
+
+def with_int8(name: str) -> str:
+    return name % (",weights=int8" if "(" in name else "(weights=int8)")
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_layers_over_eight_bits_give_about_what_they_gave(model: Any, name: str) -> None:
+    """One recipe serves both; eight bits move the logits, and by a few per cent of what they are."""
+    recipe = fitted(model, name % "")
+    plain, over = (forced_sparse(model, written, recipe).double() for written in (name % "", with_int8(name)))
+    moved = float((over - plain).norm() / plain.norm())
+    assert 0 < moved < 0.1
+
+
+def forced_sparse(model: Any, name: str, recipe: Any) -> torch.Tensor:
+    with applied(parse_method(name), shared_copy(model), recipe) as generator:
+        logits = generator.logits(REQUEST, FORCED)
+    assert logits is not None
+    return logits
+
+
+@pytest.mark.parametrize("name", ["teal(sparsity=0.0%s)", "r-sparse(sparsity=0.0%s)"])
+def test_without_sparsity_they_are_int8(model: Any, name: str) -> None:
+    found = forced_sparse(model, with_int8(name), fitted(model, name % "")).double()
+    rival = forced_logits(model, "int8").double()
+    assert float((found - rival).abs().max()) <= 0.05 * float(rival.abs().max())
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_bytes_of_sparse_layers_over_eight_bits(model: Any, name: str) -> None:
+    recipe, tokens = fitted(model, name % ""), list[int]()
+    with applied(parse_method(with_int8(name)), shared_copy(model), recipe) as generator:
+        prompt, *decoded = generator.generate(REQUEST, tokens.extend).passes
+    modules = dict(model.named_modules())
+    for one in (prompt, *decoded):
+        assert set(one.read_bytes) == set(recipe.modules)
+        for layer, read in one.read_bytes.items():
+            outputs, inputs = modules[layer].weight.shape
+            rank = recipe.modules[layer].rank
+            always = 4 * outputs + rank * (outputs + inputs * model.dtype.itemsize)
+            exact = one.read[layer] - rank * (outputs + inputs) if one is not prompt else outputs * inputs
+            assert read == exact + always
+    usual = {key: value.numel() * model.dtype.itemsize for key, value in model.named_parameters()}
+    whole = cost(model.config, [replace(decoded[0], read={}, read_bytes={})], model.dtype)
+    its = cost(model.config, [decoded[0]], model.dtype)
+    saved = sum(usual[f"{layer}.weight"] - read for layer, read in decoded[0].read_bytes.items())
+    assert whole.weight_bytes - its.weight_bytes == saved

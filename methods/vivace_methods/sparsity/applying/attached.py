@@ -55,7 +55,7 @@ def attached(model: Any, apply: Callable[[Passes], Applied], compile: Compile) -
 
 @contextmanager
 def sparse_linears(
-    model: Any, groups: Sequence[Group], recipe: Recipe, prompt: float, passes: Passes | None
+    model: Any, groups: Sequence[Group], recipe: Recipe, prompt: float, passes: Passes | None, *, levels: bool
 ) -> Iterator[tuple[torch.Tensor, list[LayerReads]]]:
     """Linear layers of a model that leave out what their inputs do not need.
 
@@ -65,16 +65,17 @@ def sparse_linears(
         recipe: fitted to them.
         prompt: share of a prompt's last tokens that is read sparsely too.
         passes: of the model; None where nothing is verified.
+        levels: whether weights are rounded to eight bits.
     """
     fitted = fitted_of(recipe)
     counts = torch.zeros(sum(len(group.names) for group in groups), dtype=torch.int32, device=model.device)
     sparse, reads, first = [], [], 0
     for group in groups:
         its_counts = counts[first : first + len(group.names)]
-        sparse.append(SparseGroup(group, packed_group(group, fitted), its_counts, prompt, passes))
+        sparse.append(SparseGroup(group, packed_group(group, fitted, levels=levels), its_counts, prompt, passes))
         first += len(group.names)
         reads += [
-            LayerReads.of(name, module, recipe.modules[name].rank)
+            LayerReads.of(name, module, recipe.modules[name].rank, levels=levels)
             for name, module in zip(group.names, group.modules, strict=True)
         ]
     with applied_groups(sparse):

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, masked_product, pack
+from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, masked_product, pack, whole_product
 from vivace_kernels.sparsity.sparse_product import sparse_product
 from vivace_methods.models.ledger import Pass, Tell
 from vivace_methods.models.opaque import Opaque
@@ -21,9 +21,12 @@ from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.calibration import DECODED
 from vivace_methods.sparsity.fitting.layers import Fitted
 
+SCALE_BYTES = torch.float32.itemsize
+"""Of the scale that the levels of an output are multiplied with."""
 
-def packed_group(group: Group, fitted: Mapping[str, Fitted]) -> Packed:
-    """The layers of a group as the kernels take them."""
+
+def packed_group(group: Group, fitted: Mapping[str, Fitted], *, levels: bool = False) -> Packed:
+    """The layers of a group as the kernels take them; with `levels`, their weights rounded to eight bits."""
     parts = [fitted[name] for name in group.names]
     weights = [module.weight for module in group.modules]
     limits = [
@@ -31,7 +34,20 @@ def packed_group(group: Group, fitted: Mapping[str, Fitted]) -> Packed:
         for name, part, weight in zip(group.names, parts, weights, strict=True)
     ]
     biases = [module.bias for module in group.modules]
-    return pack(weights, [part.factors for part in parts], torch.stack(limits), biases)
+    return pack(weights, [part.factors for part in parts], torch.stack(limits), biases, levels=levels)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Bytes that are read of a layer whose weights are not in the model's type.
+
+    Attributes:
+        per_channel: for each kept channel.
+        always: whatever is kept: scales, and a low-rank part.
+    """
+
+    per_channel: int
+    always: int
 
 
 @dataclass(frozen=True)
@@ -43,18 +59,29 @@ class LayerReads:
         channels: that it may keep.
         per_channel: weights that are read for each kept one.
         always: weights that are read whatever is kept: a low-rank part's.
+        stored: their bytes, where these are not those of the model's type.
     """
 
     name: str
     channels: int
     per_channel: int
     always: int
+    stored: Stored | None = None
 
     @classmethod
-    def of(cls, name: str, module: torch.nn.Linear, rank: int) -> LayerReads:
-        """Of a layer whose input channels are kept or left to a low-rank part."""
+    def of(cls, name: str, module: torch.nn.Linear, rank: int, *, levels: bool = False) -> LayerReads:
+        """Of a layer whose input channels are kept or left to a low-rank part.
+
+        Args:
+            name: of the layer.
+            module: the layer.
+            rank: of its low-rank part.
+            levels: whether its rows are levels of eight bits; the first factor of a low-rank part never is.
+        """
         inputs, outputs = module.in_features, module.out_features
-        return cls(name, inputs, outputs, rank * (inputs + outputs))
+        first_factor = rank * inputs * module.weight.dtype.itemsize
+        stored = Stored(outputs, outputs * SCALE_BYTES + rank * outputs + first_factor) if levels else None
+        return cls(name, inputs, outputs, rank * (inputs + outputs), stored)
 
     @property
     def dense(self) -> int:
@@ -67,7 +94,7 @@ class SparseGroup:
 
     One token at a time goes through the sparse kernel, of at most two sequences. Drafted tokens that are verified
     together leave out what each of them would leave out alone, but read all weights. Of a prompt, the last share may
-    be sparse as well, for evaluation; the others are dense.
+    be sparse as well, for evaluation; the others are dense. Where weights were rounded, they are for all tokens.
 
     Args:
         group: the layers.
@@ -121,14 +148,17 @@ class SparseGroup:
             flat = self._product(x.reshape(sequences, -1))
             return flat.view(*x.shape[:-1], -1)
         sparse = self._sparse_tokens(tokens)
-        if sparse == 0:
+        if sparse == 0 and self._packed.scales is None:
             return None
-        dense = torch.cat(
-            [torch.nn.Linear.forward(module, x[..., : tokens - sparse, :]) for module in self._group.modules], -1
-        )
-        last = x[..., tokens - sparse :, :]
+        first, last = x[..., : tokens - sparse, :], x[..., tokens - sparse :, :]
         masked = masked_product(last.reshape(-1, x.shape[-1]), self._packed)
-        return torch.cat((dense, masked.view(*last.shape[:-1], -1)), -2)
+        return torch.cat((self._dense(first), masked.view(*last.shape[:-1], self._packed.outputs)), -2)
+
+    def _dense(self, x: torch.Tensor) -> torch.Tensor:
+        """What all layers give where nothing is left out: by their own weights, or by what was made of these."""
+        if self._packed.scales is None:
+            return torch.cat([torch.nn.Linear.forward(module, x) for module in self._group.modules], -1)
+        return whole_product(x.reshape(-1, x.shape[-1]), self._packed).view(*x.shape[:-1], self._packed.outputs)
 
 
 def sparse_tokens(prompt: float, passes: Passes | None, tokens: int) -> int:
@@ -162,15 +192,22 @@ def applied_groups(groups: Sequence[SparseGroup]) -> Iterator[None]:
 def reading(layers: Sequence[LayerReads]) -> Tell:
     """Says of a pass how many weights it read of each layer, from the channels that were counted during it.
 
+    Several tokens at once are computed densely, if on masked inputs.
+
     Args:
         layers: in the order in which their channels are counted.
     """
 
     def tell(one: Pass, kept: torch.Tensor) -> Pass:
-        if one.tokens > 1 or one.sequences > MOST_TOKENS:
-            return one  # it was computed densely, if on masked inputs
-        counted = zip(layers, kept.tolist(), strict=True)
-        return replace(one, read={layer.name: layer.always + layer.per_channel * count for layer, count in counted})
+        single = one.tokens == 1 and one.sequences <= MOST_TOKENS
+        counted = list(zip(layers, kept.tolist() if single else [layer.channels for layer in layers], strict=True))
+        read = {layer.name: layer.always + layer.per_channel * count for layer, count in counted} if single else {}
+        stored = {
+            layer.name: layer.stored.always + layer.stored.per_channel * count
+            for layer, count in counted
+            if layer.stored is not None
+        }
+        return replace(one, read=read, read_bytes=stored)
 
     return tell
 

@@ -53,7 +53,7 @@ def fit_gates(
             fitted |= {mlp.up_name: its, mlp.down_name: its}
             if sequential:
                 nobody = torch.zeros(2, dtype=torch.int32, device=model.device)
-                sparse = SparseMlp(mlp, its.recipe.threshold, nobody, prompt=DECODED, packed=None)
+                sparse = SparseMlp(mlp, its.recipe.threshold, nobody, prompt=DECODED, weights=None)
                 applied.enter_context(sparse.applied())
             on_step(number + 1, len(mlps))
     return fitted

@@ -120,16 +120,19 @@ TOKENIZERS = ("tokenizer*", "vocab*", "merges.txt", "*.model", "*.tiktoken", "te
 
 
 def folder_of_fitted(zoo: Path) -> Any:
-    """What finds a fitted thing by the name that an arm gives it: a folder, or `zoo:NAME`."""
+    """What finds a fitted thing by the name that an arm gives it: a folder, `zoo:NAME` or `packaged:NAME`."""
 
     def find(name: str) -> Path:
+        from vivace.models import packaged
         from vivace.zoo.registry import PREFIX
         from vivace.zoo.shipped import folder_of
 
         if name.startswith(PREFIX):
             return folder_of(name, zoo)
+        if name.startswith(packaged.PREFIX):
+            return packaged.recipe_folder(name)
         if not Path(name).is_dir():
-            raise UsageError(f"There is no folder '{name}'; an arm is followed by :FOLDER or :zoo:NAME.")
+            raise UsageError(f"There is no folder '{name}'; write :FOLDER, :zoo:NAME or :packaged:NAME.")
         return Path(name)
 
     return find
