@@ -131,9 +131,8 @@ def _dialogue(*, is_real: bool) -> Iterator[Part]:
 
 def _efficiency(*, is_real: bool) -> Iterator[Part]:
     from vivace.cli.execution import specs_from
-    from vivace.demo import EFFICIENCY, REAL_EFFICIENCY, fitted_arms
+    from vivace.demo import EFFICIENCY, REAL_EFFICIENCY
     from vivace.machine.optional_packages import has_torch
-    from vivace.spec import EfficiencySpec
 
     if not has_torch():
         say("The efficiency tracks were left out: they need torch and transformers (pip install 'vivace[local]').")
@@ -142,7 +141,6 @@ def _efficiency(*, is_real: bool) -> Iterator[Part]:
         words = f"{sweep.track}: a small sweep on {sweep.model}; it shows what a method moves, not its speed"
         yield Part(words, sweep)
     for suite in specs_from(REAL_EFFICIENCY, {}, None) if is_real else ():
-        assert isinstance(suite, EfficiencySpec)
-        arms = [*suite.arms, *fitted_arms()]
-        words = f"{suite.track}: methods on {suite.model}, small but real, in language and in speed"
-        yield Part(words, suite.model_copy(update={"arms": arms}), is_live=True)
+        yield Part(
+            f"{suite.track}: methods on {suite.model}, small but real, in language and in speed", suite, is_live=True
+        )

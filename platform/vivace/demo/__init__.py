@@ -8,7 +8,6 @@ written by hand.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +41,3 @@ REAL_EFFICIENCY: Path = _HERE / "smollm2.yaml"
 """A suite on the one that answers."""
 REAL_MODELS = ("smollm2-135m", "whisper-base")
 """Both, by their names after `packaged:`."""
-RECIPES: Path = _HERE / "recipes"
-"""A folder for each recipe that was fitted to that model, and is measured beside the suite's own arms."""
-
-
-def fitted_arms(recipes: Path = RECIPES) -> list[str]:
-    """The arms of the recipes in a folder, each with the method that it was fitted for, `teal(sparsity=0.4):…`."""
-    found = sorted(recipes.glob("*/recipe.json"))
-    return [f"{json.loads(file.read_text(encoding='utf-8'))['method']}:{file.parent}" for file in found]
