@@ -47,9 +47,8 @@ def test_with_them_a_live_cascade_and_methods_on_its_model_are_parts_of_it() -> 
     cascade, sweep = (part.spec for part in live)
     assert isinstance(cascade, DialogueSpec) and isinstance(sweep, EfficiencySpec)
     assert (cascade.model, cascade.ear) == ("cascade:packaged:smollm2-135m", "whisper:packaged:whisper-base")
-    assert sweep.model == "packaged:smollm2-135m" and [arm.partition("(")[0].partition(":")[0] for arm in sweep.arms] == [
-        "int8", "teal", "r-sparse",
-    ]  # fmt: skip
+    methods = [arm.partition("(")[0].partition(":")[0] for arm in sweep.arms]
+    assert (sweep.model, methods) == ("packaged:smollm2-135m", ["int8", "teal", "r-sparse"])
     plain = [*_dialogue(is_real=False), *_efficiency(is_real=False)]
     assert not any(part.is_live for part in plain) and len(plain) >= 6
 
