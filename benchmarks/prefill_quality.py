@@ -20,6 +20,7 @@ from pruning.arms import FULL, QUICK, WINDOW, Label, Part, arms, whole_methods
 from pruning.prompts import Asked, prompts, share
 from pruning.reading import Reading, chosen, measured, read
 from pruning.records import Records, by_layer, mean, table, whole_table
+from pruning.tables import markdown
 from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
 from sparsity_quality import mean_ratio
 from transformers import AutoTokenizer
@@ -45,7 +46,7 @@ from vivace_methods.registry import METHODS, parse_method
 FOLDER = Path(__file__).parent
 KVPRESS = FOLDER / ".cache" / "kvpress-venv"
 """NVIDIA's kvpress in an environment of its own, which is made once."""
-WHOLE_KEEPS = (0.1, 0.2, 0.4)
+WHOLE_KEEPS = (0.1, 0.2)
 RATIOS = (0.4, 0.6)
 """Shares of the cache that kvpress takes away."""
 ZOO_ASKED, ZOO_KEEPS = 24, (0.05, 0.1, 0.2, 0.4)
@@ -296,6 +297,8 @@ def benchmark(options: argparse.Namespace) -> int:
     if target.checkpoint is None:
         raise BenchmarkError(f"{options.model} has no weights to be read.")
     parts = QUICK if options.quick else FULL
+    if options.limit is not None:
+        parts = tuple(replace(part, prompts=options.limit) for part in parts)
     made_of = [VERSION, options.model, None if options.prompts is None else str(options.prompts.name), options.quick]
     file = options.records or FOLDER / ".cache" / f"prefill_quality{'_quick' if options.quick else ''}.jsonl"
     records = Records(file, fingerprint(made_of))
@@ -323,6 +326,9 @@ def benchmark(options: argparse.Namespace) -> int:
         zoo=zoo_table(records), kvpress=_kvpress_table(records.of("kvpress")),
         remarks=[remark for remark in remarks if remark],
     )  # fmt: skip
+    if options.tables is not None:
+        options.tables.parent.mkdir(parents=True, exist_ok=True)
+        options.tables.write_text(markdown(details, WINDOW), encoding="utf-8")
     return conclude(Report("prefill_quality", details, rows_of(rankings), {}), options)
 
 
@@ -338,6 +344,8 @@ def main() -> int:
     parser.add_argument("--home", type=Path, default=Path(".vivace"), help="where `vivace models get` put it")
     parser.add_argument("--prompts", type=Path, metavar="FOLDER", help="with sum.jsonl and qa.jsonl in EAGLE's form")
     parser.add_argument("--records", type=Path, metavar="FILE", help="where finished prompts are kept")
+    parser.add_argument("--tables", type=Path, metavar="FILE", help="write the tables there as Markdown")
+    parser.add_argument("--limit", type=int, metavar="PROMPTS", help="so many of each length in place of the usual")
     parser.add_argument("--longest", type=int, metavar="TOKENS", help="leave longer prompts to another time")
     parser.add_argument("--threads", type=int, default=2, help="of the processor")
     return finished(benchmark, parser.parse_args(), VivaceError, MethodError)

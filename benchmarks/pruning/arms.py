@@ -121,6 +121,10 @@ SHARES = (0.2, 0.4)
 def whole_methods(keeps: Sequence[float], layers: int) -> dict[str, str]:
     """Name → how a person writes it, of methods that read prompts from beginning to end."""
     found = {f"{name} keep {keep:.0%}": f"{name}(keep={keep})" for keep in keeps for name in SAME_KEEP if _is(name)}
+    for deferred_from, joined, heads in product((0, 4, None), (1, 4), ("sum", "max")) if keeps else ():
+        kept = "kv=full" if deferred_from is None else f"kv_from={deferred_from}"
+        name = f"claa n={joined} {heads}, {'full KV below' if deferred_from is None else f'm={deferred_from}'}"
+        found[f"{name}, keep {keeps[-1]:.0%}"] = f"claa(keep={keeps[-1]},layers={joined},heads={heads},{kept})"
     for share in SHARES:
         # CLAA keeps all of four layers, and its budget of the others.
         deferred = (share * layers - 4) / (layers - 4)

@@ -13,6 +13,7 @@ from pruning.arms import FULL, Label, Part, arms, whole_methods
 from pruning.prompts import KINDS, Asked, prompts
 from pruning.reading import Reading, measured, read
 from pruning.records import Records, by_layer, mean, table
+from pruning.tables import markdown
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -175,6 +176,26 @@ def test_tables_pair_prompts_and_leave_out_what_was_wrong_before() -> None:
     assert layers["evidence kept"] == [1.75, 0.0] and (layers["ranking"], layers["window"]) == ("single", 8)
     whole = mean([1.0, 2.0, 3.0])
     assert whole is not None and whole["low"] <= 2 <= whole["high"] and mean([]) is None
+
+
+def test_tables_hold_each_arm_once_and_say_what_is_missing() -> None:
+    figure = {"value": 0.5, "low": 0.25, "high": 1.0, "n": 4}
+    line = {"length": 1024, "layer": 15, "keep": 0.1, "window": 8, "exact, needles": figure, "nats": figure,
+            "evidence kept": None}  # fmt: skip
+    details = {
+        "table": [{**line, "arm": "claa"}, {**line, "arm": "oracle"}, {**line, "arm": "claa", "window": 32},
+                  {**line, "arm": "claa n=1 sum none", "keep": 0.2}],
+        "layers": [{"length": 1024, "ranking": "single", "window": 8, "keep": 0.1, "evidence kept": [0.0, 1.0]}],
+        "whole": [{"arm": "claa keep 10%", "nats": figure, "same answer": figure, "KV share": None,
+                   "TTFT / full": [0.5]}],
+        "zoo": [], "kvpress": [{"arm": "snapkv|0.4", "nats": figure}], "remarks": ["kvpress was slow."],
+    }  # fmt: skip
+    found = markdown(details, 8)
+    assert "| 15 | oracle | 2 of 4, 0.50 [0.25–1.00] | – |" in found
+    assert found.count("| 15 | claa | 2 of 4") == 1 and "| 15 | claa | 10% | 0.50 | 0.50 |" in found
+    assert "| claa n=1 sum none | 0.50 |" in found and "| 1,024 | single | 10% | 0.00 | 1.00 |" in found
+    assert "| claa keep 10% | 0.50 [0.25–1.00] | 50% | – | 0.50 |" in found
+    assert "| snapkv, 0.4 |" in found and found.endswith("kvpress was slow.\n")
 
 
 def test_quick_covers_arms_of_the_whole_benchmark() -> None:

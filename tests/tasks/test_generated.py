@@ -15,10 +15,12 @@ from vivace.tasks.generated.base import GeneratedTask, is_held_out
 from vivace.tasks.generated.code import Code
 from vivace.tasks.generated.json_records import JsonRecords
 from vivace.tasks.generated.needles import Needles
+from vivace.tasks.generated.several_needles import SeveralNeedles
 from vivace.tasks.generated.stories import Stories
 from vivace.tasks.generated.sums import Sums
 from vivace.tasks.generated.variables import Variables
 from vivace.tasks.generated.word_counts import WordCounts
+from vivace.tasks.registry import parse_task
 from vivace.tasks.scores.metrics import score
 from vivace.zoo.training.tokenizer import pieces
 
@@ -59,6 +61,30 @@ def test_the_reference_is_right_by_the_tasks_metric(task: GeneratedTask) -> None
     for sample in task.samples(20, seed=0):
         assert score(" ".join(sample.references), task.metric, sample) == 1.0
         assert score("", task.metric, sample) == 0.0
+
+
+@pytest.mark.parametrize("settings", [(200, 6, 1, 3), (200, 2, 4, 1), (512, 32, 1, 1), (64, 3, 2, 2)])
+def test_several_needles_are_found_by_their_keys_in_the_order_that_is_asked_for(settings: tuple[int, ...]) -> None:
+    task = SeveralNeedles(*settings)
+    for sample in task.samples(20, seed=0):
+        body, _, question = sample.prompt.partition(" ask : ")
+        notes = re.findall(r"note : (\w+) (\w+ \w+) \.", body)
+        assert len(notes) == task.keys * task.values and len(question.split()) == task.asked
+        wanted = [pair for key in question.split() for name, pair in notes if name == key]
+        assert sample.references == ("".join(f" {pair} ." for pair in wanted),)
+        assert len(sample.prompt.split()) == task.length and len(sample.evidence) == len(wanted)
+        assert all(sample.prompt[span.start : span.end].startswith("note : ") for span in sample.evidence)
+        assert not is_held_out(task.sample(0, 0, held_out=False).prompt)
+        assert len(pieces(sample.references[0])) <= task.most_tokens
+    samples = task.samples(9, seed=3)
+    assert task.samples(4, seed=3) == samples[:4] and len({sample.prompt for sample in samples}) == 9
+    assert score(samples[0].references[0], task.metric, samples[0]) == 1.0
+
+
+@pytest.mark.parametrize("settings", ["keys=33", "values=0", "asked=5", "keys=4,values=5,asked=3", "length=20"])
+def test_several_needles_that_fit_nowhere_are_refused(settings: str) -> None:
+    with pytest.raises(UsageError, match="several_needles"):
+        parse_task(f"several_needles({settings})")
 
 
 def test_a_count_is_needed() -> None:

@@ -16,6 +16,7 @@ TASKS: Registry[type[Task]] = Registry(
         "json": "vivace.tasks.generated.json_records:JsonRecords",
         "stories": "vivace.tasks.generated.stories:Stories",
         "needles": "vivace.tasks.generated.needles:Needles",
+        "several_needles": "vivace.tasks.generated.several_needles:SeveralNeedles",
         "variables": "vivace.tasks.generated.variables:Variables",
         "word_counts": "vivace.tasks.generated.word_counts:WordCounts",
         "gsm8k": "vivace.tasks.published.gsm8k:Gsm8k",

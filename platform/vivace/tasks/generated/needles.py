@@ -13,7 +13,7 @@ from vivace.tasks.base import Sample
 from vivace.tasks.generated.base import GeneratedTask
 from vivace.tasks.generated.filler import NAMES, scatter, split
 
-_VALUES = split(
+VALUES = split(
     """
     amber ant azure badger bear beaver beige black blue bronze brown camel cat cherry copper coral cow crane
     crimson crow deer dog duck eagle falcon fox goat golden goose green grey hare hawk horse indigo ivory lemon
@@ -58,7 +58,7 @@ class Needles(GeneratedTask):
         """Refuse what fits into no prompt."""
         if not 1 <= self.hops <= _MOST_HOPS:
             raise UsageError(f"A needle lies one to {_MOST_HOPS} hops away, not {self.hops}.")
-        most = min(len(NAMES) // self.hops, len(_VALUES) // 2)
+        most = min(len(NAMES) // self.hops, len(VALUES) // 2)
         if not 1 <= self.keys <= most:
             raise UsageError(f"With hops={self.hops}, needles have one to {most} keys, not {self.keys}.")
         shortest = _OTHER_WORDS + self.keys * (_NOTE_WORDS + _HOP_WORDS * (self.hops - 1))
@@ -75,7 +75,7 @@ class Needles(GeneratedTask):
 
     def draw(self, chance: random.Random) -> Sample:
         """Notes at random places of a random filler, in random order."""
-        keys, values = chance.sample(NAMES, self.keys * self.hops), chance.sample(_VALUES, 2 * self.keys)
+        keys, values = chance.sample(NAMES, self.keys * self.hops), chance.sample(VALUES, 2 * self.keys)
         chains = [keys[first : first + self.hops] for first in range(0, len(keys), self.hops)]
         needles = [_needles(chain, values[2 * place : 2 * place + 2]) for place, chain in enumerate(chains)]
         asked, *_ = chains
