@@ -19,7 +19,8 @@ from vivace_methods.prefill.reading.attention import _showing, showing_attention
 from vivace_methods.protocol import Embedded, MethodError, Request
 from vivace_methods.registry import parse_arm, parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
-from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration, save_drafter
+from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
+from vivace_methods.speculation.drafters.eagle3_checkpoint import save_drafter
 
 UNEQUAL = "claa(keep=0.3,layer=2,layers=2,window=4,kv_from=0,kv_keep=0.5)"
 """Its first layer keeps less than was read, and its last ones less than that."""

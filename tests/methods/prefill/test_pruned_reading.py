@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -55,15 +56,15 @@ def by_hand(
         positions: layer → of what it has read, what stays in its cache, shape (key-value heads, positions).
     """
     decoder, tokens = model.model, ids.shape[1]
-    cache = DynamicCache(config=model.config)
+    kept_states = DynamicCache(config=model.config)
     found = []
     hidden, places = decoder.embed_tokens(ids), torch.arange(tokens)[None]
     for number, block in enumerate(decoder.layers):
         hidden = block(
-            hidden, position_embeddings=decoder.rotary_emb(hidden, position_ids=places), past_key_values=cache
+            hidden, position_embeddings=decoder.rotary_emb(hidden, position_ids=places), past_key_values=kept_states
         )
         if number in positions:
-            stored, index = cache.layers[number], positions[number][None, :, :, None]
+            stored, index = kept_states.layers[number], positions[number][None, :, :, None]
             stored.keys = stored.keys.gather(2, index.expand(-1, -1, -1, stored.keys.shape[-1]))
             stored.values = stored.values.gather(2, index.expand(-1, -1, -1, stored.values.shape[-1]))
         if number == layer:
@@ -73,7 +74,7 @@ def by_hand(
         hidden, places = decoder.embed_tokens(torch.tensor([[token]])), torch.tensor([[tokens + step]])
         rotations = decoder.rotary_emb(hidden, position_ids=places)
         for block in decoder.layers:
-            hidden = block(hidden, position_embeddings=rotations, past_key_values=cache)
+            hidden = block(hidden, position_embeddings=rotations, past_key_values=kept_states)
         found.append(model.lm_head(decoder.norm(hidden))[:, 0])
     return torch.cat(found)
 
@@ -103,6 +104,12 @@ def rotated(model: Any, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor,
     return turned
 
 
+@pytest.fixture(scope="module")
+def with_heads(build: Callable[..., Any]) -> Callable[[int], Any]:
+    """Models whose four queries share so many keys."""
+    return cache(lambda shared: build(num_key_value_heads=shared))
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     tokens=st.integers(9, 40),
@@ -113,13 +120,15 @@ def rotated(model: Any, layer: int, hidden: torch.Tensor) -> tuple[torch.Tensor,
     kv_keep=st.sampled_from([0.15, 0.4, 1.0]),
     select=st.sampled_from(["after-block", "before-mlp", "before-attention"]),
     attention=st.sampled_from(["sdpa", "eager"]),
+    shared=st.sampled_from([1, 2, 4]),
     seed=st.integers(0, 3),
 )
 @torch.inference_mode()
 def test_the_hooked_pass_is_the_loop_by_hand_with_caches_of_unequal_lengths(
-    model: Any, prompt_of: Callable[..., torch.Tensor], tokens: int, keep: float, layer: int, joined: int,
-    kv_from: int, kv_keep: float, select: Any, attention: Any, seed: int,
+    with_heads: Callable[[int], Any], prompt_of: Callable[..., torch.Tensor], tokens: int, keep: float, layer: int,
+    joined: int, kv_from: int, kv_keep: float, select: Any, attention: Any, shared: int, seed: int,
 ) -> None:  # fmt: skip
+    model = with_heads(shared)
     window, kernel = 4, 3
     ids = prompt_of(tokens, seed)
     method = parse_method(
@@ -141,7 +150,7 @@ def test_the_hooked_pass_is_the_loop_by_hand_with_caches_of_unequal_lengths(
     for number in range(kv_from, layer + 1):
         if own < tokens:
             chosen = scored[number].topk(max(own - window, 0)).indices.sort(-1).values
-            positions[number] = torch.cat([chosen, torch.arange(ranked, tokens).expand(2, -1)], 1)
+            positions[number] = torch.cat([chosen, torch.arange(ranked, tokens).expand(shared, -1)], 1)
     # Behind the layer there are fewer tokens, of which the heads choose again: here all of these may stay.
     if own < len(kept):
         return

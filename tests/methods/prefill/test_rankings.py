@@ -10,6 +10,7 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from vivace_kernels.prefill.window_scores_cpu import pooled
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.prefill.parts.kv import HeavyHitters, OwnWindow
 from vivace_methods.prefill.parts.selectors import AbovePercentile, Evenly, TopChunks, TopTokens, budget
@@ -149,6 +150,13 @@ def test_a_ranking_has_settled_where_ranks_vary_little_beside_the_first_time(who
             assert ranking.is_settled == bool(varied / first < 0.5)
         else:
             assert not ranking.is_settled
+
+
+def test_averages_count_zeros_beyond_the_ends_and_carry_the_first_token_s_attention_to_its_neighbours() -> None:
+    """Trap 6: ends score lower than they are, and the neighbours of a sink higher; `kernel=1` averages nothing."""
+    assert pooled(torch.ones(9), 7)[:4].tolist() == pytest.approx([4 / 7, 5 / 7, 6 / 7, 1])
+    sink = torch.tensor([1.0, *[0.0] * 8])
+    assert (pooled(sink, 7) > 0).tolist() == [True] * 4 + [False] * 5 and pooled(sink, 1).equal(sink)
 
 
 @pytest.mark.parametrize("pool", ["first", "last"])
