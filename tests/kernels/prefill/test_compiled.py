@@ -46,7 +46,7 @@ def test_window_scores_compile_without_spilling(
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("size", [pytest.param(64, marks=pytest.mark.full), 128])
 def test_attention_of_kept_queries_compiles_without_spilling(
     compiling: Call, size: int, dtype: torch.dtype, capability: int, record_property: Callable[[str, object], None]
 ) -> None:
