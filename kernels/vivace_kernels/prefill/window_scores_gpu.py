@@ -146,20 +146,41 @@ def _logits(
 ) -> tl.tensor:
     """Logits of a tile and a block of keys, for powers of two; what a query does not see is -infinity."""
     its_keys = keys + (tl.program_id(0) // BLOCKS).to(tl.int64) * head_stride
-    logits = tl.zeros([ROWS, KEYS], tl.float32)
-    for first in range(0, SIZE, CHANNELS):
-        channel = first + tl.arange(0, CHANNELS)
-        tile = tl.load(
-            queries + place[:, None] * SIZE + channel[None, :], mask=present[:, None] & (channel < SIZE)[None, :],
-            other=0.0, eviction_policy="evict_last",
-        )  # fmt: skip
-        block = tl.load(
-            its_keys + position.to(tl.int64)[None, :] * stride + channel[:, None],
-            mask=(position < positions)[None, :] & (channel < SIZE)[:, None], other=0.0,
-        )  # fmt: skip
-        logits += gpu.product(tile, block)
+    # Without a loop of its own the one over blocks fetches the next ones meanwhile.
+    if CHANNELS >= SIZE:
+        logits = _product(queries, its_keys, place, present, position, positions, stride, 0, SIZE, CHANNELS)
+    else:
+        logits = tl.zeros([ROWS, KEYS], tl.float32)
+        for first in range(0, SIZE, CHANNELS):
+            logits += _product(queries, its_keys, place, present, position, positions, stride, first, SIZE, CHANNELS)
     seen = position[None, :] <= (positions - WINDOW + query)[:, None]
     return tl.where(seen, logits * (scale * _LOG2_E), float("-inf"))
+
+
+@triton.jit
+def _product(
+    queries: tl.tensor,
+    keys: tl.tensor,
+    place: tl.tensor,
+    present: tl.tensor,
+    position: tl.tensor,
+    positions: tl.tensor,
+    stride: tl.tensor,
+    first: tl.tensor,
+    SIZE: tl.constexpr,
+    CHANNELS: tl.constexpr,
+) -> tl.tensor:
+    """What some channels add to the products of a tile and a block of keys."""
+    channel = first + tl.arange(0, CHANNELS)
+    tile = tl.load(
+        queries + place[:, None] * SIZE + channel[None, :], mask=present[:, None] & (channel < SIZE)[None, :],
+        other=0.0, eviction_policy="evict_last",
+    )  # fmt: skip
+    block = tl.load(
+        keys + position.to(tl.int64)[None, :] * stride + channel[:, None],
+        mask=(position < positions)[None, :] & (channel < SIZE)[:, None], other=0.0,
+    )  # fmt: skip
+    return gpu.product(tile, block)
 
 
 @triton.jit
