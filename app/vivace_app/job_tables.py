@@ -98,7 +98,7 @@ def _night(job: JobView, night: NightView) -> dict[str, Any]:
         "Window": any(run["run"] in job.window for run in night.runs),
         "Causes": ", ".join(CAUSES[name] for name in night.causes),
         "What came of it": night.message or "",
-        "Runs": ", ".join(str(run["run"])[:8] for run in night.runs),
+        "Runs": ", ".join(str(run["run"]) for run in night.runs),
         "Id": night.id,
     }
 

@@ -82,7 +82,7 @@ def regression_text(
         lines.append(f"• and {len(confirmed) - FIGURES_TOLD} more figures")
     lines += causes.notes
     nights = "1 accepted run" if baseline == 1 else f"{baseline} accepted runs"
-    lines.append(f"Runs {', '.join(run[:8] for run in runs)}, held against {nights}; `vivace regress show {job}`.")
+    lines.append(f"Runs {', '.join(runs)}, held against {nights}; `vivace regress show {job}`.")
     return "\n".join(lines)
 
 

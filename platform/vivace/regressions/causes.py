@@ -158,7 +158,7 @@ def _split_judge(
         causes.name("model")
     if first:
         causes.notes.append(
-            f"The frozen replies of run {frozen.run[:8]} judged again: {_told(figure, parts.instrument)}; without "
+            f"The frozen replies of run {frozen.run} judged again: {_told(figure, parts.instrument)}; without "
             f"that the nights' own change is {_told(figure, parts.rest)}."
         )
 

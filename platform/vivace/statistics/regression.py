@@ -100,7 +100,8 @@ def change(
     if n > 1:
         error = math.sqrt(float(variance(n, differences, None, share)) / n)
         reach = float(special.stdtrit(n - 1, (1 + INTERVAL_LEVEL) / 2)) * error
-        low, high = float(differences.mean()) - reach, float(differences.mean()) + reach
+        middle, furthest = float(differences.mean()), flip or math.inf
+        low, high = max(-furthest, middle - reach), min(furthest, middle + reach)
     return Change(
         n=n,
         baseline=float(before.mean()),

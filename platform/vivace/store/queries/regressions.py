@@ -183,8 +183,9 @@ class JobView:
 
     @property
     def last_night(self) -> NightView | None:
-        """The newest night that has ended."""
-        return next((night for night in reversed(self.nights) if night.status == "ended"), None)
+        """The newest night that has ended and was made."""
+        made = (night for night in reversed(self.nights) if night.status == "ended" and night.outcome != "skipped")
+        return next(made, None)
 
     @property
     def window(self) -> set[str]:
