@@ -307,6 +307,16 @@ def plan(database: Database, a: str, b: str | None, difference: float) -> Plan:
     return _plan(rows, difference, n, components)
 
 
+def reply_noise(database: Database, identifier: str) -> tuple[int, float | None]:
+    """The conversations of a judging, and the variance of one reply's passing around its conversation's rate.
+
+    None where it has one reply to each, which tells nothing of that.
+    """
+    conversations = conversations_of(database, judging_card(database, identifier).judging)
+    split = variance_split([(one.passes, one.whole) for one in map(Tallies.of, conversations)])
+    return len(conversations), None if split is None else split.within
+
+
 def _plan_alone(card: JudgingCard, database: Database, difference: float) -> Plan:
     split = variance_split(
         [(one.passes, one.whole) for one in map(Tallies.of, conversations_of(database, card.judging))]

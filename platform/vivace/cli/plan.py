@@ -1,12 +1,14 @@
-"""`vivace plan`: how many conversations or repeats a wanted difference needs; and `vivace plan speculation`."""
+"""`vivace plan`: how many conversations or repeats a difference needs; a word after it asks for another plan."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, print_rows, say, settings_of
+from vivace.cli.plan_regression import plan_regression
 from vivace.cli.plan_speculation import plan_speculation
 from vivace.cli.verb import Verb
 
@@ -19,22 +21,23 @@ COLUMNS = {
     "detectable with these": lambda row: f"{100 * row['detectable_now']:.1f} points",
 }
 
-SPECULATION = "speculation"
-"""The word after `vivace plan` that asks for the other plan, in place of a judging."""
+OTHERS: dict[str, Callable[..., Any]] = {"speculation": plan_speculation, "regression": plan_regression}
+"""The words after `vivace plan` that ask for another plan, in place of a judging."""
 
 
 class PlanVerb(Verb):
     """A verb that a word after it turns into another."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Read the arguments, for whichever of the two is asked for."""
-        if args[:1] != [SPECULATION]:
+        """Read the arguments, for whichever plan is asked for."""
+        word = args[0] if args else ""
+        if word not in OTHERS:
             return super().make_context(info_name, args, parent, **extra)
         program = typer.Typer(rich_markup_mode=None, add_completion=False)
-        program.command(SPECULATION, cls=Verb)(plan_speculation)
+        program.command(word, cls=Verb)(OTHERS[word])
         other = typer.main.get_command(program)
         return other.make_context(
-            f"{info_name} {SPECULATION}", args[1:], parent, auto_envvar_prefix="VIVACE_PLAN_SPECULATION", **extra
+            f"{info_name} {word}", args[1:], parent, auto_envvar_prefix=f"VIVACE_PLAN_{word.upper()}", **extra
         )
 
 
@@ -54,7 +57,7 @@ def plan(
     """Say how many conversations or repeats a comparison needs.
 
     It then finds a true difference 80 times in 100, at the 5 % level. `vivace plan speculation` says whether drafting
-    ahead will pay on a model instead.
+    ahead will pay on a model instead, `vivace plan regression` what a regression job can notice.
     """
     from vivace.analysis.comparison import plan as plan_comparison
     from vivace.errors import UsageError

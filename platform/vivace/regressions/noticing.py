@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from vivace.regressions.jobs import Job, window_of
@@ -16,17 +17,25 @@ JUDGED_FIGURES = 10
 """APR and ARS, of the whole and of four axes."""
 
 
-def drops(n: int, metrics: int, *, window: int, tolerance: float = 0.0, repeats: int = 1) -> list[dict[str, Any]]:
+def drops(
+    n: int,
+    metrics: int,
+    *,
+    window: int,
+    tolerance: float = 0.0,
+    repeats: int = 1,
+    flips: Sequence[float] = FLIPS,
+) -> list[dict[str, Any]]:
     """For several shares of flips the drop of APR that is confirmed within two nights in 95 of 100 cases."""
     return [
         {
-            "flips": flips,
+            "flips": share,
             "conversations": n,
             "metrics": metrics,
             "window": window,
-            "noticeable": noticeable(n, flips / 2 / repeats, metrics, window=window, tolerance=tolerance),
+            "noticeable": noticeable(n, share / 2 / repeats, metrics, window=window, tolerance=tolerance),
         }
-        for flips in FLIPS
+        for share in flips
     ]
 
 

@@ -259,9 +259,12 @@ def steps(series: Sequence[float]) -> list[int]:
 
 
 def chance_to_notice(
-    drop: float, n: int, noise: float, metrics: int, *, window: int = WINDOW, nights: int = 2, tolerance: float = 0.0
+    drop: float, n: int, noise: float, metrics: int, *, window: int = WINDOW, tolerance: float = 0.0
 ) -> float:
-    """How likely a true drop of one metric is confirmed within some nights.
+    """How likely a true drop of one metric is confirmed within two nights.
+
+    All runs are held against the same window, whose own luck is averaged over; a first night that was not noticed is
+    in the window of the second.
 
     Args:
         drop: of the metric, in its unit.
@@ -269,18 +272,22 @@ def chance_to_notice(
         noise: the variance of one value of one run, by chance: half the share of conversations that flip.
         metrics: of the job, among which the gate looks for false alarms.
         window: nights of the baseline.
-        nights: how many are given.
         tolerance: of the job.
     """
     from scipy import special
 
-    missed = shown = 1.0
-    for runs, level in ((1, GATE_RATE / metrics), (CONFIRMATIONS, CONFIRM_LEVEL)):
-        error = math.sqrt((noise + 1 / (window * n)) * (1 / runs + 1 / window) / n)
-        shown *= float(special.ndtr((drop - tolerance) / error + special.ndtri(level)))
-    for _ in range(nights):
+    spread = math.sqrt((noise + 1 / (window * n)) / n)
+    luck = np.linspace(-4, 4, 81)
+    weights = np.exp(-(luck**2) / 2)
+    missed = np.ones_like(luck)
+    for seen in (drop, drop * (1 - 1 / window)):
+        shown = np.ones_like(luck)
+        for runs, level in ((1, GATE_RATE / metrics), (CONFIRMATIONS, CONFIRM_LEVEL)):
+            limit = tolerance - special.ndtri(level) * spread * math.sqrt(1 / runs + 1 / window)
+            distance = seen + luck * spread / math.sqrt(window) - limit
+            shown *= special.ndtr(distance / (spread / math.sqrt(runs)))
         missed *= 1 - shown
-    return 1 - missed
+    return float(1 - (missed * weights).sum() / weights.sum())
 
 
 def noticeable(
