@@ -21,6 +21,7 @@ from vivace.models.adapters.transcription import Transcription
 from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.registry import asked_target, is_free, open_system
+from vivace.spec import DialogueSpec
 from vivace_rubrics.criteria import Unscored
 
 OPTIONS = ChatOptions(timeout_s=60, retries=0)
@@ -242,6 +243,19 @@ def test_a_voice_goes_with_spoken_output_alone(tmp_path: Path) -> None:
         opened(SpokenOutput("audio", "alloy"))
     with pytest.raises(UsageError, match="name who hears with --ear"):
         opened(SpokenOutput("audio", transcriber="litellm:hosted_vllm/ear"))
+
+
+def test_folders_of_ear_and_model_are_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "ears", "openai"):
+        (tmp_path / name).mkdir()
+    for model, ear, found in (
+        ("cascade:local:model", "whisper(beam_size=1):ears", "cascade:local:{}/model whisper(beam_size=1):{}/ears"),
+        ("cascade:litellm:openai", "litellm:openai", "cascade:litellm:openai litellm:openai"),
+        ("cascade:local:nowhere", "whisper:base", "cascade:local:nowhere whisper:base"),
+    ):
+        spec = DialogueSpec(track="audio-multichallenge", data="demo", model=model, ear=ear).with_absolute_paths()
+        assert f"{spec.model} {spec.ear}" == found.format(tmp_path, tmp_path)
 
 
 def test_prices_are_those_of_the_model_that_is_asked() -> None:
