@@ -7,7 +7,7 @@ import importlib.util
 import torch
 
 from vivace_kernels.speculation.expert_gemm_cpu import expert_gemm_cpu
-from vivace_kernels.speculation.experts import HALVES, MOST_TOKENS, check
+from vivace_kernels.speculation.experts import check, fits_kernel
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -44,8 +44,9 @@ def expert_product(
     check(x, gate_up, down, index, weights)
     if x.device.type == "cpu":
         return expert_gemm_cpu(x, gate_up, down, index, weights)
-    if not _HAS_TRITON or x.dtype not in HALVES or len(x) > MOST_TOKENS:
-        return expert_gemm_cpu(x, gate_up, down, index, weights, way="grouped")
+    if not _HAS_TRITON or not fits_kernel(x):
+        # Of torch's grouped product GPUs have few types, and each generation others.
+        return expert_gemm_cpu(x, gate_up, down, index, weights, way="loop")
     from vivace_kernels.speculation.expert_gemm import expert_gemm
 
     return expert_gemm(x, gate_up, down, index, weights, shortlist=shortlist)

@@ -34,6 +34,11 @@ def check(
         raise ValueError("The experts' weights must be contiguous.")
 
 
+def fits_kernel(x: torch.Tensor) -> bool:
+    """Whether the kernel takes such tokens."""
+    return x.dtype in HALVES and len(x) <= MOST_TOKENS
+
+
 def reference(
     x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:

@@ -11,6 +11,7 @@ import torch
 
 from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
 from vivace_kernels.speculation.expert_product import expert_product
+from vivace_kernels.speculation.experts import fits_kernel
 from vivace_methods.errors import MethodError
 from vivace_methods.models.replaced_forward import replaced_forward
 
@@ -93,8 +94,9 @@ def _register_own_experts() -> None:
     def forward(
         module: torch.nn.Module, hidden: torch.Tensor, index: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
-        # Experts of other forms than Mixtral's, as gpt-oss has them, stay with transformers.
-        if not _has_plain_experts(module) or torch.is_grad_enabled():
+        # Experts of other forms than Mixtral's, as gpt-oss has them, stay with transformers; so do prompts on a GPU.
+        ours = _has_plain_experts(module) and (hidden.device.type == "cpu" or fits_kernel(hidden))
+        if not ours or torch.is_grad_enabled():
             return grouped_mm_experts_forward(module, hidden, index, weights)
         return expert_product(hidden, module.gate_up_proj, module.down_proj, index, weights)
 

@@ -37,7 +37,9 @@ def speculating(model: Any, decoder: SpeculativeDecoder) -> Iterator[Attached]:
         passes = changes.enter_context(passes_of(model))
         if implementations.has_experts(model):
             # The other kernels read an expert again for each token that goes through it.
-            changes.enter_context(implementations.experts(model, "grouped_mm"))
+            on_gpu = model.device.type == "cuda"
+            kernels = implementations.OWN_EXPERTS if on_gpu else "grouped_mm"
+            changes.enter_context(implementations.experts(model, kernels))
         changes.enter_context(implementations.products(model))
         changes.enter_context(decoder.drafter.ready())
         figures = partial(pass_figures, model)

@@ -117,6 +117,7 @@ def swept(
     *,
     probe: FloorProbe,
     folder_of: FolderOf,
+    plain: Arm | None = None,
     done: Answers | None = None,
     on_answer: Callable[[str, str, Answer], None] = lambda arm, prompt, answer: None,
 ) -> Answers:
@@ -129,6 +130,7 @@ def swept(
         drafter: a folder or `zoo:NAME`.
         probe: of the device.
         folder_of: where a drafter lies.
+        plain: the arm that decodes plainly; the usual one if None.
         done: answers of an earlier call, which are not asked for again.
         on_answer: told of each new one.
 
@@ -138,7 +140,7 @@ def swept(
     from vivace_methods.registry import parse_arm
 
     found: Answers = {name: dict(answers) for name, answers in (done or {}).items()}
-    arms: dict[str, Arm] = {PLAIN: parse_arm(PLAIN)}
+    arms: dict[str, Arm] = {PLAIN: plain or parse_arm(PLAIN)}
     arms |= {form.name: parse_arm(form.arm(drafter)) for form in forms}
     for name in arms:
         found.setdefault(name, {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,8 @@ def tried(asked: Asked, tolerance: float, on_step: Callable[[int, int], None]) -
     from transformers.utils import logging
 
     from vivace.tracks.efficiency.session.token_prompts import fitted_prompts, timed_prompt
+    from vivace_methods.arms import Arm
+    from vivace_methods.timing.baseline_choice import fastest_baseline
     from vivace_methods.timing.floor import FloorProbe
 
     if asked.dtype not in DTYPES:
@@ -107,5 +109,10 @@ def tried(asked: Asked, tolerance: float, on_step: Callable[[int, int], None]) -
         done += 1
         on_step(done, (len(forms) + 1) * len(timed))
 
-    answers = swept(model, forms, timed, asked.drafter, probe=probe, folder_of=folder_of, on_answer=on_answer)
-    return plan_speculation(answers, forms, prompts, tokenizer, tolerance)
+    choice = fastest_baseline("speculation", model, timed[0].request)
+    answers = swept(
+        model, forms, timed, asked.drafter, probe=probe, folder_of=folder_of, plain=Arm.of(choice.method),
+        on_answer=on_answer,
+    )  # fmt: skip
+    plan = plan_speculation(answers, forms, prompts, tokenizer, tolerance)
+    return replace(plan, sentences=[choice.sentence, *plan.sentences])
