@@ -1,0 +1,85 @@
+"""The benchmark on the real model, without it: what is resumed, what is counted, and how its rows come about."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import sparsity_real as real
+import torch
+from report import BenchmarkError, Report
+
+from vivace_methods.registry import parse_method
+
+ITEM = real.Item("qa", "321", torch.tensor([[1, 2]]), most=4)
+
+
+def filled(path: Path) -> real.Records:
+    """Two arms over six windows and six questions; the second is half as good, reads half, and takes 0.8 as long."""
+    records = real.Records(path, {"model": "m"})
+    for number in range(6):
+        window = real.Item("language", str(number), torch.tensor([[1]]), (2, 3))
+        question = real.Item("qa", str(number), torch.tensor([[1]]), most=4)
+        for arm, worse, share in (("dense", 0.0, 1.0), ("teal", 0.5, 0.5), ("int8", 0.01, 0.5)):
+            records.add(arm, window, nats=3.0 + number / 10 + worse, kl=worse)
+            score = float(number % 2) if arm != "teal" else 0.0
+            records.add(arm, question, text=arm, score=score, bytes=100 * share, seconds=0.04 * (0.6 + 0.4 * share))
+    return records
+
+
+def test_what_was_measured_is_read_again_and_a_cut_line_is_measured_again(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "records.jsonl"
+    filled(path)
+    with path.open("a") as file:
+        file.write('{"arm": "wina", "part": "qa", "it')
+    again = real.Records(path, {"model": "m"})
+    assert again.of("teal", "qa").keys() == {str(number) for number in range(6)}
+    assert not again.has("wina", ITEM)
+    again.add("wina", ITEM, text="", score=None, bytes=1, seconds=1)
+    assert real.Records(path, {"model": "m"}).has("wina", ITEM)
+
+
+def test_records_of_another_measurement_are_refused(tmp_path: Path) -> None:
+    filled(tmp_path / "records.jsonl")
+    with pytest.raises(BenchmarkError, match="another measurement"):
+        real.Records(tmp_path / "records.jsonl", {"model": "other"})
+
+
+def test_rows_are_paired_and_beside_the_right_baselines(tmp_path: Path) -> None:
+    rows = real.rows_of(filled(tmp_path / "records.jsonl"), ["dense", "teal", "int8"], ["qa"])
+    found = {(row.arm, row.baseline, row.metric): row for row in rows}
+    assert set(found) == {
+        ("teal", "dense", "perplexity"), ("teal", "dense", "tpot_s"), ("teal", "dense", "weight_bytes"),
+        ("int8", "dense", "perplexity"), ("int8", "dense", "tpot_s"), ("int8", "dense", "weight_bytes"),
+        ("int8", "teal", "kl"),
+    }  # fmt: skip
+    perplexity = found["teal", "dense", "perplexity"]
+    assert perplexity.ratio == pytest.approx(math.exp(0.5)) and perplexity.low == pytest.approx(perplexity.high)
+    assert found["int8", "teal", "kl"].ratio == pytest.approx(0.02)
+    assert found["teal", "dense", "tpot_s"].ratio == pytest.approx(0.8)
+    assert found["teal", "dense", "weight_bytes"].ratio == pytest.approx(0.5)
+
+
+def test_the_table_has_scores_with_paired_differences(tmp_path: Path) -> None:
+    records = filled(tmp_path / "records.jsonl")
+    dense, teal, _ = real.table_of(records, ["dense", "teal", "int8"], ["qa"])
+    assert dense["qa"] == 0.5 and dense["qa_difference"]["value"] == 0.0 and dense["qa_same_text"] == 1.0
+    assert teal["qa"] == 0.0 and teal["qa_difference"]["low"] < -0.5 < teal["qa_difference"]["high"]
+    assert teal["tokens_a_second"] == pytest.approx(31.25) and teal["megabytes_a_token"] == pytest.approx(5e-5)
+    json.dumps(teal)
+
+
+def test_every_arm_can_be_written_and_dense_is_held_to_transformers() -> None:
+    for written in {**real.ARMS, **real.SEARCHED, **real.ABLATION, **real.FEWER}.values():
+        parse_method(written)
+    for label, name in real.SHIPPED.items():
+        assert real.recipe_folder(name).is_dir() and parse_method(label)
+    apart = real.Row("language", "dense", "transformers", "perplexity, float32", 1.0002, 1, 1, 2, None, True)
+    assert Report("sparsity_real", {}, [apart], real.LIMITS).missed == [apart]
+
+
+def test_articles_without_a_folder_are_long_enough() -> None:
+    texts = real.articles(None)
+    assert len(texts) >= 2 * real.Size().windows and all(len(text.split()) > real.WINDOW for text in texts)
