@@ -171,6 +171,11 @@ def test_a_sparse_arm_is_sparse_where_prompt_says(measured: Callable[..., Any], 
     assert perplexity("dense") == dense, "nothing of a method stays behind"
 
 
+def test_rounded_weights_are_measured_without_a_recipe(measured: Callable[..., Any]) -> None:
+    dense, rounded = (measured(arm)["continue_sums", "perplexity"]["value"] for arm in ("dense", "int8"))
+    assert dense != rounded == pytest.approx(dense, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("arm", "more", "reason"),
     [

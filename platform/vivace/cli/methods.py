@@ -160,7 +160,7 @@ def fit(
 
 @app.command()
 def accuracy(
-    arm: Annotated[str, typer.Argument(help="dense, or a fitted method as in 'teal(prompt=0.5):FOLDER'.")],
+    arm: Annotated[str, typer.Argument(help="dense, int8, or a fitted method as in 'teal(prompt=0.5):FOLDER'.")],
     model: Annotated[str, typer.Option("--model", help="zoo:NAME, packaged:NAME, local:FOLDER, "
                                      "local:FILE.gguf or local:ID@REVISION.")],
     tasks: Annotated[str | None, typer.Option("--tasks", help="By lm-eval's names, with commas between them.",

@@ -27,11 +27,14 @@ class Journal:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            header, *lines = path.read_text().splitlines() if path.is_file() else [""]
+            written = path.read_text() if path.is_file() else ""
+            header, *lines = written.splitlines() or [""]
             if _read(header) == dict(identity):
                 for line in map(_read, lines):
                     if line is not None:  # the last one may be cut short
                         self._known[str(line["of"])] = float(str(line["value"]))
+                if not written.endswith("\n"):  # what comes next begins a line of its own
+                    path.write_text(written + "\n")
             else:
                 path.write_text(json.dumps(dict(identity)) + "\n")
         except OSError as error:

@@ -56,7 +56,7 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
     """Refuse, before anything is loaded, an arm whose log-likelihoods would not be what its settings say.
 
     Args:
-        arm: `dense`, or a method of activation sparsity with its recipe.
+        arm: `dense`, rounded weights, or a method of activation sparsity with its recipe.
         batch_size: sequences in one pass.
         folder_of: finds the arm's recipe.
 
@@ -64,13 +64,13 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
         UsageError: it is one.
         MethodError: there is no recipe, or it was fitted with other settings.
     """
-    from vivace_methods.protocol import Role
+    from vivace_methods.protocol import Need, Role
 
     (member, *others) = arm.members
     method = member.method
     if others or "sparsity" not in arm.families:
         raise UsageError(f"{arm.name} changes no log-likelihoods: accuracy is measured of dense and sparse arms.")
-    if Role.LAYERS not in method.roles:
+    if Role.LAYERS not in method.roles or Need.RECIPE not in method.needs:
         return
     if member.fitted is None:
         raise UsageError(
