@@ -93,7 +93,7 @@ class _Configured:
     def __init__(self, module: Any, implementation: str) -> None:
         self._module = weakref.proxy(module)
         self.config = copy.copy(module.config)
-        self.config._attn_implementation_internal = implementation
+        self.config._attn_implementation = implementation
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._module, name)
