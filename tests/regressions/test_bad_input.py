@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socketserver
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,25 @@ def test_jobs_that_are_not_there(tmp_path: Path, arguments: list[str]) -> None:
     assert done.stderr.startswith("Error: ")
 
 
+def test_what_is_due_is_run_by_plain_cron_once(tmp_path: Path, run: dict[str, object]) -> None:
+    assert add(tmp_path, run, cron="0 0 1 1 *")[0] == 0
+    common = ("--home", tmp_path / "home")
+    assert "Nothing is due" in vivace("regress", "run", "--due", *common).stderr
+    database = open_for_writing(Settings(home=tmp_path / "home"))
+    with database.write() as session:
+        session.scalars(select(Schedule)).one().next_due_at = datetime(2020, 1, 1, tzinfo=UTC)
+    database.close()
+    done = vivace("regress", "run", "--due", *common)
+    assert (done.returncode, "accepted; " in done.stderr, "later ticks were missed" in done.stderr) == (0, True, True)
+    assert "Nothing is due" in vivace("regress", "run", "--due", *common).stderr
+
+
+def test_a_job_keeps_its_track(tmp_path: Path, run: dict[str, object]) -> None:
+    assert add(tmp_path, run)[0] == 0
+    code, talk = add(tmp_path, {"track": "sparsity", "model": "zoo:dense", "tasks": "sums", "arms": "int8"})
+    assert (code, "take another name" in talk) == (2, True)
+
+
 # Deliveries
 
 
@@ -177,12 +197,13 @@ def test_what_goes_out_is_bounded_printable_and_without_keys(
     monkeypatch.setenv("SOME_API_KEY", "abcdefgh12345678")
     with Inbox().open() as inbox:
         monkeypatch.setenv("HOOK", inbox.address)
-        row = send(database, "webhook", "env:HOOK", "key abcdefgh12345678 \x1b[31m" + "x" * 9000)
+        row = send(database, "webhook", "env:HOOK", "key abcdefgh12345678 <!channel> \x1b[31m" + "x" * 9000)
     (message,) = inbox.received
     assert row.state == "sent"
     assert "abcdefgh12345678" not in message["text"]
     assert "\x1b" not in message["text"]
-    assert len(message["text"]) <= 3000
+    assert "<!channel>" not in message["text"]
+    assert len(message["text"]) < 3100
 
 
 def test_mail_is_sent_with_one_line_for_its_subject(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

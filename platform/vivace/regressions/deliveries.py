@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import re
 import smtplib
@@ -191,9 +192,11 @@ def _call(address: str, text: str) -> None:
     """
     import httpx
 
+    escaped = html.escape(text, quote=False)  # Slack takes <…> for links, and for calls to everybody
+
     async def posted() -> int:
         async with asyncio.timeout(TIMEOUT_S), httpx.AsyncClient(timeout=TIMEOUT_S) as client:
-            async with client.stream("POST", address, json={"text": text}) as answer:
+            async with client.stream("POST", address, json={"text": escaped}) as answer:
                 return answer.status_code
 
     try:

@@ -187,10 +187,19 @@ def baseline_run(session: Session, baseline: str, track: str) -> tuple[str, str 
 
 
 def save_job(database: Database, job: Job) -> bool:
-    """Write a job, in place of the one of its name; whether there was none."""
+    """Write a job, in place of the one of its name; whether there was none.
+
+    Raises:
+        UsageError: the one of its name is of another track.
+    """
     with database.write() as session:
         row = session.scalars(select(Schedule).where(Schedule.name == job.name)).one_or_none()
         is_new = row is None
+        if row is not None and row.spec["track"] != job.spec.track:
+            raise UsageError(
+                f"The job '{job.name}' is of the track {row.spec['track']}, whose nights compare with none of "
+                f"{job.spec.track}; take another name, or `vivace regress rm {job.name}` first."
+            )
         if row is None:
             row = Schedule(name=job.name)
             session.add(row)

@@ -124,7 +124,10 @@ class _Conductor:
             return Ended("accepted", "it is the first, and there is nothing to hold it against", True)
         changes = self._compared([first], found.baseline, list(first.figures), tolerances)
         if not changes:
-            raise IncidentError("The night and its baseline have no conversation or prompt in common.")
+            raise IncidentError(
+                "The night and its baseline have no conversation or prompt in common; if that is meant, make the job "
+                "anew with `vivace regress rm` and `add`."
+            )
         flags = gate([one.p_value for one in changes.values()])
         found.rows += [
             ("gate", figure, one, flag) for (figure, one), flag in zip(changes.items(), flags, strict=True)

@@ -26,7 +26,8 @@ class Figure:
     """`apr`, `ars`, `quality`; `throughput`, `first_token`: the logarithm of a speed beside the baseline arm's;
     `machine`: the logarithm of the baseline arm's own throughput."""
     slice: str = ""
-    """Empty for the whole, else the axis or the arm."""
+    """Empty for the whole, else the axis or the arm; of a speed also the arm that it is beside, which may be another
+    one night where the fastest plain one is taken."""
 
     @property
     def gate(self) -> str:
@@ -149,7 +150,7 @@ def _of_arms(session: Session, run: Run) -> RunSample:
         for metric in ("throughput", "first_token"):
             theirs = _logarithms(trials[baseline], metric)
             # Trial by trial: what slows the machine down for a while slows both of a pair.
-            figures[Figure(metric, name)] = _medians(
+            figures[Figure(metric, f"{name} over {baseline}")] = _medians(
                 (key[0], value - theirs[key]) for key, value in _logarithms(rows, metric).items() if key in theirs
             )
     planned = len(run.items) * run.repeats * len(arms)

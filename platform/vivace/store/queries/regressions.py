@@ -21,8 +21,8 @@ TITLES = {
     "apr": "APR",
     "ars": "ARS",
     "quality": "quality",
-    "throughput": "speed beside the baseline arm",
-    "first_token": "time to first token beside the baseline arm",
+    "throughput": "speed",
+    "first_token": "speed to the first token",
     "machine": "the baseline arm's own speed",
 }
 CAUSES = {
