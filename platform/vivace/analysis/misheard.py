@@ -6,10 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vivace.statistics.word_errors import WordErrors, misheard
+from vivace.statistics.word_errors import WordErrors, misheard, normalised
 from vivace.store.database import Database
 from vivace.store.queries.heard import HeardView, criterion_texts, heard_by
 from vivace.store.verdicts import JudgedConversation, JudgingCard, conversations_of
+
+SHORTEST_WORD = 5
+"""Characters of a word by which a criterion is taken to speak of what was misheard; shorter ones stand everywhere."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class FallenCriterion:
         criterion: its place in the rubric, from 0.
         text: in words.
         met_text, met_audio: the share of the replies that met it, of those with a verdict.
-        misheard: the words of that conversation that its ear got wrong.
+        misheard: the words of that conversation that its ear got wrong, those of which the criterion speaks first.
     """
 
     conversation: str
@@ -95,7 +98,9 @@ def _fallen(
             continue
         wrong = tuple(dict.fromkeys(_misheard(heard))) if wrong is None else wrong
         text = texts.get((answered.id, number), "")
-        yield FallenCriterion(answered.id, answered.axis, number, text, before, after, wrong)
+        named = {word for word in normalised(text).split() if len(word) >= SHORTEST_WORD}
+        ordered = tuple(sorted(wrong, key=lambda words: named.isdisjoint(words.said.split())))
+        yield FallenCriterion(answered.id, answered.axis, number, text, before, after, ordered)
 
 
 def _share(conversation: JudgedConversation, number: int) -> float | None:

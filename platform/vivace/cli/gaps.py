@@ -38,6 +38,8 @@ COLUMNS = {
 
 MOST_WORDS = 6
 """Misheard words that a table shows of a conversation; JSON has them all."""
+LONGEST_PHRASE = 40
+"""Characters of one of them."""
 FELL_COLUMNS = {
     "model": lambda row: with_method(row["model"], row["method"]),
     "conversation": lambda row: row["conversation"],
@@ -53,8 +55,13 @@ FELL = ShownColumns(
 )
 
 
+def _cut(phrase: str) -> str:
+    """A phrase as far as a table has room for it; a dash for words that were left out or put in."""
+    return (phrase if len(phrase) <= LONGEST_PHRASE else f"{phrase[: LONGEST_PHRASE - 1].rstrip()}…") or "–"
+
+
 def _words(found: list[dict[str, Any]]) -> str:
-    told = [f"{words['said'] or '–'} → {words['heard'] or '–'}" for words in found[:MOST_WORDS]]
+    told = [f"{_cut(words['said'])} → {_cut(words['heard'])}" for words in found[:MOST_WORDS]]
     return "; ".join([*told, *([f"and {len(found) - MOST_WORDS} more"] if len(found) > MOST_WORDS else [])]) or "none"
 
 
