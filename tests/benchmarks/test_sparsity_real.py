@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sparsity_real as real
 import torch
 from report import BenchmarkError, Report
 
+from vivace_methods.decoding.joined import applied
+from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.registry import parse_method
 
 ITEM = real.Item("qa", "321", torch.tensor([[1, 2]]), most=4)
@@ -78,6 +82,25 @@ def test_every_arm_can_be_written_and_dense_is_held_to_transformers() -> None:
         assert real.recipe_folder(name).is_dir() and parse_method(label)
     apart = real.Row("language", "dense", "transformers", "perplexity, float32", 1.0002, 1, 1, 2, None, True)
     assert Report("sparsity_real", {}, [apart], real.LIMITS).missed == [apart]
+
+
+@pytest.mark.parametrize("written", ["dense", "int8", "teal", "r-sparse(ratio=0.9)", "teal(weights=int8)"])
+def test_one_pass_predicts_what_decoding_would(written: str, tmp_path: Path) -> None:
+    """The same tokens are sparse, and on what the sparse ones before them left in the cache."""
+    model = random_model(tiny_configuration("llama"), seed=3)
+    drawn = torch.Generator().manual_seed(4)
+    method: Any = parse_method(written)
+    texts = [torch.randint(199, (1, 24), generator=drawn) for _ in range(8)]
+    recipe = method.fit(model, texts) if "recipe" in method.needs else None
+    item = real.Item("language", "0", texts[0][:, :12], tuple(texts[0][0, 12:].tolist()))
+    with applied(method, shared_copy(model), recipe) as generator:
+        decoded = generator.logits(item.request, item.answer)
+    assert decoded is not None
+    records = real.Records(tmp_path / "records.jsonl", {})
+    real.predict("arm", method, recipe, model, [item], records, lambda item: decoded)
+    found = records.of("arm", "language")["0"]
+    nats = -float(decoded.double().log_softmax(-1)[range(12), list(item.answer)].mean())
+    assert found["kl"] < (1e-3 if "int8" in written else 1e-7) and found["nats"] == pytest.approx(nats, rel=1e-3)
 
 
 def test_articles_without_a_folder_are_long_enough() -> None:
