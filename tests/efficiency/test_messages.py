@@ -84,11 +84,11 @@ def test_a_job_brings_its_prompts_with_all_that_their_answers_are_scored_by() ->
 
 
 def test_what_the_store_keeps_of_a_trial_is_flat_and_has_whole_numbers_as_they_were() -> None:
-    told = read_told(as_line(TimedTrial(TRIAL, Answer("4", 1.0), Moved(3, 4, 5, 6, 7.5))).encode())
+    told = read_told(as_line(TimedTrial(TRIAL, Answer("4", 1.0, "sums"), Moved(3, 4, 5, 6, 7.5))).encode())
     assert isinstance(told, TimedTrial)
     kept = told.measurements()
     assert kept == {
-        "trial": TRIAL, "answer": "4", "quality": 1.0, "prompt_tokens": 3, "bytes": 4, "flops": 5,
+        "trial": TRIAL, "answer": "4", "quality": 1.0, "slice": "sums", "prompt_tokens": 3, "bytes": 4, "flops": 5,
         "full_prefill_bytes": 6, "full_prefill_flops": 7.5,
     }  # fmt: skip
     assert isinstance(kept["bytes"], int)
