@@ -70,6 +70,7 @@ FAMILIES: dict[str, Family] = {
                 Candidate("autoregressive(cache=static,compile=reduce-overhead)", "cuda"),
                 Candidate("autoregressive(cache=static)"),
                 Candidate("autoregressive(experts_implementation=batched_mm)", "cpu", needs_experts=True),
+                Candidate("autoregressive(experts_implementation=vivace)", needs_experts=True),
             ),
             measured_cost=_SPEED,
             counted_cost=_BYTES,

@@ -51,7 +51,7 @@ __all__ = [
 
 Compile = Literal["none", "reduce-overhead"]
 CacheKind = Literal["dynamic", "static"]
-ExpertsImplementation = Literal["auto", "eager", "grouped_mm", "batched_mm"]
+ExpertsImplementation = Literal["auto", "eager", "grouped_mm", "batched_mm", "vivace"]
 
 Emit = Callable[[Sequence[int]], None]
 """Called with the tokens of each step as soon as they are known. Whoever times a generation stamps these calls:

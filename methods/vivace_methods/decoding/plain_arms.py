@@ -32,7 +32,8 @@ def plain_decoding(
         cache: whether keys and values grow with the answer, or lie in memory of a fixed size.
         compile: whether single-token steps are compiled into CUDA graphs.
         experts_implementation: of transformers; `auto` takes what its own `generate` takes: `grouped_mm`, and for
-            single tokens on a GPU `batched_mm`. Models without experts take `auto` alone.
+            single tokens on a GPU `batched_mm`; `vivace` decodes with kernels of our own. Models without experts take
+            `auto` alone.
 
     Raises:
         MethodError: the model or the machine cannot do what is asked.
@@ -68,6 +69,9 @@ def _experts(
     model: Any, implementation: ExpertsImplementation, changes: ExitStack
 ) -> Callable[[], AbstractContextManager[None]]:
     """Choose the experts' kernels of the prefill, and give the context that chooses those of single tokens."""
+    if implementation == implementations.OWN_EXPERTS:  # which is for few tokens
+        changes.enter_context(implementations.experts(model, "grouped_mm"))
+        return partial(implementations.experts, model, implementation)
     if implementation != "auto":
         changes.enter_context(implementations.experts(model, implementation))
         return nullcontext

@@ -22,7 +22,7 @@ class Autoregressive(Method):
         cache: `dynamic` grows with the answer; `static` lies in memory of a fixed size, which CUDA graphs need.
         compile: `reduce-overhead` compiles the single-token step into CUDA graphs; it needs a GPU and a static cache.
         experts_implementation: how a mixture of experts is computed; `auto` is what transformers' own `generate`
-            takes, models without experts take nothing else.
+            takes, `vivace` decodes with kernels of our own; models without experts take `auto` alone.
     """
 
     name: ClassVar[str] = "autoregressive"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from vivace_methods.models import implementations
 from vivace_methods.models.layer_inputs import layers_of
 from vivace_methods.models.passes import passes_of
 from vivace_methods.protocol import Attached, CacheNeed, Decoder, Read
-from vivace_methods.speculation.drafters.base import Drafter
+from vivace_methods.speculation.drafters.base import Drafter, Drafting
 from vivace_methods.speculation.pacing.base import Pace
 from vivace_methods.speculation.pass_figures import pass_figures
 
@@ -93,19 +93,21 @@ class SpeculativeDecoder(Decoder):
         drafting = self.drafter.start(run, read)
         root = first
         while True:
-            # The token of the model's own is the last that may be written.
-            most = min(self._depth, run.left - 1)
-            depth = self.pace.depth(most) if most else 0
-            tree = self.pace.cut(drafting.draft(root, depth)) if depth else Tree.chain(root)
-            logits = run.forward(tree.tokens, "verify", tree=tree, logits=0)
-            stands = run.chooser.verified(logits, tree)
-            nodes = list(stands.nodes)
-            run.keep(len(tree), nodes)
-            drafting.stands(tree.tokens[:, nodes], {tap: inputs[:, nodes] for tap, inputs in run.features.items()})
-            self.pace.verified(depth, len(nodes) - 1)
-            self._drafted.append(len(tree) - 1)
-            root = stands.tokens[:, -1:]
-            yield stands.tokens.flatten().tolist()
+            root = yield from self._step(run, drafting, root)
+
+    def _step(self, run: Run, drafting: Drafting, root: torch.Tensor) -> Generator[list[int], None, torch.Tensor]:
+        """One tree: its tokens that stand, and the latest of them as the root of the next."""
+        most = min(self._depth, run.left - 1)  # the token of the model's own is the last that may be written
+        depth = self.pace.depth(most) if most else 0
+        tree = self.pace.cut(drafting.draft(root, depth)) if depth else Tree.chain(root)
+        stands = run.chooser.verified(run.forward(tree.tokens, "verify", tree=tree, logits=0), tree)
+        nodes = list(stands.nodes)
+        run.keep(len(tree), nodes)
+        drafting.stands(tree.tokens[:, nodes], {tap: inputs[:, nodes] for tap, inputs in run.features.items()})
+        self.pace.verified(depth, len(nodes) - 1)
+        self._drafted.append(len(tree) - 1)
+        yield stands.tokens.flatten().tolist()
+        return stands.tokens[:, -1:]
 
     def _require_room(self, run: Run) -> None:
         needed = run.request.prompt.shape[1] + run.request.most_tokens

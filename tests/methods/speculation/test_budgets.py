@@ -173,7 +173,7 @@ def test_all_implementations_of_experts_agree(kind: str, policy: str) -> None:
     with passes_of(model) as passes, torch.inference_mode():
         budget = Budget([3, 4], parse_rule("sum"), policy)  # type: ignore[arg-type]
         with budgeted(passes, routers_of(model, "moe-spec", sigmoid=False), budget), passes.of("verify", tree):
-            for implementation in ("eager", "batched_mm", "grouped_mm"):
+            for implementation in ("eager", "batched_mm", "grouped_mm", "vivace"):
                 with experts(model, implementation):
                     logits[implementation] = model(PROMPT[:, :6]).logits
                 assert all(
@@ -181,6 +181,7 @@ def test_all_implementations_of_experts_agree(kind: str, policy: str) -> None:
                 )  # type: ignore[arg-type]
     assert torch.allclose(logits["eager"], logits["batched_mm"], atol=1e-4)
     assert torch.allclose(logits["eager"], logits["grouped_mm"], atol=1e-4)
+    assert torch.allclose(logits["eager"], logits["vivace"], atol=1e-4)
 
 
 def routed(budget: int, seed: int = 0) -> Routed:

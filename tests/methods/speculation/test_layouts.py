@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,6 @@ def speculators(folder: Path) -> dict[str, torch.Tensor]:
 
 
 LAYOUTS = {"SafeAILab": safeailab, "SpecForge": specforge, "speculators": speculators}
-Layout = Callable[[Path], dict[str, torch.Tensor]]
 
 
 def written_out(
