@@ -75,8 +75,9 @@ def _brought() -> Iterator[Checkup]:
     from vivace.tasks.registry import TASKS
     from vivace.tracks.dialogue.judges import JUDGES
     from vivace_methods.registry import METHODS
+    from vivace_methods.speculation.budgets.registry import RULES
 
-    registries: tuple[Registry[Any], ...] = (METHODS, ADAPTERS, TASKS, JUDGES)
+    registries: tuple[Registry[Any], ...] = (METHODS, RULES, ADAPTERS, TASKS, JUDGES)
     for registry in registries:
         for each in registry.brought():
             what = f"{registry.what} {each.name}"

@@ -105,3 +105,45 @@ def test_speculation_and_batches_give_the_plain_answers(name: str) -> None:
             with applied(parse_method(f"eagle-3(depth={depth})"), model, drafter) as generator:
                 generator.generate(request, speculated.extend)
             assert speculated == plain
+
+
+WAYS = (
+    "eagle-3(tokens=16)",
+    "eagle-3(tokens=12,top_k=4,growth=static)",
+    "adaptive-depth",
+    "cut-tree(tokens=24)",
+    "prompt-lookup",
+    "moe-spec(tokens=16,budget=32)",
+    "draft-model(depth=3,tokens=8)",
+)
+"""All that writes the target's own tokens; a budget of all experts is none."""
+
+
+@pytest.mark.parametrize(
+    ("name", "ways", "count", "most"),
+    [
+        ("moe-drafter", (WAYS[0], *WAYS[4:]), 1, 24),
+        *(pytest.param(name, WAYS, 4, 96, marks=pytest.mark.full) for name in DRAFTERS),
+    ],
+)
+def test_no_way_to_speculate_changes_an_answer(name: str, ways: tuple[str, ...], count: int, most: int) -> None:
+    (target,) = recipe_class(name).needs
+    model, tokenizer = loaded(folder_of(target))
+    small = {"moe": "dense", "dense": "moe"}.get(target, target)
+    for sample in prompts(target)[:count]:
+        prompt = torch.tensor([tokenizer(sample.prompt)["input_ids"]])
+        request = Request(prompt, most, frozenset({tokenizer.eos_token_id}))
+        plain: list[int] = []
+        with applied(parse_method("autoregressive"), model) as generator:
+            generator.generate(request, plain.extend)
+        for way in ways:
+            if "moe-spec" in way and target != "moe":
+                continue
+            method = parse_method(way)
+            fitted = None
+            if "lookup" not in way:
+                fitted = method.read_fitted(folder_of(small if "draft-model" in way else name), model)
+            speculated: list[int] = []
+            with applied(method, model, fitted) as generator:
+                generator.generate(request, speculated.extend)
+            assert speculated == plain, way

@@ -21,7 +21,24 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Drafted(Method):
+class Verified(Method):
+    """A method whose guesses a pass of the model verifies."""
+
+    family: ClassVar[str] = "speculation"
+    roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
+    exact: ClassVar[bool] = True
+
+    def diagnose(
+        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
+    ) -> Iterator[Diagnosis]:
+        """What verifying passes did in each layer with experts, over the passes."""
+        from vivace_methods.speculation.pass_figures import by_layer
+
+        return by_layer(evidence)
+
+
+@dataclass(frozen=True)
+class Drafted(Verified):
     """A method whose drafts, chains or trees, are verified by one pass of the model.
 
     Attributes:
@@ -32,10 +49,6 @@ class Drafted(Method):
         drawn: whether chains are drawn from what the drafter thinks, where the request draws; else the likeliest
             tokens are drafted. Either way the model's own distribution is written.
     """
-
-    family: ClassVar[str] = "speculation"
-    roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
-    exact: ClassVar[bool] = True
 
     depth: int = 5
     tokens: int = 0
@@ -82,11 +95,3 @@ class Drafted(Method):
         from vivace_methods.speculation.speculating import speculating
 
         return speculating(model, self.decoder(model, fitted))
-
-    def diagnose(
-        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
-    ) -> Iterator[Diagnosis]:
-        """What verifying passes did in each layer with experts, over the passes."""
-        from vivace_methods.speculation.pass_figures import by_layer
-
-        return by_layer(evidence)

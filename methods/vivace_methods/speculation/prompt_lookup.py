@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from vivace_methods.protocol import Attached, Method, MethodError, Role
-
-if TYPE_CHECKING:
-    from vivace_methods.diagnosis import Diagnosis, Evidence
-    from vivace_methods.requests import Request
+from vivace_methods.protocol import Attached, MethodError
+from vivace_methods.speculation.drafted import Verified
 
 
 @dataclass(frozen=True)
-class PromptLookup(Method):
+class PromptLookup(Verified):
     """Drafts what followed the same few tokens earlier in the prompt or the answer, and verifies it in one pass.
 
     Source: Saxena, "Prompt Lookup Decoding", github.com/apoorvumang/prompt-lookup-decoding (2023); it costs nothing
@@ -27,10 +23,7 @@ class PromptLookup(Method):
     """
 
     name: ClassVar[str] = "prompt-lookup"
-    family: ClassVar[str] = "speculation"
     paper: ClassVar[str] = "Prompt Lookup Decoding, github.com/apoorvumang/prompt-lookup-decoding"
-    roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
-    exact: ClassVar[bool] = True
 
     depth: int = 10
     longest: int = 3
@@ -49,11 +42,3 @@ class PromptLookup(Method):
 
         require_verifying(model, self.name, trees=False)
         return speculating(model, SpeculativeDecoder(model, Lookup(self.longest), self.depth, trees=False))
-
-    def diagnose(
-        self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
-    ) -> Iterator[Diagnosis]:
-        """What verifying passes did in each layer with experts, over the passes."""
-        from vivace_methods.speculation.pass_figures import by_layer
-
-        return by_layer(evidence)
