@@ -30,7 +30,7 @@ class MoeSpec(Eagle3):
         top_k: in a tree, candidates that a token has, and tokens of one depth that are followed.
         growth: of a tree: `dynamic` takes the likeliest paths, `static` has the same form each time.
         drawn: whether chains are drawn from what the drafter thinks, where the request draws.
-        budget: experts that a layer may read in a pass, from those of one token up to all; 0 is half of all.
+        budget: experts that a layer may read in a pass, from those of one token up to all; none is half of all.
         budgets: one for each layer with experts in their place, as `16/12/8/16`.
         policy: `substitution` sends a token to its best experts of those that are read; `truncation` drops those of
             its own that are not read.
@@ -46,7 +46,7 @@ class MoeSpec(Eagle3):
     paper: ClassVar[str] = "MoE-Spec: Expert Budgeting for Efficient Speculative Decoding, arXiv 2602.16052"
     exact: ClassVar[bool] = False
 
-    budget: int = 0
+    budget: int | None = None
     budgets: str = ""
     policy: Literal["substitution", "truncation"] = "substitution"
     rule: str = "sum"
@@ -57,10 +57,10 @@ class MoeSpec(Eagle3):
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_rule(self.rule)
-        if self.budget < 0:
+        if self.budget is not None and self.budget < 1:
             raise MethodError(f"The setting budget of {self.name} must be at least 1, not {self.budget}.")
         if self.budgets:
-            if self.budget:
+            if self.budget is not None:
                 raise MethodError(f"{self.name} takes a budget for all layers or budgets for each, not both.")
             _numbers(self.budgets)
 
@@ -84,7 +84,7 @@ class MoeSpec(Eagle3):
         Raises:
             MethodError: fewer experts than a token has, or another number of budgets than of layers.
         """
-        listed = _numbers(self.budgets) if self.budgets else [self.budget or 0] * len(routers)
+        listed = _numbers(self.budgets) if self.budgets else [self.budget] * len(routers)
         if len(listed) != len(routers):
             raise MethodError(
                 f"{self.name} has {len(listed)} budgets, and {type(model).__name__} has {len(routers)} layers with "
@@ -102,7 +102,7 @@ class MoeSpec(Eagle3):
         return counts
 
 
-def _numbers(budgets: str) -> list[int]:
+def _numbers(budgets: str) -> list[int | None]:
     """The budgets in `16/12/8`.
 
     Raises:

@@ -253,6 +253,7 @@ def test_sigmoid_routers_are_an_extension_of_our_own() -> None:
     ("method", "kind", "reason"),
     [
         ("moe-spec(budget=1)", "olmoe", "A budget of 1 experts is too small for layer 0 .* write budget=2 or more"),
+        ("moe-spec(budget=0)", "olmoe", "budget of moe-spec must be at least 1, not 0"),
         ("moe-spec(budgets=4/1)", "olmoe", "too small for layer 1"),
         ("moe-spec(budgets=4)", "olmoe", "1 budgets, and OlmoeForCausalLM has 2 layers"),
         (
