@@ -10,7 +10,6 @@ them.
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -75,7 +74,7 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
     lengths, arrivals = empty(layers, dtype=torch.int32), empty(tiles, dtype=torch.int32)
     partials = empty(tiles, plan.splits, tokens, plan.columns, dtype=torch.float32)
     output = empty(tokens, packed.outputs, dtype=x.dtype)
-    with torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext():
+    with gpu.current(x.device):
         _prepare[(plan.ranked.shape[0] + layers * triton.cdiv(packed.inputs, SEGMENT),)](
             x.contiguous(), packed.limits, packed.down, plan.ranked, plan.ranks,
             channels, values, lengths, arrivals, counts,
@@ -158,17 +157,12 @@ class _Plan:
             ranks=torch.tensor(ranks, dtype=torch.int32, device=device),
             tiles=torch.tensor(tiles, dtype=torch.int64, device=device),
             columns=columns,
-            splits=min(max(PROGRAMS * _processors(device) // len(tiles), 1), MOST_SPLITS),
+            splits=min(max(PROGRAMS * gpu.processors(device) // len(tiles), 1), MOST_SPLITS),
             capacity=-(-(packed.inputs + max(ranks)) // 16) * 16,
         )
 
 
 _plans: WeakKeyDictionary[Packed, _Plan] = WeakKeyDictionary()
-
-
-def _processors(device: torch.device) -> int:
-    """Of the GPU, that work at the same time; the interpreter has one, and gets some parts to add up nevertheless."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 2
 
 
 @triton.jit

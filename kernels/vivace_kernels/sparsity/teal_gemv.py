@@ -8,7 +8,6 @@ atomic additions, in half precision for half-precision models, so that two calls
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -117,7 +116,7 @@ def teal_gemv(x: torch.Tensor, linears: TealLinears, *, tile: Tile = Tile(64, 12
         raise ValueError(f"A tile of {tile.columns} columns crosses from one layer of {linears.widths} to another.")
     gpu.require_gpu(x.device)
     sums = torch.zeros(1, outputs, dtype=x.dtype if x.dtype == torch.float16 else torch.float32, device=x.device)
-    with torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext():
+    with gpu.current(x.device):
         _add_tile[(triton.cdiv(outputs, tile.columns), triton.cdiv(inputs, tile.rows))](
             x.contiguous(), columns, linears.firsts, linears.thresholds, sums, inputs, outputs,
             LAYERS=len(linears.widths), ROWS=tile.rows, COLUMNS=tile.columns,

@@ -9,8 +9,6 @@ same bits.
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 import triton.language as tl
@@ -72,7 +70,7 @@ def expert_gemm(
         "num_warps": 4 if tokens <= MOST_ROWS else 8,
         "INTERPRETED": not isinstance(_sum, JITFunction),
     }
-    with torch.cuda.device(x.device) if x.device.type == "cuda" else contextlib.nullcontext():
+    with gpu.current(x.device):
         _gate_up[(triton.cdiv(width, WIDTH), kept)](
             x, gate_up, index, weights, shortlist, inner, tokens, chosen, hidden, width,
             COLUMNS=WIDTH, DEPTH=DEPTH, **shapes, **MULTIPLYING,

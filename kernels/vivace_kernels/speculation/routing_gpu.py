@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import torch
 import triton
 import triton.language as tl
@@ -37,7 +35,7 @@ def budgeted_routing_gpu(logits: torch.Tensor, rule: Rule) -> Routing:
 
     index, weights = (empty(tokens, rule.experts, dtype=dtype) for dtype in (torch.int64, torch.float32))
     shortlist, scores = empty(budget, dtype=torch.int64), empty(experts, dtype=torch.float32)
-    with torch.cuda.device(logits.device) if logits.device.type == "cuda" else contextlib.nullcontext():
+    with gpu.current(logits.device):
         _route[(max(triton.cdiv(tokens, TOKENS), 1),)](
             logits.contiguous(), index, weights, shortlist, scores, tokens, experts, budget,
             CHOSEN=rule.experts, SUBSTITUTING=rule.policy == "substitution", RENORMALISED=rule.renormalised,
