@@ -112,12 +112,15 @@ class Report:
         manifest: what was running, and on what; see `running`.
         rows: the comparisons.
         limits: metric → the highest ratio that its headline rows may show; for one case alone, (case, metric) → it.
+        floors_are_measured: whether floors were measured beside the arms and are as uncertain as their ratios: then
+            only a row whose whole interval lies below its floor is at fault.
     """
 
     benchmark: str
     manifest: dict[str, Any]
     rows: Sequence[Row]
     limits: Mapping[str | tuple[str, str], float]
+    floors_are_measured: bool = False
 
     def limit(self, row: Row) -> float | None:
         """The highest ratio that a row may show; None where none is set."""
@@ -133,7 +136,10 @@ class Report:
     @property
     def below_floor(self) -> list[Row]:
         """The rows below what no arm could beat: the clock, or the baseline, is at fault."""
-        return [row for row in self.rows if row.floor is not None and not row.ratio >= row.floor]
+        return [row for row in self.rows if row.floor is not None and not self._most(row) >= row.floor]
+
+    def _most(self, row: Row) -> float:
+        return row.high if self.floors_are_measured else row.ratio
 
     def _holds(self, row: Row) -> bool:
         # Written so that a ratio that is no number misses its limit.

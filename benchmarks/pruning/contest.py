@@ -160,7 +160,7 @@ def scoring_timed(spent: list[float], device: torch.device) -> Iterator[None]:
 
 
 def rows_of(case: Case, rounds: Sequence[Round], headline: Collection[str], apart: bool = False) -> list[Row]:
-    """A row of each arm; `floor` is the lowest of the rounds, below which no arm can come.
+    """A row of each arm; its `floor` is the bound's median over the rounds.
 
     Args:
         case: what was read.
@@ -174,7 +174,7 @@ def rows_of(case: Case, rounds: Sequence[Round], headline: Collection[str], apar
             continue
         name = f"{case.name}: {arm}" if apart else case.name
         pairs = [(each.seconds[arm], each.seconds[BASELINE]) for each in rounds]
-        floor, leads = min(each.floors[arm] for each in rounds), arm in headline
+        floor, leads = statistics.median(each.floors[arm] for each in rounds), arm in headline
         if len(pairs) < ENOUGH_FOR_INTERVALS:
             rows.append(compare(name, arm, BASELINE, "ttft_s", pairs, floor=floor, headline=leads))
         else:

@@ -96,12 +96,12 @@ def test_trials_of_other_work_are_one_sentence(
     assert "holds rounds of other work" in capsys.readouterr().err
 
 
-def test_limits_are_nearly_all_of_what_is_possible_and_floors_the_lowest() -> None:
+def test_limits_are_nearly_all_of_what_is_possible_and_floors_the_middle() -> None:
     case = Case(64, 0.25)
     rounds = [Round({"full": 2.0, "claa": taken}, {"full": 1.0, "claa": floor}, {}) for taken, floor in
               ((1.2, 0.6), (1.3, 0.5), (1.4, 0.7))]  # fmt: skip
     (row,) = rows_of(case, rounds, {"claa"})
-    assert (row.ratio, row.low, row.high, row.floor) == (0.65, 0.6, 0.7, 0.5)
+    assert (row.ratio, row.low, row.high, row.floor) == (0.65, 0.6, 0.7, 0.6)
     assert row.headline and row.case == case.name
     assert rows_of(case, rounds, (), apart=True)[0].case == f"{case.name}: claa"
     # Six tenths are left at best, and nine tenths and a half of the other four are to be saved.

@@ -77,3 +77,12 @@ def test_a_ratio_below_its_floor_is_named_and_fails(
     told = capsys.readouterr()
     assert ("BELOW ITS FLOOR" in told.out) is below and ("is below its floor" in told.err) is below
     assert conclude(report, arguments("a", "b").parse_args([])) == 0
+
+
+@pytest.mark.parametrize(("high", "below"), [(0.49, True), (0.51, False)])
+def test_below_a_measured_floor_lies_a_whole_interval(high: float, below: bool) -> None:
+    """Both were measured beside each other: an arm without any cost of its own is as often above as below."""
+    found = compare("case", "ours", "theirs", "time_s", [(0.4, 1.0), (0.45, 1.0), (high, 1.0)], floor=0.5)
+    assert found.ratio < 0.5
+    assert bool(Report("b", {}, [found], LIMITS, floors_are_measured=True).below_floor) is below
+    assert Report("b", {}, [found], LIMITS).below_floor
