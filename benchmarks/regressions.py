@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vivace.machine.manifest import hardware, manifest
+from vivace.statistics.intervals import wilson
 from vivace.statistics.regression import (
     CONFIRMATIONS,
     WINDOW,
@@ -63,6 +64,14 @@ class Found:
     """What it may be at most, or has to be at least."""
     at_least: bool
     note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The row in the form of all benchmarks: the share stands where others have a ratio, with its interval."""
+        interval = wilson(round(self.happened * self.of), self.of)
+        low, high = (None, None) if interval is None else (interval.low, interval.high)
+        shared = {"case": self.case, "arm": self.setting, "baseline": "", "metric": "share", "ratio": self.happened,
+                  "low": low, "high": high, "n": self.of, "floor": None, "headline": self.limit is not None}  # fmt: skip
+        return {**shared, "limit": self.limit, "at_least": self.at_least, "note": self.note}
 
     @property
     def holds(self) -> bool:
@@ -195,8 +204,8 @@ class Jobs:
             if place == 0 and loss:
                 entered[:, 0] -= loss
             window[chosen, self._place[chosen]] = entered
-        # Conversations that are lost for good do not waver and are kept in no window: of an accepted night they would
-        # lift the baseline's loss by a seventh. `lost` is scaled by what the next night is then held against.
+        # Windows hold conversations that waver alone. Those that a night lost for good are known to whoever calls:
+        # what a window then lacks of them is taken off what the next night loses.
         self._place[chosen] = (self._place[chosen] + 1) % WINDOW
 
 
@@ -347,7 +356,7 @@ def main() -> int:
         written = {
             "benchmark": "regressions",
             "manifest": {**manifest(), "machine": hardware(), "work": {**asdict(size), "seed": options.seed}},
-            "rows": [asdict(row) for row in rows],
+            "rows": [row.as_json() for row in rows],
         }
         options.json.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return int(options.check and any(not row.holds for row in rows))
