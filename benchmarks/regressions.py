@@ -69,9 +69,9 @@ class Found:
         """The row in the form of all benchmarks: the share stands where others have a ratio, with its interval."""
         interval = wilson(round(self.happened * self.of), self.of)
         low, high = (None, None) if interval is None else (interval.low, interval.high)
-        shared = {"case": self.case, "arm": self.setting, "baseline": "", "metric": "share", "ratio": self.happened,
-                  "low": low, "high": high, "n": self.of, "floor": None, "headline": self.limit is not None}  # fmt: skip
-        return {**shared, "limit": self.limit, "at_least": self.at_least, "note": self.note}
+        told = {"case": self.case, "arm": self.setting, "baseline": "", "metric": "share", "ratio": self.happened}
+        spread = {"low": low, "high": high, "n": self.of, "floor": None, "headline": self.limit is not None}
+        return {**told, **spread, "limit": self.limit, "at_least": self.at_least, "note": self.note}
 
     @property
     def holds(self) -> bool:

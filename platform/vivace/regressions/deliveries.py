@@ -13,7 +13,7 @@ from email.message import EmailMessage
 from email.utils import make_msgid
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from vivace.errors import UsageError
 from vivace.output.printable import printable
@@ -139,8 +139,10 @@ def deliver(database: Database, *, say: Callable[[str], None], pause: Callable[[
 def _deliver(
     database: Database, delivery: Delivery, say: Callable[[str], None], pause: Callable[[float], None]
 ) -> None:
-    error = ""
+    error, state = "", "pending"
     for number in range(TRIES_AT_ONCE):
+        if not _take(database, delivery.id, delivery.tries + number):
+            return  # another process is at it, or its job was deleted
         try:
             _send(delivery)
             error = ""
@@ -156,13 +158,20 @@ def _deliver(
         say(f"The {delivery.channel} to {_shown(delivery)} has not arrived ({error}); {later}.")
 
 
+def _take(database: Database, key: int, tries: int) -> bool:
+    """Begin one more try than there were; whether nobody else has begun it."""
+    with database.write() as session:
+        mine = (Delivery.id == key, Delivery.state == "pending", Delivery.tries == tries)
+        taken = update(Delivery).where(*mine).values(tries=tries + 1).returning(Delivery.id)
+        return session.scalar(taken) is not None
+
+
 def _note(database: Database, key: int, error: str) -> str:
-    """Write down one try; the state that the message then has."""
+    """Write down how a try ended; the state that the message then has."""
     with database.write() as session:
         row = session.get(Delivery, key)
         if row is None:
             return "failed"  # its job was deleted meanwhile
-        row.tries += 1
         row.error = error or None
         if not error:
             row.state, row.sent_at = "sent", clock(session)

@@ -303,4 +303,7 @@ def noticeable(
             low = middle
         else:
             high = middle
-    return high
+    if window >= FEWEST_FOR_NOISE:
+        return high
+    fewest = math.ceil(-math.log2(min(CONFIRM_LEVEL, GATE_RATE / metrics))) / n
+    return max(high, fewest) if fewest <= 1 else None
