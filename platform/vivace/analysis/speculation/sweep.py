@@ -232,4 +232,4 @@ def lost(
     else:
         pairs = [(1.0, agreement(answers[name], plain[name])) for name in answers]
     found = non_inferiority([usual for usual, _ in pairs], [its for _, its in pairs], margin=0.5)
-    return Estimate(-found.value, -found.high, -found.low, found.n)
+    return Estimate(0.0 - found.value, 0.0 - found.high, 0.0 - found.low, found.n)  # without a zero below zero
