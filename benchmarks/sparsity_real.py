@@ -105,7 +105,7 @@ class Size:
     length: int = WINDOW
     asked: Mapping[str, int] = field(default_factory=lambda: {"qa": 32, "gsm8k": 24, "sum": 12, "needles": 15})
     answers: Mapping[str, int] = field(default_factory=lambda: {"qa": 32, "gsm8k": 128, "sum": 96, "needles": 12})
-    checked: int = 2
+    checked: int = 1
     calibrated: int = CALIBRATED
     arms: Mapping[str, str] = field(default_factory=lambda: ARMS)
 
@@ -450,7 +450,7 @@ def _inferred(model: Any, item: Item) -> torch.Tensor:
 
 def benchmark(options: argparse.Namespace) -> int:
     """Everything."""
-    size = QUICK if options.quick else Size()
+    size = QUICK if options.quick else Size(windows=options.windows)
     arms = {**size.arms, **(SEARCHED if options.searched else {})}
     if options.arms:
         known = {**ARMS, **SEARCHED}
@@ -512,6 +512,7 @@ def main() -> int:
         help="what was measured so far; the same command goes on there",
     )  # fmt: skip
     parser.add_argument("--arms", help="some arms alone, by their names, with ; between them")
+    parser.add_argument("--windows", type=int, default=Size().windows, help="of articles, that are predicted")
     parser.add_argument("--language", action="store_true", help="perplexity and KL alone, without any answers")
     parser.add_argument("--ablation", action="store_true", help="further arms, whose predictions alone are measured")
     parser.add_argument("--searched", action="store_true", help="R-Sparse with searched ratios too, a fit of hours")
