@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from vivace.cli.common import Format, percent, print_grouped
-from vivace.cli.compare import interval, points
+from vivace.cli.differences import interval, points
 from vivace.cli.tables import ShownColumns
 from vivace.output.short_names import settings_text
 from vivace.statistics.noninferiority import finding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,7 +21,11 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
+from vivace.cli.differences import interval, p_value, points
 from vivace.cli.tables import ShownColumns
+
+if TYPE_CHECKING:
+    from vivace.analysis.comparison import JudgingComparison
 
 
 class ByChoice(StrEnum):
@@ -38,21 +42,6 @@ class CorrectionChoice(StrEnum):
 
     HOLM = "holm"
     BH = "bh"
-
-
-def points(value: float | None) -> str:
-    """A difference of rates in points; a dash for none."""
-    return "–" if value is None else f"{100 * value:+.1f}"
-
-
-def p_value(value: float | None) -> str:
-    """A p-value as people read it; a dash for none."""
-    return "–" if value is None else "<0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
-def interval(row: dict[str, Any]) -> str:
-    """A difference's interval in points; a dash where there is none."""
-    return "–" if row["low"] is None else f"[{points(row['low'])}, {points(row['high'])}]"
 
 
 def slice_name(name: str, by: str) -> str:
@@ -109,12 +98,11 @@ def compare(
     """Compare systems pair by pair. Differences of APR and ARS, overall and in parts, and what flipped."""
     from vivace.analysis.comparison import compare as compare_judgings
     from vivace.analysis.file_comparison import compare_files, is_sample_file
+    from vivace.cli.file_table import print_file_comparison
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
 
     if any(map(is_sample_file, judgings)):
-        from vivace.cli.file_table import print_file_comparison
-
         compared = compare_files(
             [Path(each) for each in judgings],
             score=score,
@@ -131,7 +119,11 @@ def compare(
     opened = open_for_reading(settings_of(home, database))
     if opened is None:
         raise UsageError("There is no database yet, so nothing to compare.")
-    comparison = compare_judgings(opened, judgings, by=by.value, correction=correction.value, force=force)
+    _print(compare_judgings(opened, judgings, by=by.value, correction=correction.value, force=force), format, columns)
+
+
+def _print(comparison: JudgingComparison, format: Format, columns: str) -> None:
+    """Differences, and what flipped."""
     rows = [row.as_json() for row in comparison.rows]
     if format is Format.JSON:
         found = {"rows": rows, "flips": comparison.flips, "caveats": comparison.caveats, "notes": comparison.notes}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vivace.analysis.file_comparison import FileComparison
 from vivace.cli.common import Format, percent, print_json, print_rows, say
-from vivace.cli.compare import p_value, points
+from vivace.cli.differences import p_value, points
 from vivace.cli.tables import ShownColumns
-from vivace.interchange.samples import SampleFile
+
+if TYPE_CHECKING:
+    from vivace.analysis.file_comparison import FileComparison
+    from vivace.interchange.samples import SampleFile
 
 MOST_FLIPS = 20
 """Samples that are listed; JSON has all."""

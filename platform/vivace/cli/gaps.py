@@ -15,7 +15,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
-from vivace.cli.compare import interval, p_value, points
+from vivace.cli.differences import interval, p_value, points
 from vivace.cli.tables import ShownColumns
 from vivace.output.short_names import with_method
 
