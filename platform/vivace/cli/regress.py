@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     from vivace.store.database import Database
     from vivace.store.queries.regressions import JobView, NightView
 
-app = typer.Typer(
-    help="Regression jobs: runs on a schedule that say what has become worse, and why.", no_args_is_help=True
-)
+app = typer.Typer(help="Runs on a schedule that say what has become worse, and why.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="A job's name.")]
 
 

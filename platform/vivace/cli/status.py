@@ -69,7 +69,7 @@ def status(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Show submissions and how far they are, and how regression jobs stand.
+    """Show submissions, how far they are, and how jobs stand.
 
     Place in the queue, worker and its last sign of life, items done, errors, time left.
     """

@@ -30,7 +30,7 @@ def worker(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Execute submissions and the nights of regression jobs, one at a time.
+    """Execute submissions, and the nights of jobs, one at a time.
 
     Takes over those of dead workers; Ctrl-C ends it gently.
     """
