@@ -96,7 +96,11 @@ class Contest:
 
     def warm_up(self) -> None:
         """Each arm reads a prompt, off the record: what it passes through, and what its scoring takes of it."""
+        self._passes[BASELINE] = (Pass("read", self.case.tokens, 0),)
+        self.figures[BASELINE] = {"scoring_share": 0.0}
         for name in self._arms:
+            if name == BASELINE:
+                continue
             spent: list[float] = []
             with scoring_timed(spent, self._bench.device):
                 taken, trace = self._read(name, -1)
