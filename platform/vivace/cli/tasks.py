@@ -12,6 +12,7 @@ from vivace.cli.common import ColumnsOption, Format, FormatOption, HomeOption, p
 from vivace.cli.models import Precision
 from vivace.cli.tables import Cell, ShownColumns
 from vivace.machine.optional_packages import require_torch
+from vivace.tasks.base import Sample, Task
 
 app = typer.Typer(help="Tasks of the efficiency tracks: questions with known answers.", no_args_is_help=True)
 
@@ -55,12 +56,7 @@ def show(
     found = asked.samples(samples, seed)
     tokens: list[int | None] = [None] * samples
     if model is not None:
-        require_torch()
-        from vivace.tracks.efficiency.session.token_prompts import sample_ids
-
-        tokenizer = _tokenizer(_folder_of(model, settings_of(home, None).home))
-        found = [asked.fitted(sample, lambda each: len(sample_ids(each, tokenizer))) for sample in found]
-        tokens = [len(sample_ids(sample, tokenizer)) for sample in found]
+        found, tokens = _fitted_to(model, asked, found, settings_of(home, None).home)
     rows = [
         {
             "id": sample.id, "slice": sample.slice, "prompt": sample.prompt, "begun": sample.begun,
@@ -77,6 +73,26 @@ def show(
         "tokens": lambda row: "–" if row["tokens"] is None else f"{row['tokens']:,}",
     }
     print_rows(rows, format, ShownColumns(columns, prose=("prompt", "references")))
+
+
+def _fitted_to(model: str, task: Task, samples: list[Sample], home: Path) -> tuple[list[Sample], list[int | None]]:
+    """Samples as a model is asked them, and how many tokens each takes.
+
+    Raises:
+        UsageError: there is no such model, its chat template cannot be used, or a sample does not fit its length.
+    """
+    from vivace.errors import UsageError
+    from vivace_methods.errors import MethodError
+
+    require_torch()
+    from vivace.tracks.efficiency.session.token_prompts import sample_ids
+
+    tokenizer = _tokenizer(_folder_of(model, home))
+    try:
+        found = [task.fitted(sample, lambda each: len(sample_ids(each, tokenizer))) for sample in samples]
+        return found, [len(sample_ids(sample, tokenizer)) for sample in found]
+    except MethodError as error:
+        raise UsageError(str(error)) from error
 
 
 @app.command()
