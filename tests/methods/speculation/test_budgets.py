@@ -299,6 +299,11 @@ def test_piggybacking_tokens_share_the_experts_that_some_want_most(own: int) -> 
             best = [expert for expert in row if expert in union][:2]
             assert {each for each, weight in zip(its_index, its_weights, strict=True) if weight} == set(best)
     assert trace.figures["mean_unique_experts"] <= trace.figures["mean_natural_experts"]
+    kept = []
+    for _, _, logits, _, _ in (each for each in found if each[0] == "verify"):
+        falling, sums = np.argsort(-logits, axis=-1, kind="stable"), softmax(logits).sum(0)
+        kept.append(sums[sorted(set(falling[:, :own].flatten().tolist()))].sum() / sums.sum())
+    assert trace.figures["mean_kept_mass"] == pytest.approx(np.mean(kept), abs=1e-4)
 
 
 def test_piggybacking_keeps_no_more_experts_than_a_token_has() -> None:

@@ -56,12 +56,12 @@ class Seen:
     Attributes:
         natural: experts that the router chose, shape (tokens, experts of each).
         listed: whether each expert was on the shortlist, or the numbers of those that were.
-        scores: how much each mattered, shape (experts,).
+        sums: of the probability that the tokens gave to each, shape (experts,).
     """
 
     natural: torch.Tensor
     listed: torch.Tensor
-    scores: torch.Tensor
+    sums: torch.Tensor
 
 
 @contextmanager
@@ -136,7 +136,7 @@ class _Bounding:
         if budget.weighted and tree is not None and tree.logs is not None:
             shares = choice * tree.logs.exp().to(choice)[:, None]
         listed, scores = shortlist(budget.rule, Routed(shares, natural, count), root_exact=budget.root_exact)
-        self._note(router, Seen(natural, listed, scores))
+        self._note(router, Seen(natural, listed, choice.sum(0)))
         index, own = sent(router, choice, values, natural, listed, scores, budget.policy)
         return logits, own.to(weights.dtype), index.to(natural.dtype)
 
@@ -206,13 +206,13 @@ def _by_layer(seen: Mapping[int, Seen]) -> dict[str, dict[str, float]]:
 
 
 def _row(seen: Seen) -> dict[str, float]:
-    natural, scores = seen.natural.cpu(), seen.scores.cpu()
+    natural, sums = seen.natural.cpu(), seen.sums.cpu()
     listed = seen.listed.cpu()
     if listed.dtype != torch.bool:
-        listed = torch.zeros_like(scores, dtype=torch.bool).index_fill(0, listed, True)
+        listed = torch.zeros_like(sums, dtype=torch.bool).index_fill(0, listed, True)
     inside = listed[natural]
     return {
-        "kept_mass": float(scores[listed].sum() / scores.sum()),
+        "kept_mass": float(sums[listed].sum() / sums.sum()),
         "natural_slots": float(inside.double().mean()),
         "natural_experts": float(natural.unique().numel()),
         "uncovered": float(not bool(inside.all())),
