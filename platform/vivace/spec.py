@@ -166,7 +166,7 @@ class DialogueSpec(RunSpec):
     method: Annotated[
         str | None,
         AfterValidator(_homes),
-        Flag("What a local: model decodes with, name(setting=value):RECIPE.", default="plainly"),
+        Flag("What a local: model answers with: claa(keep=0.2), or name(setting=value):RECIPE.", default="plainly"),
     ] = Field(default=None, min_length=1)
     audio: Annotated[Literal["16k", "original", "transcript"], Flag("What is sent of a user turn.")] = "16k"
     output: Annotated[
