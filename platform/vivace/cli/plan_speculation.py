@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 COLUMNS = {
     "drafted": lambda row: row["form"],
     "times as fast": lambda row: _interval(row, "speed"),
-    "at memory's rate": lambda row: _interval(row, "speed_at_floor"),
+    "at the floor": lambda row: _interval(row, "speed_at_floor"),
     "tokens a step": lambda row: f"{row['tau']:.2f}",
     "plain steps it takes": lambda row: f"{row['steps']:.2f}",
     "experts": lambda row: f"{row['experts']:.1f}",
     "quality lost": lambda row: _interval(row, "lost"),
-    "": lambda row: "proposed" if row["proposed"] else "at memory's rate" if row["proposed_at_floor"] else "",
+    "": lambda row: "proposed" if row["proposed"] else "at the floor" if row["proposed_at_floor"] else "",
 }
 
 

@@ -27,7 +27,7 @@ class Judged:
     """What a proposal is worth on prompts that it was not made from.
 
     Attributes:
-        speed: as it was measured there; at memory's rate, as its passes were counted there.
+        speed: as it was measured there; at the floor, as its passes were counted there.
         lost: of quality there.
     """
 
@@ -43,7 +43,7 @@ class SpeculationPlan:
         rows: of each form, in the order of its expected speed.
         pass_rows: tokens verified, experts read → seconds of a pass.
         here: the form that is proposed for this machine; None where plain decoding wins.
-        at_floor: the one for hardware that is bound by its memory alone.
+        at_floor: the one for the floor of bytes and operations.
         judged: of `here`, on the other half; None where nothing is proposed.
         judged_at_floor: of `at_floor`, likewise.
         sentences: all of that, for people.
@@ -188,11 +188,11 @@ def _here(prospects: Sequence[Prospect], here: Prospect | None, judged: Judged |
 
 
 def _at_floor(at_floor: Prospect | None, judged: Judged | None, tolerance: float) -> list[str]:
-    """What is proposed where memory's rate is all that counts, and how that did."""
+    """What is proposed where the floor is all that counts, and how that did."""
     if at_floor is None or judged is None:
-        return ["Where nothing but memory's rate counts, plain decoding wins."]
+        return ["Where nothing but the floor of bytes and operations counts, plain decoding wins."]
     return [
-        f"Where nothing but memory's rate counts, {at_floor.name} is expected to be "
+        f"Where nothing but the floor of bytes and operations counts, {at_floor.name} is expected to be "
         f"{_interval(at_floor.outlook.at_floor)} times as fast.",
         _verdict(judged, "as counted", tolerance),
     ]
