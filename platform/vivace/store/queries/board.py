@@ -182,15 +182,15 @@ def data_version(database: Database) -> str:
         ended = session.execute(
             select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
         ).one()
-        alerts = session.execute(select(func.count(), func.max(Alert.id), func.count(Alert.ended_at))).one()
-        nights = session.execute(select(func.count(Night.ended_at), func.max(Night.ended_at))).one()
+        alerts = (select(func.count(column)).scalar_subquery() for column in (Alert.id, Alert.ended_at))
+        nights = session.execute(select(func.count(Night.ended_at), func.max(Night.ended_at), *alerts)).one()
         timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
         retracted = [
             part
             for table in (Run, Judging)
             for part in session.execute(select(func.count(table.retracted_at), func.max(table.retracted_at))).one()
         ]
-    return "/".join(str(part) for part in (*ended, *timed, *retracted, *alerts, *nights))
+    return "/".join(str(part) for part in (*ended, *timed, *retracted, *nights))
 
 
 @dataclass(frozen=True)
