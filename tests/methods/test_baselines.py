@@ -21,7 +21,7 @@ from vivace_methods.registry import METHODS, parse_method
 CPU = torch.device("cpu")
 KINDS = ("llama", "qwen3", "olmoe", "qwen3_moe")
 """Of the tiny shapes those that everything is tried with."""
-ALONE = [name for name, kind in METHODS.items() if not kind.needs]
+ALONE = [name for name, kind in METHODS.items() if kind.exact and not kind.needs]
 
 
 def model_of(kind: str) -> Any:
