@@ -46,7 +46,7 @@ def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     baseline, arm = json.loads(done.stdout)
     assert (baseline["arm"], baseline["baseline"], arm["arm"]) == ("autoregressive", True, ARM)
-    assert arm["settings"] == {"depth": 2} and arm["fitted"] == "zoo:moe-drafter"
+    assert arm["settings"]["depth"] == 2 and arm["fitted"] == "zoo:moe-drafter"
     for row in (baseline, arm):
         assert row["synthetic"] and not row["official"]
         assert row["figures"]["quality"]["value"] == 1.0 and row["figures"]["quality"]["n"] == 6

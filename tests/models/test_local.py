@@ -29,6 +29,7 @@ from vivace.files import content_hash
 from vivace.models.adapters import local
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.local.checkpoints import checkpoint_sha256
 from vivace.models.local.failures import RefusedError
 from vivace.models.local.service import _answer_or_error
 from vivace.models.local.spoken_model import SpokenModel
@@ -875,10 +876,10 @@ def test_large_weights_are_hashed_in_samples(tmp_path: Path, monkeypatch: pytest
         changed = bytearray(content)
         changed[place] ^= 1
         file.write_bytes(changed)
-        hashes.add(local.checkpoint_sha256(tmp_path))
+        hashes.add(checkpoint_sha256(tmp_path))
     for version in (content, content[:-1], content.replace(b"weight", b"height")):
         file.write_bytes(version)
-        hashes.add(local.checkpoint_sha256(tmp_path))
+        hashes.add(checkpoint_sha256(tmp_path))
     assert len(hashes) == 6
 
 

@@ -11,9 +11,9 @@ import pytest
 import yaml
 from sqlalchemy import select
 
-from regressions.world import Inbox
 from support.datasets import conversation_rows, write_jsonl
 from support.program import board, vivace
+from support.regression_world import Inbox
 from vivace.errors import UsageError
 from vivace.regressions import deliveries
 from vivace.regressions.deliveries import bound, check_webhook, deliver

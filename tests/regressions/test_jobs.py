@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from regressions.world import Inbox, World, world
+from support.regression_world import Inbox, World, world
 
 
 @pytest.fixture

@@ -168,9 +168,12 @@ class SpokenModel:
         written = output[:, inputs["input_ids"].shape[1] :].tolist()
         figures = {} if self._method is None else self._method.figures()
         notes = [*_batch_note(len(batch)), *_method_notes(figures)]
-        return [
-            {**self._reply(conversation, tokens, clock, len(batch), notes), "kept_share": figures.get("kept_share")}
+        replies = [
+            self._reply(conversation, tokens, clock, len(batch), notes)
             for conversation, tokens in zip(batch, written, strict=True)
+        ]
+        return [
+            reply if "error" in reply else {**reply, "kept_share": figures.get("kept_share")} for reply in replies
         ]
 
     def _reply(
