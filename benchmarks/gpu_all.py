@@ -51,7 +51,6 @@ PARTS = (
     Part("gpu_correctness", 90, ("--check",), ("--quick", "--check")),
     Part("gpu_sparsity", 120),
     Part("gpu_prefill", 150, ("--tokens", "32768", "--tokens", "10240")),
-    Part("gpu_speculation", 60, ("--model", "allenai/OLMoE-1B-7B-0125")),
     Part("gpu_speculation", 90, ("--model", "allenai/OLMoE-1B-7B-0125")),
     Part("gpu_baselines", 60, ("--model", "meta-llama/Llama-3.1-8B")),
 )
