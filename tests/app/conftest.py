@@ -20,6 +20,7 @@ from vivace.settings import Settings
 from vivace.statistics.intervals import clustered_ratio, wilson
 from vivace.store import migrate
 from vivace.store.artifacts import Artifacts
+from vivace.store.outcomes import renew_outcomes
 from vivace.store.tables import (
     Attempt,
     Conversation,
@@ -219,6 +220,14 @@ class Seed:
                 for reply, conversation, outcome in zip(given, planned, verdicts, strict=True)
                 for criterion, met in zip(criteria[conversation.id], outcome, strict=True)
             ],
+        )
+        renew_outcomes(
+            self.session,
+            judging.id,
+            {
+                conversation.external_id: (dict(enumerate(outcome)),)
+                for conversation, outcome in zip(planned, verdicts, strict=True)
+            },
         )
         self._scores(judging, [conversation.axis for conversation in planned], verdicts)
         renew_effort(self.session, row.id)

@@ -180,6 +180,24 @@ def test_an_older_database_shows_on_its_board_what_replies_and_calls_took(
     assert [replace(found, date=row.date) for found in board(database)] == [row], "scored again, it is the same"
 
 
+def test_an_older_database_knows_how_each_conversation_came_out(database: Database) -> None:
+    with database.write() as session:
+        dataset = add_dataset(session, 3)
+        replies = [[[True, True], [True, True]], [[True, None], [True, True]], [[None, True], [False, True]]]
+        judging, other = (add_judging(session, dataset, replies, name=name) for name in "ab")
+        session.get_one(tables.Judging, other).status = "open"
+    found = tables.Outcome
+    query = select(found.position, found.passed, found.pass_rate, found.verdicts).where(found.judging_id == judging)
+    expected = [(0, True, 1.0, "11/11"), (1, None, 0.5, "1?/11"), (2, False, 0.0, "?1/01")]
+    for _ in range(2):  # down and up again, it is the same
+        with database.read() as session:
+            assert session.execute(query.order_by(tables.Outcome.position)).all() == expected
+        migrate_to(database, "0011")
+        migrate.upgrade(database)
+    with database.read() as session:
+        assert set(session.scalars(select(tables.Outcome.judging_id))) == {judging}, "the other has not ended"
+
+
 def test_what_arms_of_an_older_database_do_in_each_layer_moves_into_its_table(database: Database) -> None:
     made_at(database, "0006")
     module = {

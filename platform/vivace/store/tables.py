@@ -11,6 +11,7 @@ from sqlalchemy import (
     Index,
     MetaData,
     String,
+    Text,
     UniqueConstraint,
     false,
 )
@@ -275,6 +276,25 @@ class Verdict(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class Outcome(Base):
+    """How one conversation came out under an ended judging, written when it ends; lists and comparisons read this."""
+
+    __tablename__ = "outcome"
+    # A list of a judging's conversations that passed or failed is read in order from this alone.
+    __table_args__ = (Index("ix_outcome_list", "judging_id", "position", "passed", "conversation_id"),)
+
+    judging_id: Mapped[str] = mapped_column(ForeignKey("judging.id", ondelete="CASCADE"), primary_key=True)
+    conversation_id: Mapped[int] = mapped_column(ForeignKey("conversation.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int]
+    """The conversation's, in its dataset."""
+    passed: Mapped[bool | None]
+    """Every criterion met in every reply; null while some are unscored and none is known not to be met."""
+    pass_rate: Mapped[float]
+    """The share of its replies with every criterion met."""
+    verdicts: Mapped[str] = mapped_column(Text)
+    """For each reply a sign for each criterion, in their order: `1` met, `0` not met, `?` unscored; `/` between."""
+
+
 class Arm(Base):
     """One method in a comparison of an efficiency run."""
 
@@ -347,6 +367,7 @@ class Attempt(Base):
             "ix_attempt_accounting", "run_id", "judging_id", "stage", "error", "cached", "input_tokens",
             "output_tokens", "input_audio_tokens", "audio_seconds", "cost_usd",
         ),
+        Index("ix_attempt_conversation", "conversation_id", "run_id"),
     )  # fmt: skip
 
     id: Mapped[int] = mapped_column(primary_key=True)

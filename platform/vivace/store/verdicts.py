@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace.store.identifiers import find
+from vivace.store.outcomes import read_back
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
     Conversation,
@@ -22,6 +23,7 @@ from vivace.store.tables import (
     Judge,
     Judging,
     Model,
+    Outcome,
     Reply,
     Run,
     Score,
@@ -224,9 +226,34 @@ def single_votes(session: Session, judging_id: str) -> dict[str, list[tuple[int,
 
 
 def conversations_of(database: Database, judging: str) -> Sequence[JudgedConversation]:
-    """`judged_conversations` in a transaction of its own."""
+    """`judged_conversations` in a transaction of its own; of an ended judging without reading its verdicts."""
     with database.read() as session:
-        return judged_conversations(session, judging)
+        row = session.get_one(Judging, judging)
+        if row.status != "ended":
+            return judged_conversations(session, judging)
+        turns = _user_turns(session, session.get_one(Run, row.run_id).dataset_id)
+        return [
+            JudgedConversation(
+                id=key,
+                axis=axis,
+                speaker=speaker,
+                user_turns=turns[row_id][0],
+                audio_seconds=turns[row_id][1],
+                replies=tuple(dict(enumerate(reply)) for reply in read_back(verdicts)),
+            )
+            for row_id, key, axis, speaker, verdicts in session.execute(_outcomes(judging))
+        ]
+
+
+def _outcomes(judging: str) -> Select[int, str, str, str | None, str]:
+    return (
+        select(
+            Conversation.id, Conversation.external_id, Conversation.axis, Conversation.speaker, Outcome.verdicts
+        )
+        .join(Outcome, Outcome.conversation_id == Conversation.id)
+        .where(Outcome.judging_id == judging)
+        .order_by(Outcome.position, Conversation.id)
+    )  # fmt: skip
 
 
 def verdicts(database: Database, card: JudgingCard) -> dict[str, tuple[str, dict[int, bool | None]]]:

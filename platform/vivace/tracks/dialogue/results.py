@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from vivace.store import tables
+from vivace.store.outcomes import renew_outcomes
 from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
 from vivace.tracks.base import Ending, Registered
@@ -29,6 +30,7 @@ def score_judging(session: Session, judging_id: str) -> None:
         rows += score_votes(axes, single_votes(session, judging_id))
     session.execute(delete(tables.Score).where(tables.Score.judging_id == judging_id))
     session.add_all(tables.Score(judging_id=judging_id, **vars(row)) for row in rows)
+    renew_outcomes(session, judging_id, {one.id: one.replies for one in conversations})
     reasons = _unofficial_reasons(session, run, judging, rows)
     session.execute(update(tables.Run).where(tables.Run.id == run.id).values(status="generated"))
     judging.official, judging.unofficial_reasons = not reasons, reasons
