@@ -35,7 +35,10 @@ from vivace.store.tables import (
     Turn,
     Verdict,
 )
+from vivace.store.verdicts import judged_conversations
 from vivace.tracks.dialogue.effort import renew_effort
+from vivace.tracks.dialogue.summaries.gaps import renew_gaps
+from vivace.tracks.dialogue.summaries.parts import write_parts
 
 AXES = ("INFERENCE_MEMORY", "INSTRUCTION_RETENTION", "SELF_COHERENCE", "VOICE_EDITING")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -231,6 +234,8 @@ class Seed:
         )
         self._scores(judging, [conversation.axis for conversation in planned], verdicts)
         renew_effort(self.session, row.id)
+        write_parts(self.session, judging.id, judged_conversations(self.session, judging.id))
+        renew_gaps(self.session, row.id)
         return judging.id
 
     def _criteria(self, dataset: Dataset) -> dict[int, list[int]]:

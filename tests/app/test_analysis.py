@@ -144,6 +144,7 @@ def test_what_an_ear_lost_stands_below_its_gap(home: Path) -> None:
                 {"number": 1, "text": "Yellow.", "unscored": None, "detail": None, "seconds": 1.0, "cost_usd": 0.0,
                  "errors": 1, "words": 1},
             ]  # fmt: skip
+        score_judging(session, "run1.judge")
     database.close()
     app = analysis()
     tables = [one.value for one in app.dataframe]

@@ -6,18 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import delete, event, update
 
 from support.judged import add_dataset, add_judging
 from support.measured import run_of
+from vivace.analysis.breakdown import BreakdownRow, breakdown
+from vivace.analysis.gaps import gaps
+from vivace.engine.retractions import restore, retract
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
-from vivace.store.tables import Attempt, Judge, Judging, Reply
+from vivace.store.summary_tables import Breakdown, Gap
+from vivace.store.tables import Attempt, Judge, Judging, Reply, Verdict
 from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.summaries.filling import fill_summaries
 from vivace.tracks.efficiency.scores import score_run
 
-LONG_TABLES = ("verdict", "reply", "attempt", "trial")
+LONG_TABLES = ("verdict", "reply", "attempt", "trial", "conversation", "criterion", "turn")
+"""Tables whose rows grow with what is asked and answered; no board reads them."""
+
+
+def broken_down(database: Database) -> list[BreakdownRow]:
+    """All that the page *Analysis* shows of a judging in parts."""
+    return [row for by in ("axis", "turns") for row in breakdown(database, "run0.judge", by)]
 
 
 def judged(store: Database) -> str:
@@ -32,7 +43,7 @@ def judged(store: Database) -> str:
     return judging
 
 
-@pytest.mark.parametrize("asked", [board, arm_board, data_version])
+@pytest.mark.parametrize("asked", [board, arm_board, data_version, gaps, broken_down])
 def test_no_board_reads_a_verdict_a_reply_a_call_or_a_trial(store: Database, asked: Callable[..., Any]) -> None:
     judged(store)
     run = run_of(store)
@@ -78,6 +89,55 @@ def test_what_replies_and_calls_took_is_as_it_was_when_a_judging_of_their_run_la
     assert (second.cost_usd, second.total_median_s) == (5.5, 8.0)
     assert list(second.accounting) == ["generate", "judge"]
     assert _scored(first) == _scored(row)
+
+
+def test_a_board_of_whole_runs_does_not_read_what_they_planned(store: Database) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 2)
+        for name in ("a", "b", "b"):
+            add_judging(session, dataset, [[[True, True]]] * 2, name=name)
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        asked.append(statement)
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    assert len(board(store)) == 3
+    gaps(store)
+    event.remove(store.engine, "before_cursor_execute", note)
+    assert not [statement for statement in asked if "items" in statement or "manifest" in statement]
+
+
+def test_gaps_are_those_of_the_judgings_that_stand_now(store: Database) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 8)
+        add_judging(session, dataset, [[[True, True]]] * 8, input_form="transcript")
+        older, newer = (add_judging(session, dataset, [[[place > 3, True]] for place in range(8)]) for _ in "ab")
+    assert [gap.audio.judging for gap in gaps(store)] == [newer] * 2
+    retract(store, newer, "another recording")
+    assert [gap.audio.judging for gap in gaps(store)] == [older] * 2
+    restore(store, newer)
+    assert [(gap.audio.judging, gap.difference.b) for gap in gaps(store)] == [(newer, 0.5), (newer, 0.75)]
+    with store.write() as session:
+        session.execute(update(Verdict).where(Verdict.judging_id == newer).values(met=True, unscored_reason=None))
+        score_judging(session, newer)
+    assert [gap.difference.value for gap in gaps(store)] == [0.0, 0.0]
+    assert [row.apr for row in breakdown(store, newer, "turns")] == [1.0]
+
+
+def test_what_ended_before_summaries_were_kept_gets_them_once(store: Database) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 8, speakers=("Ana", None))
+        add_judging(session, dataset, [[[True, None]]] * 8, input_form="transcript")
+        add_judging(session, dataset, [[[place > 3, True]] for place in range(8)])
+    before = [breakdown(store, "run1.judge", by) for by in ("axis", "turns", "speaker")], gaps(store)
+    with store.write() as session:
+        session.execute(delete(Breakdown))
+        session.execute(delete(Gap))
+    assert breakdown(store, "run1.judge", "axis") == [] and gaps(store) == []
+    assert (fill_summaries(store), fill_summaries(store)) == (2, 0)
+    assert ([breakdown(store, "run1.judge", by) for by in ("axis", "turns", "speaker")], gaps(store)) == before
+    assert [row.slice for row in before[0][2]] == ["Ana", "unknown"]
 
 
 def _scored(row: BoardRow) -> tuple[Any, ...]:

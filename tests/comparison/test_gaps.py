@@ -9,6 +9,8 @@ from support.judged import Outcomes, add_dataset, add_judging
 from vivace.analysis.gaps import gaps
 from vivace.store.database import Database
 from vivace.store.tables import Model, Reply, Run, now
+from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 
 
 def passing(count: int, of: int = 12) -> Outcomes:
@@ -85,6 +87,7 @@ def heard(session: Session, judging: str, *texts: str) -> None:
     ]  # fmt: skip
     for reply in session.scalars(select(Reply).where(Reply.run_id == judging.partition(".")[0])):
         reply.heard = turns
+    score_judging(session, judging)
 
 
 def cascade(session: Session, dataset: int, outcomes: Outcomes, ear: str = "one", **run: str) -> str:
@@ -92,6 +95,7 @@ def cascade(session: Session, dataset: int, outcomes: Outcomes, ear: str = "one"
     judging = add_judging(session, dataset, outcomes, name=f"{ear} ear", parameters={"ear": ear}, **run)
     model = session.get_one(Model, session.get_one(Run, judging.partition(".")[0]).model_id)
     model.target = "cascade:litellm:system"
+    renew_gaps(session)
     return judging
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vivace.analysis.breakdown import UNKNOWN, By, slices
 from vivace.errors import UsageError
 from vivace.output.short_names import bare_address, distinct, settings_text
 from vivace.statistics.intervals import LEVEL_Z, student
@@ -27,6 +26,8 @@ from vivace.statistics.repeats import variance_split
 from vivace.store.database import Database
 from vivace.store.verdicts import JudgedConversation, JudgingCard, conversations_of, judging_card
 from vivace.tracks.dialogue.scores import Tallies
+from vivace.tracks.dialogue.summaries.pairs import paired
+from vivace.tracks.dialogue.summaries.parts import UNKNOWN, By, slices
 
 Correction = Literal["holm", "bh"]
 FLIP = 0.5
@@ -154,40 +155,6 @@ def adjusted_p_values(differences: Sequence[Difference], correction: Correction 
     adjust: Callable[[Sequence[float]], list[float]] = holm if correction == "holm" else benjamini_hochberg
     adjusted = iter(adjust([one.p_value for one in differences if one.p_value is not None]))
     return [None if one.p_value is None else next(adjusted) for one in differences]
-
-
-def paired(a: Sequence[JudgedConversation], b: Sequence[JudgedConversation]) -> list[Pair]:
-    """The conversations that both judgings planned, in the order of their ids."""
-    first, second = ({one.id: one for one in side} for side in (a, b))
-    return [_pair(first[key], second[key]) for key in sorted(first.keys() & second.keys())]
-
-
-def _pair(a: JudgedConversation, b: JudgedConversation) -> Pair:
-    met_a, met_b = _mean_met(a), _mean_met(b)
-    common = sorted(met_a.keys() & met_b.keys())
-    one, other = Tallies.of(a), Tallies.of(b)
-    once = len(a.replies) == len(b.replies) == 1
-    whole = one.whole > 0 and other.whole > 0 and a.replies[0].keys() == b.replies[0].keys()
-    return Pair(
-        conversation=a.id,
-        axis=a.axis,
-        whole=whole,
-        scored=len(common),
-        met_a=sum(met_a[number] for number in common),
-        met_b=sum(met_b[number] for number in common),
-        rate_a=None if once or not whole else one.passes / one.whole,
-        rate_b=None if once or not whole else other.passes / other.whole,
-    )
-
-
-def _mean_met(conversation: JudgedConversation) -> dict[int, float]:
-    """Place in the rubric → the share of replies that meet it, of those where it is scored at all."""
-    rates = {}
-    for number in conversation.replies[0]:
-        scored = [met for reply in conversation.replies if (met := reply[number]) is not None]
-        if scored:
-            rates[number] = sum(scored) / len(scored)
-    return rates
 
 
 def _differences(

@@ -14,9 +14,11 @@ def upgrade(home: HomeOption = None, database: DatabaseOption = None) -> None:
     """Create the database, or bring an old one to this Vivace's schema."""
     from vivace.store import migrate
     from vivace.store.database import Database
+    from vivace.tracks.dialogue.summaries.filling import fill_summaries
 
     opened = Database(settings_of(home, database).database_url)
     changed = migrate.upgrade(opened)
+    changed = bool(fill_summaries(opened)) or changed
     say("upgraded" if changed else "nothing to do")
     typer.echo(migrate.head())
 

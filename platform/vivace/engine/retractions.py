@@ -10,6 +10,7 @@ from vivace.store.database import Database
 from vivace.store.identifiers import find
 from vivace.store.records import add_event
 from vivace.store.tables import Judging, Run, now
+from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace_rubrics.texts import is_blank
 
 
@@ -38,6 +39,7 @@ def retract(database: Database, identifier: str, reason: str) -> str:
         subject.retracted_at, subject.retraction_reason = now(), reason
         what = "retracted" if judging is None else f"judging {judging.id} retracted"
         add_event(session, f"{what}: {reason}", run_id=run.id, level="warning")
+        renew_gaps(session)
         query = select(Judging.id).where(Judging.run_id == run.id).order_by(Judging.created_at)
         judgings = session.scalars(query).all()
     if judging is None:
@@ -74,6 +76,7 @@ def restore(database: Database, identifier: str) -> str:
         what = "retraction" if judging is None else f"retraction of judging {judging.id}"
         add_event(session, f"{what} undone: {subject.retraction_reason}", run_id=run.id, level="warning")
         subject.retracted_at = subject.retraction_reason = None
+        renew_gaps(session)
     return f"{_named(subject)} is no longer retracted{rest}."
 
 

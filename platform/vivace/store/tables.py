@@ -15,7 +15,7 @@ from sqlalchemy import (
     UniqueConstraint,
     false,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 
 from vivace.store.columns import Message, Name, UtcDateTime, Values, Words
 from vivace.store.columns import now as now
@@ -202,6 +202,10 @@ class Run(Base):
     lease_expires_at: Mapped[datetime | None]
     lease_epoch: Mapped[int] = mapped_column(default=0)
     """Grows with every change of owner; a write under an old epoch is refused."""
+
+
+RUN_IN_SHORT = tuple(defer(column) for column in (Run.items, Run.manifest, Run.measured))
+"""For questions about many runs: without what grows with all that a run planned and saw."""
 
 
 class Reply(Base):

@@ -17,6 +17,7 @@ from vivace.store.identifiers import find
 from vivace.store.outcomes import read_back
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of, standing_ones
 from vivace.store.tables import (
+    RUN_IN_SHORT,
     Conversation,
     Criterion,
     Dataset,
@@ -85,6 +86,7 @@ def _cards() -> Select[Judging, Run, Model, Judge, Dataset, float | None]:
         .join(Dataset, Run.dataset_id == Dataset.id)
         .outerjoin(Score, coverage)
         .where(Judging.status == "ended")
+        .options(*RUN_IN_SHORT)
     )
 
 
@@ -145,11 +147,16 @@ def judging_card(database: Database, identifier: str) -> JudgingCard:
     return _card(standing[0])
 
 
-def standing_judgings(database: Database) -> list[JudgingCard]:
+def standing_cards(session: Session) -> list[JudgingCard]:
     """Every ended judging that was not retracted, the newest first."""
+    query = _cards().where(not_retracted()).order_by(Judging.ended_at.desc(), Judging.id)
+    return [_card(row) for row in session.execute(query)]
+
+
+def standing_judgings(database: Database) -> list[JudgingCard]:
+    """`standing_cards` in a transaction of its own."""
     with database.read() as session:
-        query = _cards().where(not_retracted()).order_by(Judging.ended_at.desc(), Judging.id)
-        return [_card(row) for row in session.execute(query)]
+        return standing_cards(session)
 
 
 def judged_conversations(session: Session, judging_id: str) -> list[JudgedConversation]:
@@ -226,23 +233,28 @@ def single_votes(session: Session, judging_id: str) -> dict[str, list[tuple[int,
 
 
 def conversations_of(database: Database, judging: str) -> Sequence[JudgedConversation]:
-    """`judged_conversations` in a transaction of its own; of an ended judging without reading its verdicts."""
+    """`ended_conversations` in a transaction of its own."""
     with database.read() as session:
-        row = session.get_one(Judging, judging)
-        if row.status != "ended":
-            return judged_conversations(session, judging)
-        turns = _user_turns(session, session.get_one(Run, row.run_id).dataset_id)
-        return [
-            JudgedConversation(
-                id=key,
-                axis=axis,
-                speaker=speaker,
-                user_turns=turns[row_id][0],
-                audio_seconds=turns[row_id][1],
-                replies=tuple(dict(enumerate(reply)) for reply in read_back(verdicts)),
-            )
-            for row_id, key, axis, speaker, verdicts in session.execute(_outcomes(judging))
-        ]
+        return ended_conversations(session, judging)
+
+
+def ended_conversations(session: Session, judging: str) -> list[JudgedConversation]:
+    """What `judged_conversations` gives, of an ended judging without reading its verdicts."""
+    row = session.get_one(Judging, judging)
+    if row.status != "ended":
+        return judged_conversations(session, judging)
+    turns = _user_turns(session, session.get_one(Run, row.run_id).dataset_id)
+    return [
+        JudgedConversation(
+            id=key,
+            axis=axis,
+            speaker=speaker,
+            user_turns=turns[row_id][0],
+            audio_seconds=turns[row_id][1],
+            replies=tuple(dict(enumerate(reply)) for reply in read_back(verdicts)),
+        )
+        for row_id, key, axis, speaker, verdicts in session.execute(_outcomes(judging))
+    ]
 
 
 def _outcomes(judging: str) -> Select[int, str, str, str | None, str]:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from vivace.output.short_names import apart as told_apart
 from vivace.output.short_names import bare_address
@@ -20,6 +21,7 @@ from vivace.store.regression_tables import Alert, Night
 from vivace.store.settings import settings_of
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of
 from vivace.store.tables import (
+    RUN_IN_SHORT,
     Arm,
     Dataset,
     Judge,
@@ -143,6 +145,7 @@ def board(
             .join(Judge, Judging.judge_id == Judge.id)
             .join(Dataset, Run.dataset_id == Dataset.id)
             .where(Judging.status == "ended")
+            .options(*RUN_IN_SHORT)
         )
         if track is not None:
             query = query.where(Run.track == track)
@@ -154,17 +157,14 @@ def board(
         joined = [row for row in session.execute(query) if row.Run.id not in nightly.left_out]
         scores = scores_of(session, [row.Judging.id for row in joined])
         short = short_ids(session)
-    rows = [
-        _BoardEntry(judging, run, model, judge, dataset, scores[judging.id])
-        for judging, run, model, judge, dataset in joined
-    ]
-    groups: dict[tuple[int, int, int], list[_BoardEntry]] = defaultdict(list)
-    for row in rows:
-        groups[(row.dataset.id, row.judge.id, row.judging.votes)].append(row)
+        groups: dict[tuple[int, int, int], list[_BoardEntry]] = defaultdict(list)
+        for row in (_BoardEntry(*each, scores[each.Judging.id]) for each in joined):
+            groups[(row.dataset.id, row.judge.id, row.judging.votes)].append(row)
+        groups = {key: sorted(group, key=_board_order) for key, group in groups.items()}
+        told = {key: _told_apart(session, group) for key, group in groups.items()}
     result: list[BoardRow] = []
     for key in sorted(groups, key=lambda key: (groups[key][0].dataset.name, groups[key][0].judge.name, key)):
-        group = sorted(groups[key], key=_board_order)
-        apart = _told_apart(group)
+        group, apart = groups[key], told[key]
         ranked = [row for row in group if row.standing == "ranked"]
         ranks = {row.judging.id: _rank(row, ranked) for row in ranked}
         taken = Counter(ranks.values())
@@ -285,7 +285,7 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
     )
 
 
-def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
+def _told_apart(session: Session, group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
     """Judging → the settings that tell it from those of the same model in its group."""
     alike: dict[str, list[_BoardEntry]] = defaultdict(list)
     for row in group:
@@ -293,12 +293,15 @@ def _told_apart(group: Sequence[_BoardEntry]) -> dict[str, dict[str, str]]:
     settings_by_judging: dict[str, dict[str, str]] = {}
     for rows in alike.values():
         settings = [settings_of(row.model, row.run) for row in rows]
-        sizes = Counter(len(row.run.items) for row in rows if row.run.limited)
-        if max(sizes.values(), default=0) > 1:  # parts of other sizes have other badges
-            settings = [
-                {**one, "items": ",".join(row.run.items) if row.run.limited else "all"}
-                for one, row in zip(settings, rows, strict=True)
-            ]
+        parts = [row.run.id for row in rows if row.run.limited]
+        if len(parts) > 1:
+            chosen = select(Run.id, Run.items).where(Run.id.in_(parts))
+            items = {row.id: row.items for row in session.execute(chosen)}
+            if max(Counter(map(len, items.values())).values()) > 1:  # parts of other sizes have other badges
+                settings = [
+                    {**one, "items": ",".join(items[row.run.id]) if row.run.limited else "all"}
+                    for one, row in zip(settings, rows, strict=True)
+                ]
         settings_by_judging |= dict(zip((row.judging.id for row in rows), told_apart(settings), strict=True))
     return settings_by_judging
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
-from vivace.store.database import Database
 from vivace.store.tables import Conversation, Criterion, Reply, Turn
 
 
@@ -49,7 +49,7 @@ def heard_views(heard: Iterable[Mapping[str, Any]] | None, said: Mapping[int, st
     return [HeardView(said=said.get(turn["number"]), **turn) for turn in heard or ()]
 
 
-def heard_by(database: Database, run: str) -> dict[str, list[list[HeardView]]]:
+def heard_by(session: Session, run: str) -> dict[str, list[list[HeardView]]]:
     """Conversation → for each reply to it that had an ear, its turns."""
     query = (
         select(Conversation.id, Conversation.external_id, Reply.heard)
@@ -57,28 +57,25 @@ def heard_by(database: Database, run: str) -> dict[str, list[list[HeardView]]]:
         .where(Reply.run_id == run, Reply.heard.is_not(None))
         .order_by(Conversation.position, Reply.repeat)
     )
-    with database.read() as session:
-        replies = session.execute(query).all()
-        said: dict[int, dict[int, str | None]] = defaultdict(dict)
-        turns = (
-            select(Turn.conversation_id, Turn.number, Turn.transcript)
-            .join(Reply, Reply.conversation_id == Turn.conversation_id)
-            .where(Reply.run_id == run, Turn.role == "user")
-        )
-        for row_id, number, transcript in session.execute(turns):
-            said[row_id][number] = transcript
+    said: dict[int, dict[int, str | None]] = defaultdict(dict)
+    turns = (
+        select(Turn.conversation_id, Turn.number, Turn.transcript)
+        .join(Reply, Reply.conversation_id == Turn.conversation_id)
+        .where(Reply.run_id == run, Turn.role == "user")
+    )
+    for row_id, number, transcript in session.execute(turns):
+        said[row_id][number] = transcript
     found: dict[str, list[list[HeardView]]] = defaultdict(list)
-    for row_id, external_id, heard in replies:
+    for row_id, external_id, heard in session.execute(query):
         found[external_id].append(heard_views(heard, said[row_id]))
     return dict(found)
 
 
-def criterion_texts(database: Database, dataset_id: int) -> dict[tuple[str, int], str]:
+def criterion_texts(session: Session, dataset_id: int) -> dict[tuple[str, int], str]:
     """Conversation and place in the rubric → the criterion in words."""
     query = (
         select(Conversation.external_id, Criterion.number, Criterion.text)
         .join(Criterion, Criterion.conversation_id == Conversation.id)
         .where(Conversation.dataset_id == dataset_id)
     )
-    with database.read() as session:
-        return {(key, number): text for key, number, text in session.execute(query)}
+    return {(key, number): text for key, number, text in session.execute(query)}

@@ -17,6 +17,8 @@ from vivace.tracks.dialogue.data.readers import PINNED_REVISIONS
 from vivace.tracks.dialogue.effort import renew_effort
 from vivace.tracks.dialogue.judges import OFFICIAL_JUDGE
 from vivace.tracks.dialogue.scores import ScoreRow, Tallies, score_conversations, score_votes
+from vivace.tracks.dialogue.summaries.gaps import renew_gaps
+from vivace.tracks.dialogue.summaries.parts import write_parts
 
 
 def score_judging(session: Session, judging_id: str) -> None:
@@ -36,6 +38,8 @@ def score_judging(session: Session, judging_id: str) -> None:
     judging.official, judging.unofficial_reasons = not reasons, reasons
     judging.status, judging.ended_at = "ended", tables.now()
     renew_effort(session, run.id)
+    write_parts(session, judging_id, conversations)
+    renew_gaps(session, run.id)
 
 
 def _unofficial_reasons(

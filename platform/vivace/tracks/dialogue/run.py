@@ -28,6 +28,7 @@ from vivace.tracks.dialogue.judges import OpenJudge, check_judge
 from vivace.tracks.dialogue.records import RunRecords
 from vivace.tracks.dialogue.registration import register_run
 from vivace.tracks.dialogue.results import ending_of, score_judging
+from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace_rubrics.criteria import Verdict
 from vivace_rubrics.votes import decision
 
@@ -292,6 +293,7 @@ class DialogueRun:
     def reopen(self, session: Session, registered: Registered) -> None:
         """Take the judging off the board until it is scored again."""
         session.get_one(tables.Judging, registered.judging_id).status = "open"
+        renew_gaps(session)
 
     def score(self, session: Session, registered: Registered) -> None:
         """Compute the judging's scores from its recorded verdicts, and say whether it is official."""

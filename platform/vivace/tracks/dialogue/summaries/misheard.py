@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from vivace.statistics.word_errors import WordErrors, misheard, normalised
-from vivace.store.database import Database
 from vivace.store.queries.heard import HeardView, criterion_texts, heard_by
-from vivace.store.verdicts import JudgedConversation, JudgingCard, conversations_of
+from vivace.store.verdicts import JudgedConversation, JudgingCard, ended_conversations
 
 SHORTEST_WORD = 5
 """Characters of a word by which a criterion is taken to speak of what was misheard; shorter ones stand everywhere."""
@@ -49,6 +50,11 @@ class FallenCriterion:
         """The criterion, with its words as plain values."""
         return {**vars(self), "misheard": [vars(words) for words in self.misheard]}
 
+    @staticmethod
+    def from_json(told: Mapping[str, Any]) -> FallenCriterion:
+        """The criterion that `as_json` told."""
+        return FallenCriterion(**{**told, "misheard": tuple(MisheardWords(**words) for words in told["misheard"])})
+
 
 @dataclass(frozen=True)
 class LostToTheEar:
@@ -62,21 +68,30 @@ class LostToTheEar:
     word_error_rate: float | None
     fell: tuple[FallenCriterion, ...]
 
+    def as_json(self) -> dict[str, Any]:
+        """Both as plain values."""
+        return {"word_error_rate": self.word_error_rate, "fell": [one.as_json() for one in self.fell]}
 
-def lost_to_the_ear(database: Database, text: JudgingCard, audio: JudgingCard) -> LostToTheEar:
+    @staticmethod
+    def from_json(told: Mapping[str, Any]) -> LostToTheEar:
+        """What `as_json` told."""
+        return LostToTheEar(told["word_error_rate"], tuple(map(FallenCriterion.from_json, told["fell"])))
+
+
+def lost_to_the_ear(session: Session, text: JudgingCard, audio: JudgingCard) -> LostToTheEar:
     """Set the criteria of two judgings side by side, with what was misheard in the second one's run.
 
     Args:
-        database: with both.
+        session: of the store.
         text: the judging of replies to the set's transcripts.
         audio: the judging of replies to what the ear heard.
     """
-    heard = heard_by(database, audio.run)
-    texts = criterion_texts(database, audio.dataset_id)
-    read = {one.id: one for one in conversations_of(database, text.judging)}
+    heard = heard_by(session, audio.run)
+    texts = criterion_texts(session, audio.dataset_id)
+    read = {one.id: one for one in ended_conversations(session, text.judging)}
     fell = [
         criterion
-        for one in conversations_of(database, audio.judging)
+        for one in ended_conversations(session, audio.judging)
         if one.id in read
         for criterion in _fallen(read[one.id], one, heard.get(one.id, []), texts)
     ]

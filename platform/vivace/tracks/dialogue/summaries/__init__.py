@@ -1,0 +1,1 @@
+"""What a judging and its neighbours come to over many verdicts, written once when it ends."""
