@@ -121,6 +121,9 @@ def test_pruned_prompts_are_a_run_of_their_own_whose_row_says_what_was_kept(
     assert pruned["method"] == "claa(keep=0.5,layer=0,window=4,kv=full)" and pruned["run"] != plainly["run"]
     shown = call("leaderboard", "--columns", "model,kept %,TTFT", "--format", "md").out
     assert f"| {100 * pruned['kept_share']:.1f} |" in shown
+    items = [json.loads(line) for line in call("export", pruned["judging"]).out.splitlines()]
+    shares = {item["conversation"]: item["kept_share"] for item in items}
+    assert sum(shares.values()) / len(shares) == pytest.approx(pruned["kept_share"])
     again = json.loads(call("reproduce", pruned["run"], "--format", "json").out)
     assert not [change for change in again["changes"] if change["what"] == "method"]
 

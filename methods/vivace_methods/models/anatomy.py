@@ -52,6 +52,8 @@ class LayerShapes:
         heads: of the queries.
         key_value_heads: of keys and values; each serves `heads / key_value_heads` of the queries'.
         window: positions that a token looks at, its own among them; None where it looks at all.
+        adjusted: what changes attention besides the scaling and the softmax of products, as transformers names it;
+            None where nothing does.
     """
 
     attention: int
@@ -68,6 +70,7 @@ class LayerShapes:
     heads: int
     key_value_heads: int
     window: int | None
+    adjusted: str | None
 
     @property
     def matrices(self) -> int:
@@ -292,7 +295,14 @@ def _layer_shapes(layer: Layer, configuration: Any, window: int | None) -> Layer
         heads=configuration.num_attention_heads,
         key_value_heads=heads,
         window=window,
+        adjusted=_adjusted(layer.attention, configuration),
     )
+
+
+def _adjusted(attention: torch.nn.Module, configuration: Any) -> str | None:
+    if getattr(configuration, "attn_logit_softcapping", None):
+        return "attn_logit_softcapping"
+    return "sinks" if hasattr(attention, "sinks") else None
 
 
 def _windows(configuration: Any, layers: int) -> Iterator[int | None]:

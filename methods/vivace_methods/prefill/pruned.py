@@ -134,7 +134,9 @@ class PrunedPrefill(Method):
                 raise MethodError(f"The setting {setting} of {self.name} must be an odd number, not {value}.")
 
     def check_model(self, configuration: Any) -> None:
-        """Refuse layers that look at, or keep, a window of the latest positions, and layers that are not there."""
+        """Refuse layers that look at, or keep, a window of the latest positions, that attend by more than a softmax
+        of products, and that are not there.
+        """
         from vivace_methods.models.anatomy import shapes
 
         layers = shapes(configuration).layers
@@ -144,4 +146,10 @@ class PrunedPrefill(Method):
             raise MethodError(
                 f"{self.name} prunes what layers with full attention read, and some of this model look at the latest "
                 f"{min(windows)} positions alone (sliding_window): take a model without, or full."  # type: ignore[type-var]
+            )
+        adjusted = {layer.adjusted for layer in layers} - {None}
+        if adjusted:
+            raise MethodError(
+                f"{self.name} ranks by plain attention, and this model changes its own by {min(adjusted)}: take a "  # type: ignore[type-var]
+                "model without, or full."
             )

@@ -37,8 +37,8 @@ PARQUET_TYPES = {
     "judging": "string", "model": "string", "judge": "string", "conversation": "string", "axis": "string",
     "repeat": "int32", "criterion": "int32", "criterion_text": "string", "vote": "int32", "met": "bool",
     "unscored_reason": "string", "explanation": "string", "reply": "string", "reply_raw_text": "string",
-    "reply_unscored_reason": "string", "heard": "string", "ttft_s": "double", "total_s": "double", "times": "string",
-    "retracted": "string",
+    "reply_unscored_reason": "string", "heard": "string", "kept_share": "double",
+    "ttft_s": "double", "total_s": "double", "times": "string", "retracted": "string",
 }  # fmt: skip
 """The columns of a Parquet file: the same whatever the rows hold, so that files of several runs go together."""
 TRIAL_TYPES = {

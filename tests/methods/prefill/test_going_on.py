@@ -153,6 +153,59 @@ def test_a_further_turn_under_generate_is_right_or_refused(model: Any, prompt_of
             model.generate(longer, past_key_values=cache, max_new_tokens=4, do_sample=False)
 
 
+@pytest.mark.parametrize("name", [UNEQUAL, "claa(keep=0.5)", "snapkv(keep=0.5)", "gemfilter(keep=0.5)"])
+def test_drafts_of_generate_that_are_turned_down_leave_no_trace(model: Any, name: str) -> None:
+    """They are cut off by one length for all layers, which those that keep less of the prompt do not reach."""
+    written = {"max_new_tokens": 16, "do_sample": False, "eos_token_id": None}
+    verified = 0
+    for seed in range(4):
+        # No token comes twice, so that the first pass has no draft; those after it are the prompt's.
+        ids = torch.randperm(199, generator=torch.Generator().manual_seed(seed))[None, :60]
+        lengths: list[int] = []
+        with parse_method(name).attach(model), torch.inference_mode():
+            expected = model.generate(ids, **written)
+            hook = model.model.register_forward_pre_hook(
+                lambda _, given, named, lengths=lengths: lengths.append(named["position_ids"].shape[1]),
+                with_kwargs=True,
+            )
+            found = model.generate(ids, **written, prompt_lookup_num_tokens=3)
+            hook.remove()
+        assert found.tolist() == expected.tolist()
+        verified += max(lengths[1:]) > 1
+    assert verified
+    with parse_method(name).attach(model), pytest.raises(MethodError, match="as where drafts come behind it"):
+        model.generate(ids.repeat(1, 2), **written, prompt_lookup_num_tokens=3)
+
+
+@pytest.mark.parametrize("behind", ["cut off by their number", "cut to a length"])
+def test_layers_that_keep_less_are_cut_where_a_pass_begins(model: Any, prompt_of: Any, behind: str) -> None:
+    """As versions of transformers do it; the second leaves layers alone that are shorter than that length."""
+    turn = prompt_of(6, seed=1)
+    with parse_method("claa(keep=0.3,window=4,kv_from=1)").attach(model), torch.inference_mode():
+        found = []
+        for turned_down in (0, 2):
+            cache = DynamicCache(config=model.config)
+            model(prompt_of(40), past_key_values=cache)
+            model(turn[:, :1], past_key_values=cache)
+            read = turn[:, 1 : 4 + turned_down]
+            model(read, past_key_values=cache)
+            for layer in cache.layers:
+                length = 44 if behind == "cut to a length" else layer.get_seq_length() - turned_down
+                layer.keys, layer.values = layer.keys[:, :, :length], layer.values[:, :, :length]
+            found.append(model(turn[:, 4:], past_key_values=cache, position_ids=torch.tensor([[44, 45]])).logits)
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=1e-6)
+
+
+def test_places_that_do_not_follow_the_pruned_prompt_are_refused(model: Any, prompt_of: Any) -> None:
+    """Those of single tokens too, before the prompt's end or beyond what was read."""
+    for place in (12, 41, 39):
+        with parse_method(UNEQUAL).attach(model), torch.inference_mode():
+            cache = DynamicCache(config=model.config)
+            model(prompt_of(40), past_key_values=cache)
+            with pytest.raises(MethodError, match=f"is at place 40, and the model was given {place}"):
+                model(prompt_of(1), past_key_values=cache, position_ids=torch.tensor([[place]]))
+
+
 @pytest.fixture(scope="module")
 def drafter(model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drafter")
@@ -235,7 +288,9 @@ def test_a_draft_that_reads_other_tokens_is_refused(build: Callable[..., Any], m
     method = parse_method("spec-prefill")
     with pytest.raises(MethodError, match="it knows 64 tokens, and the model 199"):
         method.attach(model, build(layers=1, vocab_size=64))
-    for draft, sentence in ((None, "needs a drafter"), (model, "is the model itself")):
+    latest = build("mistral", layers=1, sliding_window=16)
+    refused = ((None, "needs a drafter"), (model, "is the model itself"), (latest, "look at the latest 16 positions"))
+    for draft, sentence in refused:
         with pytest.raises(MethodError, match=sentence):
             method.attach(model, draft)
     folders = [tmp_path / name for name in ("model", "draft")]

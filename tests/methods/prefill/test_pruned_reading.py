@@ -195,7 +195,8 @@ def test_short_prompts_are_read_whole_also_behind_long_ones(
     model: Any, prompt_of: Callable[..., torch.Tensor]
 ) -> None:
     """Shorter than the window, than the budget, or a single token."""
-    for method, tokens in (("claa(window=8)", 8), ("claa(keep=64)", 40), ("fastkv", 1), ("oracle", 5), ("h2o", 1)):
+    short = {"claa(window=8)": 8, "claa(keep=64)": 40, "fastkv": 1, "oracle(most=4)": 5, "h2o": 1}
+    for method, tokens in short.items():
         request = Request(prompt_of(tokens, seed=2), 4)
         expected, _, _ = generated(parse_method("full"), model, request)
         found: list[int] = []
@@ -257,6 +258,10 @@ def test_what_cannot_be_pruned_is_refused_with_a_sentence(
         parse_method("claa").attach(build("mistral", sliding_window=16)).__enter__()
     with pytest.raises(MethodError, match="sliding_window"):
         parse_method("claa").check_model(tiny_configuration("mistral"))
+    whole = {"sliding_window": 16, "layer_types": ["full_attention"] * LAYERS}
+    for architecture, adjusted in (("gemma2", "attn_logit_softcapping"), ("gpt_oss", "sinks")):
+        with pytest.raises(MethodError, match=f"changes its own by {adjusted}"):
+            parse_method("claa(attention=eager)").attach(build(architecture, **whole)).__enter__()
     mask = torch.ones(1, 40, dtype=torch.long)
     mask[0, :3] = 0
     with parse_method("claa").attach(model):

@@ -102,13 +102,19 @@ def require_draft(name: str, model: Any, draft: Any) -> None:
         draft: as it was given.
 
     Raises:
-        MethodError: no other language model, or one that reads other tokens.
+        MethodError: no other language model, or one that reads other tokens, or looks at the latest ones alone.
     """
     if draft is None or not hasattr(draft, "config"):
         raise MethodError(f"{name} needs a drafter: write {name}:FOLDER or {name}:zoo:NAME.")
     if draft is model:
         raise MethodError(f"The draft of {name} is the model itself: load a second one, smaller if there is one.")
     require_causal(draft)
+    windows = {layer.window for layer in anatomy(draft).shapes.layers} - {None}
+    if windows:
+        raise MethodError(
+            f"Layers of the draft of {name} look at the latest {min(windows)} positions alone (sliding_window), and "  # type: ignore[type-var]
+            "what lies before these would not be ranked: take one without."
+        )
     tokenizers = [_tokenizer(each) for each in (model, draft)]
     sizes = [each.config.get_text_config(decoder=True).vocab_size for each in (model, draft)]
     if None not in tokenizers:

@@ -15,21 +15,26 @@ class PrunedCache:
     """What a cache does not tell of itself.
 
     Attributes:
-        ahead: place of the next token, less the positions in the first layer.
-        moved: by how much that place is less for the model, whose kept tokens have moved together.
+        following: place of the first token behind the prompt.
+        kept: positions that each layer keeps of the prompt.
+        moved: by how much a place is less for the model, whose kept tokens have moved together.
         decoded: whether a token has been decoded behind the prompt.
     """
 
-    ahead: int
+    following: int
+    kept: tuple[int, ...]
     moved: int = 0
     decoded: bool = False
 
-    def inputs(self, named: dict[str, Any], tokens: int, told: bool, cache: Any, device: torch.device) -> Any:
+    def inputs(
+        self, named: dict[str, Any], tokens: int, logits: Any, told: bool, cache: Any, device: torch.device
+    ) -> Any:
         """The arguments of a pass over tokens that follow.
 
         Args:
             named: as the decoder was given them.
             tokens: of the pass.
+            logits: of how many last tokens they are asked; of all of them where drafts are verified.
             told: whether our loop runs the pass, which says every place itself.
             cache: of keys and values.
             device: of the model.
@@ -37,27 +42,40 @@ class PrunedCache:
         Raises:
             MethodError: tokens that do not follow, or a prompt that is read in chunks.
         """
-        start = cache.get_seq_length() + self.ahead
         places = named.get("position_ids")
-        if tokens > 1 and not told:
-            if not self.decoded:
+        behind = min(layer.get_seq_length() - kept for layer, kept in zip(cache.layers, self.kept, strict=True))
+        if not told:
+            if tokens > 1 and not self.decoded and logits != tokens:
                 raise MethodError(
-                    "A pass of several tokens follows the pruned prompt at once, as where prompts are read in chunks "
-                    "or drafts are verified: read a prompt in one pass, and decode a token before going on."
+                    "A pass of several tokens follows the pruned prompt at once, as where prompts are read in "
+                    "chunks: read a prompt in one pass, and decode a token before going on."
                 )
-            if places is not None and int(places.flatten()[0]) != start:
-                raise MethodError(
-                    f"After the pruned prompt the next token is at place {start}, and the model was given "
-                    f"{int(places.flatten()[0])}, for its first layer keeps less than was read: give the new tokens "
-                    "alone, with their position_ids."
-                )
+            behind = self._cut(cache, behind, places)
         self.decoded = True
         if places is None:
-            places = torch.arange(start, start + tokens, device=device)[None]
+            places = torch.arange(tokens, device=device)[None] + self.following + behind
         mask = named.get("attention_mask")
         # Masks of two dimensions say what is padding; a pruned prompt has none.
         kept = mask if isinstance(mask, torch.Tensor) and mask.dim() == 4 else None
         return {**named, "position_ids": places - self.moved, "attention_mask": kept}
+
+    def _cut(self, cache: Any, behind: int, places: torch.Tensor | None) -> int:
+        """Leave in every layer what lies before the pass alone, and say how much of it lies behind the prompt.
+
+        Drafts that were turned down are cut off by whoever verified them, with some versions of transformers at one
+        length for all layers, which those that keep less of the prompt do not reach.
+        """
+        start = self.following + behind if places is None else int(places.flatten()[0])
+        before = start - self.following
+        if not 0 <= before <= behind:
+            raise MethodError(
+                f"After the pruned prompt the next token is at place {self.following + behind}, and the model was "
+                f"given {start}, for its first layer keeps less than was read: give the new tokens alone, with their "
+                "position_ids."
+            )
+        for layer, kept in zip(cache.layers, self.kept, strict=True):
+            layer.keys, layer.values = (each[..., : kept + before, :] for each in (layer.keys, layer.values))
+        return before
 
 
 def mask_for(given: torch.Tensor | None, tokens: int, before: int, like: torch.Tensor) -> torch.Tensor | None:

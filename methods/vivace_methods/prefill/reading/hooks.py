@@ -43,6 +43,7 @@ class PruningHooks:
         self.layers = len(anatomy.layers)
         self._reading: PrunedPass | None = None
         self._follows: Any = None
+        self._logits: Any = 0
         self._masks: dict[int, torch.Tensor | None] = {}
         self._caches: WeakKeyDictionary[Any, PrunedCache] = WeakKeyDictionary()
         self.latest: PrunedPass | None = None
@@ -54,6 +55,7 @@ class PruningHooks:
         decoder = self._anatomy.decoder
         # Before the hook that records the pass, so that it sees what the pruned pass is given.
         handles = [
+            self._anatomy.model.register_forward_pre_hook(self.called, with_kwargs=True, prepend=True),
             decoder.register_forward_pre_hook(self.begins, with_kwargs=True, prepend=True),
             decoder.register_forward_hook(self.ends_pass),
         ]
@@ -68,6 +70,10 @@ class PruningHooks:
                 handles.append(module.register_forward_hook(partial(self.widens, number)))
         for handle in handles:
             hooks.callback(handle.remove)
+
+    def called(self, model: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Before the model: of how many last tokens does it give logits?"""
+        self._logits = named.get("logits_to_keep", 0)
 
     def begins(self, decoder: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Before the decoder: is this a prompt to be pruned, or what follows one?"""
@@ -85,9 +91,15 @@ class PruningHooks:
         before = None if cache is None else self._caches.get(cache)
         if before is not None and cache.get_seq_length():
             self._follows, self._masks = cache, {}
-            return (), before.inputs(named, tokens, kind is not None, cache, inputs.device)
+            return (), before.inputs(named, tokens, self._logits, kind is not None, cache, inputs.device)
         if kind not in (None, "read") or tokens == 1 or not _is_empty(cache):
             return None
+        if kind is None and isinstance(self._logits, int) and self._logits > 1:
+            raise MethodError(
+                f"Logits of {self._logits} last tokens are asked with the prompt, as where drafts come behind it "
+                "(assistant_model, prompt_lookup_num_tokens), and a prompt is pruned by its last tokens: add a method "
+                "that drafts, as +prompt-lookup, or ask for the last logits alone."
+            )
         return (), self._prompt(named, inputs, cache)
 
     def _prompt(self, named: dict[str, Any], inputs: torch.Tensor, cache: Any) -> dict[str, Any]:

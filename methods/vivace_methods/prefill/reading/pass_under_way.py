@@ -121,7 +121,7 @@ class PrunedPass:
         moved = 0
         if self._plan.restart is not None and self._plan.positions == "compacted":
             moved = following - int(self.cache.get_seq_length())
-        return PrunedCache(following - int(self.cache.get_seq_length()), moved)
+        return PrunedCache(following, tuple(self.layer_kept), moved)
 
     def kept_of(self, layer: int) -> torch.Tensor | None:
         """The prompt's tokens that went into a layer, ascending; None for all."""

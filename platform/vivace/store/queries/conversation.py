@@ -291,6 +291,7 @@ def _item_rows(
             "reply_raw_text": reply.raw_text if reply else None,
             "reply_unscored_reason": reply.unscored_reason if reply else "not_recorded",
             "heard": reply.heard if reply else None,
+            "kept_share": reply.kept_share if reply else None,
             "ttft_s": reply.ttft_s if reply else None,
             "total_s": reply.total_s if reply else None,
         }
