@@ -108,6 +108,7 @@ def _packages() -> Iterator[Checkup]:
 def _database(settings: Settings) -> Checkup:
     from vivace.store import migrate
     from vivace.store.database import Database, redacted
+    from vivace.store.write_lock import stuck_writer
 
     try:
         database = Database(settings.database_url, read_only=True)
@@ -115,6 +116,9 @@ def _database(settings: Settings) -> Checkup:
         where = redacted(database.url)
         if state in ("missing", "empty"):
             return Checkup("database", "missing", f"{where}: none yet; the first run creates it")
+        stuck = stuck_writer(database.path) if database.path is not None else None
+        if stuck is not None:
+            return Checkup("database", "broken", f"{where}: {stuck.sentence}")
         if state == "current":
             return Checkup("database", "ok", f"{where} at schema {migrate.head()}")
         migrate.refuse(database, state)

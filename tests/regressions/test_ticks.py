@@ -154,6 +154,26 @@ def test_a_night_made_by_hand_whose_process_died_stops_no_later_tick(database: D
     assert [one.outcome for one in nights(database)] == ["skipped", None]
 
 
+def test_a_clock_that_is_set_back_delays_no_tick_and_fires_none_twice(database: Database) -> None:
+    def due() -> datetime:
+        with database.read() as session:
+            found = session.scalars(select(Schedule.next_due_at)).one()
+            assert found is not None
+            return found
+
+    first = due()
+    assert len(fire_due(database, now=first)) == 1
+    second = due()
+    fire_due(database, now=first + timedelta(days=365))
+    assert due() > first + timedelta(days=364)
+    fire_due(database, now=first - timedelta(minutes=1))
+    assert due() == first, "and not in a year"
+    count = len(nights(database))
+    assert fire_due(database, now=first) == []
+    assert due() == second
+    assert len(nights(database)) == count
+
+
 def test_a_paused_job_fires_nothing(database: Database) -> None:
     with database.write() as session:
         session.scalars(select(Schedule)).one().paused_at = utc(2026, 1, 1)

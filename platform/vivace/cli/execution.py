@@ -28,7 +28,7 @@ from vivace.output.printable import printable
 from vivace.settings import Settings, load_settings
 from vivace.spec import RunSpec, assign, is_pairs, parse_spec, parsed_argument, read_spec_file
 from vivace.store.artifacts import Artifacts
-from vivace.store.database import Database, redacted
+from vivace.store.database import Database, DatabaseUnavailableError, redacted
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.queries.board import board
 from vivace.store.queries.efficiency import arm_board
@@ -241,7 +241,9 @@ def _progress(database: Database, submission_id: str) -> Iterator[None]:
 
 def _watch_with_lines(database: Database, submission_id: str, done: threading.Event) -> None:
     while not done.wait(10.0):
-        view = submissions(database, submission_id)[0]
+        view = _seen(database, submission_id)
+        if view is None:
+            continue
         if view.unit == "trials":
             say(f"{view.items_done} of {view.items_planned} trials{_failed_trials(view)}{time_left(view)}")
             continue
@@ -249,6 +251,14 @@ def _watch_with_lines(database: Database, submission_id: str, done: threading.Ev
             f"{view.items_done} of {view.items_planned} replies, {view.verdicts_done} of "
             f"{view.verdicts_planned} verdicts, {view.errors} failed calls{time_left(view)}"
         )
+
+
+def _seen(database: Database, submission_id: str) -> SubmissionView | None:
+    """How far it is; None while the database is away, which is the run itself to say."""
+    try:
+        return submissions(database, submission_id)[0]
+    except DatabaseUnavailableError:
+        return None
 
 
 def _failed_trials(view: SubmissionView) -> str:
@@ -270,10 +280,12 @@ def _watch_with_bar(database: Database, submission_id: str, done: threading.Even
         TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[note]}", markup=False),
         console=Console(stderr=True), transient=True,
     ) as progress:  # fmt: skip
-        model = submissions(database, submission_id)[0].model
-        task = progress.add_task(printable(model), total=None, note="")
+        first = _seen(database, submission_id)
+        task = progress.add_task(printable(first.model if first is not None else ""), total=None, note="")
         while not done.wait(0.5):
-            view = submissions(database, submission_id)[0]
+            view = _seen(database, submission_id)
+            if view is None:
+                continue
             progress.update(
                 task,
                 total=view.items_planned + view.verdicts_planned,

@@ -79,6 +79,8 @@ def status(
 
     settings = settings_of(home, database)
     opened = open_for_reading(settings)
+    if opened is not None:
+        _tell_stuck_writer(opened)
     rows = [] if opened is None else [view.as_json() for view in submissions(opened, submission)]
     if submission is not None and not rows:
         raise UsageError(f"There is no submission '{submission}'; `vivace status` lists them.")
@@ -88,6 +90,19 @@ def status(
     print_rows(rows, format, TABLE, columns)
     if format is Format.TABLE and submission is None:
         _tell_jobs(opened)
+
+
+def _tell_stuck_writer(database: Database) -> None:
+    """A line where a process is frozen inside a write: which, and for how long its worker has been silent."""
+    from vivace.engine.leases import this_host
+    from vivace.store.queries.submissions import silent_worker
+    from vivace.store.write_lock import stuck_writer
+
+    stuck = stuck_writer(database.path) if database.path is not None else None
+    if stuck is not None:
+        worker = silent_worker(database, this_host(), stuck.pid)
+        silent = f"; it is worker {worker[0]}, silent for {worker[1]:.0f} s" if worker is not None else ""
+        say(f"Nothing can be recorded: {stuck.sentence}{silent}.")
 
 
 def _tell_jobs(database: Database | None) -> None:

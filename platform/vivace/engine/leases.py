@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
@@ -18,8 +19,9 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from vivace.engine.silence import silent_for
 from vivace.errors import LeaseLostError
-from vivace.store.database import Database, DatabaseUnavailableError
+from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnavailableError
 from vivace.store.records import add_event, clock
 from vivace.store.tables import Run, Submission, Worker
 
@@ -79,7 +81,7 @@ def is_alive(session: Session, worker_id: str | None) -> bool:
         started = _started(worker.pid)
         if started is None or abs(started - worker.process_started) > 1.0:
             return False
-    return clock(session) - worker.heartbeat_at < timedelta(seconds=worker.lease_seconds)
+    return silent_for(worker.id, worker.heartbeat_at, clock(session)) < worker.lease_seconds
 
 
 class Heartbeat:
@@ -94,6 +96,7 @@ class Heartbeat:
         self.worker_id = worker_id
         self.lease_seconds = lease_seconds
         self._lease: Lease | None = None
+        self._replaced: DatabaseReplacedError | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
 
@@ -106,7 +109,7 @@ class Heartbeat:
         """End, and write down that the worker has stopped."""
         self._stopped.set()
         self._thread.join()
-        with self._database.write() as session:
+        with suppress(DatabaseReplacedError), self._database.write() as session:
             session.execute(update(Worker).where(Worker.id == self.worker_id).values(stopped_at=clock(session)))
 
     def watch(self, lease: Lease | None) -> None:
@@ -117,8 +120,22 @@ class Heartbeat:
         while not self._stopped.wait(self.lease_seconds / 4):
             try:
                 self.beat()
+            except DatabaseReplacedError as error:
+                self._replaced = error
+                if self._lease is not None:
+                    self._lease.doubt()
+                return
             except (DatabaseUnavailableError, SQLAlchemyError):
                 continue  # the database is away for a moment; the lease itself says how long that may last
+
+    def check(self) -> None:
+        """See whether there is still a database to work for.
+
+        Raises:
+            DatabaseReplacedError: there is none.
+        """
+        if self._replaced is not None:
+            raise self._replaced
 
     def beat(self) -> None:
         """One sign of life."""
@@ -171,7 +188,12 @@ class Lease:
     @property
     def is_fresh(self) -> bool:
         """Whether the lease is ours for certain, by this process's own clock and without asking the database."""
-        return not self.lost and time.monotonic() - self._renewed <= self._seconds / 2
+        is_young = time.monotonic() - self._renewed <= self._seconds / 2
+        return not self.lost and is_young and self._database.is_in_place
+
+    def doubt(self) -> None:
+        """Have the next call ask the database whether the lease still is ours."""
+        self._renewed = -math.inf
 
     def still_held(self) -> bool:
         """Whether new work may start: the lease is fresh, or is renewed now."""
@@ -214,7 +236,12 @@ def try_lease(database: Database, run_id: str, submission_id: str, worker_id: st
         run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
         time_now = clock(session)
         if run.lease_owner is not None and run.lease_owner != worker_id:
-            expired = run.lease_expires_at is None or run.lease_expires_at < time_now
+            owner = session.get(Worker, run.lease_owner)
+            granted = timedelta(seconds=owner.lease_seconds if owner is not None else seconds)
+            renewed_at = run.lease_expires_at and run.lease_expires_at - granted
+            expired = (
+                renewed_at is None or silent_for(f"lease of {run_id}", renewed_at, time_now) > granted.total_seconds()
+            )
             if not expired and is_alive(session, run.lease_owner):
                 return run.lease_owner
             add_event(

@@ -20,7 +20,7 @@ from vivace.models.client.cache import ResponseCache
 from vivace.settings import Settings
 from vivace.spec import RunSpec, is_rejudging, parse_spec
 from vivace.store.artifacts import Artifacts
-from vivace.store.database import Database, DatabaseUnavailableError
+from vivace.store.database import Database, DatabaseFullError, DatabaseUnavailableError
 from vivace.store.identifiers import find, submitted
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
@@ -30,6 +30,9 @@ from vivace.tracks.registry import find_track
 
 ENDED = ("complete", "incomplete", "failed", "cancelled")
 BACK_IN_THE_QUEUE = "back in the queue"
+UNWRITTEN = "its worker could not write to the database"
+LOSSES_WITHOUT_PROGRESS = 3
+"""So many turns may end because nothing could be written before a submission counts as failed."""
 DEATHS_WITHOUT_PROGRESS = 3
 """So many workers may die of one submission before it counts as failed: it would kill all others, too."""
 
@@ -167,6 +170,9 @@ def execute_submission(
     paused = "queued" if submission.queue else "incomplete"
     try:
         outcome = _execute(submission, database, settings, heartbeat, stop, run, retry_errors, say)
+    except DatabaseFullError as error:
+        give_back(database, submission_id, heartbeat.worker_id, str(error))
+        raise
     except (LeaseLostError, DatabaseUnavailableError) as error:
         # A lost lease says that the run is another's now; the submission may still be ours (if it was
         # another submission for the same run that took the lease), and must not look as if it ran.
@@ -348,9 +354,22 @@ def _end(database: Database, submission_id: str, status: str, message: str, work
         )
 
 
-def give_back(database: Database, submission_id: str, worker_id: str) -> None:
-    """Put a submission whose end could not be recorded back into its queue; nothing where it was recorded."""
-    _end(database, submission_id, "queued", "its worker could not write to the database", worker_id)
+def give_back(database: Database, submission_id: str, worker_id: str, reason: str = UNWRITTEN) -> None:
+    """Put a submission whose end could not be recorded back into its queue; nothing where it was recorded.
+
+    Not for ever: where a database takes claims but no results, as on a disk that is all but full, each turn would pay
+    for calls whose answers nobody keeps.
+    """
+    with database.read() as session:
+        submission = session.get_one(Submission, submission_id)
+        losses = _events_without_progress(session, submission, UNWRITTEN) + 1
+    if submission.queue is None:
+        _end(database, submission_id, "incomplete", reason, worker_id)
+    elif losses < LOSSES_WITHOUT_PROGRESS:
+        _end(database, submission_id, "queued", UNWRITTEN, worker_id)
+    else:
+        message = f"{losses} times in a row {UNWRITTEN}; see to its disk, and submit this again"
+        _end(database, submission_id, "failed", message, worker_id)
 
 
 def cancel(database: Database, identifier: str) -> str:
@@ -420,7 +439,7 @@ def _settle(database: Database, submission_id: str) -> str:
         elif submission.queue is None:
             submission.status = "incomplete"
             submission.message = f"{died}; the same command goes on where it stopped"
-        elif _deaths_without_progress(session, submission) + 1 >= DEATHS_WITHOUT_PROGRESS:
+        elif _events_without_progress(session, submission, BACK_IN_THE_QUEUE) + 1 >= DEATHS_WITHOUT_PROGRESS:
             submission.status = "failed"
             submission.message = (
                 f"{DEATHS_WITHOUT_PROGRESS} workers in a row stopped answering while they executed it"
@@ -432,16 +451,16 @@ def _settle(database: Database, submission_id: str) -> str:
         return submission.status
 
 
-def _deaths_without_progress(session: Session, submission: Submission) -> int:
-    """How often a worker died of a submission since a call or a trial of its run was last recorded."""
+def _events_without_progress(session: Session, submission: Submission, ending: str) -> int:
+    """How often its log has a line of this ending since a call or a trial of its run was last recorded."""
     calls = select(func.max(Attempt.created_at)).where(Attempt.run_id == submission.run_id)
     trials = select(func.max(Trial.created_at)).join(Arm).where(Arm.run_id == submission.run_id)
-    deaths = (
+    lines = (
         select(func.count())
         .select_from(Event)
-        .where(Event.submission_id == submission.id, Event.message.endswith(BACK_IN_THE_QUEUE))
+        .where(Event.submission_id == submission.id, Event.message.endswith(ending))
     )
     for progress in (session.scalar(calls), session.scalar(trials)):
         if progress is not None:
-            deaths = deaths.where(Event.created_at > progress)
-    return session.scalar(deaths) or 0
+            lines = lines.where(Event.created_at > progress)
+    return session.scalar(lines) or 0

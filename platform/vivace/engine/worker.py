@@ -17,7 +17,7 @@ from vivace.engine.queue import APPLICATION, WORKFLOW, Queue, quiet, system_data
 from vivace.engine.submissions import execute_submission, give_back, settle_dead_submissions
 from vivace.errors import LeaseLostError, VivaceError
 from vivace.settings import Settings
-from vivace.store.database import Database, DatabaseUnavailableError
+from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnavailableError
 from vivace.store.migrate import head, open_for_writing
 from vivace.store.queries.submissions import submissions
 from vivace.store.regression_tables import Night, is_night
@@ -137,6 +137,7 @@ class _Worker:
         """Bring dead workers' submissions back into the queue, until stopped."""
         trouble = ""
         while not self._stop.requested:
+            self._heartbeat.check()
             try:
                 waiting = settle_dead_submissions(self._database, queues, self._heartbeat.worker_id)
                 waiting += self._nights.look_after(self._database, queues, self._heartbeat.worker_id)
@@ -144,6 +145,8 @@ class _Worker:
                 if until_empty and not self._any_left(queues):
                     return
                 trouble = ""
+            except DatabaseReplacedError:
+                raise
             except (DatabaseUnavailableError, SQLAlchemyError) as error:
                 # A worker outlives a restart of the server or a full disk; it only says so, once.
                 if str(error) != trouble:
@@ -193,6 +196,9 @@ class _Worker:
         except LeaseLostError as error:
             self._say(f"{submission_id}: {error}")
             return "taken over"
+        except DatabaseReplacedError as error:
+            self._say(f"{submission_id} stops: {error}")
+            return "stopped"
         except DatabaseUnavailableError as error:
             self._say(f"{submission_id} goes back into the queue: {error}")
             self._give_back(submission_id)

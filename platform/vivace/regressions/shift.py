@@ -36,6 +36,9 @@ def fire_due(database: Database, *, here: bool = False, now: datetime | None = N
         time_now = now or clock(session)
         due = select(Schedule.id).where(Schedule.next_due_at <= time_now, Schedule.paused_at.is_(None))
         ids = session.scalars(due.order_by(Schedule.next_due_at)).all()
+        waiting = session.scalars(select(Schedule).where(Schedule.next_due_at > time_now)).all()
+    for job in waiting:
+        _draw_near(database, job, time_now)
     fired = []
     for key in ids:
         with database.write() as session:
@@ -43,6 +46,15 @@ def fire_due(database: Database, *, here: bool = False, now: datetime | None = N
             if night is not None and night.status == "queued":
                 fired.append(night.id)
     return fired
+
+
+def _draw_near(database: Database, job: Schedule, time_now: datetime) -> None:
+    """Beyond a job's next tick there is none to wait for: the clock was ahead when that one was set."""
+    tick = next_tick(str(job.cron), job.time_zone, time_now)
+    if job.next_due_at is not None and job.next_due_at > tick:
+        with database.write() as session:
+            late = (Schedule.id == job.id, Schedule.next_due_at > tick)
+            session.execute(update(Schedule).where(*late).values(next_due_at=tick))
 
 
 def _fire(session: Session, key: int, time_now: datetime, here: bool) -> Night | None:
@@ -53,6 +65,8 @@ def _fire(session: Session, key: int, time_now: datetime, here: bool) -> Night |
     due = job.next_due_at
     ticks = ticks_until(job.cron, job.time_zone, due, time_now)
     job.next_due_at = next_tick(job.cron, job.time_zone, time_now)
+    if session.scalar(select(Night.id).where(Night.schedule_id == key, Night.due_at == due)) is not None:
+        return None  # fired already, before the clock was set back
     before = _still_open(session, key)
     night = _night(job, due, None if here else job.queue)
     if ticks > 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sqlite3
@@ -13,19 +14,32 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from vivace.errors import UsageError, VivaceError
 from vivace.output.secrets import masked, note_password
+from vivace.store.write_lock import stuck_writer
 
 BUSY_TIMEOUT_S = 60.0
 """How long a SQLite statement waits for another process's write to end."""
+TOLD_AFTER_S = 5.0
+"""So long it waits before it looks who that process is."""
+
+_log = logging.getLogger(__name__)
 
 
 class DatabaseUnavailableError(VivaceError):
     """The database cannot be read or written at the moment: the disk is full, or the server is away."""
+
+
+class DatabaseFullError(DatabaseUnavailableError):
+    """The database takes no more rows, or none at all: its disk is full, broken or read-only."""
+
+
+class DatabaseReplacedError(DatabaseUnavailableError):
+    """The database is no longer the one that this process began with; nothing it does would be kept."""
 
 
 class Database:
@@ -42,11 +56,14 @@ class Database:
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = url
         self.read_only = read_only
+        self.written_revision: str | None = None
+        """The schema's revision that writes are meant for, where they are to be refused at any other."""
         try:
             parsed = make_url(url)
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             note_password(str(parsed.password or ""), parsed.username, parsed.database, parsed.host)
-            self.engine = _sqlite_engine(url, read_only) if self.is_sqlite else _server_engine(url)
+            self._file = _File(url) if self.is_sqlite else None
+            self.engine = _server_engine(url) if self._file is None else _sqlite_engine(self._file, read_only)
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise UsageError(
                 f"The database URL '{redacted(url)}' cannot be understood; "
@@ -62,13 +79,27 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Session]:
-        """One write transaction, committed on leaving and rolled back on an error."""
+        """One write transaction, committed on leaving and rolled back on an error.
+
+        Raises:
+            DatabaseUnavailableError: it cannot be written at the moment.
+            DatabaseReplacedError: it is another one than it was, or at another revision.
+        """
+        self._check_in_place()
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            if self.written_revision is not None:
+                self._check_revision(session.connection())
             yield session
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """One read transaction: all its queries see the same state."""
+        """One read transaction: all its queries see the same state.
+
+        Raises:
+            DatabaseUnavailableError: it cannot be read at the moment.
+            DatabaseReplacedError: it is another one than it was; who only ever reads goes on with that.
+        """
+        self._check_in_place()
         with Session(self.engine.execution_options(vivace_read=True), expire_on_commit=False) as session:
             yield session
 
@@ -90,6 +121,36 @@ class Database:
                 "check --database, --home and the permissions of the folder."
             ) from error
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether a SQLite file is still the one that was opened, neither deleted nor replaced."""
+        return self._file is None or self._file.is_in_place
+
+    def _check_in_place(self) -> None:
+        if self.is_in_place:
+            return
+        if self.read_only and self._file is not None:
+            self.engine.dispose()
+            self._file.forget()
+            return
+        raise DatabaseReplacedError(
+            f"The database '{redacted(self.url)}' was deleted or replaced under this process, which stops; what was "
+            "recorded is in the file that is gone. Put it or a backup back, and run the same command again."
+        )
+
+    def _check_revision(self, connection: Connection) -> None:
+        """On PostgreSQL a migration waits until this transaction ends; SQLite has one writer."""
+        try:
+            found = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+        except (OperationalError, ProgrammingError):
+            found = None
+        if found != self.written_revision:
+            is_now = f"is now at schema {found}" if found else "no longer holds Vivace's tables"
+            raise DatabaseReplacedError(
+                f"The database '{redacted(self.url)}' {is_now}, and this process writes {self.written_revision}; it "
+                "stops, and what is recorded stays. Start it again with the Vivace that the database is of."
+            )
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -98,11 +159,21 @@ class Database:
         """Turn what the driver says of the machine (not of a statement) into a sentence for people."""
         if context.is_pre_ping:
             return  # the pool opens a new connection in place of one that has gone stale
-        if _is_trouble_of_the_machine(context.original_exception):
-            raise DatabaseUnavailableError(
-                f"The database '{redacted(self.url)}' cannot be used ({_first_line(context.original_exception)}); "
+        error = context.original_exception
+        if _is_trouble_of_the_machine(error):
+            self._check_in_place()
+            kind = DatabaseFullError if _takes_no_rows(error) else DatabaseUnavailableError
+            raise kind(
+                f"The database '{redacted(self.url)}' cannot be used ({self._reason(error)}); "
                 "once that is mended, the same command goes on where it stopped."
-            ) from context.original_exception
+            ) from error
+
+    def _reason(self, error: BaseException | None) -> str:
+        if self._file is None or getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+            return _first_line(error)
+        stuck = stuck_writer(self._file.path)
+        waited = f"nothing could be written for {BUSY_TIMEOUT_S:.0f} s"
+        return waited if stuck is None else f"{waited}: {stuck.sentence}"
 
 
 def redacted(url: str) -> str:
@@ -120,6 +191,8 @@ _SQLITE_TROUBLES = frozenset(
     }
 )  # fmt: skip
 _READ_ONLY_TRANSACTION = "25006"
+_FULL = ("53", "58")
+"""Classes of SQLSTATE: resources that are used up, and errors of the system, as of a disk."""
 
 
 def _is_trouble_of_the_machine(error: BaseException | None) -> bool:
@@ -133,6 +206,15 @@ def _is_trouble_of_the_machine(error: BaseException | None) -> bool:
     return False
 
 
+def _takes_no_rows(error: BaseException | None) -> bool:
+    """Of a machine's trouble, whether it may last while small writes still succeed."""
+    if isinstance(error, sqlite3.Error):
+        code = error.sqlite_errorcode & 0xFF
+        return code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+    state = getattr(error, "sqlstate", None) or ""
+    return state == _READ_ONLY_TRANSACTION or state.startswith(_FULL)
+
+
 def _first_line(error: BaseException | None) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
@@ -142,18 +224,51 @@ def _server_engine(url: str) -> Engine:
     return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
 
 
-def _sqlite_engine(url: str, read_only: bool) -> Engine:
-    path = make_url(url).database
-    if not path or path == ":memory:":
-        raise ValueError("an in-memory database cannot be shared between processes")
-    if make_url(url).query:
-        raise ValueError("what follows a question mark would be ignored; it is rather meant as part of the name")
+class _File:
+    """A SQLite file, and which one it was when it was first opened: a name may come to mean another file."""
 
-    file = Path(path).absolute()
+    def __init__(self, url: str) -> None:
+        path = make_url(url).database
+        if not path or path == ":memory:":
+            raise ValueError("an in-memory database cannot be shared between processes")
+        if make_url(url).query:
+            raise ValueError("what follows a question mark would be ignored; it is rather meant as part of the name")
+        self.url = url
+        self.path = Path(path).absolute()
+        self._opened: tuple[int, int] | None = None
+
+    def note_opened(self) -> None:
+        """Remember the file, the first time that it is opened."""
+        self._opened = self._opened or self._found()
+
+    def forget(self) -> None:
+        """Take whatever file is opened next."""
+        self._opened = None
+
+    @property
+    def was_opened(self) -> bool:
+        """Whether there is a file to hold on to."""
+        return self._opened is not None
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the name still means the file that was opened."""
+        return self._opened is None or self._found() == self._opened
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
+def _sqlite_engine(opened: _File, read_only: bool) -> Engine:
+    file = opened.path
     published = read_only and not os.access(file.parent, os.W_OK)
 
     def connect() -> sqlite3.Connection:
-        mode = "ro" if read_only else "rwc"
+        mode = "ro" if read_only else "rw" if opened.was_opened else "rwc"  # what was deleted is not made anew
         # In a folder that it cannot write SQLite reads a database in WAL mode only if told that nobody
         # else writes it either; true as long as there is no log of writes, so asked for every connection.
         if published and not file.with_name(file.name + "-wal").exists():
@@ -166,7 +281,7 @@ def _sqlite_engine(url: str, read_only: bool) -> Engine:
             check_same_thread=False,
         )
 
-    engine = create_engine(url, creator=connect, poolclass=NullPool if published else None)
+    engine = create_engine(opened.url, creator=connect, poolclass=NullPool if published else None)
 
     @event.listens_for(engine, "connect")
     def configure(connection: sqlite3.Connection, _record: Any) -> None:
@@ -175,12 +290,30 @@ def _sqlite_engine(url: str, read_only: bool) -> Engine:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
         connection.execute("PRAGMA cache_size=-32000")
+        opened.note_opened()
 
     # The driver's own transaction control is off: a transaction that will write takes the write lock
     # when it begins, where the busy timeout applies. Upgrading a read lock later would fail at once.
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         reads = read_only or connection.get_execution_options().get("vivace_read")
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+        if reads or not _begun_soon(connection, file):
+            connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
+
+
+def _begun_soon(connection: Connection, file: Path) -> bool:
+    """Begin to write; where that is not possible soon, and a process that is stuck is why, say which."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute(f"PRAGMA busy_timeout={1000 * TOLD_AFTER_S:.0f}")
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+        return True
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY and (stuck := stuck_writer(file)) is not None:
+            _log.warning("The database cannot be written: %s.", stuck.sentence)
+        return False
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={1000 * BUSY_TIMEOUT_S:.0f}")

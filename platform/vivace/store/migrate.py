@@ -128,11 +128,21 @@ def _run_migrations(database: Database) -> None:
                 # Two processes that create the schema at once: the second waits, and then finds it there.
                 connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7265481)")
             if inspect(connection).has_table(_VERSION.name):
+                if not database.is_sqlite:
+                    wait_for_writes(connection)
                 _migrate(connection)
             else:
                 _create(connection)
         if database.is_sqlite:
             driver.execute("PRAGMA foreign_keys=ON")
+
+
+def wait_for_writes(connection: Connection) -> None:
+    """On PostgreSQL, let the writes under way end, and none begin until this transaction ends.
+
+    Each write reads the revision first, under a lock that this one waits for.
+    """
+    connection.exec_driver_sql(f"LOCK TABLE {_VERSION.name} IN ACCESS EXCLUSIVE MODE")
 
 
 def _migrate(connection: Connection) -> None:
@@ -164,6 +174,7 @@ def open_for_writing(settings: Settings) -> Database:
     make_folder(database)
     if found != "current":
         _run_migrations(database)
+    database.written_revision = head()
     return database
 
 

@@ -78,6 +78,16 @@ def submissions(database: Database, identifier: str | None = None) -> list[Submi
         return [_submission_view(session, *row) for row in session.execute(query)]
 
 
+def silent_worker(database: Database, host: str, pid: int) -> tuple[str, float] | None:
+    """The worker that a process of a machine is, and the seconds since its last sign of life."""
+    with database.read() as session:
+        query = select(Worker).where(Worker.host == host, Worker.pid == pid, Worker.stopped_at.is_(None))
+        worker = session.scalars(query.order_by(Worker.started_at.desc()).limit(1)).first()
+        if worker is None:
+            return None
+        return worker.id, max(0.0, (clock(session) - worker.heartbeat_at).total_seconds())
+
+
 def _submission_view(session: Session, submission: Submission, run: Run, model: Model) -> SubmissionView:
     position = None
     if submission.status == "queued" and submission.queue is not None:
@@ -92,7 +102,7 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         )
         position = 1 + (ahead or 0)
     worker = session.get(Worker, submission.worker_id) if submission.worker_id else None
-    heartbeat_age = (clock(session) - worker.heartbeat_at).total_seconds() if worker else None
+    heartbeat_age = max(0.0, (clock(session) - worker.heartbeat_at).total_seconds()) if worker else None
     message = submission.message
     silent = worker is not None and heartbeat_age is not None and heartbeat_age > worker.lease_seconds
     if submission.status == "running" and silent:
@@ -185,5 +195,5 @@ def _seconds_left(session: Session, submission: Submission, done: int, planned: 
             Verdict.created_at >= submission.started_at,
         )
     )
-    elapsed = (now() - submission.started_at).total_seconds()
+    elapsed = max(0.0, (now() - submission.started_at).total_seconds())  # a clock may have been set back
     return elapsed / fresh * (planned - done) if fresh else None
