@@ -14,7 +14,7 @@ from vivace.analysis.gaps import gaps as find_gaps
 from vivace.errors import VivaceError
 from vivace.settings import Settings, load_settings
 from vivace.store import migrate
-from vivace.store.artifacts import Artifacts
+from vivace.store.artifacts import open_artifacts
 from vivace.store.database import Database
 from vivace.store.queries import efficiency
 from vivace.store.queries.board import BoardRow, data_version
@@ -142,7 +142,7 @@ def _gaps(_database: Database, url: str, version: str) -> list[Gap]:
 def audio(sha256: str) -> bytes | str:
     """A recording's bytes, or a sentence that says why they cannot be had."""
     try:
-        return Artifacts(settings().artifacts).get(sha256)
+        return open_artifacts(settings()).get(sha256)
     except (VivaceError, OSError) as error:
         return str(error)
 

@@ -30,6 +30,10 @@ class Settings(BaseSettings):
     database: str | None = None
     lease_seconds: float = Field(default=15.0, ge=1.0, allow_inf_nan=False)
     """How long a run stays its worker's own after the worker's last sign of life."""
+    artifacts: str | None = None
+    """Where files are stored by their hash: a folder, or a URL such as `s3://BUCKET/PREFIX`."""
+    artifacts_cache_gb: float = Field(default=20.0, gt=0, allow_inf_nan=False)
+    """Gibibytes that the home folder may hold of artifacts that lie elsewhere."""
     smtp: str | None = None
     """The mail server of alerts, `smtp://HOST:PORT` or `smtps://USER:PASSWORD@HOST`; read, and never stored."""
     smtp_from: str | None = None
@@ -50,9 +54,13 @@ class Settings(BaseSettings):
         return masked(self.database)
 
     @property
-    def artifacts(self) -> Path:
-        """The folder of files stored by the hash of their bytes."""
-        return self.home / "artifacts"
+    def artifacts_folder(self) -> Path | None:
+        """The folder of files stored by the hash of their bytes; None where they lie behind a URL."""
+        if self.artifacts is None:
+            return self.home / "artifacts"
+        if self.artifacts.startswith("file://"):
+            return Path(self.artifacts.removeprefix("file://"))
+        return None if "://" in self.artifacts else Path(with_homes(self.artifacts))
 
 
 _CONNECTION_STRING = re.compile(
@@ -87,13 +95,13 @@ def normalised_url(url: str) -> str:
     return sqlite_url(Path(with_homes(url)))
 
 
-def load_settings(home: Path | None = None, database: str | None = None) -> Settings:
-    """Settings with a command's `--home` and `--database` laid over environment and `.env`.
+def load_settings(home: Path | None = None, database: str | None = None, artifacts: str | None = None) -> Settings:
+    """Settings with a command's `--home`, `--database` and `--artifacts` laid over environment and `.env`.
 
     Raises:
         UsageError: a variable holds what it cannot, or `.env` cannot be read.
     """
-    given = {"home": home, "database": database}
+    given = {"home": home, "database": database, "artifacts": artifacts}
     try:
         return Settings(**{key: value for key, value in given.items() if value is not None})  # type: ignore[arg-type]
     except ValidationError as error:

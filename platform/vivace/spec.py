@@ -67,6 +67,10 @@ def _homes(value: Any) -> Any:
     return with_homes(value) if isinstance(value, str) else value
 
 
+ChangedPath = Callable[[str, str], str]
+"""A spec's key, and a path that stands under it → what shall stand there."""
+
+
 def _price(text: str | None) -> str | None:
     parse_price(text)
     return text
@@ -137,10 +141,18 @@ class RunSpec(BaseModel):
 
     def with_absolute_paths(self) -> Self:
         """The same request, readable from any folder: a worker runs elsewhere than the one who submits."""
-        return self.model_copy(update=self._absolute())
+        return self.with_paths(lambda _key, path: absolute_path(path))
 
-    def _absolute(self) -> dict[str, Any]:
-        return {} if self.card is None else {"card": str(Path(self.card).absolute())}
+    def with_paths(self, changed: ChangedPath) -> Self:
+        """The same request with every path in it changed.
+
+        Args:
+            changed: what stands for a path, by the key it stands under; what may be a name is asked for, too.
+        """
+        return self.model_copy(update=self._changed(changed))
+
+    def _changed(self, changed: ChangedPath) -> dict[str, Any]:
+        return {} if self.card is None else {"card": changed("card", self.card)}
 
 
 class DialogueSpec(RunSpec):
@@ -240,20 +252,17 @@ class DialogueSpec(RunSpec):
         """How it is to be executed."""
         return ExecutionSettings(self.concurrency, self.max_cost, self.max_errors, self.cache)
 
-    def _absolute(self) -> dict[str, Any]:
-        changes = super()._absolute()
-        if Path(self.data).exists():
-            changes["data"] = str(Path(self.data).absolute())
-        changes["model"] = _absolute_target(self.model)
+    def _changed(self, changed: ChangedPath) -> dict[str, Any]:
+        changes = super()._changed(changed)
+        changes["model"] = _changed_target(self.model, changed)
         if self.method is not None:
-            changes["method"] = _absolute_fitted(self.method)
+            changes["method"] = _changed_fitted(self.method, "method", changed)
         for key in ("transcriber", "ear"):
             if (named := getattr(self, key)) is not None:
-                changes[key] = _absolute_transcriber(named)
-        for key in ("judge_prompt", "digits"):
-            value = getattr(self, key)
-            if value is not None:
-                changes[key] = str(Path(value).absolute())
+                changes[key] = _changed_transcriber(named, key, changed)
+        for key in ("data", "judge_prompt", "digits"):
+            if (value := getattr(self, key)) is not None:
+                changes[key] = changed(key, value)
         return changes
 
 
@@ -326,20 +335,20 @@ class EfficiencySpec(RunSpec):
     seed: Annotated[int, Flag("Of samples and random weights.")] = Field(default=1, ge=0)
     margin: Annotated[float, Flag("The loss of quality that counts as none.")] = Field(default=0.05, gt=0, lt=1)
 
-    def _absolute(self) -> dict[str, Any]:
-        changes = super()._absolute()
+    def _changed(self, changed: ChangedPath) -> dict[str, Any]:
+        changes = super()._changed(changed)
         adapter, _, name = self.model.partition(":")
-        if adapter in ORIGINS and ORIGINS[adapter].may_be_folder and Path(name).exists():
-            changes["model"] = f"{adapter}:{Path(name).absolute()}"
-        changes["arms"] = [_absolute_fitted(arm) for arm in self.arms]
-        if self.calibration is not None and Path(self.calibration).is_file():
-            changes["calibration"] = str(Path(self.calibration).absolute())
-        changes["tasks"] = [_absolute_task(task) for task in self.tasks]
+        if adapter in ORIGINS and ORIGINS[adapter].may_be_folder and name:
+            changes["model"] = f"{adapter}:{changed('model', name)}"
+        changes["arms"] = [_changed_fitted(arm, "arms", changed) for arm in self.arms]
+        if self.calibration is not None:
+            changes["calibration"] = changed("calibration", self.calibration)
+        changes["tasks"] = [_changed_task(task, changed) for task in self.tasks]
         return changes
 
 
-def _absolute_target(target: str) -> str:
-    """A model with its file or folder, if it is named by one, as it is found from anywhere."""
+def _changed_target(target: str, changed: ChangedPath) -> str:
+    """A model with its file or folder, if it is named by one, changed."""
     from vivace.models.registry import adapter_of  # what an adapter can is known where it is
 
     adapter, _, name = target.partition(":")
@@ -347,31 +356,32 @@ def _absolute_target(target: str) -> str:
     if found is None or not name:
         return target
     if found.capabilities.asks_another:
-        return f"{adapter}:{_absolute_target(name)}"
-    return f"{adapter}:{_absolute_path(name)}" if found.capabilities.may_be_path else target
+        return f"{adapter}:{_changed_target(name, changed)}"
+    return f"{adapter}:{changed('model', name)}" if found.capabilities.may_be_path else target
 
 
-def _absolute_transcriber(target: str) -> str:
-    """A transcriber with its folder, if it is named by one, as it is found from anywhere."""
+def _changed_transcriber(target: str, key: str, changed: ChangedPath) -> str:
+    """A transcriber with its folder, if it is named by one, changed."""
     adapter, _, name = target.partition(":")
     is_here = adapter.partition("(")[0].strip() in ("local", "whisper")
-    return f"{adapter}:{_absolute_path(name)}" if name and is_here else target
+    return f"{adapter}:{changed(key, name)}" if name and is_here else target
 
 
-def _absolute_fitted(arm: str) -> str:
-    """An arm with the folders of what was fitted for it, if it names any, as they are found from anywhere."""
-    return _with_paths(arm, lambda part: replace(part, folder=part.folder and _absolute_path(part.folder)))
+def _changed_fitted(arm: str, key: str, changed: ChangedPath) -> str:
+    """An arm with the folders of what was fitted for it, if it names any, changed."""
+    return _with_paths(arm, lambda part: replace(part, folder=part.folder and changed(key, part.folder)))
 
 
-def _absolute_task(task: str) -> str:
-    """A task with the path of its data, if it names one, as it is found from anywhere."""
+def _changed_task(task: str, changed: ChangedPath) -> str:
+    """A task with the path of its data, if it names one, changed."""
 
-    def changed(part: Part) -> Part:
+    def with_data(part: Part) -> Part:
         return replace(part, settings={
-            setting: _absolute_path(value) if setting == "path" else value for setting, value in part.settings.items()
+            setting: changed("tasks", value) if setting == "path" and isinstance(value, str) else value
+            for setting, value in part.settings.items()
         })  # fmt: skip
 
-    return _with_paths(task, changed)
+    return _with_paths(task, with_data)
 
 
 def _with_paths(text: str, changed: Callable[[Part], Part]) -> str:
@@ -383,7 +393,8 @@ def _with_paths(text: str, changed: Callable[[Part], Part]) -> str:
     return text if found == parts else write(found)
 
 
-def _absolute_path(path: str) -> str:
+def absolute_path(path: str) -> str:
+    """A path as it is found from anywhere; what is none stays as it is."""
     return str(Path(path).absolute()) if Path(path).exists() else path
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from vivace.settings import Settings
 from vivace.statistics.intervals import clustered_ratio, wilson
 from vivace.store import migrate
-from vivace.store.artifacts import Artifacts
+from vivace.store.artifacts import Artifacts, open_artifacts
 from vivace.store.outcomes import renew_outcomes
 from vivace.store.tables import (
     Attempt,
@@ -316,7 +316,7 @@ def fill(home: Path) -> dict[str, str]:
     settings = Settings(home=home, database=None)
     database = migrate.open_for_writing(settings)
     with database.write() as session:
-        seed = Seed(session, Artifacts(settings.artifacts))
+        seed = Seed(session, open_artifacts(settings))
         picnic, kitchen = seed.dataset("picnic", 24), seed.dataset("kitchen", 4)
         checks, strict = seed.judge("checks"), seed.judge("strict-judge")
         found = {
@@ -405,7 +405,7 @@ def many(home: Path) -> int:
     settings = Settings(home=home, database=None)
     database = migrate.open_for_writing(settings)
     with database.write() as session:
-        seed = Seed(session, Artifacts(settings.artifacts))
+        seed = Seed(session, open_artifacts(settings))
         dataset, judge = seed.dataset("picnic", 24), seed.judge("checks")
         for number in range(200):
             seed.judged_run(f"model-{number:03d}", dataset, judge, outcomes(number % 25, 24))
@@ -419,7 +419,7 @@ def second_track(judgings: dict[str, str], home: Path) -> str:
     settings = Settings(home=home, database=None)
     database = migrate.open_for_writing(settings)
     with database.write() as session:
-        seed = Seed(session, Artifacts(settings.artifacts))
+        seed = Seed(session, open_artifacts(settings))
         seed.days = 100
         dataset = seed.dataset("sums", 4)
         seed.judged_run("counter", dataset, seed.judge("exact"), outcomes(2, 4), track="speculation")

@@ -33,6 +33,15 @@ DatabaseOption = Annotated[
         show_default="SQLite in the home folder",
     ),
 ]
+ArtifactsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--artifacts",
+        help="A folder or URL (s3://BUCKET/PREFIX) that workers share.",
+        envvar="VIVACE_ARTIFACTS",
+        show_default="in the home folder",
+    ),
+]
 
 
 class Format(StrEnum):
@@ -51,11 +60,11 @@ ColumnsOption = Annotated[
 ]
 
 
-def settings_of(home: Path | None, database: str | None) -> Settings:
-    """The settings under a command's `--home` and `--database`."""
+def settings_of(home: Path | None, database: str | None, artifacts: str | None = None) -> Settings:
+    """The settings under a command's `--home`, `--database` and `--artifacts`."""
     from vivace.settings import load_settings
 
-    return load_settings(home, database)
+    return load_settings(home, database, artifacts)
 
 
 def say(message: str) -> None:

@@ -27,7 +27,7 @@ from vivace.machine.memory import give_memory_back
 from vivace.output.printable import printable
 from vivace.settings import Settings, load_settings
 from vivace.spec import RunSpec, assign, is_pairs, parse_spec, parsed_argument, read_spec_file
-from vivace.store.artifacts import Artifacts
+from vivace.store.artifacts import open_artifacts
 from vivace.store.database import Database, DatabaseUnavailableError, redacted
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.queries.board import board
@@ -108,7 +108,7 @@ def recorded(spec: RunSpec, settings: Settings) -> Result | None:
     run = prepare_run(spec.with_absolute_paths(), settings)
     database = open_for_writing(settings)
     try:
-        registered = run.register(database, Artifacts(settings.artifacts))
+        registered = run.register(database, open_artifacts(settings))
         with database.read() as session:
             is_whole = run.is_scored(session, registered)
         left = run.plan(database, registered, retry_errors=False)

@@ -34,7 +34,7 @@ def publish(
     from vivace.errors import UsageError
     from vivace.publishing.site import Look
     from vivace.publishing.site import publish as write
-    from vivace.store.artifacts import Artifacts
+    from vivace.store.artifacts import open_artifacts
     from vivace.store.migrate import open_for_reading
 
     if scores_only and audio:
@@ -51,7 +51,7 @@ def publish(
         folder.absolute(),
         look,
         title=title,
-        artifacts=Artifacts(settings.artifacts) if audio else None,
+        artifacts=open_artifacts(settings) if audio else None,
         with_conversations=not scores_only,
         space=space,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vivace.cli.common import DatabaseOption, Format, FormatOption, HomeOption, settings_of
+from vivace.cli.common import ArtifactsOption, DatabaseOption, Format, FormatOption, HomeOption, settings_of
 from vivace.cli.spec_options import takes_run_spec
 
 
@@ -29,13 +29,14 @@ def run(
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
     flags: dict[str, Any],
 ) -> None:
     """Take a system through a track. The same command again resumes, or finds it done."""
     from vivace.cli import execution
 
     specs = execution.specs_from(config, {"track": track, **flags}, assignments)
-    settings = settings_of(home, database)
+    settings = settings_of(home, database, artifacts)
     if dry_run:
         execution.show_plans(specs, settings, format)
         return

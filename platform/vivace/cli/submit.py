@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
+from vivace.cli.common import ArtifactsOption, DatabaseOption, HomeOption, say, settings_of
 
 
 def submit(
@@ -19,6 +19,7 @@ def submit(
     force: Annotated[bool, typer.Option("--force", help="A new run, though this one is recorded.")] = False,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
 ) -> None:
     """Queue a spec or a suite for a worker, and print each id.
 
@@ -27,7 +28,7 @@ def submit(
     from vivace.cli.execution import specs_from
     from vivace.engine.submissions import submit as record
 
-    settings = settings_of(home, database)
+    settings = settings_of(home, database, artifacts)
     for spec in specs_from(file, {}, assignments):
         opened, _, submission_id = record(spec, settings, queue=queue, force=force)
         opened.close()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
+from vivace.cli.common import ArtifactsOption, DatabaseOption, HomeOption, say, settings_of
 
 
 def worker(
@@ -29,6 +29,7 @@ def worker(
     ] = None,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
 ) -> None:
     """Execute submissions, and the nights of jobs, one at a time.
 
@@ -40,7 +41,7 @@ def worker(
     from vivace.regressions.shift import NightShift
 
     give_memory_back()
-    settings = settings_of(home, database)
+    settings = settings_of(home, database, artifacts)
     if lease is not None:
         settings = settings.model_copy(update={"lease_seconds": lease})
     with stop_on_ctrl_c() as stop:

@@ -14,12 +14,13 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.execution import Limits, StopSignal, execute
 from vivace.engine.leases import Heartbeat, Lease, is_alive, try_lease
+from vivace.engine.travelling import laid_out, sent
 from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
 from vivace.files.content_hash import remember_in
 from vivace.models.client.cache import ResponseCache
 from vivace.settings import Settings
 from vivace.spec import RunSpec, is_rejudging, parse_spec
-from vivace.store.artifacts import Artifacts
+from vivace.store.artifacts import open_artifacts
 from vivace.store.database import Database, DatabaseFullError, DatabaseUnavailableError
 from vivace.store.identifiers import find, submitted
 from vivace.store.migrate import open_for_reading, open_for_writing
@@ -55,6 +56,7 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
         UsageError: the spec, the data or the database is wrong.
     """
     remember_in(settings.home)
+    spec = laid_out(spec, settings)
     run = find_track(spec.track).prepare(spec, settings.home)
     stored = open_for_reading(settings)
     try:
@@ -79,7 +81,10 @@ def submit(
     if queue is None:
         asyncio.run(_preflight(run))
     database = open_for_writing(settings)
-    registered = run.register(database, Artifacts(settings.artifacts), force=force)
+    artifacts = open_artifacts(settings)
+    registered = run.register(database, artifacts, force=force)
+    if queue is not None:
+        spec = sent(spec, settings, artifacts)
     with database.write() as session:
         submission_id = _reusable(session, registered, spec, queue) or _new_submission(
             session, registered, spec, queue
@@ -229,7 +234,7 @@ def _execute(
 ) -> Outcome:
     spec = parse_spec(submission.spec, "the submission")
     how = spec.execution
-    artifacts = Artifacts(settings.artifacts)
+    artifacts = open_artifacts(settings)
     prepared = run or prepare_run(spec, settings)
     # One event loop from first contact to the last connection closed: clients belong to their loop.
     with asyncio.Runner() as loop:

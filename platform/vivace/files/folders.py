@@ -21,8 +21,8 @@ def whole_or_none(folder: Path) -> Iterator[Path]:
     try:
         yield unfinished
         unfinished.chmod(0o755)  # a temporary folder is its owner's alone, and so is a file of safetensors
-        for file in unfinished.iterdir():
-            file.chmod(0o644)
+        for each in unfinished.rglob("*"):
+            each.chmod(0o755 if each.is_dir() else 0o644)
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -214,6 +214,10 @@ class Track(Protocol):
         """
         ...
 
+    def files_beside(self, key: str, path: Path) -> Sequence[Path]:
+        """The files that are read with the one that a spec names under some key, if it is to be read elsewhere."""
+        ...
+
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
     ) -> Import:

@@ -12,7 +12,7 @@ from vivace.models.client.prices import parse_price
 from vivace.models.registry import open_system
 from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.tracks.base import Import
-from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.data.readers import files_beside, open_conversations
 from vivace.tracks.dialogue.estimate import Prices, has_price
 from vivace.tracks.dialogue.judges import open_judge
 from vivace.tracks.dialogue.registration import TRACK
@@ -65,6 +65,10 @@ class DialogueTrack:
             )
         prices = Prices(parse_price(spec.price), parse_price(spec.judge_price), spec.transcriber, spec.ear)
         return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits, prices)
+
+    def files_beside(self, key: str, path: Path) -> list[Path]:
+        """Of a file of data, its recordings and its prompt."""
+        return files_beside(path) if key == "data" and path.is_file() else []
 
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None

@@ -47,6 +47,10 @@ class EfficiencyTrack:
             self.name, spec, target, arms, named, asked, planned, machine_for(spec, target.origin), card, home
         )
 
+    def files_beside(self, key: str, path: Path) -> list[Path]:
+        """None: what is named is all that is read."""
+        return []
+
     def prepare_import(
         self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
     ) -> Import:

@@ -29,6 +29,8 @@ LARGEST_RECORDING = 2**30
 """Bytes; more than what a turn can hold takes in any kind of file."""
 Reader = Callable[[RowSource], tuple[Conversation, ...]]
 
+PROMPT_FILE = "judge_prompt.txt"
+CARD_FILE = "README.md"
 READ_BUFFER = 1 << 16
 """Bytes that are read at a time of a column in a parquet file."""
 
@@ -81,6 +83,17 @@ def _local(path: Path, name: str, read: Reader) -> ConversationSet:
     )
 
 
+def files_beside(path: Path) -> list[Path]:
+    """The files that are read with a file of conversations: its recordings, and the prompt or the card beside it.
+
+    Raises:
+        UsageError: the file cannot be read, or names a recording that is not there.
+    """
+    beside = [path.parent / name for name in (PROMPT_FILE, CARD_FILE)]
+    found = [each for each in beside if each.is_file()]
+    return found + (JsonTable(path).recordings if path.suffix.lower() in JSON_SUFFIXES else [])
+
+
 def parquet_files(path: Path) -> list[Path]:
     """The files of a set: the one, or those of a folder's test split.
 
@@ -107,7 +120,7 @@ def _sha256_of(files: Sequence[Path]) -> str:
 
 def _local_prompt(folder: Path) -> str | None:
     """The prompt beside the data: `judge_prompt.txt`, else the one printed in the card `README.md`."""
-    prompt, card = folder / "judge_prompt.txt", folder / "README.md"
+    prompt, card = folder / PROMPT_FILE, folder / CARD_FILE
     for file in (prompt, card):
         if file.is_file():
             text = read_text(file, "file beside the data,")
