@@ -24,6 +24,7 @@ from vivace.store.queries.conversation import conversation as one_conversation
 from vivace.store.queries.conversation import conversations as all_conversations
 from vivace.store.queries.regressions import JobView
 from vivace.store.queries.regressions import jobs as regression_jobs
+from vivace_app.viewer import viewer
 
 
 def settings() -> Settings:
@@ -32,7 +33,7 @@ def settings() -> Settings:
 
 
 def database() -> Database | None:
-    """The results database, opened read-only; None where there is nothing yet.
+    """The results database, opened read-only, as whoever looks may see it; None where there is nothing yet.
 
     Raises:
         UsageError: it cannot be opened, or is old, newer than this code or not one of ours.
@@ -48,7 +49,7 @@ def database() -> Database | None:
     else:
         return None
     try:
-        return _open(url, identity)
+        return _open(url, identity).seen_by(viewer())
     except _NothingYet:
         return None
 

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Where files are stored by their hash: a folder, or a URL such as `s3://BUCKET/PREFIX`."""
     artifacts_cache_gb: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Gibibytes that the home folder may hold of artifacts that lie elsewhere."""
+    show_private: bool = False
+    """Whether the leaderboard shows private runs and hidden items to people who have not logged in."""
     smtp: str | None = None
     """The mail server of alerts, `smtp://HOST:PORT` or `smtps://USER:PASSWORD@HOST`; read, and never stored."""
     smtp_from: str | None = None

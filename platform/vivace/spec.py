@@ -129,6 +129,7 @@ class RunSpec(BaseModel):
         None
     )
     """Its keys are those of `CARD_KEYS`."""
+    private: Annotated[bool, Flag("Keep the run from all but its owner and the operator.")] = False
 
     @property
     def execution(self) -> ExecutionSettings:

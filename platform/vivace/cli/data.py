@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivace.cli.common import (
+    DatabaseOption,
     Format,
     FormatOption,
     HomeOption,
@@ -90,6 +91,48 @@ def fetch(
         f"{len(fetched.conversations):,} conversations, {'with' if fetched.has_audio else 'without'} audio, "
         f"{'with' if fetched.judge_prompt else 'without'} a judge prompt of their own"
     )
+
+
+@app.command()
+def hide(
+    data: Annotated[str, typer.Argument(help="What --data takes, or the name of a recorded set.")],
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Hide a set's items: what is said, asked and answered there is the operator's alone; its scores are shown.
+
+    Later revisions of a set of that name are hidden, too.
+    """
+    say(f"The items of {_withhold(data, True, home, database)} are hidden; scores are shown.")
+
+
+@app.command()
+def reveal(
+    data: Annotated[str, typer.Argument(help="What --data takes, or the name of a recorded set.")],
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Show the items of a set that was hidden."""
+    say(f"The items of {_withhold(data, False, home, database)} are shown to whoever sees its runs.")
+
+
+def _withhold(data: str, hidden: bool, home: Path | None, database: str | None) -> str:
+    """Hide or show the items of the sets of a name, else of the one that is read; the name that is theirs."""
+    from vivace.engine.withholding import hide_items, sets_named
+    from vivace.store.migrate import open_for_writing
+    from vivace.tracks.dialogue.data.readers import open_conversations
+    from vivace.tracks.dialogue.ingest import store_conversations
+
+    settings = settings_of(home, database)
+    opened = open_for_writing(settings)
+    name, sets = data, sets_named(opened, data)
+    if not sets:
+        conversations = open_conversations(data)
+        with opened.write() as session:
+            name, sets = conversations.name, [store_conversations(session, conversations, [], {}).id]
+    hide_items(opened, sets, hidden)
+    opened.close()
+    return f"'{name}'"
 
 
 @app.command()

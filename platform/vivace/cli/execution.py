@@ -33,6 +33,7 @@ from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.queries.board import board
 from vivace.store.queries.efficiency import arm_board
 from vivace.store.queries.submissions import SubmissionView, submissions
+from vivace.store.visibility import Ownership
 
 _FINISHING = b"\nfinishing the calls in flight; press Ctrl-C again to drop them\n"
 EXIT_CODES = {"complete": 0, "incomplete": 3, "cancelled": 3, "interrupted": 130}
@@ -108,7 +109,8 @@ def recorded(spec: RunSpec, settings: Settings) -> Result | None:
     run = prepare_run(spec.with_absolute_paths(), settings)
     database = open_for_writing(settings)
     try:
-        registered = run.register(database, open_artifacts(settings))
+        ownership = Ownership(private=spec.private)
+        registered = run.register(database, open_artifacts(settings), ownership=ownership)
         with database.read() as session:
             is_whole = run.is_scored(session, registered)
         left = run.plan(database, registered, retry_errors=False)

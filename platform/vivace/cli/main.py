@@ -42,6 +42,7 @@ from vivace.cli import (
     status,
     submit,
     tasks,
+    visibility,
     worker,
 )
 from vivace.cli.common import say
@@ -70,6 +71,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "logs": logs.logs,
     "cancel": cancel.cancel,
     "retract": retract.retract,
+    "visibility": visibility.visibility,
     "leaderboard": leaderboard.leaderboard,
     "compare": compare.compare,
     "breakdown": breakdown.breakdown,

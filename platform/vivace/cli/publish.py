@@ -26,8 +26,8 @@ def publish(
     """Write the boards as a folder of pages that needs no server.
 
     Every judging and every conversation has a page, and none needs a network or a script. What was retracted is left
-    out. Whoever sees the folder sees all that is in it: the conversations of a set that may not be passed on are left
-    out with --scores-only.
+    out, and so are private runs and the items of hidden sets. Whoever sees the folder sees all that is in it: the
+    conversations of a set that may not be passed on are left out with --scores-only.
     """
     from vivace.cli.arm_table import arm_group_name, arm_table
     from vivace.cli.board_table import board_table, group_name
@@ -36,6 +36,7 @@ def publish(
     from vivace.publishing.site import publish as write
     from vivace.store.artifacts import open_artifacts
     from vivace.store.migrate import open_for_reading
+    from vivace.store.visibility import NOBODY
 
     if scores_only and audio:
         raise UsageError("--scores-only leaves out the conversations that --audio is for: take one of the two.")
@@ -47,7 +48,7 @@ def publish(
         lambda rows: board_table(rows).columns, group_name, lambda rows: arm_table(rows).columns, arm_group_name
     )
     pages = write(
-        opened,
+        opened.seen_by(NOBODY),
         folder.absolute(),
         look,
         title=title,

@@ -23,8 +23,17 @@ def serve(
         str,
         typer.Option("--host", envvar="VIVACE_HOST", help="Address to listen on; 0.0.0.0 lets other machines in."),
     ] = "127.0.0.1",
+    show_private: Annotated[
+        bool,
+        typer.Option(
+            "--show-private", help="Show private runs and hidden items to whoever reaches the page without a login."
+        ),
+    ] = False,
 ) -> None:
-    """Show the leaderboard in a browser until Ctrl-C. An empty board is fine; nothing is ever written."""
+    """Show the leaderboard in a browser until Ctrl-C. An empty board is fine; nothing is ever written.
+
+    Private runs and the items of hidden sets are left out, unless --show-private is given.
+    """
     from vivace.store.migrate import open_for_reading
 
     settings = settings_of(home, database)
@@ -41,6 +50,7 @@ def serve(
         **os.environ,
         "VIVACE_HOME": str(settings.home.absolute()),
         "VIVACE_DATABASE": settings.database_url,
+        "VIVACE_SHOW_PRIVATE": str(int(show_private or settings.show_private)),
     }
     os.execve(sys.executable, command(host, port), environment)
 

@@ -26,6 +26,7 @@ from vivace.store.identifiers import find, submitted
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
 from vivace.store.tables import Arm, Attempt, Event, Submission, Trial, now
+from vivace.store.visibility import Ownership
 from vivace.tracks.base import PreparedRun, Registered
 from vivace.tracks.registry import find_track
 
@@ -68,12 +69,13 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
 
 
 def submit(
-    spec: RunSpec, settings: Settings, *, queue: str | None, force: bool = False
+    spec: RunSpec, settings: Settings, *, queue: str | None, owner: str | None = None, force: bool = False
 ) -> tuple[Database, PreparedRun, str]:
     """Validate a spec and record the submission: the open database, the prepared run, the submission's id.
 
     Args:
         queue: where a worker shall take it from; None where this process executes it at once.
+        owner: whose the run is; None for the operator.
         force: a new run, although one of the same identity is recorded.
     """
     spec = spec.with_absolute_paths()
@@ -82,7 +84,7 @@ def submit(
         asyncio.run(_preflight(run))
     database = open_for_writing(settings)
     artifacts = open_artifacts(settings)
-    registered = run.register(database, artifacts, force=force)
+    registered = run.register(database, artifacts, ownership=Ownership(owner, spec.private), force=force)
     if queue is not None:
         spec = sent(spec, settings, artifacts)
     with database.write() as session:

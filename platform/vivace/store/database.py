@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from sqlalchemy.pool import NullPool
 
 from vivace.errors import UsageError, VivaceError
 from vivace.output.secrets import masked, note_password
+from vivace.store.visibility import OPERATOR, Viewer, show_to
 from vivace.store.write_lock import stuck_writer
 
 BUSY_TIMEOUT_S = 60.0
@@ -56,6 +58,7 @@ class Database:
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         self.url = url
         self.read_only = read_only
+        self.viewer = OPERATOR
         self.written_revision: str | None = None
         """The schema's revision that writes are meant for, where they are to be refused at any other."""
         try:
@@ -85,6 +88,8 @@ class Database:
             DatabaseUnavailableError: it cannot be written at the moment.
             DatabaseReplacedError: it is another one than it was, or at another revision.
         """
+        if not self.viewer.sees_all:
+            raise TypeError("through a viewer's eyes a database is only read")
         self._check_in_place()
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             if self.written_revision is not None:
@@ -100,8 +105,18 @@ class Database:
             DatabaseReplacedError: it is another one than it was; who only ever reads goes on with that.
         """
         self._check_in_place()
-        with Session(self.engine.execution_options(vivace_read=True), expire_on_commit=False) as session:
+        options: dict[str, Any] = {"vivace_read": True}
+        if not self.viewer.sees_all and not self.is_sqlite:
+            options["isolation_level"] = "REPEATABLE READ"  # what is withheld is asked in a statement of its own
+        with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
+            show_to(session, self.viewer)
             yield session
+
+    def seen_by(self, viewer: Viewer) -> Database:
+        """The same database, to be read alone, as somebody may see it."""
+        seen = copy.copy(self)
+        seen.viewer = viewer
+        return seen
 
     def check_connection(self) -> None:
         """Connect once.

@@ -95,10 +95,11 @@ def add_event(
     session.add(Event(run_id=run_id, submission_id=submission_id, worker_id=worker_id, level=level, message=message))
 
 
-def run_ordinal(session: Session, identity: str, force: bool, run_id: str | None) -> int:
-    """Which of the runs of one identity is meant: the newest, or with `force` one more.
+def run_ordinal(session: Session, identity: str, owner: str | None, force: bool, run_id: str | None) -> int:
+    """Which of the runs of one identity is meant: the owner's newest, or with `force` one more.
 
     Args:
+        owner: whose it is; nobody is given another's run for having asked for the same.
         run_id: the run it must turn out to be, when it was submitted earlier.
 
     Raises:
@@ -112,7 +113,9 @@ def run_ordinal(session: Session, identity: str, force: bool, run_id: str | None
                 "submit it again."
             )
         return submitted.ordinal
-    newest = session.scalar(select(func.max(Run.ordinal)).where(Run.identity == identity))
-    if newest is None:
-        return 0
-    return newest + 1 if force else newest
+    newest = select(func.max(Run.ordinal)).where(Run.identity == identity)
+    own = session.scalar(newest.where(Run.owner.is_not_distinct_from(owner)))
+    if own is not None and not force:
+        return own
+    last = session.scalar(newest)
+    return 0 if last is None else last + 1

@@ -86,6 +86,8 @@ class Dataset(Base):
     has_audio: Mapped[bool]
     conversations: Mapped[int | None]
     """How many make it whole, stored here or not; null of tasks, and where it has not been kept so far."""
+    hidden_since: Mapped[datetime | None]
+    """When its items were hidden from all but the operator; null of a set whose items may be shown."""
 
 
 class Judge(Base):
@@ -198,6 +200,10 @@ class Run(Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     retracted_at: Mapped[datetime | None]
     retraction_reason: Mapped[str | None] = mapped_column(Words)
+    owner: Mapped[str | None] = mapped_column(Name)
+    """Who submitted it, by the name that a token or a login gives; null where the operator did."""
+    private_since: Mapped[datetime | None]
+    """When it was made private, seen by its owner and the operator alone; null of a public one."""
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
     lease_epoch: Mapped[int] = mapped_column(default=0)
@@ -484,13 +490,17 @@ class Event(Base):
 
 
 class ApiToken(Base):
-    """A token that may submit over a network; only its hash is kept."""
+    """A token that opens the API; only its hash is kept."""
 
     __tablename__ = "api_token"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
+    """By which it is listed and revoked."""
+    owner: Mapped[str | None] = mapped_column(Name)
+    """Whose it is: what is submitted with it is theirs; null of the operator's own."""
     token_sha256: Mapped[str] = mapped_column(String(64), unique=True)
     scopes: Mapped[list[str]]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]

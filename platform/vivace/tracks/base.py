@@ -16,6 +16,7 @@ from vivace.models.client.calls import CallRecord
 from vivace.spec import RunSpec
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
+from vivace.store.visibility import THE_OPERATORS, Ownership
 
 Result = TypeVar("Result")
 
@@ -147,11 +148,18 @@ class PreparedRun(Protocol):
         ...
 
     def register(
-        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        *,
+        ownership: Ownership = THE_OPERATORS,
+        force: bool = False,
+        run_id: str | None = None,
     ) -> Registered:
         """Write the run's own rows, or find them. Doing it twice changes nothing.
 
         Args:
+            ownership: whose a new run is.
             force: a new run beside the one of the same identity.
             run_id: the run it must turn out to be, when it was submitted earlier.
         """

@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity
 from vivace.store import tables
+from vivace.store.columns import now
 from vivace.store.records import ensure, run_ordinal
+from vivace.store.visibility import Ownership
 
 
 def ensure_model(session: Session, identity: ModelIdentity, card: dict[str, Any]) -> tables.Model:
@@ -38,7 +40,13 @@ def ensure_model(session: Session, identity: ModelIdentity, card: dict[str, Any]
 
 
 def ensure_run(
-    session: Session, identity: str, values: dict[str, Any], *, force: bool, run_id: str | None
+    session: Session,
+    identity: str,
+    values: dict[str, Any],
+    *,
+    ownership: Ownership,
+    force: bool,
+    run_id: str | None,
 ) -> tables.Run:
     """The row of a run, with the id that its identity gives it.
 
@@ -46,15 +54,24 @@ def ensure_run(
         session: of the store.
         identity: the hash of what makes its result.
         values: column → value of a new one.
+        ownership: whose it is; one that was public becomes private where that is asked for, and never the reverse.
         force: a new run beside the one of the same identity.
         run_id: the run it must turn out to be, when it was submitted earlier.
 
     Raises:
         UsageError: the run was retracted, or is not the one that was submitted.
     """
-    ordinal = run_ordinal(session, identity, force, run_id)
-    key = {"identity": identity, "ordinal": ordinal}
-    run = ensure(session, tables.Run, key, {"id": identity[:12] + (f"-{ordinal + 1}" if ordinal else ""), **values})
+    owner = ownership.owner
+    while True:
+        ordinal = run_ordinal(session, identity, owner, force, run_id)
+        key = {"identity": identity, "ordinal": ordinal}
+        name = identity[:12] + (f"-{ordinal + 1}" if ordinal else "")
+        run = ensure(session, tables.Run, key, {"id": name, "owner": owner, **values})
+        if run_id is not None or run.owner == owner:
+            break
+        # Somebody else's was written in between: the next one is ours.
+    if ownership.private and run_id is None and run.private_since is None:
+        run.private_since = now()
     if run.retracted_at is not None:
         raise UsageError(
             f"The run {run.id} of this very configuration was retracted ({run.retraction_reason}); use --force for a "

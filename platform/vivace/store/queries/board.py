@@ -101,6 +101,10 @@ class BoardRow:
     """The settings that tell it from other rows of its model, data, judge and votes; empty where nothing does."""
     organisation: str | None
     description: str | None
+    owner: str | None = None
+    """Who submitted it; None where the operator did."""
+    private: bool = False
+    """Whether its owner and the operator alone see it."""
     job: str | None = None
     """The regression job whose newest accepted night it is, and whether that is worse by now."""
 
@@ -177,7 +181,9 @@ def board(
 
 
 def data_version(database: Database) -> str:
-    """A cheap text that changes whenever a board does: a judging or an arm ended again, or a run was retracted."""
+    """A cheap text, of each viewer, that changes whenever a board does: a judging or an arm ended again, a run was
+    retracted or made private or public, a set's items were hidden or shown.
+    """
     with database.read() as session:
         ended = session.execute(
             select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
@@ -185,12 +191,12 @@ def data_version(database: Database) -> str:
         alerts = (select(func.count(column)).scalar_subquery() for column in (Alert.id, Alert.ended_at))
         nights = session.execute(select(func.count(Night.ended_at), func.max(Night.ended_at), *alerts)).one()
         timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
-        retracted = [
+        marked = [
             part
-            for table in (Run, Judging)
-            for part in session.execute(select(func.count(table.retracted_at), func.max(table.retracted_at))).one()
+            for column in (Run.retracted_at, Judging.retracted_at, Run.private_since, Dataset.hidden_since)
+            for part in session.execute(select(func.count(column), func.max(column))).one()
         ]
-    return "/".join(str(part) for part in (*ended, *timed, *retracted, *nights))
+    return "/".join(str(part) for part in (database.viewer, *ended, *timed, *marked, *nights))
 
 
 @dataclass(frozen=True)
@@ -282,6 +288,8 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
         apart=apart,
         organisation=row.model.organisation,
         description=row.model.description,
+        owner=row.run.owner,
+        private=row.run.private_since is not None,
     )
 
 

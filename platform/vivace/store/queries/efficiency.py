@@ -76,6 +76,10 @@ class ArmRow:
     date: datetime
     run: str
     organisation: str | None = None
+    owner: str | None = None
+    """Who submitted the run; None where the operator did."""
+    private: bool = False
+    """Whether its owner and the operator alone see it."""
     standing: Standing = "ranked"
     """`incomplete` where too many of its trials have no result: its figures are of easier prompts, perhaps."""
     trials_planned: int = 0
@@ -235,6 +239,8 @@ def _row(arm: Arm, run: Run, model: Model, dataset: Dataset, hardware: Hardware,
         date=arm.ended_at or run.created_at,
         run=run.id,
         organisation=model.organisation,
+        owner=run.owner,
+        private=run.private_since is not None,
         standing=standing_of(
             limited=False,  # the tasks' samples are the whole set: others are other data, and another group
             coverage=trials / planned if planned else None,

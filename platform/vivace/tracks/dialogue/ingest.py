@@ -90,7 +90,11 @@ def store_conversations(
     chosen: Sequence[Conversation],
     audio: dict[str, list[TurnAudio]],
 ) -> tables.Dataset:
-    """Write dataset, conversations, turns and criteria; what is there stays, audio is added where it is new."""
+    """Write dataset, conversations, turns and criteria; what is there stays, audio is added where it is new.
+
+    A new revision of a set whose items are hidden is hidden, too.
+    """
+    of_this_name = select(func.max(tables.Dataset.hidden_since)).where(tables.Dataset.name == conversations.name)
     dataset = ensure(
         session,
         tables.Dataset,
@@ -99,6 +103,7 @@ def store_conversations(
             "name": conversations.name,
             "revision": conversations.revision,
             "has_audio": conversations.has_audio,
+            "hidden_since": session.scalar(of_this_name),
         },
     )
     dataset.conversations = len(conversations.conversations)

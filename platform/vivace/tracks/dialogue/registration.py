@@ -12,6 +12,7 @@ from vivace.machine.manifest import fingerprint, hardware, manifest
 from vivace.models.base import AppliedMethod, ModelIdentity
 from vivace.store import tables
 from vivace.store.records import ensure
+from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Registered
 from vivace.tracks.rows import ensure_model, ensure_run
 from vivace_rubrics.judges import JudgeCard
@@ -41,6 +42,7 @@ def register_run(
     items: list[str],
     form: str,
     limited: bool,
+    ownership: Ownership = THE_OPERATORS,
     force: bool = False,
     imported: bool = False,
     run_id: str | None = None,
@@ -48,6 +50,7 @@ def register_run(
     """Write or find the rows of one run and its judging.
 
     Args:
+        ownership: whose a new run is.
         force: a new run beside the one of the same identity.
         run_id: the run it must turn out to be, when it was submitted earlier.
 
@@ -75,7 +78,7 @@ def register_run(
         "imported": imported,
         "manifest": {**manifest(), **_method_manifest(method)},
     }
-    run = ensure_run(session, run_identity, values, force=force, run_id=run_id)
+    run = ensure_run(session, run_identity, values, ownership=ownership, force=force, run_id=run_id)
     return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
 
 

@@ -17,6 +17,7 @@ from vivace.spec import RECORDED, DialogueSpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
+from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import Prices
@@ -196,7 +197,13 @@ class Rejudging(DialogueRun):
         return False
 
     def register(
-        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        *,
+        ownership: Ownership = THE_OPERATORS,
+        force: bool = False,
+        run_id: str | None = None,
     ) -> Registered:
         """Write or find the judging; the run itself is there."""
         with database.write() as session:

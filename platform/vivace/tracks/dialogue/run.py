@@ -18,6 +18,7 @@ from vivace.output.short_names import with_method
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
+from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Ending, Registered, Workbench, finish_all
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
@@ -129,7 +130,13 @@ class DialogueRun:
             self._seconds = {one.id: stored.get(one.id, new.get(one.id, 0.0)) for one in self._chosen}
 
     def register(
-        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        *,
+        ownership: Ownership = THE_OPERATORS,
+        force: bool = False,
+        run_id: str | None = None,
     ) -> Registered:
         """Write or find conversations, model, judge, run and judging."""
         ingest.store_audio(self._conversations, self._new_audio, artifacts)
@@ -145,6 +152,7 @@ class DialogueRun:
                 items=[conversation.id for conversation in self._chosen],
                 form=self._form if self._form == "transcript" else f"audio-{self._form}",
                 limited=len(self._chosen) < len(self._conversations.conversations),
+                ownership=ownership,
                 force=force,
                 run_id=run_id,
             )

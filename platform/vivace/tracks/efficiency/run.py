@@ -20,6 +20,7 @@ from vivace.store import tables
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.records import ensure
+from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Ending, Registered, Workbench
 from vivace.tracks.efficiency.machine import Machine
 from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
@@ -110,7 +111,13 @@ class EfficiencyRun:
         """Nothing is left to check."""
 
     def register(
-        self, database: Database, artifacts: Artifacts, *, force: bool = False, run_id: str | None = None
+        self,
+        database: Database,
+        artifacts: Artifacts,
+        *,
+        ownership: Ownership = THE_OPERATORS,
+        force: bool = False,
+        run_id: str | None = None,
     ) -> Registered:
         """Write or find model, tasks, machine, run and arms."""
         identity = self._target.identity({"dtype": self._machine.dtype})
@@ -141,7 +148,7 @@ class EfficiencyRun:
                 "limited": True,
                 "manifest": {**manifest(), "seed": spec.seed, "margin": spec.margin},
             }
-            run = ensure_run(session, fingerprint(made_of), values, force=force, run_id=run_id)
+            run = ensure_run(session, fingerprint(made_of), values, ownership=ownership, force=force, run_id=run_id)
             self._records = ArmRecords(run.id, self._arms, self._baseline)
             self._records.register(session)
             self._planned = planned.named(run.items)

@@ -1,0 +1,61 @@
+"""Keeping results from others: runs made private or public, and sets whose items are hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+
+from vivace.errors import UsageError
+from vivace.store.database import Database
+from vivace.store.identifiers import find
+from vivace.store.records import add_event
+from vivace.store.tables import Dataset, Run, now
+
+
+def set_private(database: Database, identifier: str, private: bool, owner: str | None = None) -> str:
+    """Make a run private or public; what is made of it goes with it.
+
+    Args:
+        identifier: a run, or a judging or a submission of it.
+        private: whether only its owner and the operator shall see it.
+        owner: to whom it is given; None leaves it whose it is.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        UsageError: there is no such run.
+    """
+    with database.write() as session:
+        found = find(session, identifier)
+        if found is None:
+            raise UsageError(f"There is no run '{identifier}'; `vivace leaderboard --format json` shows the ids.")
+        run = session.get_one(Run, found.run)
+        if private != (run.private_since is not None):
+            run.private_since = now() if private else None
+        run.owner = owner or run.owner
+        whose = run.owner or "the operator"
+        said = f"private: {whose} sees it" if private else f"public; it is {whose}'s"
+        add_event(session, said, run_id=run.id)
+    return f"Run {run.id} is {said}."
+
+
+def hide_items(database: Database, sets: Sequence[int], hidden: bool) -> None:
+    """Hide what is said, asked and answered in sets, or show it again; scores are always shown.
+
+    Args:
+        sets: their row ids.
+        hidden: which of the two.
+    """
+    with database.write() as session:
+        for dataset in session.scalars(select(Dataset).where(Dataset.id.in_(sets))):
+            if hidden != (dataset.hidden_since is not None):
+                dataset.hidden_since = now() if hidden else None
+
+
+def sets_named(database: Database, name: str) -> list[int]:
+    """The row ids of the recorded sets of a name, whatever their revision; or of the one of a fingerprint."""
+    with database.read() as session:
+        named = select(Dataset.id).where((Dataset.name == name) | (Dataset.fingerprint == name))
+        return list(session.scalars(named))
