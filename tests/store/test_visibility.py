@@ -19,13 +19,14 @@ from vivace.engine.withholding import hide_items, set_private
 from vivace.errors import UsageError
 from vivace.interchange.judged import judged_of
 from vivace.settings import Settings
-from vivace.store import tables
+from vivace.store import tables, visibility
 from vivace.store.database import Database
 from vivace.store.identifiers import find, judgings_of, short_ids
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.board import board, data_version
 from vivace.store.queries.conversation import conversation, conversations, item_rows, turns_of_run
 from vivace.store.queries.efficiency import arm_board, diagnoses, trial_rows
+from vivace.store.queries.explorer import Wanted, page_of
 from vivace.store.queries.heard import criterion_texts, heard_by
 from vivace.store.queries.log import log
 from vivace.store.queries.regressions import jobs
@@ -74,12 +75,13 @@ def everything(database: Database) -> str:
         runs = list(connection.scalars(select(tables.Run.__table__.c.id)))
         names = list(connection.scalars(select(tables.Conversation.__table__.c.external_id)))
     seen: list[Any] = [board(database, include_retracted=True), arm_board(database), gaps(database), jobs(database)]
-    seen += [submissions(database), standing_judgings(database), criterion_texts(database, 1)]
+    seen += [submissions(database), standing_judgings(database)]
     for run in runs:
         seen += [arm_board(database, run=run), trial_rows(database, run), diagnoses(database, run, "sparse")]
-        seen += [log(database, run), heard_by(database, run), judgings_of(database, run)]
+        seen += [log(database, run), judgings_of(database, run)]
         judging = f"{run}.judge"
         seen += [conversations(database, judging), item_rows(database, judging)]
+        seen += [page_of(database, [judging], Wanted()), page_of(database, [judging], Wanted(text=SECRET))]
         seen += [conversation(database, judging, name) for name in names[::2]]
         for ask in (lambda one: breakdown(database, one, "axis"), lambda one: judged_of(database, one)):
             try:
@@ -87,6 +89,7 @@ def everything(database: Database) -> str:
             except (UsageError, StopIteration, LookupError) as error:
                 seen.append(str(error).replace(judging, ""))
     with database.read() as session:
+        seen += [criterion_texts(session, 1), [heard_by(session, run) for run in runs]]
         seen += [short_ids(session), [find(session, run[:4]) for run in runs]]
         shown = session.scalars(select(tables.Run)).all()
         seen += [turns_of_run(session, run) for run in shown if run.track == "audio-multichallenge"]
@@ -200,8 +203,21 @@ def test_hidden_texts_are_found_by_no_search_alias_or_part_of_a_query(database: 
             assert SECRET not in repr(found) and not (query is not asked[1] and found), query
         with database.read() as session:
             assert session.execute(query.limit(5)).all(), "the operator's search finds it"
+    assert page_of(database.seen_by(BOB), [f"{SHOWN}.judge"], Wanted(text=SECRET)).total == 0
     with database.seen_by(BOB).read() as session:
         assert session.scalar(select(func.count()).select_from(tables.Criterion)), "rows that are counted stay"
+
+
+def test_every_table_that_leads_to_a_run_a_job_or_a_set_is_under_the_rule() -> None:
+    ruled = {option.entity.class_ for option in visibility._rules_of_rows(None, ())}  # type: ignore[attr-defined]
+    of_runs = {tables.Run.__table__, tables.Dataset.__table__, Schedule.__table__}
+    while more := {
+        table
+        for table in tables.Base.metadata.sorted_tables
+        if table not in of_runs and any(key.column.table in of_runs for key in table.foreign_keys)
+    }:
+        of_runs |= more
+    assert {one.__table__ for one in ruled} >= of_runs
 
 
 def test_whoever_looks_cannot_go_round_the_rule_and_writes_nothing(database: Database) -> None:

@@ -14,9 +14,21 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, Table, TextClause, event, or_, select
+from sqlalchemy import (
+    ClauseElement,
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    TextClause,
+    and_,
+    event,
+    or_,
+    select,
+)
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql import visitors
@@ -24,6 +36,7 @@ from sqlalchemy.sql.base import ExecutableOption
 
 from vivace.store import tables
 from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
+from vivace.store.summary_tables import Breakdown, Gap
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ _CONTENT: dict[Entity, dict[str, str | None]] = {
     tables.Reply: {"text": None, "raw_text": None, "audio_sha256": None, "heard": None, "detail": None},
     tables.Verdict: {"explanation": None},
     tables.Attempt: {"detail": None},
+    Gap: {"ear": None},
 }
 """What tells what a set's items are, and what stands there for those who may not know."""
 
@@ -103,7 +117,7 @@ class _View:
 
     def restrict(self, state: ORMExecuteState) -> None:
         """Lay the rule over one statement."""
-        parts = list(visitors.iterate(state.statement))
+        parts = list(visitors.iterate(cast("ClauseElement", state.statement)))
         if not state.is_orm_statement and any(isinstance(part, Table | TextClause) for part in parts):
             raise TypeError("a viewer's session reads mapped classes; this statement asks tables by themselves")
         if self._rules is None:
@@ -113,7 +127,7 @@ class _View:
             named = _CONTENT if state.is_column_load else _content_named(parts)
             options = options + [self._rules_of_content[table] for table in named]
         if options:
-            state.statement = state.statement.options(*options)  # type: ignore[attr-defined]
+            state.statement = state.statement.options(*options)
 
     def blank(self, _session: Session, row: Any) -> None:
         """Take from a row that was read what the viewer may not know."""
@@ -146,6 +160,7 @@ class _View:
             tables.Reply: ("conversation_id", conversations),
             tables.Verdict: ("judging_id", judgings),
             tables.Attempt: ("run_id", runs),
+            Gap: ("text_id", judgings),
         }
         for table, (column, query) in ways.items():
             self._blanked[table] = column, frozenset(connection.scalars(query))
@@ -182,7 +197,7 @@ def _rules_of_rows(name: str | None, private_jobs: tuple[int, ...]) -> list[Exec
     conversations = select(_conversation.id).where(_conversation.dataset_id.in_(sets))
     nights = select(_night.id).where(_night.schedule_id.not_in(private_jobs))
     alerts = select(_alert.id).where(_alert.schedule_id.not_in(private_jobs))
-    rules: dict[Entity, ColumnElement[bool]] = {
+    rules: dict[Entity, ColumnElement[bool]] = {  # a test sees to it that no table that leads to a run is left out
         tables.Run: tables.Run.id.in_(runs),
         tables.Model: tables.Model.id.in_(select(_run.model_id).where(seen)),
         tables.Dataset: tables.Dataset.id.in_(sets),
@@ -192,6 +207,9 @@ def _rules_of_rows(name: str | None, private_jobs: tuple[int, ...]) -> list[Exec
         tables.Reply: tables.Reply.run_id.in_(runs),
         tables.Judging: tables.Judging.run_id.in_(runs),
         tables.Verdict: tables.Verdict.judging_id.in_(judgings),
+        tables.Outcome: tables.Outcome.judging_id.in_(judgings),
+        Breakdown: Breakdown.judging_id.in_(judgings),
+        Gap: and_(Gap.text_id.in_(judgings), Gap.audio_id.in_(judgings)),
         tables.Arm: tables.Arm.run_id.in_(runs),
         tables.Trial: tables.Trial.arm_id.in_(arms),
         tables.Diagnosis: tables.Diagnosis.arm_id.in_(arms),
