@@ -11,7 +11,7 @@ import pytest
 
 from vivace.spec import SPECS, RunSpec, flags_of
 
-ASIDE = {"config", "set", "retry-errors", "force", "dry-run", "format", "home", "database", "help"}
+ASIDE = {"config", "set", "retry-errors", "force", "dry-run", "format", "home", "database", "artifacts", "help"}
 """What is asked for beside the keys of a spec."""
 
 
