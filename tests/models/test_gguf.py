@@ -121,6 +121,27 @@ def test_what_cannot_be_turned_is_told_in_a_sentence_and_leaves_nothing(
         found(tmp_path / "text.gguf", tmp_path / "home")
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("block_count", 2**31 - 1, "2,147,483,647 layers, and it holds 20 tensors"),
+        ("feed_forward_length", 2**30, "206,158,"),
+        ("embedding_length", 2**20, "bits"),
+    ],
+)
+def test_a_header_that_promises_more_than_the_file_holds_is_refused_before_room_is_made(
+    key: str, value: int, said: str, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It took all memory, and hours, to make layers for which there are no weights."""
+    content = bytearray(file.read_bytes())
+    place = content.index(f"llama.{key}".encode()) + len(f"llama.{key}") + 4
+    content[place : place + 4] = value.to_bytes(4, "little")
+    file.write_bytes(content)
+    assert reading.main(str(file), str(tmp_path / "out")) == 1
+    fault = json.loads(capsys.readouterr().out.splitlines()[-1])["fault"]
+    assert fault.startswith("its header speaks of") and said in fault
+
+
 def test_missing_readers_are_asked_for_and_not_needed_once_it_is_turned(
     file: Path, tmp_path: Path, turned_here: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
 import subprocess
 import sys
 from contextlib import suppress
@@ -20,6 +21,10 @@ from vivace.machine.optional_packages import require_gguf
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
+HEADER = "<4sIQ"
+"""What a file begins with: the magic, the version, and how many tensors there are."""
+FEWEST_BITS = 1.5
+"""Of a weight, in the tightest of GGUF's blocks (IQ1_S)."""
 SEAL = "whole.sha256"
 """The file in a turned checkpoint's folder that holds the hash of all its others."""
 CONVERTER = [sys.executable, "-P", "-m", "vivace.models.local.gguf"]
@@ -100,6 +105,7 @@ def turn(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    _check_claims(path)
     read = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **_unpacked())
     configuration = read.config
     with suppress(AttributeError):
@@ -108,6 +114,32 @@ def turn(path: Path, folder: Path) -> None:
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(folder)
     AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+
+
+def _check_claims(path: Path) -> None:
+    """See that a file can hold the model that its header speaks of, before room is made for it.
+
+    Raises:
+        ValueError: it cannot.
+        Exception: whatever transformers raises where it cannot read the header.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with path.open("rb") as file:
+        begins = file.read(struct.calcsize(HEADER))
+    if len(begins) < struct.calcsize(HEADER):
+        raise ValueError("it ends within its header")
+    _, _, tensors = struct.unpack(HEADER, begins)
+    configuration = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    layers = configuration.get_text_config().num_hidden_layers
+    if layers > tensors:
+        raise ValueError(f"its header speaks of {layers:,} layers, and it holds {tensors:,} tensors")
+    with torch.device("meta"):
+        claimed = AutoModelForCausalLM.from_config(configuration)
+    weights, bits = sum(weight.numel() for weight in claimed.parameters()), 8 * path.stat().st_size
+    if weights > bits / FEWEST_BITS:
+        raise ValueError(f"its header speaks of {weights:,} weights, and it holds {bits:,} bits")
 
 
 def _unpacked() -> dict[str, Any]:
