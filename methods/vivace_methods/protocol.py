@@ -284,15 +284,21 @@ class Method(ABC):
         """
         raise MethodError(f"{self.name} takes nothing fitted, and was given {folder}.")
 
-    def check_fitted(self, folder: Path) -> None:  # noqa: B027 (most methods see nothing without the model)
+    def check_fitted(  # noqa: B027 (most methods see nothing without the model)
+        self, folder: Path, configuration: Any = None
+    ) -> None:
         """See, before a model is loaded, that what was fitted is there and fits these settings, as far as that goes.
+
+        Args:
+            folder: of what was fitted.
+            configuration: of the model that it is for; None where that is not known.
 
         Raises:
             MethodError: it is not, or does not.
         """
 
     def check_model(self, configuration: Any) -> None:  # noqa: B027 (most methods see nothing without the model)
-        """See, before anything is timed, that the method fits a model, as far as its configuration tells.
+        """See, before a run is recorded, that the method fits a model, as far as its configuration tells.
 
         Args:
             configuration: of the model.

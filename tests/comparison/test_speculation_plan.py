@@ -53,6 +53,8 @@ def test_forms_are_written_as_arms_take_them() -> None:
         (([1], [], [1], 8, 2), "from 2 to 8"),
         (([1], [], [9], 8, 2), "budget of 9 experts"),
         (([1], [], [4], 0, 0), "leave --budgets out"),
+        (([300], [], [], 8, 2), "drafts at most 64 tokens"),
+        (([], [8, 600], [], 8, 2), "has at most 512"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(asked: tuple[Any, ...], said: str) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from vivace.errors import UsageError
 from vivace.spec import EfficiencySpec, parse_spec
 from vivace.tracks.efficiency.planned_arms import plan_arms
+from vivace.tracks.efficiency.track import EfficiencyTrack
+from vivace_methods.registry import method_of
+from vivace_methods.spelling import parse
 
 DRAFTER = "zoo:moe-drafter"
 
@@ -48,6 +54,8 @@ def test_a_swept_value_is_named_also_where_it_is_the_default() -> None:
         ("speculation", ["eagle-3"], {}, None, "needs a drafter"),
         ("prefill", [], {}, "fastest", "There is no method 'fastest'"),
         ("sparsity", ["teal:/data/a+b"], {}, None, "There is no method 'b' .* quotation marks, teal:'/data/a"),
+        ("sparsity", ["int8(only=[)"], {}, None, "only, '\\[', is no regular expression"),
+        ("sparsity", ["teal(only=*)"], {}, None, "only, '\\*', is no regular expression"),
         ("sparsity", ["dense+teel:/data"], {}, None, "There is no method 'teel' .did you mean 'teal'"),
     ],
 )
@@ -56,6 +64,32 @@ def test_what_cannot_be_measured_is_named(
 ) -> None:
     with pytest.raises(UsageError, match=said):
         plan_arms(family, written, sweep, baseline)
+
+
+@pytest.mark.parametrize(
+    ("model", "arm", "said"),
+    [
+        (
+            "random:olmoe",
+            "moe-spec(budget=1):zoo:moe-drafter",
+            "A budget of 1 experts is too small for layer 0 of olmoe",
+        ),
+        ("random:llama", "moe-spec(budget=4):zoo:moe-drafter", "llama has no router that chooses experts"),
+        ("random:qwen3_moe", "piggyback(own=5):zoo:moe-drafter", "keeps 5 experts of each token, and a token has 2"),
+        ("random:olmoe", "eagle-3:zoo:moe-drafter", "made for a model of .* this one has 199: it belongs to another"),
+        ("random:mistral", "snapkv", "latest 16 positions alone"),
+    ],
+)
+def test_what_does_not_fit_the_model_is_told_before_a_run_is_recorded(
+    model: str, arm: str, said: str, tmp_path: Path
+) -> None:
+    """By the preflight, which comes before the run's row; it used to be told by the process that measures."""
+    track = method_of(parse(arm.partition(":")[0])[0]).family
+    run = EfficiencyTrack(track).prepare(
+        EfficiencySpec(track=track, model=model, tasks=["tokens"], arms=[arm], limit=1), tmp_path
+    )
+    with pytest.raises(UsageError, match=said):
+        asyncio.run(run.preflight())
 
 
 def spec(**values: object) -> EfficiencySpec:

@@ -184,7 +184,7 @@ WRONG: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: changed(folder, eagle_config={"eagle_aux_hidden_state_layer_ids": [1, 2, 9]}),
         "reads the layers",
     ),
-    "a later drafter": (lambda folder: changed(folder, fc_norm=True), "sets fc_norm"),
+    "a later drafter": (lambda folder: changed(folder, fc_norm=True), "missing fc_norm"),
     "two layers": (lambda folder: changed(folder, num_hidden_layers=2), "has 2 layers"),
     "a weight missing": (rewritten(lambda weights: weights.pop("fc.weight")), "missing fc.weight"),
     "a weight too many": (

@@ -46,7 +46,7 @@ class SpecPrefill(PrunedPrefill):
         self.require_least(1, "ahead", "chunk")
         self.require_odd("kernel")
 
-    def check_fitted(self, folder: Path) -> None:
+    def check_fitted(self, folder: Path, configuration: Any = None) -> None:
         """See that a model is there."""
         if not (folder / "config.json").is_file():
             raise MethodError(f"{folder} holds no draft model for {self.name}: there is no config.json in it.")

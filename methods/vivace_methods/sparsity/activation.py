@@ -13,6 +13,7 @@ from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.protocol import Attached, Compile, Method, MethodError, Need, Request, Role
 from vivace_methods.sparsity.fitting.about import NOBODY, About
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
+from vivace_methods.sparsity.only import name_pattern
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +56,7 @@ class ActivationSparsity(Method):
     weights: Literal["model", "int8"] = "model"
 
     def __post_init__(self) -> None:
+        name_pattern(self.only)
         if not 0 <= self.sparsity < 1:
             raise MethodError(f"The setting sparsity of {self.name} must be in [0, 1), and {self.sparsity} is not.")
         if not 0 <= self.prompt <= 1:
@@ -156,7 +158,7 @@ class ActivationSparsity(Method):
         for layer, share in evidence.figures.get("kept", {}).items():
             yield Diagnosis("kept", layer, "", share, tokens)
 
-    def check_fitted(self, folder: Path) -> None:
+    def check_fitted(self, folder: Path, configuration: Any = None) -> None:
         """See that a recipe is there, and was fitted with these settings."""
         from vivace_methods.sparsity.fitting.recipe import load_recipe
 

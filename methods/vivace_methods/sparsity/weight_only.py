@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vivace_methods.protocol import Attached, Method, Role
+from vivace_methods.sparsity.only import name_pattern
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,9 @@ class WeightOnly(Method):
     """Of a weight, as it is stored, with its share of the scales; about."""
 
     only: str = ""
+
+    def __post_init__(self) -> None:
+        name_pattern(self.only)
 
     @abstractmethod
     def quantised(self, weight: torch.Tensor) -> QuantisedWeights:

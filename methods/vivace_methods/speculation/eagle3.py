@@ -38,6 +38,12 @@ class Eagle3(Drafted):
     needs: ClassVar[tuple[Need, ...]] = (Need.DRAFTER,)
     fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "model.safetensors")
 
+    def check_fitted(self, folder: Path, configuration: Any = None) -> None:
+        """See that a drafter is there, is EAGLE-3's, and was made for such a model."""
+        from vivace_methods.speculation.drafters.eagle3_checkpoint import check_drafter
+
+        check_drafter(folder, configuration)
+
     def read_fitted(self, folder: Path, model: Any) -> Eagle3Drafter:
         """The drafter in a folder, in one of EAGLE-3's public layouts."""
         from vivace_methods.speculation.drafters.eagle3_checkpoint import load_drafter

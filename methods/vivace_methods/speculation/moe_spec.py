@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from vivace_methods.protocol import Attached, MethodError
+from vivace_methods.speculation.budgets.mixtures import Mixture, mixtures_of
 from vivace_methods.speculation.budgets.registry import parse_rule
 from vivace_methods.speculation.eagle3 import Eagle3
-
-if TYPE_CHECKING:
-    from vivace_methods.speculation.budgets.routers import Router
 
 
 @dataclass(frozen=True)
@@ -72,32 +70,41 @@ class MoeSpec(Eagle3):
 
         decoder = self.decoder(model, fitted)
         routers = routers_of(model, self.name, sigmoid=self.sigmoid)
+        mixtures = [Mixture(router.layer, router.experts, router.active) for router in routers]
         budget = Budget(
-            self._counts(model, routers), parse_rule(self.rule), self.policy, self.root_exact, self.weight == "prob"
+            self._counts(type(model).__name__, mixtures),
+            parse_rule(self.rule),
+            self.policy,
+            self.root_exact,
+            self.weight == "prob",
         )
         with speculating_within(model, decoder, routers, budget) as attached:
             yield attached
 
-    def _counts(self, model: Any, routers: Sequence[Router]) -> list[int]:
-        """The budget of each router.
+    def check_model(self, configuration: Any) -> None:
+        """Refuse a model without experts, and budgets that none of its layers can keep to."""
+        mixtures = mixtures_of(configuration)
+        if mixtures is not None:
+            self._counts(configuration.model_type, mixtures)
+
+    def _counts(self, model: str, mixtures: Sequence[Mixture]) -> list[int]:
+        """The budget of each layer with experts.
 
         Raises:
             MethodError: fewer experts than a token has, or another number of budgets than of layers.
         """
-        listed = _numbers(self.budgets) if self.budgets else [self.budget] * len(routers)
-        if len(listed) != len(routers):
+        listed = _numbers(self.budgets) if self.budgets else [self.budget] * len(mixtures)
+        if len(listed) != len(mixtures):
             raise MethodError(
-                f"{self.name} has {len(listed)} budgets, and {type(model).__name__} has {len(routers)} layers with "
-                "experts: write one for each."
+                f"{self.name} has {len(listed)} budgets, and {model} has {len(mixtures)} layers with experts: write "
+                "one for each."
             )
-        counts = [
-            count or max(router.experts // 2, router.active) for count, router in zip(listed, routers, strict=True)
-        ]
-        for count, router in zip(counts, routers, strict=True):
-            if count < router.active:
+        counts = [count or max(its.experts // 2, its.active) for count, its in zip(listed, mixtures, strict=True)]
+        for count, its in zip(counts, mixtures, strict=True):
+            if count < its.active:
                 raise MethodError(
-                    f"A budget of {count} experts is too small for layer {router.layer} of {type(model).__name__}, "
-                    f"whose router sends each token to {router.active}: write budget={router.active} or more."
+                    f"A budget of {count} experts is too small for layer {its.layer} of {model}, whose router sends "
+                    f"each token to {its.active}: write budget={its.active} or more."
                 )
         return counts
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vivace_methods.protocol import Attached, MethodError
+from vivace_methods.speculation.budgets.mixtures import mixtures_of
 from vivace_methods.speculation.eagle3 import Eagle3
 
 
@@ -38,6 +39,17 @@ class Piggyback(Eagle3):
         if self.own < 0:
             raise MethodError(f"The setting own of {self.name} must be at least 1, not {self.own}.")
 
+    def check_model(self, configuration: Any) -> None:
+        """Refuse a model without experts, and more experts of a token's own than it has."""
+        if (mixtures := mixtures_of(configuration)) is not None:
+            self._own(min(each.active for each in mixtures))
+
+    def _own(self, active: int) -> int:
+        """Experts that each token keeps, of so many."""
+        if self.own > active:
+            raise MethodError(f"{self.name} keeps {self.own} experts of each token, and a token has {active}.")
+        return self.own or max(1, active // 2)
+
     @contextmanager
     def attach(self, model: Any, fitted: Any = None) -> Iterator[Attached]:
         """Speculate with shared experts while the context lasts."""
@@ -47,10 +59,7 @@ class Piggyback(Eagle3):
 
         decoder = self.decoder(model, fitted)
         routers = routers_of(model, self.name, sigmoid=False)
-        active = min(router.active for router in routers)
-        if self.own > active:
-            raise MethodError(f"{self.name} keeps {self.own} experts of each token, and a token has {active}.")
-        rule = PiggybackRule(self.own or max(1, active // 2))
+        rule = PiggybackRule(self._own(min(router.active for router in routers)))
         budget = Budget([router.experts for router in routers], rule)
         with speculating_within(model, decoder, routers, budget) as attached:
             yield attached

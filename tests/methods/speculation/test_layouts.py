@@ -157,6 +157,57 @@ def test_each_layout_is_the_same_drafter(name: str, target: Any, tmp_path: Path)
     assert torch.equal(drafter.target_ids(likeliest), likeliest + weights["d2t"][likeliest])
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("speculators", {"norm_before_fc": True, "norm_output": True}),
+        ("SpecForge", {"fc_norm": True, "norm_output": True}),
+        ("SpecForge", {"eagle_config": {"norm_before_fc": True}}),
+        ("SafeAILab", {"fc_norm": True, "norm_before_fc": True}),
+    ],
+)
+def test_a_drafter_of_eagle_3_1_normalises_where_it_says_so(
+    name: str, options: dict[str, Any], target: Any, tmp_path: Path
+) -> None:
+    """As speculators train drafters by default, as SpecForge's EAGLE-3.1 does, and as NVIDIA's are written."""
+    weights = LAYOUTS[name](tmp_path)
+    written = json.loads((tmp_path / "config.json").read_text())
+    inner = {**(written.get("eagle_config") or {}), **options.get("eagle_config", {})}
+    (tmp_path / "config.json").write_text(
+        json.dumps({**written, **options, **({"eagle_config": inner} if inner else {})})
+    )
+    chance = torch.Generator().manual_seed(8)
+    if options.get("fc_norm"):
+        weights |= {f"fc_norm.{tap}.weight": torch.randn(HIDDEN, generator=chance) for tap in range(3)}
+    if options.get("norm_before_fc") or "norm_before_fc" in inner:
+        weights["input_norm.weight"] = torch.randn(3 * HIDDEN, generator=chance)
+    save_file(weights, tmp_path / "model.safetensors")
+    drafter = load_drafter(tmp_path, target)
+
+    def norm(x: torch.Tensor, key: str) -> torch.Tensor:
+        return x / (x.square().mean(-1, keepdim=True) + EPSILON).sqrt() * weights[f"{key}.weight"].double()
+
+    tapped = [torch.randn(1, 4, HIDDEN, generator=chance) * 10**tap for tap in range(3)]
+    wide = [each.double() for each in tapped]
+    if options.get("fc_norm"):
+        wide = [norm(each, f"fc_norm.{tap}") for tap, each in enumerate(wide)]
+    joined = torch.cat(wide, -1)
+    if "input_norm.weight" in weights:
+        joined = norm(joined, "input_norm")
+    ids = [5, 9, 2, 7]
+    embedding = weights.get("embed_tokens.weight", target.get_input_embeddings().weight).detach()
+    prefix = "layers.0" if name == "speculators" else "midlayer"
+    with torch.inference_mode():
+        fused = drafter.fuse(tapped)
+        assert torch.allclose(fused.double(), joined @ weights["fc.weight"].double().T, atol=1e-4)
+        found, _ = drafter(torch.tensor([ids]), fused, None)
+        its_logits = drafter.logits(found)[0].double()
+    out, logits = written_out(weights, prefix, embedding, ids, fused[0], normed_residual=name == "speculators")
+    handed_on = norm(out, "norm") if options.get("norm_output") else out
+    assert torch.allclose(found[0].double(), handed_on, atol=1e-4)
+    assert torch.allclose(its_logits, logits, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", list(LAYOUTS))
 def test_a_loaded_drafter_changes_no_token(name: str, target: Any, tmp_path: Path) -> None:
     save_file(LAYOUTS[name](tmp_path), tmp_path / "model.safetensors")
@@ -215,9 +266,11 @@ def test_tables_of_a_whole_vocabulary_may_be_there(target: Any, tmp_path: Path) 
     [
         ({"speculators_model_type": "eagle"}, "speculators' eagle and not eagle3"),
         ({"transformer_layer_config": None}, "lacks its transformer_layer_config"),
-        ({"norm_before_fc": True}, "sets norm_before_fc"),
+        pytest.param({"norm_before_fc": True}, "missing input_norm.weight", id="changed2-sets norm_before_fc"),
         ({"eagle_aux_hidden_state_layer_ids": [2, 4, 8]}, r"reads the layers \[2, 4, 8\]"),
         ({"eagle_aux_hidden_state_layer_ids": "all"}, "reads the layers all"),
+        ({"fc_norm": True}, "missing fc_norm.0.weight, fc_norm.1.weight, fc_norm.2.weight"),
+        ({"transformer_layer_config": {**SIZES, "layer_types": ["sliding_attention"]}}, "window of the latest"),
     ],
 )
 def test_what_speculators_may_write_besides_is_refused(

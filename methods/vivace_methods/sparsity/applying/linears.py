@@ -11,6 +11,7 @@ import torch
 
 from vivace_methods.models.implementations import has_experts
 from vivace_methods.protocol import MethodError
+from vivace_methods.sparsity.only import name_pattern
 
 SEVEN = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linear layers of a block of Llama, Mistral, Qwen, Gemma and their kin, by their names."""
@@ -55,7 +56,7 @@ def find_groups(model: Any, only: str = "") -> list[Group]:
             "takes plain linear layers: take a dense model."
         )
     names = {id(module): name for name, module in model.named_modules()}
-    groups = list(_groups(decoder, names, _filter(only)))
+    groups = list(_groups(decoder, names, name_pattern(only)))
     if not groups:
         asked = f" in whose name '{only}' is found" if only else ""
         raise MethodError(
@@ -102,13 +103,6 @@ def _decoder(model: Any) -> Any:
         if decoder is not None:
             return decoder
     return model
-
-
-def _filter(only: str) -> re.Pattern[str]:
-    try:
-        return re.compile(only)
-    except re.error as error:
-        raise MethodError(f"The setting only, '{only}', is no regular expression: {error}.") from error
 
 
 def _require_plain_weights(model: Any) -> None:

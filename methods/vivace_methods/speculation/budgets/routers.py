@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vivace_methods.errors import MethodError
+from vivace_methods.speculation.budgets.mixtures import no_mixture
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
 """By how much weights may differ from what they are taken for; others are rounded to three digits or fewer."""
@@ -57,10 +58,7 @@ def routers_of(model: Any, name: str, *, sigmoid: bool) -> list[Router]:
     """
     found = [router for number, layer in enumerate(_layers(model)) for router in _in_layer(layer, number, name)]
     if not found:
-        raise MethodError(
-            f"{type(model).__name__} has no router that chooses experts, and a budget does nothing there: take "
-            "eagle-3, or a mixture of experts."
-        )
+        raise no_mixture(type(model).__name__)
     if any(router.sigmoid for router in found) and not sigmoid:
         raise MethodError(
             f"The routers of {type(model).__name__} choose by sigmoids, and the paper's by a softmax: write "

@@ -104,7 +104,9 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
     and is the drafter's own last output where it has not.
 
     Source: Li et al., "EAGLE-3: Scaling up Inference Acceleration of Large Language Models via Training-Time Test",
-    arXiv 2503.01840, section 3.1.
+    arXiv 2503.01840, section 3.1. Three options of EAGLE-3.1 (arXiv 2605.09992) are read from the configuration:
+    `norm_before_fc` normalises what three layers say as one vector (`input_norm`), `fc_norm` each by itself, and
+    `norm_output` hands the normalised output on to the next step.
 
     Args:
         configuration: a Llama configuration of one layer, with `draft_vocab_size` and, as `taps`, the layers of the
@@ -124,8 +126,15 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
         hidden = configuration.hidden_size
         target_hidden = getattr(configuration, "target_hidden_size", None) or hidden
         self.fc = nn.Linear(TAPS * target_hidden, hidden, bias=False)
+        epsilon = configuration.rms_norm_eps
+        self.input_norm = self.fc_norm = None
+        if getattr(configuration, "norm_before_fc", False):
+            self.input_norm = LlamaRMSNorm(TAPS * target_hidden, eps=epsilon)
+        if getattr(configuration, "fc_norm", False):
+            self.fc_norm = nn.ModuleList(LlamaRMSNorm(target_hidden, eps=epsilon) for _ in range(TAPS))
         self.midlayer = Midlayer(configuration)
-        self.norm = LlamaRMSNorm(hidden, eps=configuration.rms_norm_eps)
+        self.norm = LlamaRMSNorm(hidden, eps=epsilon)
+        self._normed_output = bool(getattr(configuration, "norm_output", False))
         self.lm_head = nn.Linear(hidden, configuration.draft_vocab_size, bias=False)
         self._rotary = LlamaRotaryEmbedding(configuration)
         self._own_vocabulary = configuration.draft_vocab_size != configuration.vocab_size
@@ -140,7 +149,10 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
 
     def fuse(self, tapped: Sequence[torch.Tensor]) -> torch.Tensor:
         """Features, shape (rows, positions, hidden), from the inputs of the tapped layers."""
-        fused: torch.Tensor = self.fc(torch.cat(list(tapped), -1))
+        if self.fc_norm is not None:
+            tapped = [norm(each) for norm, each in zip(self.fc_norm, tapped, strict=True)]
+        joined = torch.cat(list(tapped), -1)
+        fused: torch.Tensor = self.fc(joined if self.input_norm is None else self.input_norm(joined))
         return fused
 
     def embed(self, tokens: torch.Tensor) -> torch.Tensor:
@@ -210,11 +222,16 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
         attended = nn.functional.scaled_dot_product_attention(
             queries, kept.keys, kept.values, attn_mask=seen, enable_gqa=self.midlayer.self_attn.groups > 1
         )
-        return self.midlayer.finish(residual, attended), kept
+        return self.finish(residual, attended), kept
+
+    def finish(self, residual: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+        """The output from the layer's residual and what its heads found: what the next step goes on from."""
+        out = self.midlayer.finish(residual, attended)
+        return self.norm(out) if self._normed_output else out
 
     def logits(self, out: torch.Tensor) -> torch.Tensor:
-        """Over the draft vocabulary, from the layer's output."""
-        logits: torch.Tensor = self.lm_head(self.norm(out))
+        """Over the draft vocabulary, from the output."""
+        logits: torch.Tensor = self.lm_head(out if self._normed_output else self.norm(out))
         return logits
 
     def target_ids(self, drafted: torch.Tensor) -> torch.Tensor:

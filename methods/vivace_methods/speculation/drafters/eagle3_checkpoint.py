@@ -30,8 +30,11 @@ from vivace_methods.protocol import MethodError
 from vivace_methods.speculation.drafters.eagle3 import TAPS, Eagle3Drafter, usual_taps
 
 _WEIGHTS = "model.safetensors"
-_UNKNOWN_OPTIONS = ("fc_norm", "norm_before_fc", "norm_output", "bias", "attention_bias", "mlp_bias")
-"""Options of later drafters, which change what is computed: a drafter that sets one is refused, not misread."""
+_UNKNOWN_OPTIONS = ("bias", "attention_bias", "mlp_bias", "use_sliding_window")
+"""Options that change what is computed: a drafter that sets one is refused, not misread."""
+_WINDOWED = "sliding_attention"
+_NORMS = ("norm_before_fc", "fc_norm", "norm_output", "norm_before_residual")
+"""Options that some write beside the layers that are read, in `eagle_config`."""
 _LAYERS = "eagle_aux_hidden_state_layer_ids"
 
 
@@ -67,6 +70,22 @@ def save_drafter(drafter: Eagle3Drafter, folder: Path) -> None:
     del configuration["taps"]
     configuration["eagle_config"] = {_LAYERS: [tap - 1 for tap in drafter.taps], "use_aux_hidden_state": True}
     (folder / "config.json").write_text(json.dumps(configuration, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_drafter(folder: Path, configuration: Any = None) -> None:
+    """See that a folder holds a drafter, without reading its weights.
+
+    Args:
+        folder: with `config.json` and `model.safetensors`.
+        configuration: of the target; None where it is not known.
+
+    Raises:
+        MethodError: it is not there, is of another layout, or belongs to another target.
+    """
+    layout = _layout(folder)
+    _weights_file(folder)
+    if configuration is not None:
+        _configuration(folder, layout, configuration.get_text_config(decoder=True))
 
 
 def load_drafter(folder: Path, model: Any) -> Eagle3Drafter:
@@ -131,7 +150,9 @@ def _layout(folder: Path) -> _Layout:
         outer.pop("architectures", None)
         return _Layout("speculators", "layers.0.", {**inner, **outer}, written.get(_LAYERS))
     inner = written.get("eagle_config") or {}
-    ids = inner.get(_LAYERS) if isinstance(inner, dict) else None
+    inner = inner if isinstance(inner, dict) else {}
+    written = {**{name: inner[name] for name in _NORMS if name in inner}, **written}
+    ids = inner.get(_LAYERS)
     if ids is None:
         return _Layout("SafeAILab", "midlayer.", written, written.get(_LAYERS))
     is_list = isinstance(ids, list) and all(type(each) is int for each in ids)
@@ -145,6 +166,11 @@ def _configuration(folder: Path, layout: _Layout, target: Any) -> LlamaConfig:
             raise MethodError(
                 f"The drafter in {folder} sets {option}, which is not EAGLE-3's and is not computed here."
             )
+    if _WINDOWED in (written.get("layer_types") or ()):
+        raise MethodError(
+            f"The drafter in {folder} looks at a window of the latest positions (layer_types), which is not "
+            "EAGLE-3's and is not computed here."
+        )
     if written.get("num_hidden_layers", 1) != 1:
         raise MethodError(
             f"The drafter in {folder} has {written['num_hidden_layers']} layers, and EAGLE-3's has one."
@@ -187,11 +213,16 @@ def _drop_tables_that_change_nothing(folder: Path, weights: dict[str, torch.Tens
         )
 
 
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
+def _weights_file(folder: Path) -> Path:
     path = folder / _WEIGHTS
     if not path.is_file():
         pickled = " They are pickled, which can run foreign code: convert them." if any(folder.glob("*.bin")) else ""
         raise MethodError(f"There are no weights in {folder}: {_WEIGHTS} is missing.{pickled}")
+    return path
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    path = _weights_file(folder)
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:

@@ -57,7 +57,7 @@ def unrolled_losses(
         written.append(_repeated(new, drafter.midlayer.self_attn.groups))
         if not step:
             queries, residual = queries[:, :, begin:], residual[:, begin:]
-        features = drafter.midlayer.finish(residual, _attend(queries, written))
+        features = drafter.finish(residual, _attend(queries, written))
         kept = _further(counted, step + 1) & (everywhere < length - step - 1)
         logs = drafter.logits(features[kept[:, begin:]]).log_softmax(-1)
         wanted = _further(target_logits, step + 1)[kept].softmax(-1)

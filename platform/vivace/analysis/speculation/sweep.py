@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from vivace_methods.timing.stopwatch import TimedPrompt
 
 PLAIN = "autoregressive"
+LONGEST_CHAIN, LARGEST_TREE = 64, 512
+"""Several times what any engine drafts, and the largest tree that was ever reported, with its root."""
 TREE_DEPTH = 6
 """Of the longest path of a tree, where it has tokens for that."""
 
@@ -76,6 +78,11 @@ def forms_of(
     """
     if any(each < 1 for each in chains) or any(each < 2 for each in trees) or not (chains or trees):
         raise UsageError("A chain drafts at least 1 token, a tree has at least 2 with its root; give one of either.")
+    if any(each > LONGEST_CHAIN for each in chains) or any(each > LARGEST_TREE for each in trees):
+        raise UsageError(
+            f"A chain drafts at most {LONGEST_CHAIN} tokens, a tree has at most {LARGEST_TREE}: a pass of more takes "
+            "the time of reading a prompt."
+        )
     if budgets and not experts:
         raise UsageError(
             "The model has no experts, so there is nothing that a budget could bound: leave --budgets out."

@@ -36,6 +36,24 @@ class MeasuredModel:
         """Where it comes from, and what its times and answers are worth."""
         return ORIGINS[self.adapter]
 
+    def configuration(self) -> Any:
+        """Its configuration, of transformers.
+
+        Raises:
+            UsageError: it cannot be read.
+            UnreachableError: it is on the hub, which does not answer.
+        """
+        from vivace.models.local.failures import RefusedError
+        from vivace.models.local.loading import config_of
+        from vivace_methods.models.random import random_configuration
+
+        if self.checkpoint is None:
+            return random_configuration(self.name, layers=self.layers)
+        try:
+            return config_of(self.checkpoint.fetched())
+        except RefusedError as error:
+            raise UsageError(f"The model '{self.name}' cannot be used: {error}.") from error
+
     def identity(self, parameters: dict[str, Any]) -> ModelIdentity:
         """What makes it the same model, together with how it is loaded."""
         name = self.name + (f" ({self.layers} layers)" if self.layers is not None else "")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from vivace.errors import UsageError
-from vivace_methods.arms import Arm, Member
-from vivace_methods.protocol import MethodError
+from vivace.tracks.efficiency.measured_models import MeasuredModel
+from vivace_methods.arms import Arm, FolderOf, Member
+from vivace_methods.protocol import Method, MethodError
 from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
 from vivace_methods.spelling import setting_types
 from vivace_methods.suggesting import did_you_mean
@@ -48,6 +49,32 @@ def plan_arms(
                 f"{name} belongs to the track {' and '.join(sorted(arm.families))}; those of {family} are {others}."
             )
     return arms
+
+
+def check_arms(arms: Mapping[str, Arm], target: MeasuredModel, folder_of: FolderOf) -> None:
+    """See that arms fit a model, and what was fitted fits both, before a run is recorded; weights are not read.
+
+    Args:
+        arms: of the run.
+        target: the model.
+        folder_of: where what was fitted lies.
+
+    Raises:
+        UsageError: one does not fit.
+        UnreachableError: the model is on the hub, and that does not answer.
+    """
+    members = [member for arm in arms.values() for member in arm.members]
+    looking = [each for each in members if each.fitted or type(each.method).check_model is not Method.check_model]
+    if not looking:  # a configuration takes seconds to read, with the package that knows it
+        return
+    configuration = target.configuration()
+    try:
+        for member in looking:
+            member.method.check_model(configuration)
+            if member.fitted is not None:
+                member.method.check_fitted(folder_of(member.fitted), configuration)
+    except MethodError as error:
+        raise UsageError(str(error)) from error
 
 
 def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]:

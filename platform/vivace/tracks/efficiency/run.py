@@ -25,6 +25,7 @@ from vivace.tracks.base import Ending, Registered, Workbench
 from vivace.tracks.efficiency.machine import Machine
 from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
 from vivace.tracks.efficiency.prompts import PlannedTasks
+from vivace.tracks.efficiency.planned_arms import check_arms
 from vivace.tracks.efficiency.records import ArmRecords
 from vivace.tracks.efficiency.scores import score_run
 from vivace.tracks.efficiency.session.messages import (
@@ -102,10 +103,15 @@ class EfficiencyRun:
         """None is needed: the model is on this machine."""
 
     async def preflight(self) -> None:
-        """Turn a model out of GGUF, where it is one; the rest is loaded by the process that measures."""
+        """Turn a model out of GGUF, where it is one, and see that the arms fit it, as far as configurations tell.
+
+        Raises:
+            UsageError: an arm does not, or what was fitted for it does not.
+        """
         checkpoint = self._target.checkpoint
         if checkpoint is not None and checkpoint.gguf is not None:
             await asyncio.to_thread(checkpoint.fetched)
+        await asyncio.to_thread(check_arms, self._arms, self._target, folder_of_fitted(self._zoo))
 
     def check(self, database: Database | None) -> None:
         """Nothing is left to check."""
