@@ -24,8 +24,8 @@ from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Ending, Registered, Workbench
 from vivace.tracks.efficiency.machine import Machine
 from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
-from vivace.tracks.efficiency.prompts import PlannedTasks
 from vivace.tracks.efficiency.planned_arms import check_arms
+from vivace.tracks.efficiency.prompts import PlannedTasks
 from vivace.tracks.efficiency.records import ArmRecords
 from vivace.tracks.efficiency.scores import score_run
 from vivace.tracks.efficiency.session.messages import (
