@@ -12,6 +12,11 @@ import streamlit as st
 
 from vivace_app.figures import literal
 
+_MOST_DIGITS = 6
+"""Of a number in the URL: no conversation has as many turns or seconds."""
+_MOST_TEXT = 200
+"""Characters of a text that is searched for."""
+
 
 class Address:
     """The query parameters of the page on show, read against what there is to choose from."""
@@ -37,9 +42,21 @@ class Address:
             return fallback
         if asked in options:
             return asked
-        self.problems.append(f"There is no {what} {literal(asked)} here; the link may be old or mistyped.")
-        self.parameters.pop(name, None)
+        self.refuse(name, what)
         return fallback
+
+    def refuse(self, name: str, what: str) -> None:
+        """Take a value out of the URL that names nothing, and keep a sentence about it."""
+        asked = self.parameters.pop(name, "")
+        self.problems.append(f"There is no {what} {literal(asked)} here; the link may be old or mistyped.")
+
+    def number(self, name: str, what: str) -> int | None:
+        """The whole number from 0 on that the URL gives under `name`; None without one, or where it is none."""
+        asked = self.parameters.get(name)
+        if asked is None or (asked.isascii() and asked.isdigit() and len(asked) <= _MOST_DIGITS):
+            return None if asked is None else int(asked)
+        self.refuse(name, what)
+        return None
 
     def choices(self, name: str, options: Iterable[str], what: str, fallback: Sequence[str]) -> list[str]:
         """The options that the URL names under `name`, commas between them; the fallback where it names none.
@@ -112,7 +129,16 @@ def select(
 
 
 def select_several(
-    address: Address, name: str, label: str, labels: dict[str, str], *, what: str, fallback: Sequence[str]
+    address: Address,
+    name: str,
+    label: str,
+    labels: dict[str, str],
+    *,
+    what: str,
+    fallback: Sequence[str],
+    most: int | None = None,
+    forget: Iterable[str] = (),
+    explanation: str | None = None,
 ) -> list[str]:
     """A box of several choices that stand in the URL under `name`, with commas between them.
 
@@ -123,14 +149,27 @@ def select_several(
         labels: option → how it is shown, as plain text.
         what: what is chosen, in words.
         fallback: the options that hold without a choice.
+        most: how many may be chosen; None for all.
+        forget: parameters that lose their meaning when this one changes.
+        explanation: the tooltip.
     """
     key = f"address-{name}"
-    st.session_state[key] = address.choices(name, labels, what, fallback)
+    st.session_state[key] = address.choices(name, labels, what, fallback)[:most]
 
     def changed() -> None:
+        for other in forget:
+            address.write(other, "")
         address.write(name, ",".join(st.session_state[key]))
 
-    return st.multiselect(label, list(labels), format_func=labels.__getitem__, key=key, on_change=changed)
+    return st.multiselect(
+        label,
+        list(labels),
+        format_func=labels.__getitem__,
+        key=key,
+        on_change=changed,
+        max_selections=most,
+        help=explanation,
+    )
 
 
 def toggle(
@@ -151,3 +190,45 @@ def toggle(
         address.write(name, "1" if st.session_state[key] else "")
 
     return st.toggle(label, key=key, on_change=changed, help=explanation)
+
+
+def number(address: Address, name: str, label: str, *, what: str, forget: Iterable[str] = ()) -> int | None:
+    """A box for a whole number that stands in the URL under `name`; None while it is empty.
+
+    Args:
+        address: the page's address.
+        name: the query parameter.
+        label: the widget's label.
+        what: what the number is, in words.
+        forget: parameters that lose their meaning when this one changes.
+    """
+    key = f"address-{name}"
+    st.session_state[key] = address.number(name, what)
+
+    def changed() -> None:
+        for other in forget:
+            address.write(other, "")
+        given = st.session_state[key]
+        # Not `write`: a 0 that someone typed is a number here.
+        address.parameters.pop(name, None)
+        if given is not None:
+            address.parameters[name] = str(given)
+
+    given: int | None = st.number_input(
+        label, min_value=0, max_value=10**_MOST_DIGITS - 1, step=1, key=key, on_change=changed
+    )
+    return given
+
+
+def searched(address: Address, name: str, label: str, *, explanation: str, forget: Iterable[str] = ()) -> str:
+    """A box for words to look for, which stand in the URL under `name`."""
+    key = f"address-{name}"
+    st.session_state[key] = address.parameters.get(name, "")[:_MOST_TEXT]
+
+    def changed() -> None:
+        for other in forget:
+            address.write(other, "")
+        address.write(name, st.session_state[key].strip())
+
+    asked = st.text_input(label, key=key, max_chars=_MOST_TEXT, on_change=changed, type="search", help=explanation)
+    return (asked or "").strip()

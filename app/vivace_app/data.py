@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,20 @@ from vivace.analysis.breakdown import BreakdownRow, By
 from vivace.analysis.breakdown import breakdown as break_down
 from vivace.analysis.gaps import Gap
 from vivace.analysis.gaps import gaps as find_gaps
+from vivace.audio.convert import AudioError
+from vivace.audio.waveform import waveform
 from vivace.errors import VivaceError
 from vivace.settings import Settings, load_settings
 from vivace.store import migrate
 from vivace.store.artifacts import open_artifacts
 from vivace.store.database import Database
-from vivace.store.queries import efficiency
+from vivace.store.queries import efficiency, explorer
 from vivace.store.queries.board import BoardRow, data_version
 from vivace.store.queries.board import board as board_rows
-from vivace.store.queries.conversation import ConversationSummary, ConversationView
+from vivace.store.queries.conversation import CallView, ConversationView
+from vivace.store.queries.conversation import calls as conversation_calls
 from vivace.store.queries.conversation import conversation as one_conversation
-from vivace.store.queries.conversation import conversations as all_conversations
+from vivace.store.queries.explorer import Page, Wanted
 from vivace.store.queries.regressions import JobView
 from vivace.store.queries.regressions import jobs as regression_jobs
 from vivace_app.viewer import viewer
@@ -99,19 +103,26 @@ def _arms(_database: Database, url: str, version: str) -> list[efficiency.ArmRow
     return efficiency.arm_board(_database, include_retracted=True)
 
 
-def conversations(database: Database, judging: str) -> list[ConversationSummary]:
-    """The conversations of a judging, in the dataset's order."""
-    return _conversations(database, database.url, data_version(database), judging)
+def page_of(database: Database, judgings: Sequence[str], wanted: Wanted, opened: str | None) -> Page:
+    """The page of matching conversations on which one stands; judgings are of the same data."""
+    return _page_of(database, database.url, data_version(database), tuple(judgings), wanted, opened)
 
 
-@st.cache_data(show_spinner=False, max_entries=32)
-def _conversations(_database: Database, url: str, version: str, judging: str) -> list[ConversationSummary]:
-    return all_conversations(_database, judging)
+@st.cache_data(show_spinner=False, max_entries=256)
+def _page_of(
+    _database: Database, url: str, version: str, judgings: tuple[str, ...], wanted: Wanted, opened: str | None
+) -> Page:
+    return explorer.page_of(_database, judgings, wanted, opened)
 
 
 def conversation(database: Database, judging: str, conversation_id: str, repeat: int = 0) -> ConversationView | None:
     """One reply to one conversation under one judging."""
     return one_conversation(database, judging, conversation_id, repeat)
+
+
+def calls(database: Database, judging: str, conversation_id: str, most: int) -> list[CallView]:
+    """The calls behind one conversation's replies and their verdicts."""
+    return conversation_calls(database, judging, conversation_id, most)
 
 
 def breakdown(database: Database, judging: str, by: By, axis: str | None) -> list[BreakdownRow]:
@@ -146,6 +157,16 @@ def audio(sha256: str) -> bytes | str:
         return open_artifacts(settings()).get(sha256)
     except (VivaceError, OSError) as error:
         return str(error)
+
+
+@st.cache_data(show_spinner=False, max_entries=512)
+def shape(sha256: str, parts: int) -> tuple[list[float], float] | None:
+    """The waveform of a recording and its seconds, as `waveform` gives them; None where it cannot be drawn."""
+    recording = audio(sha256)
+    try:
+        return None if isinstance(recording, str) else waveform(recording, parts)
+    except AudioError:
+        return None
 
 
 def layers(database: Database, run: str, arm: str) -> list[dict[str, Any]]:

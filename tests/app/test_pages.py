@@ -237,7 +237,9 @@ def test_conversation_shows_what_the_ear_of_a_cascade_heard(judgings: dict[str, 
     app = conversation(judging=judgings["careful"], conversation="picnic-023")
     told = words(app)
     assert "heard in 1.25 s, $0.0020; 3 of 7 words wrong, as follows" in told
-    assert "My sister <b>Anna</b> is allergic" in [element.value for element in app.text]
+    (heard_words,) = [element.value for element in app.html if "sister" in element.value]
+    assert "My sister <del>Ana</del> <ins><strong>&lt;b&gt;Anna&lt;/b&gt;</strong></ins> is allergic" in heard_words
+    assert "<del>to walnuts." in heard_words
 
 
 def test_conversation_says_why_there_is_no_reply(judgings: dict[str, str]) -> None:
@@ -272,7 +274,7 @@ def test_conversation_says_that_a_recording_is_missing(judgings: dict[str, str],
 def test_two_systems_side_by_side(judgings: dict[str, str]) -> None:
     app = conversation(judging=judgings["careful"], other=judgings["imported"], conversation="picnic-005")
     table = app.dataframe[0].value
-    assert list(table.columns) == ["Conversation", "Axis", "A", "B"]
+    assert list(table.columns) == ["Conversation", "A", "B", "Axis", "Turns", "Seconds"]
     assert table.loc[5, ["A", "B"]].to_list() == ["✓ pass", "✗ fail"]
     assert "**A** · `careful`" in words(app)
     assert "**B** · `Qwen3-Omni-30B-A3B-Instruct`" in words(app)
@@ -283,7 +285,7 @@ def test_two_systems_side_by_side(judgings: dict[str, str]) -> None:
 
 def test_only_the_same_data_can_be_compared(judgings: dict[str, str]) -> None:
     app = conversation(judging=judgings["careful"])
-    options = app.selectbox(key="address-other").options
+    options = app.multiselect(key="address-other").options
     assert not any("kitchen" in option for option in options)
     assert any("strict-judge" in option for option in options), "two judges over the same data"
     app = conversation(judging=judgings["careful"], other=judgings["hostile"])

@@ -73,7 +73,7 @@ def test_single_votes_are_kept_apart_from_the_verdict(store: Database) -> None:
         ("set001", 0, False), ("set001", 1, False), ("set001", 2, False), ("set001", 3, False),
     ]  # fmt: skip
     view = conversation(store, judging, "set000")
-    assert view is not None and view.verdicts[0].votes == (True, True, False)
+    assert view is not None and [vote.met for vote in view.verdicts[0].votes] == [True, True, False]
 
 
 def test_each_reply_can_be_looked_at(store: Database) -> None:

@@ -53,20 +53,61 @@ def misheard(said: str, heard: str, language: str = "en") -> list[tuple[str, str
         language: of both, by Whisper's short name.
     """
     reference, transcript = (normalised(text, language).split() for text in (said, heard))
-    edits = Levenshtein.opcodes(reference, transcript)
-    together: list[tuple[list[str], list[str]]] = []
-    end = -1
-    for edit in edits:
-        if edit.tag == "equal":
-            continue
-        words = reference[edit.src_start : edit.src_end], transcript[edit.dest_start : edit.dest_end]
-        if edit.src_start == end:  # right after the last one: a phrase, not single words
-            together[-1][0].extend(words[0])
-            together[-1][1].extend(words[1])
+    return [
+        (" ".join(before), " ".join(after)) for alike, before, after in _aligned(reference, transcript) if not alike
+    ]
+
+
+@dataclass(frozen=True)
+class Passage:
+    """Some neighbouring words as they were said and as they were heard, both as they are written.
+
+    Attributes:
+        said: what the transcript should read; empty where words were put in.
+        heard: what it reads; empty where words were left out.
+        wrong: whether these differ in more than how they are written.
+    """
+
+    said: str
+    heard: str
+    wrong: bool
+
+
+def passages(said: str, heard: str, language: str = "en") -> list[Passage]:
+    """A transcript cut into what is right in it and what is wrong, in its order and as it is written.
+
+    Words are aligned after each was normalised by itself; neighbours that come out unlike are wrong, unless
+    the normalisation of all of them together makes them alike, as it does "twenty five" and "25".
+
+    Args:
+        said: what the transcript should read.
+        heard: what it reads.
+        language: of both, by Whisper's short name.
+    """
+    words = said.split(), heard.split()
+    keys = tuple([normalised(word, language) for word in text] for text in words)
+    found, places = [], [0, 0]
+    for alike, before, after in _aligned(*keys):
+        ends = places[0] + len(before), places[1] + len(after)
+        was, became = (" ".join(text[place:end]) for text, place, end in zip(words, places, ends, strict=True))
+        wrong = not alike and normalised(was, language) != normalised(became, language)
+        found.append(Passage(was, became, wrong))
+        places = list(ends)
+    return found
+
+
+def _aligned(reference: list[str], transcript: list[str]) -> list[tuple[bool, list[str], list[str]]]:
+    """Runs of words that are alike in both, and between them what stands in one for what stands in the other."""
+    runs: list[tuple[bool, list[str], list[str]]] = []
+    for edit in Levenshtein.opcodes(reference, transcript):
+        alike = edit.tag == "equal"
+        before, after = reference[edit.src_start : edit.src_end], transcript[edit.dest_start : edit.dest_end]
+        if runs and runs[-1][0] == alike:  # right after the last one: a phrase, not single words
+            runs[-1][1].extend(before)
+            runs[-1][2].extend(after)
         else:
-            together.append((list(words[0]), list(words[1])))
-        end = edit.src_end
-    return [(" ".join(before), " ".join(after)) for before, after in together]
+            runs.append((alike, before, after))
+    return runs
 
 
 def normalised(text: str, language: str = "en") -> str:

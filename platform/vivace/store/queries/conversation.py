@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import case, select
+from sqlalchemy import case, or_, select
 from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
@@ -15,17 +16,19 @@ from vivace.store.queries.figures import Times, times_of
 from vivace.store.queries.heard import HeardView, heard_views
 from vivace.store.standing import retraction
 from vivace.store.tables import (
+    Attempt,
     Conversation,
     Criterion,
     Judge,
     Judging,
     Model,
+    Outcome,
     Reply,
     Run,
     Turn,
     Verdict,
 )
-from vivace.store.verdicts import JudgedConversation, judged_conversations
+from vivace.store.verdicts import JudgedConversation, conversations_of
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class ConversationSummary:
 def conversations(database: Database, judging: str) -> list[ConversationSummary]:
     """The planned conversations of a judging in the dataset's order; empty for an unknown judging."""
     with database.read() as session:
-        planned = [] if session.get(Judging, judging) is None else judged_conversations(session, judging)
-    return [_summary(conversation) for conversation in planned]
+        known = session.get(Judging, judging) is not None
+    return [_summary(conversation) for conversation in (conversations_of(database, judging) if known else ())]
 
 
 def _summary(conversation: JudgedConversation) -> ConversationSummary:
@@ -86,6 +89,15 @@ class TurnView:
 
 
 @dataclass(frozen=True)
+class VoteView:
+    """One vote of several on a criterion; `met` is None and `unscored_reason` set where it could not be counted."""
+
+    met: bool | None
+    unscored_reason: str | None
+    explanation: str | None
+
+
+@dataclass(frozen=True)
 class VerdictView:
     """One criterion with its verdict; `met` is None and `unscored_reason` set where there is none."""
 
@@ -94,8 +106,27 @@ class VerdictView:
     met: bool | None
     unscored_reason: str | None
     explanation: str | None
-    votes: tuple[bool | None, ...] = ()
+    votes: tuple[VoteView, ...] = ()
     """The single votes behind it; empty where there is only the one."""
+
+
+@dataclass(frozen=True)
+class CallView:
+    """One call that was made for a conversation: to an ear, the model, a transcriber or the judge."""
+
+    stage: str
+    criterion: int | None
+    """The place of the criterion that it was about, from 0; None of calls that were about none."""
+    seconds: float
+    input_tokens: int | None
+    output_tokens: int | None
+    input_audio_tokens: int | None
+    audio_seconds: float | None
+    cached: bool
+    cost_usd: float | None
+    error: str | None
+    detail: str | None
+    made_at: datetime
 
 
 @dataclass(frozen=True)
@@ -126,28 +157,21 @@ class ConversationView:
 def conversation(database: Database, judging: str, conversation_id: str, repeat: int = 0) -> ConversationView | None:
     """One reply to one conversation under one judging; None where that was not planned or either is unknown."""
     with database.read() as session:
-        judging_row = session.get(Judging, judging)
-        if judging_row is None:
-            return None
-        run = session.get_one(Run, judging_row.run_id)
-        row = session.scalar(
-            select(Conversation).where(
-                Conversation.dataset_id == run.dataset_id, Conversation.external_id == conversation_id
-            )
-        )
-        if row is None or conversation_id not in run.items or not 0 <= repeat < run.repeats:
+        found = _planned(session, judging, conversation_id)
+        if found is None or not 0 <= repeat < found.repeats:
             return None
         reply = session.scalar(
-            select(Reply).where(Reply.run_id == run.id, Reply.conversation_id == row.id, Reply.repeat == repeat)
+            select(Reply).where(
+                Reply.run_id == found.run, Reply.conversation_id == found.row_id, Reply.repeat == repeat
+            )
         )
-        model = session.get_one(Model, run.model_id)
-        turns = _turns(session, row.id)
+        turns = _turns(session, found.row_id)
         said = {turn.number: turn.transcript for turn in turns if turn.role == "user"}
         return ConversationView(
-            id=row.external_id,
-            axis=row.axis,
-            model=model.name,
-            judge=session.get_one(Judge, judging_row.judge_id).name,
+            id=conversation_id,
+            axis=found.axis,
+            model=found.Model.name,
+            judge=found.judge,
             turns=turns,
             reply=reply.text if reply else None,
             reply_audio_sha256=reply.audio_sha256 if reply else None,
@@ -155,12 +179,80 @@ def conversation(database: Database, judging: str, conversation_id: str, repeat:
             reply_detail=reply.detail if reply else None,
             ttft_s=reply.ttft_s if reply else None,
             total_s=reply.total_s if reply else None,
-            times=times_of(model),
-            repeats=run.repeats,
+            times=times_of(found.Model),
+            repeats=found.repeats,
             reply_raw_text=reply.raw_text if reply else None,
             heard={one.number: one for one in heard_views(reply.heard if reply else None, said)},
-            verdicts=_verdicts(session, judging, row.id, reply.id if reply else None),
+            verdicts=_verdicts(session, judging, found.row_id, reply.id if reply else None),
         )
+
+
+def _planned(session: Session, judging: str, conversation_id: str) -> Any:
+    """A conversation under a judging: `row_id`, `axis`, `run`, `repeats`, `judge`, `Model`; None if not planned.
+
+    Of an ended judging the run's list of all its conversations is not read.
+    """
+    query = (
+        select(
+            Conversation.id.label("row_id"), Conversation.axis, Judging.status, Run.id.label("run"), Run.repeats,
+            Judge.name.label("judge"), Model, Outcome.judging_id.label("ended"),
+        )
+        .join(Run, Run.id == Judging.run_id)
+        .join(Judge, Judge.id == Judging.judge_id)
+        .join(Model, Model.id == Run.model_id)
+        .join(Conversation, Conversation.dataset_id == Run.dataset_id)
+        .outerjoin(Outcome, (Outcome.judging_id == Judging.id) & (Outcome.conversation_id == Conversation.id))
+        .where(Judging.id == judging, Conversation.external_id == conversation_id)
+    )  # fmt: skip
+    row = session.execute(query).one_or_none()
+    if row is None or row.ended is not None:
+        return row
+    items = session.scalar(select(Run.items).where(Run.id == row.run))
+    return row if row.status != "ended" and conversation_id in (items or ()) else None
+
+
+def calls(database: Database, judging: str, conversation_id: str, most: int) -> list[CallView]:
+    """The calls behind one conversation's replies and their verdicts, in the order in which they were recorded.
+
+    Args:
+        database: with the judging.
+        judging: its id; calls of other judgings of the same run are left out.
+        conversation_id: the dataset's id.
+        most: how many are read.
+    """
+    with database.read() as session:
+        found = _planned(session, judging, conversation_id)
+        if found is None:
+            return []
+        query = (
+            select(Attempt, Criterion.number)
+            .outerjoin(Criterion, Criterion.id == Attempt.criterion_id)
+            .where(
+                Attempt.conversation_id == found.row_id,
+                Attempt.run_id == found.run,
+                or_(Attempt.judging_id.is_(None), Attempt.judging_id == judging),
+            )
+            .order_by(Attempt.id)
+            .limit(most)
+        )
+        return [_call(attempt, number) for attempt, number in session.execute(query)]
+
+
+def _call(attempt: Attempt, criterion: int | None) -> CallView:
+    return CallView(
+        stage=attempt.stage,
+        criterion=criterion,
+        seconds=attempt.seconds,
+        input_tokens=attempt.input_tokens,
+        output_tokens=attempt.output_tokens,
+        input_audio_tokens=attempt.input_audio_tokens,
+        audio_seconds=attempt.audio_seconds,
+        cached=attempt.cached,
+        cost_usd=attempt.cost_usd,
+        error=attempt.error,
+        detail=attempt.detail,
+        made_at=attempt.created_at,
+    )
 
 
 def _turns(session: Session, row_id: int) -> list[TurnView]:
@@ -209,16 +301,16 @@ def _verdicts(session: Session, judging: str, row_id: int, reply_id: int | None)
     ]
 
 
-def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, list[bool | None]]:
+def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, list[VoteView]]:
     """Criterion's row → the single votes on it for one reply."""
     query = (
-        select(Verdict.criterion_id, Verdict.met)
+        select(Verdict.criterion_id, Verdict.met, Verdict.unscored_reason, Verdict.explanation)
         .where(Verdict.judging_id == judging, Verdict.reply_id == reply_id, Verdict.vote > 0)
         .order_by(Verdict.vote)
     )
-    given: dict[int, list[bool | None]] = defaultdict(list)
-    for criterion_id, met in session.execute(query):
-        given[criterion_id].append(met)
+    given: dict[int, list[VoteView]] = defaultdict(list)
+    for criterion_id, met, reason, explanation in session.execute(query):
+        given[criterion_id].append(VoteView(met, reason, explanation))
     return given
 
 
