@@ -10,6 +10,7 @@ import streamlit as st
 
 from vivace.analysis.breakdown import BreakdownRow, By
 from vivace.analysis.breakdown import breakdown as break_down
+from vivace.analysis.comparison import Correction, JudgingComparison, compare
 from vivace.analysis.gaps import Gap
 from vivace.analysis.gaps import gaps as find_gaps
 from vivace.audio.convert import AudioError
@@ -149,6 +150,22 @@ def gaps(database: Database) -> list[Gap]:
 @st.cache_data(show_spinner="Pairing runs …", max_entries=4)
 def _gaps(_database: Database, url: str, version: str) -> list[Gap]:
     return find_gaps(_database)
+
+
+def comparison(database: Database, judgings: Sequence[str], by: By, correction: Correction) -> JudgingComparison:
+    """Some judgings against the first of them.
+
+    Raises:
+        UsageError: they cannot be compared, or not in these parts.
+    """
+    return _comparison(database, database.url, data_version(database), tuple(judgings), by, correction)
+
+
+@st.cache_data(show_spinner="Pairing conversations …", max_entries=64)
+def _comparison(
+    _database: Database, url: str, version: str, judgings: tuple[str, ...], by: By, correction: Correction
+) -> JudgingComparison:
+    return compare(_database, judgings, by=by, correction=correction)
 
 
 def audio(sha256: str) -> bytes | str:

@@ -155,11 +155,12 @@ def test_misheard_words_are_marked_by_more_than_colour() -> None:
     assert marked("Twenty five, please.", "25 please") == '<p style="overflow-wrap:anywhere">25 please</p>'
 
 
-def test_a_waveform_is_as_wide_as_its_parts_and_says_how_long_it_is() -> None:
-    shown = drawing([0.0, 0.5, 0.25], 2.04, "Recording of turn 1")
-    assert 'viewBox="0 0 6 36"' in shown and shown.count("M") == 3
-    assert 'aria-label="Recording of turn 1, 2.0 seconds, as a waveform"' in shown
-    assert "M3 1.0V35.0" in shown, "the loudest reaches from edge to edge"
+def test_a_waveform_is_as_wide_as_its_parts_and_says_how_long_it_is(judgings: dict[str, str]) -> None:
+    shown = drawing([0.0, 0.5, 0.25])
+    assert 'viewBox="0 0 12 36"' in shown and shown.count("M") == 3
+    assert "M6 1.0V35.0" in shown, "the loudest reaches from edge to edge"
+    first, *_ = conversation(judging=judgings["careful"]).get("image")
+    assert "Recording of turn 1, 2.0 seconds, as a waveform" in str(first.proto)
 
 
 def test_a_rubric_that_is_longer_for_one_judging_does_not_break_the_page(

@@ -25,6 +25,7 @@ from vivace.audio.convert import (
     seconds_of,
     to_mono,
 )
+from vivace.audio.waveform import waveform
 
 
 def wav(samples: np.ndarray, rate: int) -> bytes:
@@ -275,3 +276,11 @@ def test_what_is_as_a_model_takes_it_is_not_decoded_and_all_else_is(change: tupl
             seconds_of(bytes(content))
         return
     assert (for_model(bytes(content), "16k").content, seconds_of(bytes(content))) == expected
+
+
+def test_a_waveform_is_loud_where_the_recording_is() -> None:
+    sound = np.concatenate([np.zeros(800), sine(200, 0.1, 8000), np.full(800, -1.0)])
+    peaks, seconds = waveform(wav(np.stack([sound, 0 * sound], axis=1), 8000), 3)
+    assert seconds == pytest.approx(0.3)
+    assert peaks == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
+    assert len(waveform(wav(np.ones(2), 8000), 160)[0]) == 2, "no more parts than samples"

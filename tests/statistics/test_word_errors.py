@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vivace.statistics.word_errors import WordErrors, word_errors
+from vivace.statistics.word_errors import Passage, WordErrors, passages, word_errors
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,12 @@ def test_rates_of_several_recordings_go_by_their_words() -> None:
 def test_other_languages_are_compared_as_they_are_spelled() -> None:
     assert word_errors("Größe, bitte!", "größe bitte", "de").errors == 0
     assert word_errors("I won't", "I will not", "de").errors > 0
+
+
+def test_passages_are_the_transcript_with_what_is_wrong_in_it_apart() -> None:
+    found = passages("Uh, my sister Ana is allergic to twenty five nuts.", "My sister Anna is allergic to 25")
+    assert " ".join(one.heard for one in found if one.heard) == "My sister Anna is allergic to 25", "nothing is lost"
+    assert [(one.said, one.heard) for one in found if one.wrong] == [("Ana", "Anna"), ("twenty five nuts.", "25")]
+    assert not any(one.wrong for one in passages("Twenty-five, please!", "25 please"))
+    assert passages("", "Hello there.") == [Passage("", "Hello there.", wrong=True)]
+    assert passages("", "") == []

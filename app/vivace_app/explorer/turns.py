@@ -12,6 +12,7 @@ from vivace.store.queries.heard import HeardView
 from vivace_app import data, figures, markup, recordings
 
 _BARS = 160
+_STEP = 4
 _HEIGHT = 36
 _MARKED_CHARACTERS = 20_000
 """Longer transcripts are not compared word by word: that takes time with their square."""
@@ -47,26 +48,26 @@ def play(sha256: str, what: str) -> None:
         return
     shape = data.shape(sha256, _BARS)
     if shape is not None:
-        st.html(drawing(*shape, what))
+        peaks, seconds = shape
+        st.image(drawing(peaks), width="stretch", alt=f"{what}, {seconds:.1f} seconds, as a waveform")
     st.audio(recording, format=recordings.media_type(recording), alt=what)
 
 
-def drawing(peaks: Sequence[float], seconds: float, what: str) -> str:
-    """A waveform as SVG in the colour of the text around it.
+def drawing(peaks: Sequence[float]) -> str:
+    """A waveform as SVG, in a grey that is read on light and on dark.
 
     Args:
         peaks: the loudest sample of each part, from 0 to 1.
-        seconds: of the whole.
-        what: it is the recording of, in words of ours.
     """
     middle = _HEIGHT / 2
     reach = max(peaks, default=0.0) or 1.0
     halves = [max(0.6, (middle - 1) * peak / reach) for peak in peaks]
-    path = "".join(f"M{2 * place + 1} {middle - half:.1f}V{middle + half:.1f}" for place, half in enumerate(halves))
+    path = "".join(
+        f"M{_STEP * place + _STEP // 2} {middle - half:.1f}V{middle + half:.1f}" for place, half in enumerate(halves)
+    )
     return (
-        f'<svg role="img" aria-label="{what}, {seconds:.1f} seconds, as a waveform" viewBox="0 0 {2 * len(halves)} '
-        f'{_HEIGHT}" preserveAspectRatio="none" width="100%" height="{_HEIGHT}" style="display:block">'
-        f'<path d="{path}" stroke="currentColor" stroke-width="1.2" opacity="0.7" fill="none"></path></svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_STEP * len(halves)} {_HEIGHT}">'
+        f'<path d="{path}" stroke="#7a7a7a" stroke-width="2.4" fill="none"/></svg>'
     )
 
 
