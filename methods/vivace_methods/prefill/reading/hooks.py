@@ -97,7 +97,7 @@ class PruningHooks:
         if kind is None and isinstance(self._logits, int) and self._logits > 1:
             raise MethodError(
                 f"Logits of {self._logits} last tokens are asked with the prompt, as where drafts come behind it "
-                "(assistant_model, prompt_lookup_num_tokens), and a prompt is pruned by its last tokens: add a method "
+                "(assistant_model, prompt_lookup_num_tokens), and its last tokens say how it is pruned: add a method "
                 "that drafts, as +prompt-lookup, or ask for the last logits alone."
             )
         return (), self._prompt(named, inputs, cache)
