@@ -18,6 +18,8 @@ _COLOURS = {BETTER: "#0072B2", WORSE: "#D55E00", OPEN: "#888888"}
 _SHAPES = {BETTER: "triangle-up", WORSE: "triangle-down", OPEN: "circle"}
 _LINE = 30
 """Pixels for one difference."""
+_AROUND = 110
+"""Pixels for the legend above and the axis below."""
 _NAME_PIXELS = 150
 _LEAST_REACH = 5.0
 ALL = "All conversations"
@@ -124,7 +126,9 @@ def plot(data: pd.DataFrame, title: str, far: float) -> alt.LayerChart:
     )
     none = alt.Chart(pd.DataFrame({"none": [0.0]})).mark_rule(strokeDash=[4, 4], color="#888888").encode(x="none:Q")
     chart: alt.LayerChart = (
-        alt.layer(none, spans, marks).properties(height=_LINE * max(2, len(data))).configure_view(strokeOpacity=0)
+        alt.layer(none, spans, marks)
+        .properties(height=_AROUND + _LINE * max(2, len(data)))
+        .configure_view(strokeOpacity=0)
     )
     return chart
 
