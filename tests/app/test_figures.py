@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from vivace_app import figures
-from vivace_app.recordings import media_type
+from vivace_app.explorer.recordings import media_type
 
 
 def test_rates_are_percent_only_here() -> None:

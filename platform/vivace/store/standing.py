@@ -18,7 +18,9 @@ much of what was asked is unscored. Only the ranked are held against each other.
 
 
 def standing_of(*, limited: bool, coverage: float | None, retracted: bool = False) -> Standing:
-    """How a result stands.
+    """How a result stands: only one over the whole set, with sufficient coverage, is ranked.
+
+    A part may have left out what the system fails at, and so may what is unscored in an incomplete result.
 
     Args:
         limited: whether it is over a part of the set.
