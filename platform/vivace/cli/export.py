@@ -49,10 +49,20 @@ TRIAL_TYPES = {
     "retracted": "string",
 }  # fmt: skip
 """The same, of the efficiency tracks; lists and figures are JSON."""
+FOREIGN_TYPES = {
+    "result": "string", "tool": "string", "tool_version": "string", "task": "string", "task_version": "string",
+    "data": "string", "model": "string", "score": "string", "more_is_better": "bool", "made_at": "string",
+    "settings": "string", "reported": "string", "planned": "int32", "scored": "int32", "independent": "bool",
+    "notes": "string", "retracted": "string", "sample": "string", "attempt": "int32", "asked": "string",
+    "text": "string", "value": "double", "unscored_reason": "string", "counted": "double",
+}  # fmt: skip
+"""The same, of what other tools measured."""
 
 
 def export(
-    judging: Annotated[str, typer.Argument(help="A judging's or run's id, as the leaderboard's JSON shows it.")],
+    judging: Annotated[
+        str, typer.Argument(help="A judging's, run's or other tool's result's id, as the leaderboard's JSON has it.")
+    ],
     format: Annotated[ExportFormat, typer.Option("--format", help="How items are written.")] = ExportFormat.JSONL,
     form: Annotated[
         Form,
@@ -87,10 +97,17 @@ def export(
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries.conversation import item_rows
     from vivace.store.queries.efficiency import trial_rows
+    from vivace.store.queries.foreign import foreign_items
 
     if format is ExportFormat.PARQUET and output is None:
         raise UsageError("Parquet is no text; name a file with --output.")
     opened = open_for_reading(settings_of(home, database))
+    foreign = None if opened is None else foreign_items(opened, judging)
+    if foreign is not None:
+        if form is not Form.ITEMS or dataset_id is not None or source_url is not None:
+            raise UsageError(f"'{judging}' was measured by another tool, and is passed on as items alone.")
+        _write_rows(foreign, format, output, FOREIGN_TYPES)
+        return
     run = None if opened is None else run_of(opened, judging)
     found = [] if opened is None else judgings_of(opened, judging)
     trials = [] if opened is None or run is None or found else trial_rows(opened, run)
@@ -106,11 +123,15 @@ def export(
     rows = trials or [row for one in found for row in item_rows(opened, one)]
     for reason in dict.fromkeys(row["retracted"] for row in rows if row["retracted"] is not None):
         say(f"Retracted: {reason}")
+    _write_rows(rows, format, output, TRIAL_TYPES if trials else PARQUET_TYPES)
+
+
+def _write_rows(rows: list[dict[str, Any]], format: ExportFormat, output: Path | None, types: dict[str, str]) -> None:
     if output is None:
         typer.echo(_text(rows, format), nl=False)
         return
     if format is ExportFormat.PARQUET:
-        _write_parquet(rows, output, TRIAL_TYPES if trials else PARQUET_TYPES)
+        _write_parquet(rows, output, types)
     else:
         write_text(output, _text(rows, format))
     say(f"{len(rows)} rows written to {output}")

@@ -7,7 +7,9 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.store.database import Database
+from vivace.store.foreign_tables import ForeignResult
 from vivace.store.identifiers import find
+from vivace.store.queries.foreign import foreign_id
 from vivace.store.records import add_event
 from vivace.store.tables import Judging, Run, now
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
@@ -27,6 +29,8 @@ def retract(database: Database, identifier: str, reason: str) -> str:
     if is_blank(reason):
         raise UsageError("A retraction needs a reason; give it with --reason.")
     with database.write() as session:
+        if (foreign := _foreign(session, identifier)) is not None:
+            return _retract_foreign(foreign, reason)
         run, judging = _retractable(session, identifier)
         held: list[Run | Judging] = [run] if judging is None else [run, judging]
         for row in held:
@@ -62,6 +66,8 @@ def restore(database: Database, identifier: str) -> str:
         UsageError: there is no such judging or run, or it is not retracted.
     """
     with database.write() as session:
+        if (foreign := _foreign(session, identifier)) is not None:
+            return _restore_foreign(foreign)
         run, judging = _retractable(session, identifier)
         subject = judging or run
         query = select(Judging.id).where(Judging.run_id == run.id, Judging.retracted_at.is_not(None))
@@ -78,6 +84,29 @@ def restore(database: Database, identifier: str) -> str:
         subject.retracted_at = subject.retraction_reason = None
         renew_gaps(session)
     return f"{_named(subject)} is no longer retracted{rest}."
+
+
+def _foreign(session: Session, identifier: str) -> ForeignResult | None:
+    """The result of another tool that an id leads to."""
+    id = foreign_id(session, identifier)
+    return None if id is None else session.get_one(ForeignResult, id)
+
+
+def _retract_foreign(result: ForeignResult, reason: str) -> str:
+    if result.retracted_at is not None:
+        raise UsageError(
+            f"The result {result.id} was retracted already ({result.retraction_reason}); "
+            f"`vivace retract --undo {result.id}` brings it back."
+        )
+    result.retracted_at, result.retraction_reason = now(), reason
+    return f"The result {result.id} of {result.tool} is retracted."
+
+
+def _restore_foreign(result: ForeignResult) -> str:
+    if result.retracted_at is None:
+        raise UsageError(f"The result {result.id} is not retracted.")
+    result.retracted_at = result.retraction_reason = None
+    return f"The result {result.id} of {result.tool} is no longer retracted."
 
 
 def _retractable(session: Session, identifier: str) -> tuple[Run, Judging | None]:

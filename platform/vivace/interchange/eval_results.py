@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import yaml
 
 from vivace.errors import UsageError
-from vivace.files.text import parse_yaml
+from vivace.files.text import parse_yaml, read_text
+from vivace.interchange.provenance import bounded, moment
+from vivace.interchange.samples import Origin, SampleFile, finite
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _DATASET = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _TASK = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 METRICS = ("apr", "ars")
+HUB = "hub"
+"""As a tool: whoever put the file there does not say what made it."""
 
 
 def eval_results_yaml(row: BoardRow, dataset: str | None = None, source: str | None = None) -> str:
@@ -65,6 +68,44 @@ def read_eval_results(text: str) -> list[EvalResultEntry]:
     return entries
 
 
+def read_hub_results(path: Path, model: str | None) -> list[SampleFile]:
+    """The entries of a file as results, each a figure alone: what is behind it the form does not hold.
+
+    Args:
+        path: of a file in `.eval_results/` of a model's repository.
+        model: whose repository that is.
+
+    Raises:
+        UsageError: it cannot be read, is no such file, or says one thing twice.
+    """
+    entries = read_eval_results(read_text(path, "results"))
+    seen: set[tuple[Any, ...]] = set()
+    for entry in entries:
+        key = (entry.dataset_id, entry.task_id, entry.dataset_revision, entry.notes)
+        if key in seen:
+            raise UsageError(f"'{path}' has two values for {entry.task_id} of {entry.dataset_id}.")
+        seen.add(key)
+    return [_figure(path, entry, model or "") for entry in entries]
+
+
+def _figure(path: Path, entry: EvalResultEntry, model: str) -> SampleFile:
+    told = {"revision": entry.dataset_revision, "notes": entry.notes, "source": entry.source_url}
+    return SampleFile(
+        path=path,
+        tool=HUB,
+        task=entry.dataset_id,
+        model=model,
+        score=entry.task_id,
+        samples={},
+        reported={"value": float(entry.value)},
+        origin=Origin(
+            data=entry.dataset_id,
+            made_at=None if entry.date is None else str(entry.date),
+            settings=bounded({name: value for name, value in told.items() if value is not None}),
+        ),
+    )
+
+
 def check_entry(entry: EvalResultEntry) -> None:
     """See that an entry holds what its fields are for.
 
@@ -73,17 +114,14 @@ def check_entry(entry: EvalResultEntry) -> None:
             a source that is no address.
     """
     value: Any = entry.value
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if finite(value) is None:
         raise UsageError(f"The value of {entry.task_id} is {value!r}, and no number.")
     if not isinstance(entry.dataset_id, str) or _DATASET.fullmatch(entry.dataset_id) is None:
         raise UsageError(f"'{entry.dataset_id}' is no id of a dataset on the hub: write OWNER/NAME.")
     if not isinstance(entry.task_id, str) or _TASK.fullmatch(entry.task_id) is None:
         raise UsageError(f"'{entry.task_id}' is no id of a task.")
-    try:
-        if entry.date is not None:
-            datetime.fromisoformat(str(entry.date))
-    except ValueError as error:
-        raise UsageError(f"The date of {entry.task_id}, '{entry.date}', is none in ISO 8601.") from error
+    if entry.date is not None:
+        moment(str(entry.date), f"The date of {entry.task_id}")
     if entry.source_url is not None and urlsplit(str(entry.source_url)).scheme not in ("http", "https"):
         raise UsageError(f"'{entry.source_url}' is no address of a page: write https://….")
 

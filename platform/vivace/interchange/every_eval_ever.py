@@ -99,11 +99,12 @@ def aggregate(judged: Judged) -> dict[str, Any]:
                 "hearing_check": row.hearing or "none",
             },
         },
-        "evaluation_results": list(_results(row)),
+        "evaluation_results": list(_results(judged)),
     }
 
 
-def _results(row: BoardRow) -> Iterator[dict[str, Any]]:
+def _results(judged: Judged) -> Iterator[dict[str, Any]]:
+    row = judged.row
     for slice, figures in {"": row.figures, **row.axes}.items():
         for metric, (title, meaning) in METRICS.items():
             value = getattr(figures, metric)
@@ -141,17 +142,29 @@ def _results(row: BoardRow) -> Iterator[dict[str, Any]]:
                         "additional_details": {"votes": str(row.votes)},
                     },
                 },
-                "score_details": _score(metric, value, figures),
+                "score_details": _score(metric, value, figures, _planned_and_unscored(judged, metric, slice)),
                 "generation_config": {
                     "additional_details": {key: json_text(value) for key, value in row.parameters.items()}
                 },
             }
 
 
-def _score(metric: str, value: float, figures: Figures) -> dict[str, Any]:
+def _planned_and_unscored(judged: Judged, metric: str, slice: str) -> tuple[int, int]:
+    """What a rate is of: replies and those of them not wholly scored for APR, criteria for ARS."""
+    replies = [items for items in _by_reply(judged.items).values() if slice in ("", items[0]["axis"])]
+    verdicts = [[item["met"] for item in items] for items in replies]
+    if metric == "apr":
+        return len(replies), sum(None in reply for reply in verdicts)
+    return sum(map(len, verdicts)), sum(reply.count(None) for reply in verdicts)
+
+
+def _score(metric: str, value: float, figures: Figures, counted: tuple[int, int]) -> dict[str, Any]:
     low, high = getattr(figures, f"{metric}_low"), getattr(figures, f"{metric}_high")
     least, most = getattr(figures, f"{metric}_min"), getattr(figures, f"{metric}_max")
+    planned, unscored = counted
     details = {
+        "planned": planned,
+        "unscored": unscored,
         "unscored_criteria": figures.unscored,
         "criteria": figures.criteria,
         "coverage": figures.coverage,
@@ -185,9 +198,8 @@ def _source_data(row: BoardRow) -> dict[str, Any]:
 
 def instances(judged: Judged) -> Iterator[dict[str, Any]]:
     """A line for each conversation that is wholly scored (of APR), and one for each criterion that is (of ARS)."""
-    for (conversation, repeat), items in _by_reply(judged.items).items():
-        verdicts = [item["met"] for item in items]
-        sample = conversation if judged.row.repeats == 1 else f"{conversation}/{repeat}"
+    for items in _by_reply(judged.items).values():
+        verdicts, sample = [item["met"] for item in items], _sample(judged, items[0])
         if None not in verdicts:
             yield _instance(judged, items, "apr", sample, all(verdicts))
         for item in items:
@@ -196,13 +208,20 @@ def instances(judged: Judged) -> Iterator[dict[str, Any]]:
 
 
 def unscored(judged: Judged) -> Iterator[dict[str, Any]]:
-    """A line for each criterion without a verdict, with the reason."""
+    """A line for each criterion without a verdict (of ARS), with the reason."""
     for item in judged.items:
         if item["vote"] == 0 and item["met"] is None:
             yield {
                 "evaluation_id": _evaluation_id(judged.row),
+                "evaluation_result_id": _result_id(judged.row, "ars", ""),
+                "sample_id": f"{_sample(judged, item)}#{item['criterion']}",
                 **{key: item[key] for key in ("conversation", "repeat", "criterion", "unscored_reason")},
             }
+
+
+def _sample(judged: Judged, item: Mapping[str, Any]) -> str:
+    """A reply's name."""
+    return str(item["conversation"]) + ("" if judged.row.repeats == 1 else f"/{item['repeat']}")
 
 
 def _by_reply(items: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], list[Mapping[str, Any]]]:

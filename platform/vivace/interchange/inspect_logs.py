@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vivace.errors import UsageError
 from vivace.files.text import LONGEST_ROWS, read_text
-from vivace.interchange.samples import Outcome, Sample, SampleFile, content_hash
-from vivace.interchange.zip_members import archive
+from vivace.interchange.provenance import bounded, check_size
+from vivace.interchange.samples import Origin, Outcome, Sample, SampleFile, content_hash, count, finite
+from vivace.interchange.zip_members import LONGEST_MEMBER, archive
+from vivace.output.printable import json_text
 from vivace_methods.suggesting import did_you_mean
-from vivace_rubrics.json_text import parse_json
+from vivace_rubrics.json_text import parse_json, parse_report
 
 VERDICTS = {"C": 1.0, "P": 0.5, "I": 0.0}
 """Its letters for correct, partially correct and incorrect; N, no answer, it counts as 0, and here is unscored."""
@@ -22,6 +23,8 @@ NO_ANSWER = "N"
 WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
 _WHOLE = re.compile(r"samples/[^/]+\.json")
 _IN_PIECES = re.compile(r"samples/[^/]+/sample\.json")
+LONGEST_SCORES = 100_000
+"""Characters of the values of a sample's scores; of all samples they are kept at once."""
 _SHOWN = 80
 """Characters of a question."""
 
@@ -37,22 +40,30 @@ class _Log:
     def add(self, sample: Any, place: str) -> None:
         if not isinstance(sample, dict) or "id" not in sample:
             raise UsageError(f"{place} is no sample of inspect.")
-        attachments = sample.get("attachments")
+        id, epoch = str(sample["id"]), str(sample.get("epoch", 1))
+        if any(each["epoch"] == epoch for each in self.tries.get(id, ())):
+            raise UsageError(
+                f"{place}: epoch {epoch} of sample {id} comes again; two runs were written into one log."
+            )
+        scores, attachments = sample.get("scores"), sample.get("attachments")
+        values = {
+            str(name): score.get("value") if isinstance(score, dict) else None
+            for name, score in (scores.items() if isinstance(scores, dict) else ())
+        }
+        if len(json_text(values)) > LONGEST_SCORES:
+            raise UsageError(f"The values of the scores in {place} are longer than {LONGEST_SCORES:,} characters.")
         found = {
-            "epoch": sample.get("epoch", 1),
+            "epoch": epoch,
             "asked": content_hash(_question(sample, attachments if isinstance(attachments, dict) else {})),
             "text": _text(sample.get("input"))[:_SHOWN],
-            "scores": {
-                str(name): score.get("value") if isinstance(score, dict) else None
-                for name, score in (sample.get("scores") or {}).items()
-            },
+            "scores": values,
             "unscored": "error" if sample.get("error") else "invalidated" if sample.get("invalidation") else None,
         }
-        self.tries.setdefault(str(sample["id"]), []).append(found)
+        self.tries.setdefault(id, []).append(found)
 
 
 def read_inspect_log(path: Path, score: str | None = None) -> SampleFile:
-    """The samples of a log.
+    """The samples of a log under one score.
 
     Args:
         path: of a `.eval` archive or of a log in JSON.
@@ -63,10 +74,43 @@ def read_inspect_log(path: Path, score: str | None = None) -> SampleFile:
         UsageError: it cannot be read or is no log, has no samples, is in a form that needs inspect, or there is no
             such score, or several.
     """
+    log = _read(path)
+    return _scored(log, path, *_chosen(log, path, score))
+
+
+def read_inspect_scores(path: Path) -> list[SampleFile]:
+    """The samples of a log under each of its scores, a score with fields once for each of them.
+
+    Values that are lists have no one number, and are left out with a note at the others.
+
+    Raises:
+        UsageError: as `read_inspect_log`, or no score has numbers.
+    """
+    log = _read(path)
+    found, lists = [], []
+    for name in dict.fromkeys([*_planned(log.header), *_seen(log.tries.values())]):
+        values = [each["scores"].get(name) for epochs in log.tries.values() for each in epochs]
+        if not any(name in each["scores"] for epochs in log.tries.values() for each in epochs):
+            continue  # a field's own figures stand among the planned ones under its name alone
+        if any(isinstance(value, list) for value in values):
+            lists.append(name)
+            continue
+        parts = list(dict.fromkeys(key for value in values if isinstance(value, dict) for key in value))
+        found += [_scored(log, path, name, part) for part in parts or [None]]
+    if not found:
+        raise UsageError(f"'{path}' has no score with a number for each sample.")
+    note = tuple(f"the values of {name} are lists, and are left out" for name in lists)
+    return [replace(each, notes=(*each.notes, *note)) for each in found]
+
+
+def _read(path: Path) -> _Log:
     log = _of_archive(path) if path.suffix == ".eval" else _of_json(path)
     if not log.tries:
         raise UsageError(f"'{path}' has no samples; the log was written without them, or nothing had ended.")
-    chosen, part = _chosen(log, path, score)
+    return log
+
+
+def _scored(log: _Log, path: Path, chosen: str, part: str | None) -> SampleFile:
     samples = {}
     for id, epochs in log.tries.items():
         asked = {each["asked"] for each in epochs}
@@ -89,6 +133,30 @@ def read_inspect_log(path: Path, score: str | None = None) -> SampleFile:
         notes=()
         if status == "success"
         else (f"the log's status is {status or 'not known'}: samples may be missing",),
+        origin=_origin(log.header),
+    )
+
+
+def _origin(header: Mapping[str, Any]) -> Origin:
+    spec = _mapping(header, "eval")
+    config, data = _mapping(spec, "config"), _mapping(spec, "dataset")
+    asked = _mapping(spec, "model_generate_config")
+    settings = {
+        **{key: config[key] for key in ("limit", "epochs", "epochs_reducer") if config.get(key) is not None},
+        **{f"generation {key}": value for key, value in asked.items() if value is not None},
+        **{f"task {key}": value for key, value in _mapping(spec, "task_args").items() if value is not None},
+    }
+    epochs, ids = config.get("epochs"), data.get("sample_ids")
+    planned = count(_mapping(header, "results").get("total_samples"))
+    if planned is None and isinstance(ids, list):
+        planned = len(ids) * (count(epochs) or 1)
+    return Origin(
+        version=str(_mapping(spec, "packages").get("inspect_ai") or ""),
+        task_version=str(spec.get("task_version") or ""),
+        data=str(data.get("name") or data.get("location") or ""),
+        made_at=spec.get("created"),
+        settings=bounded(settings),
+        planned=planned,
     )
 
 
@@ -138,7 +206,8 @@ def _of_json(path: Path) -> _Log:
 
 def _json(content: bytes, place: str) -> Any:
     try:
-        return parse_json(content)
+        check_size(content)
+        return parse_report(content)
     except ValueError as error:
         raise UsageError(f"{place} is not JSON ({error}).") from error
 
@@ -169,14 +238,28 @@ def _content(content: Any) -> Any:
 
 
 def _attached(content: Any, attachments: Mapping[str, Any]) -> Any:
-    """Content with what lies elsewhere in the log put in its place."""
-    if isinstance(content, dict):
-        return {key: _attached(value, attachments) for key, value in content.items()}
-    if isinstance(content, list):
-        return [_attached(value, attachments) for value in content]
-    if isinstance(content, str) and content.startswith("attachment://"):
-        return attachments.get(content.removeprefix("attachment://"), content)
-    return content
+    """Content with what lies elsewhere in the log put in its place.
+
+    Raises:
+        UsageError: that would be endless.
+    """
+    room = LONGEST_MEMBER
+
+    def put_in(part: Any) -> Any:
+        nonlocal room
+        if isinstance(part, dict):
+            return {key: put_in(value) for key, value in part.items()}
+        if isinstance(part, list):
+            return [put_in(value) for value in part]
+        if isinstance(part, str) and part.startswith("attachment://"):
+            found = attachments.get(part.removeprefix("attachment://"), part)
+            room -= len(found) if isinstance(found, str) else 0
+            if room < 0:
+                raise UsageError(f"A sample's attachments are longer than {LONGEST_MEMBER:,} characters.")
+            return found if isinstance(found, str) else part
+        return part
+
+    return put_in(content)
 
 
 def _text(content: Any) -> str:
@@ -236,8 +319,8 @@ def _outcome(found: Mapping[str, Any], name: str, part: str | None, path: Path) 
     if found["unscored"] is not None and name not in scores:
         return Outcome(None, found["unscored"])
     value = scores.get(name)
-    if part is not None and isinstance(value, dict):
-        value = value.get(part)
+    if part is not None:
+        value = value.get(part) if isinstance(value, dict) else None
     if isinstance(value, list | dict):
         raise UsageError(f"Values of the score '{name}' in '{path}' are lists; there is no one value to compare.")
     return outcome_of(value)
@@ -258,10 +341,8 @@ def outcome_of(value: Any) -> Outcome:
         if number is None:
             return Outcome(None, "no answer" if value == NO_ANSWER else "off the menu", 0.0)
         return Outcome.of(number)
-    number = float(value) if isinstance(value, int) and abs(value) < 2**53 else value
-    if not isinstance(number, float) or not math.isfinite(number):
-        return Outcome(None, "not a number")
-    return Outcome.of(number)
+    number = float(value) if isinstance(value, bool) else finite(value)
+    return Outcome(None, "not a number") if number is None else Outcome.of(number)
 
 
 def _number(text: str) -> float | None:
@@ -269,7 +350,7 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return finite(number)
 
 
 def _reported(header: Mapping[str, Any], name: str, part: str | None) -> dict[str, float]:
@@ -279,8 +360,8 @@ def _reported(header: Mapping[str, Any], name: str, part: str | None) -> dict[st
         if isinstance(each, dict) and each.get("name") == (part or name) and each.get("scorer", name) in (name, part):
             metrics = _mapping(each, "metrics")
             return {
-                str(metric): float(told["value"])
+                str(metric): number
                 for metric, told in metrics.items()
-                if isinstance(told, dict) and isinstance(told.get("value"), int | float)
+                if isinstance(told, dict) and (number := finite(told.get("value"))) is not None
             }
     return {}

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+LARGEST = 1e100
+"""A larger figure is no result; sums of such would leave the range of numbers."""
+MOST = 2**31 - 1
+ABSENT = "not in the file"
+"""Why a try that was planned is unscored, where the file says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,33 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Where an evaluation comes from, as its file says.
+
+    Attributes:
+        version: of the tool; empty where the file does not say.
+        task_version: of the task; empty where it has none.
+        data: the data set's name; empty where the file does not say.
+        made_at: when it was evaluated, as the file writes it and unchecked; None where it does not say.
+        settings: that make the figures: shots, limits, seeds, generation parameters, revisions.
+        planned: tries that were planned, and may be more than the file holds; None where it does not say.
+        scored: tries that were, of a file that has figures alone; None where it does not say.
+        independent: whether samples are, so that their spread tells an interval.
+    """
+
+    version: str = ""
+    task_version: str = ""
+    data: str = ""
+    made_at: Any = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    planned: int | None = None
+    scored: int | None = None
+    independent: bool = True
+
+
+@dataclass(frozen=True)
 class SampleFile:
-    """One evaluation, as a file holds it.
+    """One score of one evaluation, as a file holds it.
 
     Attributes:
         path: of the file.
@@ -68,10 +100,11 @@ class SampleFile:
         task: its name.
         model: its name; empty where the file does not say.
         score: the score that was read, as the tool names it.
-        samples: by their ids.
+        samples: by their ids; empty where the file has figures alone.
         reported: the tool's own figures of that score, by the metric's name.
         more_is_better: None where nothing says so.
         notes: what a reader of the comparison should know of the file.
+        origin: where it comes from.
     """
 
     path: Path
@@ -83,6 +116,7 @@ class SampleFile:
     reported: Mapping[str, float] = field(default_factory=dict)
     more_is_better: bool | None = None
     notes: tuple[str, ...] = ()
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -91,8 +125,11 @@ class SampleFile:
 
     @property
     def unscored(self) -> dict[str, int]:
-        """Reason → tries without a score."""
-        return dict(Counter(each.unscored for each in self.outcomes if each.unscored is not None))
+        """Reason → tries without a score, those that were planned and are not in the file among them."""
+        found = Counter(each.unscored for each in self.outcomes if each.unscored is not None)
+        known = len(self.outcomes) if self.samples else self.origin.scored
+        absent = 0 if known is None else (self.origin.planned or 0) - known
+        return {**found, **({ABSENT: absent} if absent > 0 else {})}
 
     def as_json(self) -> dict[str, Any]:
         """What there is in the file, in numbers: three values of ours beside what the tool reports."""
@@ -114,6 +151,22 @@ class SampleFile:
             "reported": dict(self.reported),
             "notes": list(self.notes),
         }
+
+
+def finite(value: Any) -> float | None:
+    """A number that a tool wrote; None of anything else, of truth values, and of what is not finite or too large."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) > LARGEST:
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+def count(value: Any) -> int | None:
+    """A count that a tool wrote, as a number or in a text; None of anything else."""
+    try:
+        number = finite(float(value) if isinstance(value, str) else value)
+    except ValueError:
+        return None
+    return int(number) if number is not None and number.is_integer() and 0 <= number <= MOST else None
 
 
 def content_hash(content: Any) -> str:

@@ -12,7 +12,7 @@ from vivace.errors import UsageError
 
 ZSTANDARD = 93
 """Its number among the methods of zip archives."""
-LONGEST_MEMBER = 2**29
+LONGEST_MEMBER = 2**28
 """Bytes of a member once it is unpacked."""
 MOST_MEMBERS = 1_000_000
 _HEADER = struct.Struct("<26xHH")

@@ -19,6 +19,9 @@ SHORTEST = 4
 SHORT = 8
 """Characters of a short id."""
 
+FOREIGN = "x"
+"""How the ids of other tools' results begin, and no other id does."""
+
 
 @dataclass(frozen=True)
 class Identified:

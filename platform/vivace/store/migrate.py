@@ -15,7 +15,7 @@ import vivace_migrations
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store.database import Database, redacted
-from vivace.store.summary_tables import Base
+from vivace.store.foreign_tables import Base
 
 if TYPE_CHECKING:
     from alembic.config import Config

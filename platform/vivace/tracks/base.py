@@ -227,7 +227,7 @@ class Track(Protocol):
         ...
 
     def prepare_import(
-        self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
+        self, data: str, results: Path, model: str | None, judge_name: str | None, card: Path | None
     ) -> Import:
         """Read and check a run made elsewhere; nothing is written.
 

@@ -71,7 +71,7 @@ class DialogueTrack:
         return files_beside(path) if key == "data" and path.is_file() else []
 
     def prepare_import(
-        self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
+        self, data: str, results: Path, model: str | None, judge_name: str | None, card: Path | None
     ) -> Import:
         """Read and check replies and verdicts made elsewhere."""
         from vivace.tracks.dialogue.imported_results import prepare_import

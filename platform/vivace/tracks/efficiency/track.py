@@ -52,7 +52,7 @@ class EfficiencyTrack:
         return []
 
     def prepare_import(
-        self, data: str, results: Path, model: str, judge_name: str | None, card: Path | None
+        self, data: str, results: Path, model: str | None, judge_name: str | None, card: Path | None
     ) -> Import:
         """Refuse: times that were taken elsewhere cannot be paired with any of ours."""
         raise UsageError(f"The track {self.name} takes no results from elsewhere: its times are measured here.")
