@@ -313,6 +313,9 @@ LASTING: dict[str, tuple[Answer, type[VivaceError]]] = {
     "endless quota": (Answer(status=429, headers={"retry-after": "1e999"}), IncompleteError),
     "address": (Answer(status=302, headers={"location": "https://elsewhere.example/"}), UsageError),
     "parameter": (refusal("unknown parameter 'temperature'"), UsageError),
+    "key": (Answer(status=401), UsageError),
+    "permission": (Answer(status=403), UsageError),
+    "model": (Answer(status=404), UsageError),
 }
 
 

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from support.chat_server import Answer, Call, ChatServer, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
+from vivace.errors import UnreachableError
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.tracks.dialogue.estimate import has_price
@@ -85,11 +86,11 @@ def test_a_killed_item_between_repeats_is_resumed_where_it_stopped(database_url:
 
     def behave(call: Call) -> Answer:
         replies["n"] += 1
-        return Answer("yes") if replies["n"] != 5 else Answer(status=401)
+        return Answer("yes") if replies["n"] != 5 else Answer(status=402)
 
     with chat_server(behave) as server:
         first = run(server, tmp_path, database_url, "--repeats", 2, "--judge", "checks")
-        assert first.returncode == 2 and "refuses the key" in first.stderr
+        assert first.returncode == UnreachableError.exit_code and "no credit left" in first.stderr
         done = run(server, tmp_path, database_url, "--repeats", 2, "--judge", "checks")
         assert done.returncode == 0, done.stderr
         assert len(server.calls) == 2 * CONVERSATIONS + 1

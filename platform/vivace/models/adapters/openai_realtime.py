@@ -22,7 +22,7 @@ from websockets.frames import CloseCode
 
 from vivace.audio.convert import encode_wav
 from vivace.audio.spoken import is_sound
-from vivace.errors import UnreachableError, UsageError
+from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.machine.environment import checked_address, load_surroundings
 from vivace.models import reported
 from vivace.models.adapters.base import Asked, Capabilities
@@ -175,6 +175,8 @@ class OpenAIRealtimeSystem:
         if error is None or received.configured:
             return
         failure = self._failure(error, received)
+        if failure.ending is not None:
+            raise failure.ending
         if failure.unreachable or failure.unscored in (Unscored.TIMEOUT, Unscored.CONNECTION_CUT):
             raise self._unreachable(failure.detail)
 
@@ -209,6 +211,8 @@ class OpenAIRealtimeSystem:
             if caller.is_free(turn):
                 continue
             is_last = failure.unscored not in RETRIED or failures >= self._options.retries
+            if failure.ending is not None:
+                self._refusals.note(failure.ending)
             if (failure.retry_after_s or 0.0) > LONGEST_PAUSE_S:
                 error = spent_quota("model", self._model, failure.retry_after_s, failure.detail)
                 self._refusals.note(error, is_certain=is_last)
@@ -283,10 +287,11 @@ class OpenAIRealtimeSystem:
         """Why a try broke off before the answer's end.
 
         Raises:
-            UsageError: every other try would fail too.
+            UnreachableError: the account has no credit.
         """
         if isinstance(error, RedirectedError):
-            raise redirect("model", self._model, str(self._client.base_url), masked(str(error)))
+            ending = redirect("model", self._model, str(self._client.base_url), masked(str(error)))
+            return _failed(Unscored.SERVER_ERROR, "the address points elsewhere", ending=ending)
         if isinstance(error, InvalidStatus):
             failure = self._reported(rejection(error), configured=False)
             return replace(failure, retry_after_s=parse_retry_after(error.response.headers.get("retry-after")))
@@ -316,21 +321,22 @@ class OpenAIRealtimeSystem:
             configured: whether the session was accepted; what is refused before is refused to every conversation.
 
         Raises:
-            UsageError: every other try would fail too.
             UnreachableError: the account has no credit.
         """
         detail = masked(str(error))[:500]
         words = {error.kind, error.code}
         if words & MODEL_CODES:
-            raise UsageError(
+            unknown = (
                 f"The server of the model '{self._model}' does not know it, or not as a Realtime model ({detail}); "
                 "check the name and the address."
             )
+            return _failed(Unscored.SERVER_ERROR, detail, ending=UsageError(unknown))
         if words & KEY_CODES:
-            raise UsageError(
+            refused = (
                 f"The server of the model '{self._model}' refuses the key; "
                 "check OPENAI_API_KEY in the environment or in .env."
             )
+            return _failed(Unscored.SERVER_ERROR, detail, ending=UsageError(refused))
         if words & CONTENT_FILTER_CODES:
             return _failed(Unscored.CONTENT_FILTER, detail)
         if NO_CREDIT in words:
@@ -339,7 +345,8 @@ class OpenAIRealtimeSystem:
             return _failed(Unscored.RATE_LIMITED, detail, _asked_wait(error.message))
         if error.kind == "invalid_request_error":
             if not configured:
-                raise UsageError(f"The model '{self._model}' does not take these parameters: {detail}")
+                refused = f"The model '{self._model}' does not take these parameters: {detail}"
+                return _failed(Unscored.BAD_REQUEST, detail, ending=UsageError(refused))
             return _failed(Unscored.BAD_REQUEST, detail)
         return _failed(Unscored.SERVER_ERROR, detail)
 
@@ -379,12 +386,19 @@ class _Failure:
     detail: str
     retry_after_s: float | None = None
     unreachable: bool = False
+    ending: VivaceError | None = None
+    """What ends the run where every try fails so."""
 
 
 def _failed(
-    unscored: Unscored, detail: str, retry_after_s: float | None = None, *, unreachable: bool = False
+    unscored: Unscored,
+    detail: str,
+    retry_after_s: float | None = None,
+    *,
+    unreachable: bool = False,
+    ending: VivaceError | None = None,
 ) -> _Failure:
-    return _Failure(unscored, masked(detail)[:500], retry_after_s, unreachable)
+    return _Failure(unscored, masked(detail)[:500], retry_after_s, unreachable, ending)
 
 
 def _wav(sound: bytes | bytearray) -> bytes:

@@ -404,7 +404,7 @@ class ChatClient:
         """What a failure is to the call, in words, and what ends the run where every call fails so.
 
         Raises:
-            UsageError: a refused key, an unknown model, parameters that cannot be sent: every other call would fail.
+            UsageError: parameters that cannot be sent: every other call would fail.
             UnreachableError: the account has no credit.
         """
         reported = error if isinstance(error, CallError) else CallError(f"{type(error).__name__}: {error}")
@@ -427,12 +427,13 @@ class ChatClient:
         if isinstance(error, RefusedArgumentsError):
             raise UsageError(f"The {self.role} '{self.model}' does not take these parameters: {detail}")
         if status in (401, 403):
-            raise self._refused_key()
+            return Unscored.SERVER_ERROR, detail, self._refused_key()
         if status == 404:
-            raise UsageError(
+            unknown = (
                 f"The server of the {self.role} '{self.model}' does not know that model ({detail}); "
                 "check the name and the address."
             )
+            return Unscored.SERVER_ERROR, detail, UsageError(unknown)
         if status == 402 or (status == 429 and (NO_CREDIT in reported.codes or NO_CREDIT in detail)):
             raise no_credit(self.role, self.model, detail)
         if status == 429:

@@ -1,8 +1,8 @@
-"""Refusals that every call would meet: an address, a parameter, a quota; they end a run, to be resumed.
+"""Refusals that every call would meet: of a key, a model, an address, a parameter, a quota. They end a run.
 
 A mistake is found out for the price of one call, where nothing was answered before. A server that has answered is
 believed only when it refuses call after call: one such answer among good ones is a failure of its own call alone.
-A refused key, an unknown model and an account without credit end a run at any time.
+An account without credit ends a run at any time.
 """
 
 from __future__ import annotations
