@@ -9,10 +9,12 @@ from typing import Any
 import pandas as pd
 
 from vivace.model_origins import ORIGINS
-from vivace.output.short_names import settings_text
+from vivace.output.short_names import distinct, settings_text
 from vivace.statistics.noninferiority import finding
-from vivace.store.queries.efficiency import LAYER_FIGURES, ArmRow, Measured, hardware_name
+from vivace.store.queries.efficiency import LAYER_FIGURES, ArmRow, Measured, frontier, hardware_name
 from vivace_app import figures
+from vivace_methods.diagnosis import Diagnosis
+from vivace_methods.families import Axis
 
 NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "retracted")
 
@@ -30,6 +32,14 @@ def machines(rows: Sequence[ArmRow]) -> dict[str, str]:
     return {key: name if names.count(name) == 1 else f"{name} ({key[:6]})" for key, name in named.items()}
 
 
+def labels(rows: Sequence[ArmRow]) -> list[str]:
+    """A name for each arm that no other has: its own, and what tells it apart where needed."""
+    return distinct(
+        [row.short_arm for row in rows],
+        ([settings_text(row.apart) for row in rows], [f"run {row.short_run}" for row in rows]),
+    )
+
+
 def groups(rows: Sequence[ArmRow]) -> dict[tuple[str, ...], list[ArmRow]]:
     """Rows that may be held against each other, under what they share."""
     found: dict[tuple[str, ...], list[ArmRow]] = {}
@@ -42,7 +52,7 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
     """One line for each arm, with the texts that people read; without the times of small models: they say nothing."""
     frame = pd.DataFrame(
         {
-            "Frontier": ["★" if row.frontier else "" for row in rows],
+            "Frontier": [row.mark for row in rows],
             "Arm": [row.short_arm for row in rows],
             "Quality": [_rate(row.quality_figure) for row in rows],
             "Difference": [_difference(row) for row in rows],
@@ -80,29 +90,130 @@ def _pruning(rows: Sequence[ArmRow]) -> dict[str, list[float | None]]:
     return {heading: values for heading, values in found.items() if any(value is not None for value in values)}
 
 
-def points(rows: Sequence[ArmRow]) -> pd.DataFrame:
-    """The arms that have both a quality and a cost, with the intervals of both; empty where none has."""
+MEMORY = "memory"
+"""The axis of the most memory that an arm took, whoever counted it."""
+_COSTS = (
+    Axis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
+    Axis("ttft_ratio", "time to first token, relative to the baseline"),
+    Axis("bytes_ratio", "bytes moved per token, relative to the baseline"),
+    Axis("flops_ratio", "FLOPs per token, relative to the baseline"),
+)
+_TIMES = ("speed_ratio", "ttft_ratio")
+_COUNTERS = ("peak_bytes_allocated", "peak_bytes_process")
+"""Who counts memory: the device's allocator where there is one, else the whole process."""
+
+
+def costs(rows: Sequence[ArmRow]) -> dict[str, Axis]:
+    """What quality can be held against, the family's own first: figures that at least two arms have.
+
+    Times of small models say nothing, and are not among them.
+    """
+    own = rows[0].axis
+    counters = sorted({metric for row in rows for metric in row.figures if metric.startswith("peak_bytes")})
+    counter = next((one for one in (*_COUNTERS, *counters) if one in counters), None)
+    memory = () if counter is None else (Axis(counter, "peak memory, in bytes"),)
+    offered = [own, *(axis for axis in _COSTS if axis.metric != own.metric), *memory]
+    return {
+        MEMORY if axis.metric.startswith("peak_bytes") else axis.metric: axis
+        for axis in offered
+        if sum(row.value(axis.metric) is not None for row in rows) > 1
+        and not (rows[0].synthetic and (axis.metric in _TIMES or axis in memory))
+    }
+
+
+def points(rows: Sequence[ArmRow], axis: Axis | None = None) -> pd.DataFrame:
+    """The arms that have both a quality and a cost, with the intervals of both; empty where none has.
+
+    Args:
+        rows: of one group.
+        axis: what quality is held against; None for what the rows themselves say.
+    """
+    held = axis or rows[0].axis if rows else axis
     quality_of = {
         place: quality
         for place, row in enumerate(rows)
-        if row.cost is not None and (quality := row.quality_figure) is not None
+        if held is not None and row.value(held.metric) is not None and (quality := row.quality_figure) is not None
     }
     placed, qualities = [rows[place] for place in quality_of], list(quality_of.values())
+    best = frontier([row for row in placed if row.standing == "ranked"], held)
     nothing = Measured(1.0, None, None, 0)
-    costs = [row.figures.get(row.axis.metric, nothing) for row in placed]
+    found = [row.figures.get(held.metric, nothing) for row in placed] if held is not None else []
     return pd.DataFrame(
         {
             "arm": [row.short_arm for row in placed],
             "method": [row.method for row in placed],
-            "cost": [cost.value for cost in costs],
-            "cost low": [cost.value if cost.low is None else cost.low for cost in costs],
-            "cost high": [cost.value if cost.high is None else cost.high for cost in costs],
+            "cost": [cost.value for cost in found],
+            "cost low": [cost.value if cost.low is None else cost.low for cost in found],
+            "cost high": [cost.value if cost.high is None else cost.high for cost in found],
             "quality": [quality.value for quality in qualities],
             "quality low": [quality.value if quality.low is None else quality.low for quality in qualities],
             "quality high": [quality.value if quality.high is None else quality.high for quality in qualities],
-            "frontier": [row.frontier for row in placed],
+            "frontier": [row in best for row in placed],
+            "beside the baseline": ["baseline" if row.baseline else _comparable(row) for row in placed],
         }
     )
+
+
+WITHIN = 0.02
+"""Points below the baseline's quality that people ask about first."""
+
+
+def fastest_within(rows: Sequence[ArmRow], axis: Axis) -> ArmRow | None:
+    """The arm that is best on an axis among those whose measured quality is within two points of the baseline's."""
+    held = [
+        row
+        for row in rows
+        if not row.baseline and row.standing == "ranked" and row.value(axis.metric) is not None
+        and (difference := row.figures.get("quality_difference")) is not None and difference.value >= -WITHIN
+    ]  # fmt: skip
+    sign = -1 if axis.more_is_better else 1
+    return min(held, key=lambda row: sign * (row.value(axis.metric) or 0.0), default=None)
+
+
+_BY_LAYER = {
+    "unique_experts": "experts read in a pass",
+    "natural_experts": "experts that routing alone would read",
+    "kept_mass": "routing weight within the budget",
+    "uncovered": "tokens without their best expert",
+    "kept": "share kept",
+    "evidence_kept": "share of the evidence kept",
+}
+"""Kind of figure that whole layers have → its words."""
+
+
+def by_layer(found: Mapping[str, Sequence[Diagnosis]]) -> pd.DataFrame:
+    """Figures of whole layers of several arms, for heat maps: how many experts budgets leave, how much is kept.
+
+    Args:
+        found: arm → what is known of its layers.
+    """
+    rows = [
+        {"measure": _BY_LAYER[row.kind], "arm": arm, "layer": int(row.layer), "value": row.value, "n": row.n}
+        for arm, told in found.items()
+        for row in told
+        if row.kind in _BY_LAYER and row.layer.isdigit() and not row.setting
+    ]
+    return pd.DataFrame(rows, columns=["measure", "arm", "layer", "value", "n"])
+
+
+_MODULE = re.compile(r"(?:^|\.)(?P<layer>\d+)\.(?P<module>.+)$")
+
+
+def by_module(found: Sequence[Diagnosis]) -> pd.DataFrame:
+    """What an arm was told to leave out of each module, and what it did leave out, for heat maps.
+
+    Args:
+        found: what is known of the arm's layers.
+    """
+    words = {"sparsity": "sparsity asked for", "kept": "sparsity realised", "ratio": "part of sparsity in the input",
+             "output_error": "output error"}  # fmt: skip
+    rows = [
+        {"measure": words[row.kind], "module": match["module"], "layer": int(match["layer"]),
+         "value": 1 - row.value if row.kind == "kept" else row.value, "n": row.n}
+        for row in found
+        if row.kind in words and (match := _MODULE.search(row.layer)) is not None
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["measure", "module", "layer", "value", "n"])
 
 
 def haystack(rows: Sequence[ArmRow]) -> pd.DataFrame:
@@ -116,20 +227,25 @@ def haystack(rows: Sequence[ArmRow]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["arm", "length", "depth", "quality", "n"])
 
 
-def rankings(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def rankings(found: Sequence[Diagnosis]) -> pd.DataFrame:
     """Figures that an arm tells of several rankings in each layer, for a heat map; empty where it tells none.
 
     Args:
         found: what is known of the arm's layers. What holds in `any` layer holds in all.
     """
-    told = [row for row in found if row["setting"] and row["kind"] not in LAYER_FIGURES]
-    places = sorted({int(row["layer"]) for row in told if row["layer"].isdigit()})
+    told = [row for row in found if row.setting and row.kind not in LAYER_FIGURES]
+    places = sorted({int(row.layer) for row in told if row.layer.isdigit()})
     rows = [
-        {"measure": row["kind"].replace("_", " "), "ranking": row["setting"], "layer": place, "value": row["value"],
-         "n": row["n"]}
+        {
+            "measure": row.kind.replace("_", " "),
+            "ranking": row.setting,
+            "layer": place,
+            "value": row.value,
+            "n": row.n,
+        }
         for row in told
-        for place in ([int(row["layer"])] if row["layer"].isdigit() else places)
-    ]  # fmt: skip
+        for place in ([int(row.layer)] if row.layer.isdigit() else places)
+    ]
     return pd.DataFrame(rows, columns=["measure", "ranking", "layer", "value", "n"])
 
 
@@ -146,19 +262,22 @@ def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{title: layer.get(name) for title, name in columns.items()} for layer in found])
 
 
-def floor(rows: Sequence[ArmRow]) -> float | None:
-    """Where the hardware's limit lies on the cost axis: the baseline's own work at the rates that were probed.
+def floor(rows: Sequence[ArmRow], axis: Axis | None = None) -> float | None:
+    """Where the hardware's limit lies on an axis of time: the baseline's own work at the rates that were probed.
 
     None for small models, whose axis is the very work of which floors are made, and where it is not known.
     """
     baseline = next((row for row in rows if row.baseline), None)
     if baseline is None or baseline.synthetic:
         return None
-    limit, measured = {
+    limits = {
         "ttft_ratio": ("full_prefill_floor_s", "ttft_s"),
         "speed_ratio": ("floor_tokens_per_s", "tokens_per_s"),
-    }[baseline.axis.metric]
-    best, taken = baseline.value(limit), baseline.value(measured)
+    }
+    found = limits.get((axis or baseline.axis).metric)
+    if found is None:
+        return None
+    best, taken = map(baseline.value, found)
     return best / taken if best and taken else None
 
 

@@ -80,8 +80,13 @@ def curve(data: pd.DataFrame, metric: str, models: Sequence[str], x_title: str) 
     return chart
 
 
+_SHAPES = ("circle", "square", "diamond", "triangle-up", "triangle-down", "cross", "triangle-right")
+_FADED = 0.35
+"""How much of a dominated point shows."""
+
+
 def frontier(data: pd.DataFrame, x_title: str, *, more_is_better: bool, floor: float | None) -> alt.LayerChart:
-    """Quality against cost with 95 % intervals on both axes, and the frontier as a step line.
+    """Quality against cost with 95 % intervals on both axes, dominated points faded, the frontier as a step line.
 
     Args:
         data: as `arm_tables.points` gives it.
@@ -92,30 +97,35 @@ def frontier(data: pd.DataFrame, x_title: str, *, more_is_better: bool, floor: f
     methods = list(dict.fromkeys(data["method"]))
     colour = alt.Color(
         "method:N",
-        scale=alt.Scale(
-            domain=methods, range=[_LINE_COLOURS[place % len(_LINE_COLOURS)] for place in range(len(methods))]
-        ),
-        legend=alt.Legend(orient="top", title=None, labelLimit=320),
+        scale=alt.Scale(domain=methods, range=_repeated(_LINE_COLOURS, len(methods))),
+        legend=alt.Legend(orient="top", title=None, labelLimit=320, columns=3),
     )
-    x_axis = alt.X("cost:Q", title=x_title, scale=alt.Scale(zero=False, padding=24))
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=methods, range=_repeated(_SHAPES, len(methods))))
+    large = alt.Axis(format="~s", labelOverlap=True) if data["cost"].max() > 1000 else alt.Axis(labelOverlap=True)
+    x_axis = alt.X("cost:Q", title=x_title, scale=alt.Scale(zero=False, padding=24), axis=large)
     y_axis = alt.Y("quality:Q", title="quality", scale=alt.Scale(zero=False, padding=12), axis=alt.Axis(format=".0%"))
-    base = alt.Chart(data).encode(color=colour)
+    shown = alt.condition("datum.frontier", alt.value(1.0), alt.value(_FADED))
+    base = alt.Chart(data).encode(color=colour, opacity=shown)
     across = base.mark_rule(strokeWidth=1.5).encode(
-        x=alt.X("cost low:Q", title=x_title, scale=alt.Scale(zero=False, padding=24)), x2="cost high:Q", y=y_axis
+        x=alt.X("cost low:Q", title=x_title, scale=alt.Scale(zero=False, padding=24), axis=large),
+        x2="cost high:Q",
+        y=y_axis,
     )
     upright = base.mark_rule(strokeWidth=1.5).encode(
         x=x_axis,
         y=alt.Y("quality low:Q", title="quality", scale=alt.Scale(zero=False, padding=12)),
         y2="quality high:Q",
     )
-    points = base.mark_point(size=80, filled=True, opacity=1).encode(
+    points = base.mark_point(size=80, filled=True).encode(
         x=x_axis,
         y=y_axis,
+        shape=shape,
         tooltip=[
             alt.Tooltip("arm:N", title="Arm"),
             alt.Tooltip("quality:Q", title="Quality", format=".1%"),
-            alt.Tooltip("cost:Q", title="Cost", format=".3f"),
+            alt.Tooltip("cost:Q", title=x_title, format=",.3~f"),
             alt.Tooltip("frontier:N", title="Frontier"),
+            alt.Tooltip("beside the baseline:N", title="Beside the baseline"),
         ],
     )
     step = (
@@ -125,9 +135,42 @@ def frontier(data: pd.DataFrame, x_title: str, *, more_is_better: bool, floor: f
     )
     layers: list[alt.Chart] = [step, across, upright, points]
     if floor is not None:
-        limit = alt.Chart(pd.DataFrame({"cost": [floor]})).mark_rule(strokeDash=[6, 4], color="#000000")
+        limit = alt.Chart(pd.DataFrame({"cost": [floor]})).mark_rule(strokeDash=[6, 4], color="#888888")
         layers.append(limit.encode(x=x_axis, tooltip=[alt.Tooltip("cost:Q", title="Floor", format=".3f")]))
     chart: alt.LayerChart = alt.layer(*layers).properties(height=360).configure_view(strokeOpacity=0)
+    return chart
+
+
+def _repeated(values: Sequence[str], count: int) -> list[str]:
+    return [values[place % len(values)] for place in range(count)]
+
+
+def heat_map(data: pd.DataFrame, row: str, *, share: bool) -> alt.FacetChart:
+    """A figure by layer and arm, or by layer and module, a panel for each measure.
+
+    Args:
+        data: as `arm_tables.by_layer` or `arm_tables.by_module` gives it.
+        row: the column that stands upright.
+        share: whether all figures are parts of 1, so that panels share their colours.
+    """
+    names = list(dict.fromkeys(data[row]))
+    scale = alt.Scale(domain=[0, 1], clamp=True, scheme="viridis") if share else alt.Scale(scheme="viridis")
+    cells = alt.Chart(data).mark_rect(stroke="white").encode(
+        x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+        y=alt.Y(f"{row}:N", sort=names, title=None, axis=alt.Axis(labelLimit=150)),
+        color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title="", orient="bottom")),
+        tooltip=[
+            alt.Tooltip(f"{row}:N", title=row.title()),
+            alt.Tooltip("layer:O", title="Layer"),
+            alt.Tooltip("value:Q", title="Mean", format=".3~f"),
+            alt.Tooltip("n:Q", title="Observations"),
+        ],
+    )  # fmt: skip
+    chart: alt.FacetChart = (
+        cells.properties(width=300, height=20 * len(names))
+        .facet(facet=alt.Facet("measure:N", sort=list(dict.fromkeys(data["measure"])), title=None), columns=1)
+        .resolve_scale(color="shared" if share else "independent")
+    )
     return chart
 
 
@@ -156,7 +199,7 @@ def depth_and_length(data: pd.DataFrame) -> alt.FacetChart:
         ],
     )  # fmt: skip
     chart: alt.FacetChart = cells.properties(width=70 * len(lengths), height=28 * len(depths)).facet(
-        facet=alt.Facet("arm:N", sort=list(dict.fromkeys(data["arm"])), title=None), columns=2
+        facet=alt.Facet("arm:N", sort=list(dict.fromkeys(data["arm"])), title=None), columns=1
     )
     return chart
 
@@ -178,8 +221,8 @@ def rankings_by_layer(data: pd.DataFrame) -> alt.FacetChart:
             alt.Tooltip("n:Q", title="Prompts"),
         ],
     )  # fmt: skip
-    chart: alt.FacetChart = cells.properties(width=420, height=22 * data["ranking"].nunique()).facet(
-        facet=alt.Facet("measure:N", sort=list(dict.fromkeys(data["measure"])), title=None), columns=2
+    chart: alt.FacetChart = cells.properties(width=300, height=22 * data["ranking"].nunique()).facet(
+        facet=alt.Facet("measure:N", sort=list(dict.fromkeys(data["measure"])), title=None), columns=1
     )
     return chart
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
@@ -30,6 +29,7 @@ from vivace.store.queries.explorer import Page, Wanted
 from vivace.store.queries.regressions import JobView
 from vivace.store.queries.regressions import jobs as regression_jobs
 from vivace_app.viewer import viewer
+from vivace_methods.diagnosis import Diagnosis
 
 
 def settings() -> Settings:
@@ -186,24 +186,16 @@ def shape(sha256: str, parts: int) -> tuple[list[float], float] | None:
         return None
 
 
-def layers(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
-    """What an arm does to each layer of the model; empty for an arm without a recipe."""
-    return _layers(database, database.url, data_version(database), run, arm)
-
-
-def diagnoses(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
-    """All that is known of what an arm does in each layer: kind, layer, setting, value and n."""
-    return _diagnoses(database, database.url, data_version(database), run, arm)
+def diagnoses(database: Database, runs: Iterable[str]) -> dict[tuple[str, str], list[Diagnosis]]:
+    """Run and arm → all that is known of what the arm does in each layer, of every arm of some runs."""
+    return _diagnoses(database, database.url, data_version(database), tuple(sorted(set(runs))))
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
-def _diagnoses(_database: Database, url: str, version: str, run: str, arm: str) -> list[dict[str, Any]]:
-    return [dict(vars(row)) for row in efficiency.diagnoses(_database, run, arm)]
-
-
-@st.cache_data(show_spinner=False, max_entries=64)
-def _layers(_database: Database, url: str, version: str, run: str, arm: str) -> list[dict[str, Any]]:
-    return efficiency.layer_rows(_database, run, arm)
+def _diagnoses(
+    _database: Database, url: str, version: str, runs: tuple[str, ...]
+) -> dict[tuple[str, str], list[Diagnosis]]:
+    return efficiency.diagnoses_of_runs(_database, runs)
 
 
 def jobs(database: Database) -> list[JobView]:

@@ -16,7 +16,23 @@ _PNG_SCALE = 2.0
 """Pixels of a PNG for each of the plot's own, so that it is sharp in print."""
 
 
-def offer(name: str, table: pd.DataFrame | None = None, plot: alt.TopLevelMixin | None = None) -> None:
+Plot = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+
+
+def draw(name: str, plot: Plot, table: pd.DataFrame, words: str) -> None:
+    """Draw a plot with its alternative text, and offer it and what it is made of as files.
+
+    Args:
+        name: as of `offer`.
+        plot: what is drawn, as wide as the page.
+        table: what it is made of.
+        words: what it shows, for those who cannot see it.
+    """
+    st.altair_chart(plot, width="stretch", alt=words)
+    offer(name, table, plot)
+
+
+def offer(name: str, table: pd.DataFrame | None = None, plot: Plot | None = None) -> None:
     """Draw a button that opens the files to be had of a table, of a plot, or of both.
 
     Args:
@@ -78,14 +94,14 @@ def parquet(table: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def svg(plot: alt.TopLevelMixin) -> bytes:
+def svg(plot: Plot) -> bytes:
     """A plot as SVG, drawn here: nothing is fetched for it."""
     file = io.StringIO()
     plot.save(file, format="svg", engine="vl-convert")
     return file.getvalue().encode()
 
 
-def png(plot: alt.TopLevelMixin) -> bytes:
+def png(plot: Plot) -> bytes:
     """A plot as PNG, on white."""
     file = io.BytesIO()
     plot.save(file, format="png", engine="vl-convert", scale_factor=_PNG_SCALE)

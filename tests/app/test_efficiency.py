@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Engine, event, select
 from streamlit.testing.v1 import AppTest
 
 from support.measured import run_of
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
-from vivace.store.queries.efficiency import arm_board, diagnoses, layer_rows
-from vivace.store.tables import Arm, Run, Trial, now
+from vivace.store.queries.efficiency import Measured, arm_board, diagnoses, layer_rows
+from vivace.store.tables import Arm, Model, Run, Trial, now
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace.tracks.efficiency.scores import score_run
 from vivace_app import arm_tables, charts
@@ -56,7 +56,7 @@ def test_small_models_are_shown_without_their_times_and_called_synthetic(home: P
     measured(home)
     app = page()
     table = app.dataframe[0].value
-    assert list(table["Arm"]) == ["dense", "sparse"] and list(table["Frontier"]) == ["★", "★"]
+    assert list(table["Arm"]) == ["dense", "sparse"] and list(table["Frontier"]) == ["★", "★ worse"]
     assert list(table["Bytes ×"]) == ["1", "0.500 [0.500–0.500]"]
     assert list(table["Comparable"]) == ["baseline", "worse"]
     assert not set(arm_tables.TIMES) & set(table.columns)
@@ -115,12 +115,13 @@ def test_rankings_are_drawn_by_layer_and_those_of_no_layer_in_all(home: Path) ->
     with database.write() as session:
         arm = session.scalars(select(Arm).where(Arm.name == "sparse")).one()
         record_diagnoses(session, arm.id, [Diagnosis(*row, n=2) for row in told])
-    found = arm_tables.rankings([vars(row) for row in diagnoses(database, "r1", "sparse")])
+    found = arm_tables.rankings(diagnoses(database, "r1", "sparse"))
     cells = list(zip(found["ranking"], found["layer"], found["value"], strict=True))
     assert cells == [("claa", 10, 0.4), ("claa", 9, 0.3), ("random", 9, 0.0), ("random", 10, 0.0)]
     assert set(found["measure"]) == {"rank correlation"}
     assert charts.rankings_by_layer(found).to_dict()["spec"]["encoding"]["y"]["sort"] == ["claa", "random"]
-    assert any("Rankings, layer by layer" in each.label for each in page().expander)
+    app = page()
+    assert app.subheader[0].value == "Layer by layer" and app.selectbox(key="address-arm").options == ["sparse"]
 
 
 def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:
@@ -144,4 +145,70 @@ def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:
     app = page()
     shown = app.dataframe[1].value
     assert list(shown["Layer"]) == ["up", "down"] and list(shown["Rank"]) == [3, 0]
-    assert app.selectbox(key=next(each.key for each in app.selectbox if each.label == "Arm")).options == ["sparse"]
+    assert app.selectbox(key="address-arm").options == ["sparse"]
+
+
+def test_quality_is_held_against_what_is_chosen_and_the_frontier_with_it(home: Path) -> None:
+    database = measured(home, adapter="local")
+    rows = arm_board(database)
+    offered = arm_tables.costs(rows)
+    assert list(offered) == ["speed_ratio", "ttft_ratio", "bytes_ratio", "flops_ratio"], "two arms have each of them"
+    assert list(arm_tables.costs([replace(row, adapter="zoo") for row in rows])) == ["bytes_ratio", "flops_ratio"]
+    dear = replace(rows[1], figures={**rows[1].figures, "bytes_ratio": Measured(2.0, None, None, 9)})
+    points = arm_tables.points([rows[0], dear], offered["bytes_ratio"])
+    assert list(points["frontier"]) == [True, False] and list(points["beside the baseline"]) == ["baseline", "worse"]
+    assert list(arm_tables.points([rows[0], dear], offered["speed_ratio"])["frontier"]) == [True, True]
+    assert arm_tables.floor(rows, offered["bytes_ratio"]) is None and arm_tables.floor(rows, offered["speed_ratio"])
+    assert page(cost="bytes_ratio").selectbox(key="address-cost").value == "bytes_ratio"
+    assert arm_tables.fastest_within(rows, offered["speed_ratio"]) is None, "a fifth of its answers is lost"
+    near = replace(rows[1], figures={**rows[1].figures, "quality_difference": Measured(-0.01, -0.1, 0.1, 9)})
+    assert arm_tables.fastest_within([rows[0], near], offered["speed_ratio"]) is near
+
+
+def test_heat_maps_of_experts_by_budget_and_of_modules() -> None:
+    experts = {f"moe-spec(budget={budget})": [Diagnosis("unique_experts", str(layer), "", budget - layer, 4)
+               for layer in range(3)] for budget in (8, 16)}  # fmt: skip
+    cells = arm_tables.by_layer({**experts, "teal": [Diagnosis("kept", "layers.0.mlp.up", "", 0.4, 9)]})
+    assert len(cells) == 6 and set(cells["measure"]) == {"experts read in a pass"}
+    drawn = charts.heat_map(cells, "arm", share=False).to_dict()["spec"]["encoding"]
+    assert drawn["y"]["sort"] == ["moe-spec(budget=8)", "moe-spec(budget=16)"]
+    modules = arm_tables.by_module(
+        [Diagnosis("kept", "model.layers.7.mlp.up_proj", "", 0.4, 9), Diagnosis("ratio", "head", "", 0.4, 0)]
+    )
+    assert modules.to_dict("records") == [
+        {"measure": "sparsity realised", "module": "mlp.up_proj", "layer": 7, "value": 0.6, "n": 9}
+    ]
+
+
+def test_one_model_is_shown_at_a_time_and_the_page_asks_a_few_questions(home: Path) -> None:
+    """A question for each arm is what made this page slow."""
+    database = measured(home)
+    with database.write() as session:
+        other = Model(fingerprint="n", target="zoo:other", adapter="zoo", name="other", parameters={})
+        session.add(other)
+        session.flush()
+        old = session.get_one(Run, "r1")
+        copied = {name: getattr(old, name) for name in Run.__table__.columns.keys()}  # noqa: SIM118
+        session.add(Run(**{**copied, "id": "r2", "identity": "r2", "model_id": other.id}))
+        session.flush()
+        for place in range(30):
+            arm = Arm(
+                run_id="r2", name=f"teal(sparsity={place / 100})", method="teal", settings={}, ended_at=old.created_at
+            )
+            session.add(arm)
+            session.flush()
+            record_diagnoses(session, arm.id, [Diagnosis("kept", "1", "", 0.5, 2)])
+    app = page()
+    assert "zoo:moe on sums" in app.selectbox(key="address-group").options
+    chosen = page(group="n-d")
+    asked: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *others: Any) -> None:
+        asked.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        chosen.run()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert len(chosen.dataframe[0].value) == 30 and len(asked) <= 40

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from vivace.model_origins import ORIGINS
 from vivace.store.database import Database
+from vivace.store.queries import efficiency
 from vivace.store.queries.efficiency import ArmRow
-from vivace_app import arm_tables, charts, data, figures, notices
+from vivace_app import arm_tables, charts, data, downloads, figures, notices
 from vivace_app.address import Address, select, toggle
-from vivace_methods.families import FAMILIES
+from vivace_methods.families import FAMILIES, Axis
 
 _NOTE_COLOURS = {
     "official": "blue",
@@ -50,44 +52,82 @@ def show() -> None:
     address = Address()
     problems = st.container()
     rows = _filtered(address, everything)
-    with problems:
-        address.show_problems()
     if not rows:
         st.info("No results match these filters.", icon=":material/filter_alt_off:")
-    for group in arm_tables.groups(rows).values():
-        _show_group(group)
-        _show_layers(database, group)
-        _show_rankings(database, group)
+    else:
+        group = _choose_group(address, rows)
+        _show_group(address, group)
+        _show_layers(address, database, group)
+        _show_details(group)
+    with problems:
+        address.show_problems()
 
 
 def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
     """Draw the filters, and return the rows that pass them: of one track and one machine."""
-    first, second, third = st.columns([2, 3, 1.6], vertical_alignment="bottom")
+    first, second, third, fourth = st.columns([2, 3, 1.6, 1.6], vertical_alignment="bottom")
     tracks = {name: family.title for name, family in FAMILIES.items() if any(row.track == name for row in everything)}
     with first:
         track = select(
-            address, "track", "Track", tracks, what="track", fallback=next(iter(tracks)), forget=("machine",)
-        )
+            address, "track", "Track", tracks, what="track", fallback=next(iter(tracks)),
+            forget=("machine", "group", "cost", "arm"),
+        )  # fmt: skip
     here = [row for row in everything if row.track == track]
     machines = arm_tables.machines(here)
     with second:
         machine = select(
             address, "machine", "Machine", machines, what="machine", fallback=next(iter(machines)),
             explanation="Times of different machines do not compare, so that one is shown at a time.",
+            forget=("group", "cost", "arm"),
         )  # fmt: skip
     with third:
+        official = toggle(
+            address, "official", "Official only",
+            explanation="Official arms were audited, on real models, with enough prompts.",
+        )  # fmt: skip
+    with fourth:
         withdrawn = toggle(
             address, "retracted", "Show retracted", explanation="Results that were withdrawn, with the reason."
         )
-    return [row for row in here if row.hardware_fingerprint == machine and (withdrawn or row.retracted is None)]
+    return [
+        row for row in here
+        if row.hardware_fingerprint == machine and (withdrawn or row.retracted is None)
+        and (row.official or not official)
+    ]  # fmt: skip
 
 
-def _show_group(rows: Sequence[ArmRow]) -> None:
+def _choose_group(address: Address, rows: Sequence[ArmRow]) -> list[ArmRow]:
+    """The arms of one model on one set of tasks: the others do not compare."""
+    groups = {"-".join(part[:8] for part in key[1:3]): group for key, group in arm_tables.groups(rows).items()}
+    if len(groups) == 1:
+        return next(iter(groups.values()))
+    titles = {key: _title(group) for key, group in groups.items()}
+    # The newest with something to compare: a page must not begin with one point.
+    usual = max(groups, key=lambda key: (len(groups[key]) > 1, max(row.date for row in groups[key])))
+    chosen = select(
+        address, "group", "Model and tasks", titles, what="model and tasks", fallback=usual, forget=("cost", "arm")
+    )
+    return groups[chosen]
+
+
+def _title(rows: Sequence[ArmRow]) -> str:
+    first = rows[0]
+    return f"{first.adapter}:{first.model} on {first.data}"
+
+
+def _show_group(address: Address, rows: Sequence[ArmRow]) -> None:
     first = rows[0]
     st.markdown(
         f"#### {figures.literal(f'{first.adapter}:{first.model}')} on {figures.literal(first.data)}",
         help=f"Data at revision {figures.literal(first.data_revision[:12])}; run {figures.literal(first.run)}.",
     )
+    costs = arm_tables.costs(rows)
+    if costs:
+        metric = select(
+            address, "cost", "Quality against", {key: axis.title for key, axis in costs.items()}, what="axis",
+            fallback=next(iter(costs)),
+        )  # fmt: skip
+        _show_frontier(rows, costs[metric])
     if first.synthetic:
         st.info(
             "Synthetic: a small model that was trained for this. It shows that the plumbing is right and how methods "
@@ -96,23 +136,9 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         )
     if not ORIGINS[first.adapter].are_answers_real:
         st.info("Random weights of real shapes: times mean something, answers do not.", icon=":material/casino:")
-    points = arm_tables.points(rows)
-    if not points.empty:
-        limit = arm_tables.floor(rows)
-        st.altair_chart(
-            charts.frontier(points, first.axis.title, more_is_better=first.axis.more_is_better, floor=limit),
-            width="stretch",
-            alt=f"Quality against {first.axis.title} of each arm with 95 % intervals, and the frontier",
-        )
-        if limit is not None:
-            st.caption("The dashed line is the baseline's own work at the rates that the floor probe found.")
-    cells = arm_tables.haystack(rows)
-    if not cells.empty:
-        st.altair_chart(
-            charts.depth_and_length(cells), alt="How much of a needle each arm finds, by its depth and the length"
-        )
+    table = arm_tables.table(rows)
     st.dataframe(
-        figures.cells(arm_tables.table(rows)),
+        figures.cells(table),
         key=f"arms-{'-'.join(part[:8] for part in first.group)}",
         hide_index=True,
         height="content" if len(rows) <= _TABLE_ROWS else _TABLE_HEIGHT,
@@ -120,49 +146,109 @@ def _show_group(rows: Sequence[ArmRow]) -> None:
         column_config=_columns(),
         alt=f"Arms on {first.model}",
     )
-    _show_details(rows)
+    downloads.offer(f"arms of {_title(rows)}", table)
+    cells = arm_tables.haystack(rows)
+    if not cells.empty:
+        st.markdown("##### A needle, by its depth and the length of the text")
+        downloads.draw(
+            "needles",
+            charts.depth_and_length(cells),
+            cells,
+            "How much of a needle each arm finds, by its depth and the length",
+        )
 
 
-def _show_layers(database: Database, rows: Sequence[ArmRow]) -> None:
-    """What an arm that was fitted does to each layer of the model."""
-    every = {(row.run, row.short_arm): data.layers(database, row.run, row.arm) for row in rows if not row.baseline}
-    found = {name: layers for name, layers in every.items() if layers}
+def _show_frontier(rows: Sequence[ArmRow], axis: Axis) -> None:
+    """Quality against one cost, with the arm that people ask about first."""
+    points = arm_tables.points(rows, axis)
+    if len(points) < 2:
+        st.caption("One arm alone has both a quality and this figure: there is nothing to hold it against.")
+        return
+    best = arm_tables.fastest_within(rows, axis)
+    value = None if best is None else best.value(axis.metric)
+    if best is not None and value is not None:
+        text = f"{value / 2**30:.2f} GiB" if axis.metric.startswith("peak_bytes") else f"× {value:.2f}"
+        st.markdown(
+            f"Best of those within {100 * arm_tables.WITHIN:.0f} points of the baseline's quality: "
+            f"**{figures.literal(best.short_arm)}**, {axis.title.partition(',')[0]} {text}"
+            + (", though its quality is shown to be worse." if best.is_worse else ".")
+        )
+    limit = arm_tables.floor(rows, axis)
+    downloads.draw(
+        f"quality against {axis.title}",
+        charts.frontier(points, axis.title, more_is_better=axis.more_is_better, floor=limit),
+        points,
+        f"Quality against {axis.title} of each arm with 95 % intervals, and the frontier",
+    )
+    worse = [row.short_arm for row in rows if row.frontier and row.is_worse]
+    st.caption(
+        "Bright points and the grey step line are the frontier: no other arm is as good for less. Faded ones are "
+        "beaten by one of them; bars are 95 % intervals."
+        + (" The dashed line is the baseline's own work at the rates that the floor probe found." if limit else "")
+        + (f" On the frontier, and shown to be worse than the baseline: {', '.join(map(figures.literal, worse))}."
+           if worse else "")
+    )  # fmt: skip
+
+
+def _show_layers(address: Address, database: Database, rows: Sequence[ArmRow]) -> None:
+    """What arms do in each layer: all of them side by side, and one with its modules and rankings."""
+    told = data.diagnoses(database, [row.run for row in rows])
+    names = dict(zip(((row.run, row.arm) for row in rows), arm_tables.labels(rows), strict=True))
+    found = {names[key]: known for key, known in told.items() if key in names}
     if not found:
         return
-    with st.expander("Layer by layer", icon=":material/stacks:"):
-        chosen = st.selectbox(
-            "Arm",
-            list(found),
-            format_func=lambda name: name[1],
-            key=f"layers-{'-'.join(part[:8] for part in rows[0].group)}",
+    st.subheader("Layer by layer", anchor=False)
+    every = arm_tables.by_layer(found)
+    for measure, part in every.groupby("measure", sort=False):
+        plot = charts.heat_map(part, "arm", share=bool(part["value"].max() <= 1))
+        downloads.draw(f"{measure} by layer", plot, part, f"{measure} in each layer, an arm a line")
+    single = {
+        name: known
+        for name, known in found.items()
+        if efficiency.layers_of(known) or not arm_tables.rankings(known).empty
+    }
+    if not single:
+        return
+    labels = {name: name for name in single}
+    chosen = select(address, "arm", "Arm", labels, what="arm", fallback=next(iter(labels)))
+    modules, rankings = arm_tables.by_module(single[chosen]), arm_tables.rankings(single[chosen])
+    if not modules.empty:
+        downloads.draw(
+            f"modules of {chosen}",
+            charts.heat_map(modules, "module", share=True),
+            modules,
+            f"What {chosen} leaves out of each module of each layer",
         )
-        st.dataframe(
-            figures.cells(arm_tables.layers(found[chosen])),
-            hide_index=True,
-            placeholder=figures.ABSENT,
-            column_config={
-                "Kept": st.column_config.NumberColumn(
-                    format="percent", help="Mean share of the layer's channels that a decoded token kept."
-                ),
-                "Output error": st.column_config.NumberColumn(
-                    format="percent", help="Of the layer's output, in squares, on text that nothing was fitted on."
-                ),
-            },
-            alt=f"Layers under {chosen[1]}",
+    if not rankings.empty:
+        downloads.draw(
+            f"rankings under {chosen}",
+            charts.rankings_by_layer(rankings),
+            rankings,
+            f"What each ranking is worth in each layer, under {chosen}",
         )
+    if layers := efficiency.layers_of(single[chosen]):
+        _show_recipe(chosen, arm_tables.layers(layers))
 
 
-def _show_rankings(database: Database, rows: Sequence[ArmRow]) -> None:
-    """What rankings of a prompt's tokens are worth in each layer, where an arm was told of them."""
-    for row in rows:
-        found = arm_tables.rankings(data.diagnoses(database, row.run, row.arm))
-        if found.empty:
-            continue
-        with st.expander(f"Rankings, layer by layer: {figures.literal(row.short_arm)}", icon=":material/grid_on:"):
-            st.altair_chart(
-                charts.rankings_by_layer(found),
-                alt=f"What each ranking is worth in each layer, under {row.short_arm}",
-            )
+def _show_recipe(arm: str, table: pd.DataFrame) -> None:
+    """What an arm that was fitted does to each layer, in figures."""
+    st.dataframe(
+        figures.cells(table),
+        key="recipe",
+        hide_index=True,
+        height="content" if len(table) <= _TABLE_ROWS else _TABLE_HEIGHT,
+        placeholder=figures.ABSENT,
+        column_config={
+            "Kept": st.column_config.NumberColumn(
+                format="percent", help="Mean share of the layer's channels that a decoded token kept."
+            ),
+            "Output error": st.column_config.NumberColumn(
+                format="percent", help="Of the layer's output, in squares, on text that nothing was fitted on."
+            ),
+        },
+        alt=f"Layers under {arm}",
+    )
+    downloads.offer(f"layers under {arm}", table)
 
 
 def _show_details(rows: Sequence[ArmRow]) -> None:
@@ -192,7 +278,11 @@ def _show_details(rows: Sequence[ArmRow]) -> None:
 def _columns() -> dict[str, Any]:
     column = st.column_config
     return {
-        "Frontier": column.TextColumn(width=60, help="★: no other arm is as good for less, or better for as much."),
+        "Frontier": column.TextColumn(
+            width=70,
+            help="★: no other arm is as good for less, or better for as much. ★ worse: one of those, and its quality "
+            "is shown to be worse than the baseline's.",
+        ),
         "Arm": column.TextColumn(pinned=True, help="The method with its settings, and what was fitted for it."),
         "Quality": column.TextColumn(help="The task's own metric over all prompts [95 % interval]."),
         "Difference": column.TextColumn(help="Quality less the baseline's on the same prompts, in points."),

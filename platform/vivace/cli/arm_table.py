@@ -102,7 +102,7 @@ def _is_kind(reason: str) -> bool:
 
 
 ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "★": lambda row: "★" if row["frontier"] else "",
+    "★": lambda row: row["mark"],
     "arm": lambda row: str(row["short_arm"]),
     "model": lambda row: str(row["model"]),
     "quality %": _percent("quality"),
@@ -126,7 +126,7 @@ ARM_COLUMNS: dict[str, Callable[[dict[str, Any]], str]] = {
     "run": lambda row: str(row["short_run"]),
     "notes": _marks,
 }
-"""★ marks the frontier; × is relative to the baseline of the same run."""
+"""★ marks the frontier, `★ worse` where quality pays for it; × is relative to the baseline of the same run."""
 _COSTS = {"bytes_ratio": "bytes ×", "flops_ratio": "FLOPs ×", "ttft_ratio": "TTFT ×", "speed_ratio": "tokens/s ×"}
 """What quality is held against → its column."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -107,6 +107,18 @@ class ArmRow:
         return 1.0 if self.baseline and metric.endswith("_ratio") else None
 
     @property
+    def is_worse(self) -> bool:
+        """Whether its quality is shown to be worse than the baseline's, and not to be within the run's margin."""
+        within, difference = self.figures.get("comparable"), self.figures.get("quality_difference")
+        is_within = within is not None and bool(within.value)
+        return not is_within and difference is not None and difference.high is not None and difference.high < 0
+
+    @property
+    def mark(self) -> str:
+        """★ on the frontier, which never hides that it is paid for with quality."""
+        return "" if not self.frontier else "★ worse" if self.is_worse else "★"
+
+    @property
     def quality_figure(self) -> Measured | None:
         """The quality that counts in its family."""
         return self.figures.get(FAMILIES[self.track].quality.metric)
@@ -128,6 +140,7 @@ class ArmRow:
         return {
             **flat,
             "synthetic": self.synthetic,
+            "mark": self.mark,
             "cost_axis": self.axis.metric,
             "cost": self.cost,
             "apart": dict(self.apart),
@@ -275,23 +288,37 @@ def _ordered(group: Sequence[ArmRow]) -> list[ArmRow]:
     return sorted(marked, key=lambda row: (not row.baseline, places[row.standing], _dearness(row)))
 
 
-def _dearness(row: ArmRow) -> float:
-    if row.cost is None:
+def _dearness(row: ArmRow, axis: Axis | None = None) -> float:
+    held = axis or row.axis
+    cost = row.value(held.metric)
+    if cost is None:
         return float("inf")
-    return -row.cost if row.axis.more_is_better else row.cost
+    return -cost if held.more_is_better else cost
 
 
-def frontier(rows: Sequence[ArmRow]) -> list[ArmRow]:
+def frontier(rows: Sequence[ArmRow], axis: Axis | None = None) -> list[ArmRow]:
     """The rows that no other one beats: as good for less, or better for as much; from the cheapest on.
 
     Rows without a quality or a cost are on no frontier. Figures are compared as they are; whether two of them differ
     is what their intervals say.
+
+    Args:
+        rows: of one group.
+        axis: what quality is held against; None for what the rows themselves say.
     """
-    placed = [row for row in rows if row.cost is not None and row.quality is not None]
+
+    def cost_of(row: ArmRow) -> float | None:
+        return row.value((axis or row.axis).metric)
+
+    placed = [row for row in rows if cost_of(row) is not None and row.quality is not None]
     chosen: list[ArmRow] = []
-    for row in sorted(placed, key=lambda row: (_dearness(row), -(row.quality or 0.0))):
+    for row in sorted(placed, key=lambda row: (_dearness(row, axis), -(row.quality or 0.0))):
         quality, last = row.quality or 0.0, chosen[-1] if chosen else None
-        if last is None or quality > (best := last.quality or 0.0) or (quality, row.cost) == (best, last.cost):
+        if (
+            last is None
+            or quality > (best := last.quality or 0.0)
+            or (quality, cost_of(row)) == (best, cost_of(last))
+        ):
             chosen.append(row)
     return chosen
 
@@ -336,11 +363,20 @@ def trial_rows(database: Database, run: str) -> list[dict[str, Any]]:
 
 
 def layer_rows(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
-    """What an arm's recipe says of each layer of the model, beside what its trials kept of it.
+    """`layers_of` all that is known of what an arm does in each layer.
 
     Args:
         run: its id.
         arm: its name.
+    """
+    return layers_of(diagnoses(database, run, arm))
+
+
+def layers_of(told: Iterable[Diagnosis]) -> list[dict[str, Any]]:
+    """What an arm's recipe says of each layer of the model, beside what its trials kept of it.
+
+    Args:
+        told: all that is known of what the arm does in each layer.
 
     Returns:
         Layer by layer: `layer`, `kept` (the mean share of its channels over decoded tokens; None where nothing was
@@ -348,7 +384,7 @@ def layer_rows(database: Database, run: str, arm: str) -> list[dict[str, Any]]:
         recipe.
     """
     layers: dict[str, dict[str, Any]] = defaultdict(lambda: dict.fromkeys(LAYER_FIGURES))
-    for row in diagnoses(database, run, arm):
+    for row in told:
         layer = layers[row.layer]
         layer[row.kind] = int(row.value) if row.kind == "rank" else row.value
         if row.kind == "threshold":
@@ -368,3 +404,15 @@ def diagnoses(database: Database, run: str, arm: str) -> list[Diagnosis]:
     query = select(*columns).join(Arm).where(Arm.run_id == run, Arm.name == arm).order_by(stored.id)
     with database.read() as session:
         return [Diagnosis(*row) for row in session.execute(query)]
+
+
+def diagnoses_of_runs(database: Database, runs: Sequence[str]) -> dict[tuple[str, str], list[Diagnosis]]:
+    """Run and arm → `diagnoses`, of every arm of some runs of which anything is known, in one question."""
+    stored = tables.Diagnosis
+    columns = stored.kind, stored.layer, stored.setting, stored.value, stored.n
+    query = select(Arm.run_id, Arm.name, *columns).join(Arm).where(Arm.run_id.in_(runs)).order_by(stored.id)
+    found: dict[tuple[str, str], list[Diagnosis]] = defaultdict(list)
+    with database.read() as session:
+        for run, arm, kind, layer, setting, value, n in session.execute(query):
+            found[run, arm].append(Diagnosis(kind, layer, setting, value, n))
+    return dict(found)
