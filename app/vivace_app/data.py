@@ -26,8 +26,12 @@ from vivace.store.queries.conversation import CallView, ConversationView
 from vivace.store.queries.conversation import calls as conversation_calls
 from vivace.store.queries.conversation import conversation as one_conversation
 from vivace.store.queries.explorer import Page, Wanted
+from vivace.store.queries.foreign import ForeignRow, foreign_board
+from vivace.store.queries.log import LogLine, log
 from vivace.store.queries.regressions import JobView
 from vivace.store.queries.regressions import jobs as regression_jobs
+from vivace.store.queries.runs import Failure, RunView, WorkerView, failures, manifest, runs, workers
+from vivace.store.queries.submissions import SubmissionView, submissions
 from vivace_app.viewer import viewer
 from vivace_methods.diagnosis import Diagnosis
 
@@ -201,3 +205,33 @@ def _diagnoses(
 def jobs(database: Database) -> list[JobView]:
     """The regression jobs as they stand now: a night changes them without ending any judging."""
     return regression_jobs(database)
+
+
+def foreign(database: Database) -> list[ForeignRow]:
+    """What other tools measured, retracted ones left out."""
+    return foreign_board(database)
+
+
+def live(database: Database) -> tuple[list[SubmissionView], list[WorkerView]]:
+    """What waits and what is worked on, and who works, as it is now: never kept."""
+    return submissions(database, live=True), workers(database)
+
+
+def newest_runs(database: Database) -> list[RunView]:
+    """The newest runs, as they are now."""
+    return runs(database)
+
+
+def what_failed(database: Database, run: str) -> list[Failure]:
+    """What failed in a run."""
+    return failures(database, run)
+
+
+def run_log(database: Database, run: str) -> list[LogLine]:
+    """A run's log, the oldest line first."""
+    return log(database, run)
+
+
+def run_manifest(database: Database, run: str) -> dict[str, str]:
+    """What made a run, flat."""
+    return manifest(database, run)

@@ -53,8 +53,9 @@ def import_(
 ) -> None:
     """Record what was run, judged or measured elsewhere.
 
-    Replies and verdicts of a track, or with --from what another tool measured. A run is marked as imported. Results of other tools stand on a board of their own (`vivace leaderboard
-    --foreign`), each with its tool, version and task. Importing twice changes nothing.
+    Replies and verdicts of a track, whose run is marked as imported; or with --from what another tool measured, which
+    stands on a board of its own (`vivace leaderboard --foreign`) with its tool, version and task. Importing twice
+    changes nothing.
     """
     from vivace.errors import UsageError
 

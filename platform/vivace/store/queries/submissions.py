@@ -63,8 +63,14 @@ class SubmissionView:
         return {key: value.isoformat() if isinstance(value, datetime) else value for key, value in vars(self).items()}
 
 
-def submissions(database: Database, identifier: str | None = None) -> list[SubmissionView]:
-    """Submissions, the newest first; one of them by its id, or those of a run or of a judging by theirs."""
+def submissions(database: Database, identifier: str | None = None, *, live: bool = False) -> list[SubmissionView]:
+    """Submissions, the newest first; one of them by its id, or those of a run or of a judging by theirs.
+
+    Args:
+        database: to read from.
+        identifier: of a submission, run or judging; None for all.
+        live: only those that wait or are worked on.
+    """
     with database.read() as session:
         query = (
             select(Submission, Run, Model)
@@ -72,6 +78,8 @@ def submissions(database: Database, identifier: str | None = None) -> list[Submi
             .join(Model, Run.model_id == Model.id)
             .order_by(Submission.created_at.desc(), Submission.id)
         )
+        if live:
+            query = query.where(Submission.status.in_(("queued", "running")))
         if identifier is not None:
             meant = find(session, identifier)
             query = query.where(false() if meant is None else submitted(meant))
