@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from vivace.errors import UsageError
 from vivace.files.paths import with_homes
 from vivace.files.text import parse_yaml, read_yaml, whole
+from vivace.machine.offers import parse_need
 from vivace.model_origins import ORIGINS
 from vivace.models.client.prices import parse_price
 from vivace.output.secrets import is_named_like_secret, without_keys
@@ -69,6 +70,10 @@ def _homes(value: Any) -> Any:
 
 ChangedPath = Callable[[str, str], str]
 """A spec's key, and a path that stands under it → what shall stand there."""
+
+
+def _needs(needs: list[str]) -> list[str]:
+    return [str(parse_need(need)) for need in needs]
 
 
 def _price(text: str | None) -> str | None:
@@ -130,6 +135,12 @@ class RunSpec(BaseModel):
     )
     """Its keys are those of `CARD_KEYS`."""
     private: Annotated[bool, Flag("Keep the run from all but its owner and the operator.")] = False
+    needs: Annotated[
+        list[str],
+        BeforeValidator(split_lists),
+        AfterValidator(_needs),
+        Flag("What a worker must have: gpu, gpu=NAME, gpu-memory=GB, memory=GB, or a WORD it offers. Repeatable."),
+    ] = []
 
     @property
     def execution(self) -> ExecutionSettings:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from vivace.settings import Settings
 from vivace.store.database import Database
@@ -25,9 +26,11 @@ from vivace.store.tables import (
     Model,
     Reply,
     Run,
+    Submission,
     Verdict,
     now,
 )
+from vivace.store.worker_tables import Shard
 
 
 def prepare(url: str, runs: int, home: Path) -> list[str]:
@@ -57,6 +60,19 @@ def prepare(url: str, runs: int, home: Path) -> list[str]:
             score_judging(session, f"{run}.j")
     database.close()
     return ids
+
+
+def queue_submission(session: Session, run: str, parts: int = 1) -> None:
+    """A submission `s` for a run, queued with its shards `s-1`, `s-2`, …"""
+    session.add(Submission(id="s", run_id=run, judging_id=f"{run}.j", spec={}, queue="default", status="queued"))
+    session.flush()
+    for number in range(1, parts + 1):
+        first, last = (None, None) if parts == 1 else (number - 1, number)
+        session.add(
+            Shard(
+                id=f"s-{number}", submission_id="s", number=number, first=first, last=last, needs=[], status="queued"
+            )
+        )
 
 
 def write(url: str, run: str, transactions: int, start: Barrier, told: Pipe[Any]) -> None:

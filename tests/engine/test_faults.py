@@ -23,7 +23,8 @@ from support.program import vivace
 from vivace.engine import leases, silence
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
-from vivace.engine.submissions import LOSSES_WITHOUT_PROGRESS, execute_submission
+from vivace.engine.shards import LOSSES_WITHOUT_PROGRESS
+from vivace.engine.work import execute_submission
 from vivace.errors import LeaseLostError
 from vivace.settings import Settings
 from vivace.store import database as database_module
@@ -31,7 +32,7 @@ from vivace.store import migrate
 from vivace.store.database import Database, DatabaseFullError, DatabaseReplacedError
 from vivace.store.migrate import open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import Submission, Worker, now
+from vivace.store.tables import Worker, now
 from vivace.store.write_lock import stuck_writer
 
 HOUR = timedelta(hours=1)
@@ -64,7 +65,7 @@ def database(database_url: str, tmp_path: Path) -> Iterator[Database]:
     (run,) = crowd.prepare(database_url, 1, tmp_path / "home")
     database = open_for_writing(Settings(home=tmp_path / "home", database=database_url))
     with database.write() as session:
-        session.add(Submission(id="s", run_id=run, judging_id=f"{run}.j", spec={}, queue="default", status="queued"))
+        crowd.queue_submission(session, run)
     yield database
     database.close()
 
@@ -79,20 +80,20 @@ def test_a_clock_that_is_set_ends_no_lease_and_keeps_none(
     database: Database, clocks: Clocks, change: timedelta
 ) -> None:
     first, second = register_worker(database, [], 15), register_worker(database, [], 15)
-    held = try_lease(database, "run0", "s", first, 15)
+    held = try_lease(database, "s-1", first, 15)
     assert isinstance(held, Lease)
-    assert try_lease(database, "run0", "s", second, 15) == first
+    assert try_lease(database, "s-1", second, 15) == first
 
     clocks.shared += change
-    assert try_lease(database, "run0", "s", second, 15) == first, "who beat a moment ago lives"
+    assert try_lease(database, "s-1", second, 15) == first, "who beat a moment ago lives"
     assert held.renew()
     with database.write() as session:
         session.execute(update(Worker).values(heartbeat_at=clocks.shared))
     clocks.pass_by(14)
-    assert try_lease(database, "run0", "s", second, 15) == first
+    assert try_lease(database, "s-1", second, 15) == first
     clocks.pass_by(2)
     assert not _alive(database, first), "its silence is as long as ever"
-    taken = try_lease(database, "run0", "s", second, 15)
+    taken = try_lease(database, "s-1", second, 15)
     assert isinstance(taken, Lease)
     with pytest.raises(LeaseLostError), held.write():
         pass

@@ -14,15 +14,17 @@ from sqlalchemy import select, update
 
 from engine import crowd
 from engine.lab import wait_until
-from vivace.engine import leases, submissions
+from vivace.engine import leases, shards, work
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
-from vivace.engine.submissions import DEATHS_WITHOUT_PROGRESS, cancel, settle_dead_submissions
+from vivace.engine.shards import DEATHS_WITHOUT_PROGRESS, settle_dead
+from vivace.engine.submissions import cancel
 from vivace.errors import LeaseLostError, UsageError
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.records import add_event
-from vivace.store.tables import Event, Run, Submission, Worker, now
+from vivace.store.tables import Event, Submission, Worker, now
+from vivace.store.worker_tables import Shard
 
 
 @pytest.fixture
@@ -31,14 +33,13 @@ def database(database_url: str, tmp_path: Path) -> Iterator[Database]:
     (run,) = crowd.prepare(database_url, 1, tmp_path / "home")
     database = Database(database_url)
     with database.write() as session:
-        session.add(Submission(id="s", run_id=run, judging_id=f"{run}.j", spec={}, queue="default", status="queued"))
+        crowd.queue_submission(session, run)
     yield database
     database.close()
 
 
 def _claimed(database: Database, worker_id: str) -> bool:
-    submission = submissions._claim(database, "s", worker_id)
-    return (submission.status, submission.worker_id) == ("running", worker_id)
+    return shards.claim(database, "s-1", worker_id).is_mine
 
 
 def _silence(database: Database, worker_id: str) -> None:
@@ -46,7 +47,7 @@ def _silence(database: Database, worker_id: str) -> None:
     ago = now() - timedelta(hours=1)
     with database.write() as session:
         session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=ago))
-        session.execute(update(Run).where(Run.lease_owner == worker_id).values(lease_expires_at=ago))
+        session.execute(update(Shard).where(Shard.lease_owner == worker_id).values(lease_expires_at=ago))
 
 
 def _submission(database: Database) -> Submission:
@@ -103,13 +104,13 @@ def test_a_worker_of_another_machine_is_judged_by_its_signs_of_life_only(databas
 
 def test_a_lease_is_refused_while_its_owner_lives_and_fences_it_once_taken(database: Database) -> None:
     first, second = register_worker(database, [], 15), register_worker(database, [], 15)
-    held = try_lease(database, "run0", "s", first, 15)
+    held = try_lease(database, "s-1", first, 15)
     assert isinstance(held, Lease)
-    assert try_lease(database, "run0", "s", second, 15) == first
+    assert try_lease(database, "s-1", second, 15) == first
     with held.write() as session:
         add_event(session, "by the first", run_id="run0")
     _silence(database, first)
-    taken = try_lease(database, "run0", "s", second, 15)
+    taken = try_lease(database, "s-1", second, 15)
     assert isinstance(taken, Lease)
     with pytest.raises(LeaseLostError), held.write() as session:
         add_event(session, "by the first, too late", run_id="run0")
@@ -119,7 +120,7 @@ def test_a_lease_is_refused_while_its_owner_lives_and_fences_it_once_taken(datab
     with taken.write() as session:
         add_event(session, "by the second", run_id="run0")
     taken.release()
-    assert isinstance(try_lease(database, "run0", "s", first, 15), Lease)
+    assert isinstance(try_lease(database, "s-1", first, 15), Lease)
     with database.read() as session:
         said = list(session.scalars(select(Event.message).order_by(Event.id)))
     assert said == ["by the first", f"taken over from {first}, which did not renew its lease", "by the second"]
@@ -129,10 +130,10 @@ def test_a_submission_is_claimed_by_one_worker(database: Database) -> None:
     first, second = register_worker(database, ["default"], 15), register_worker(database, ["default"], 15)
     assert _claimed(database, first)
     assert not _claimed(database, second)
-    submissions._end(database, "s", "complete", "every criterion is scored", second)
+    shards.end(database, "s-1", "cancelled", "asked to", second)
     assert _submission(database).status == "running", "only its worker ends it"
-    submissions._end(database, "s", "complete", "every criterion is scored", first)
-    assert _submission(database).status == "complete"
+    shards.end(database, "s-1", "cancelled", "asked to", first)
+    assert _submission(database).status == "cancelled"
     assert not _claimed(database, second)
 
 
@@ -140,11 +141,11 @@ def test_a_worker_that_lost_its_submission_cannot_end_or_start_it(database: Data
     first, second = register_worker(database, ["default"], 15), register_worker(database, ["default"], 15)
     assert _claimed(database, first)
     _silence(database, first)
-    assert settle_dead_submissions(database, ["default"], second) == ["s"]
+    assert settle_dead(database, ["default"], second) == ["s-1"]
     assert _claimed(database, second)
-    submissions._end(database, "s", "failed", "it woke up with an error", first)
+    shards.end(database, "s-1", "failed", "it woke up with an error", first)
     with pytest.raises(LeaseLostError):
-        submissions._start(_submission(database), database, first)
+        shards.start(database, "s-1", first)
     found = _submission(database)
     assert (found.status, found.worker_id, found.message) == ("running", second, None)
 
@@ -157,10 +158,10 @@ def test_a_submission_whose_run_another_submission_took_over_goes_back_into_the_
     def lost(*_: object) -> None:
         raise LeaseLostError("Run run0 was taken over by another process.")
 
-    monkeypatch.setattr(submissions, "_execute", lost)
+    monkeypatch.setattr(work.Workplace, "_execute", lost)
     settings = Settings(home=tmp_path / "home")
     with Heartbeat(database, worker, 15) as heartbeat, pytest.raises(LeaseLostError):
-        submissions.execute_submission("s", database, settings, heartbeat, StopSignal())
+        work.execute_submission("s", database, settings, heartbeat, StopSignal())
     found = _submission(database)
     assert (found.status, found.worker_id) == ("queued", None)
 
@@ -169,7 +170,7 @@ def test_a_worker_never_takes_itself_for_dead(database: Database) -> None:
     worker = register_worker(database, ["default"], 15)
     assert _claimed(database, worker)
     _silence(database, worker)
-    assert settle_dead_submissions(database, ["default"], worker) == []
+    assert settle_dead(database, ["default"], worker) == []
     assert _submission(database).status == "running"
 
 
@@ -178,8 +179,8 @@ def test_a_submission_that_kills_its_workers_is_given_up_in_the_end(database: Da
         worker = register_worker(database, ["default"], 15)
         assert _claimed(database, worker)
         _silence(database, worker)
-        waiting = settle_dead_submissions(database, ["default"])
-        assert waiting == (["s"] if death < DEATHS_WITHOUT_PROGRESS else [])
+        waiting = settle_dead(database, ["default"])
+        assert waiting == (["s-1"] if death < DEATHS_WITHOUT_PROGRESS else [])
     found = _submission(database)
     assert found.status == "failed"
     assert found.message == "3 workers in a row stopped answering while they executed it"
@@ -188,14 +189,14 @@ def test_a_submission_that_kills_its_workers_is_given_up_in_the_end(database: Da
 def test_cancelling_ends_what_nobody_executes_and_asks_who_does(database: Database) -> None:
     worker = register_worker(database, ["default"], 15)
     assert _claimed(database, worker)
-    lease = try_lease(database, "run0", "s", worker, 15)
+    lease = try_lease(database, "s-1", worker, 15)
     assert isinstance(lease, Lease)
     assert "will stop" in cancel(database, "run0")
     assert lease.renew()
     assert lease.cancel_requested
     assert _submission(database).status == "running"
     _silence(database, worker)
-    assert settle_dead_submissions(database, ["default"]) == []
+    assert settle_dead(database, ["default"]) == []
     assert _submission(database).status == "cancelled"
     with pytest.raises(UsageError, match="has ended already"):
         cancel(database, "s")
@@ -209,7 +210,7 @@ def test_a_run_executed_by_a_process_that_died_is_incomplete_and_not_queued(data
     worker = register_worker(database, [], 15)
     assert _claimed(database, worker)
     _silence(database, worker)
-    assert settle_dead_submissions(database, None) == []
+    assert settle_dead(database, None) == []
     found = _submission(database)
     assert found.status == "incomplete"
     assert "the same command goes on where it stopped" in str(found.message)

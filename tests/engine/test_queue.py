@@ -115,7 +115,7 @@ def test_submissions_outlive_the_loss_of_everything_dbos_stores(database_url: st
 def _workflow_of(lab: Lab, submission_id: str) -> object:
     with opened(lab.url) as database, database.read() as session:
         return session.execute(
-            text("SELECT workflow_id FROM submission WHERE id = :id"), {"id": submission_id}
+            text("SELECT workflow_id FROM shard WHERE submission_id = :id"), {"id": submission_id}
         ).scalar()
 
 

@@ -21,7 +21,9 @@ from vivace.cli.board_table import board_table
 from vivace.cli.common import Format, print_rows, say
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
-from vivace.engine.submissions import execute_submission, prepare_run, settle_dead_submissions, submit
+from vivace.engine.shards import settle_dead
+from vivace.engine.submissions import prepare_run, submit
+from vivace.engine.work import execute_submission
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.memory import give_memory_back
 from vivace.output.printable import printable
@@ -126,7 +128,7 @@ def run_here(spec: RunSpec, settings: Settings, *, retry_errors: bool, force: bo
     """Submit a run and execute it in this process, with progress and Ctrl-C."""
     give_memory_back()
     database, run, submission_id = submit(spec, settings, queue=None, force=force)
-    settle_dead_submissions(database, None)
+    settle_dead(database, None)
     worker_id = register_worker(database, [], settings.lease_seconds)
     try:
         with (

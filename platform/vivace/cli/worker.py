@@ -27,6 +27,13 @@ def worker(
             show_default="15",
         ),
     ] = None,
+    offer: Annotated[
+        list[str] | None, typer.Option("--offer", help="A word that runs may need of this machine. Repeatable.")
+    ] = None,
+    drain: Annotated[
+        bool,
+        typer.Option("--drain", help="Start none; have those of the queues end after what they execute, and wait."),
+    ] = False,
     home: HomeOption = None,
     database: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
@@ -36,13 +43,18 @@ def worker(
     Takes over those of dead workers; Ctrl-C ends it gently.
     """
     from vivace.cli.execution import stop_on_ctrl_c
-    from vivace.engine.worker import serve
+    from vivace.engine.worker import serve, wait_for_drained
     from vivace.machine.memory import give_memory_back
+    from vivace.machine.offers import offers_here
     from vivace.regressions.shift import NightShift
 
     give_memory_back()
     settings = settings_of(home, database, artifacts)
     if lease is not None:
         settings = settings.model_copy(update={"lease_seconds": lease})
+    queues = queue or ["default"]
     with stop_on_ctrl_c() as stop:
-        serve(settings, queue or ["default"], stop, NightShift(), until_empty=until_empty, say=say)
+        if drain:
+            wait_for_drained(settings, queues, stop, say)
+            return
+        serve(settings, queues, stop, NightShift(), offers=offers_here(offer or ()), until_empty=until_empty, say=say)

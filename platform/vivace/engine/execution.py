@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from vivace.engine.leases import Lease
+from vivace.engine.shards import locked, open_run
 from vivace.errors import IncompleteError, LeaseLostError
 from vivace.models.client.cache import ResponseCache
 from vivace.models.client.calls import CallRecord
@@ -150,11 +151,13 @@ class Bench:
         if self._limits.reached:
             self._stop.request()
 
-    async def write(self, change: Callable[[Session], Result]) -> Result:
-        """One fenced transaction, off the event loop."""
+    async def write(
+        self, change: Callable[[Session], Result], *, after: Callable[[Session], object] = lambda session: None
+    ) -> Result:
+        """One fenced transaction, off the event loop; `after` locks what is locked before the shard."""
 
         def transaction() -> Result:
-            with self._lease.write() as session:
+            with self._lease.write(after=after) as session:
                 return change(session)
 
         return await self._in_writer(transaction)
@@ -176,6 +179,8 @@ async def execute(
     artifacts: Artifacts,
     lease: Lease,
     *,
+    part: slice | None = None,
+    is_opened: bool = False,
     concurrency: int,
     retry_errors: bool,
     stop: StopSignal,
@@ -183,9 +188,25 @@ async def execute(
     say: Callable[[str], None] = lambda message: None,
     cache: ResponseCache | None = None,
 ) -> bool:
-    """Execute what a run lacks, and score it when nothing is missing any more.
+    """Execute what a run, or a part of it, lacks.
 
-    The first item goes alone: a wrong key or model name is found out for the price of one call.
+    The first item goes alone, and before it whatever comes once for a run: a wrong key or model name is found out for
+    the price of one call. Only then may other parts begin.
+
+    Args:
+        run: as it was prepared.
+        registered: its rows.
+        database: of the results.
+        artifacts: files by hash.
+        lease: that writes need.
+        part: of the run's items; None for all.
+        is_opened: whether the first item has gone well, in this part or another.
+        concurrency: calls at a time.
+        retry_errors: try again what is recorded as unscored.
+        stop: ends it.
+        limits: of cost and failures.
+        say: told what whoever watches should know.
+        cache: of answers given earlier.
 
     Returns:
         Whether every planned item is recorded.
@@ -196,7 +217,8 @@ async def execute(
         LeaseLostError: another process has taken the run over.
     """
     stop = stop.follower()  # the first failure stops this run, and only this run
-    plan = list(run.plan(database, registered, retry_errors=retry_errors))
+    # What opens a run may be any of its items; the part itself is planned once that is recorded.
+    plan = list(run.plan(database, registered, retry_errors=retry_errors, part=part if is_opened else None))
     limits = limits or Limits()
     with database.read() as session:
         limits.cost += run.spent(session, registered)
@@ -213,15 +235,25 @@ async def execute(
     stop.on_abort(drop_everything)
 
     try:
-        if not plan and await bench.write(lambda session: run.is_scored(session, registered)):
+        if not plan and part is None and await bench.write(lambda session: run.is_scored(session, registered)):
             return True
-        # Killed between here and the score, the run would otherwise show figures of before.
-        await bench.write(lambda session: run.reopen(session, registered))
+        if not is_opened:
+            # Killed between here and the score, the run would otherwise show figures of before.
+            await bench.write(lambda session: run.reopen(session, registered))
         with waits_end_by(bench.check_stop, bench.say):  # a pause that a provider asks for holds up no stop
-            await run.begin(plan, bench)
-            for batch in (plan[:1], plan[1:]):
-                await finish_all(_one(run, item, bench, working, stop) for item in batch)
-        await bench.write(lambda session: run.score(session, registered))
+            if not is_opened:
+                await run.begin(plan, bench)
+                await finish_all(_one(run, item, bench, working, stop) for item in plan[:1])
+                submission_id = lease.submission_id
+                await bench.write(
+                    lambda session: open_run(session, submission_id),
+                    after=lambda session: locked(session, submission_id),
+                )
+                rest = plan[1:]
+                if part is not None:
+                    rest = list(run.plan(database, registered, retry_errors=retry_errors, part=part))
+                plan = rest
+            await finish_all(_one(run, item, bench, working, stop) for item in plan)
     except StoppedError:
         if limits.reached:
             raise IncompleteError(limits.reached) from None

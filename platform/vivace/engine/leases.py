@@ -1,4 +1,4 @@
-"""Leases: at any moment one process works on a run, and a dead or frozen one loses it without anyone's help."""
+"""Leases: at any moment one process works on a shard, and a dead or frozen one loses it without anyone's help."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 from sqlalchemy import select, update
@@ -23,7 +24,8 @@ from vivace.engine.silence import silent_for
 from vivace.errors import LeaseLostError
 from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnavailableError
 from vivace.store.records import add_event, clock
-from vivace.store.tables import Run, Submission, Worker
+from vivace.store.tables import ENDED, Run, Submission, Worker
+from vivace.store.worker_tables import Shard
 
 
 @cache
@@ -36,6 +38,15 @@ def this_host() -> str:
     except OSError:
         parts.append(str(int(psutil.boot_time())))
     return ":".join(parts)
+
+
+@cache
+def this_machine() -> str:
+    """What processes share when one of them measures: the machine as it runs, whatever containers divide it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"{socket.gethostname()}:{int(psutil.boot_time())}"
 
 
 def _started(pid: int) -> float | None:
@@ -52,8 +63,17 @@ def _started(pid: int) -> float | None:
         return None
 
 
-def register_worker(database: Database, queues: list[str], lease_seconds: float) -> str:
-    """Write this process down as a worker, and return its id."""
+def register_worker(
+    database: Database, queues: list[str], lease_seconds: float, offers: dict[str, Any] | None = None
+) -> str:
+    """Write this process down as a worker, and return its id.
+
+    Args:
+        database: of the results.
+        queues: that it serves; none where it executes a run of its own.
+        lease_seconds: how long its last sign of life counts.
+        offers: what it has that runs may need.
+    """
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     with database.write() as session:
         time_now = clock(session)
@@ -61,6 +81,8 @@ def register_worker(database: Database, queues: list[str], lease_seconds: float)
             Worker(
                 id=worker_id,
                 host=this_host(),
+                machine=this_machine(),
+                offers=offers,
                 pid=os.getpid(),
                 process_started=_started(os.getpid()) or 0.0,
                 queues=queues,
@@ -85,7 +107,7 @@ def is_alive(session: Session, worker_id: str | None) -> bool:
 
 
 class Heartbeat:
-    """A thread that renews a worker's sign of life, and the lease of the run it works on.
+    """A thread that renews a worker's sign of life, and the lease of the shard it works on.
 
     It runs beside the work, so that heavy computing or a slow call never looks like death. It also hears
     that a submission is to be cancelled.
@@ -95,6 +117,8 @@ class Heartbeat:
         self._database = database
         self.worker_id = worker_id
         self.lease_seconds = lease_seconds
+        self.drain_asked = False
+        """Whether the worker is to end once what it executes has ended."""
         self._lease: Lease | None = None
         self._replaced: DatabaseReplacedError | None = None
         self._stopped = threading.Event()
@@ -143,29 +167,30 @@ class Heartbeat:
         if lease is not None:
             lease.renew()
         with self._database.write() as session:
-            session.execute(update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=clock(session)))
+            mine = update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=clock(session))
+            asked = session.execute(mine.returning(Worker.drain_asked_at)).scalar()
+        self.drain_asked = asked is not None
 
 
 class Lease:
-    """The right to write a run's results, until it expires unrenewed or another process takes it.
+    """The right to write a shard's results, until it expires unrenewed or another process takes it.
 
-    Every write checks, in its own transaction, that the run's epoch is still this lease's: a process that
+    Every write checks, in its own transaction, that the shard's epoch is still this lease's: a process that
     was frozen and wakes up after a takeover cannot write anything.
     """
 
-    def __init__(
-        self, database: Database, run_id: str, submission_id: str, worker_id: str, epoch: int, seconds: float
-    ) -> None:
+    def __init__(self, database: Database, shard: Shard, run_id: str, worker_id: str, seconds: float) -> None:
         self.run_id = run_id
-        self.submission_id = submission_id
+        self.shard_id = shard.id
+        self.submission_id = shard.submission_id
         self.worker_id = worker_id
         self._database = database
-        self._epoch = epoch
+        self._epoch = shard.lease_epoch
         self._seconds = seconds
         self._renewed = time.monotonic()
         # Built once, and of the plain table: it is part of every write.
-        run = Run.__table__.c
-        self._epoch_now = select(run.lease_epoch).where(run.id == run_id).with_for_update(key_share=True)
+        table = Shard.__table__.c
+        self._epoch_now = select(table.lease_epoch).where(table.id == shard.id).with_for_update(key_share=True)
         self.lost = False
         self.cancel_requested = False
 
@@ -176,10 +201,11 @@ class Lease:
             held = self._is_held(session)
             if held:
                 expiry = clock(session) + timedelta(seconds=self._seconds)
-                session.execute(update(Run).where(Run.id == self.run_id).values(lease_expires_at=expiry))
-                self.cancel_requested = bool(
-                    session.scalar(select(Submission.cancel_requested).where(Submission.id == self.submission_id))
-                )
+                session.execute(update(Shard).where(Shard.id == self.shard_id).values(lease_expires_at=expiry))
+                query = select(Submission.cancel_requested, Submission.status)
+                asked_for, status = session.execute(query.where(Submission.id == self.submission_id)).one()
+                # Where one part has failed, or nothing may be spent any more, the others end too.
+                self.cancel_requested = asked_for or status in ENDED
         self.lost = not held
         if held:
             self._renewed = asked
@@ -200,13 +226,17 @@ class Lease:
         return self.is_fresh or (not self.lost and self.renew())
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, after: Callable[[Session], object] = lambda session: None) -> Iterator[Session]:
         """One transaction that is refused if the lease is gone.
 
+        Args:
+            after: what locks other rows, in the order in which everyone locks them, before the shard's own.
+
         Raises:
-            LeaseLostError: another process has taken the run over.
+            LeaseLostError: another process has taken the shard over.
         """
         with self._database.write() as session:
+            after(session)
             if not self._is_held(session):
                 self.lost = True
                 raise LeaseLostError(
@@ -216,12 +246,12 @@ class Lease:
             yield session
 
     def release(self) -> None:
-        """Give the run free for others."""
+        """Give the shard free for others."""
         with self._database.write() as session:
             if self._is_held(session):
                 session.execute(
-                    update(Run)
-                    .where(Run.id == self.run_id)
+                    update(Shard)
+                    .where(Shard.id == self.shard_id)
                     .values(lease_owner=None, lease_expires_at=None, lease_epoch=self._epoch + 1)
                 )
 
@@ -230,30 +260,49 @@ class Lease:
         return bool(session.connection().scalar(self._epoch_now) == self._epoch)
 
 
-def try_lease(database: Database, run_id: str, submission_id: str, worker_id: str, seconds: float) -> Lease | str:
-    """Take the lease of a run if it is free, expired, or its owner is dead; else the owner's id."""
+def try_lease(database: Database, shard_id: str, worker_id: str, seconds: float) -> Lease | str:
+    """Take the lease of a shard if it is free, expired, or its owner is dead; else the owner's id.
+
+    Two submissions never work on one run: the owner may also be that of another submission's shard.
+    """
     with database.write() as session:
-        run = session.scalars(select(Run).where(Run.id == run_id).with_for_update(key_share=True)).one()
+        shard = session.get_one(Shard, shard_id)
+        run_id = session.get_one(Submission, shard.submission_id).run_id
+        # All who want a lease of this run come one after the other.
+        session.execute(select(Run.id).where(Run.id == run_id).with_for_update(key_share=True))
+        session.refresh(shard, with_for_update={"key_share": True})
+        others = (
+            select(Shard)
+            .join(Submission)
+            .where(Submission.run_id == run_id, Shard.lease_owner.is_not(None), Shard.lease_owner != worker_id)
+            .where((Shard.id == shard_id) | (Shard.submission_id != shard.submission_id))
+        )
         time_now = clock(session)
-        if run.lease_owner is not None and run.lease_owner != worker_id:
-            owner = session.get(Worker, run.lease_owner)
-            granted = timedelta(seconds=owner.lease_seconds if owner is not None else seconds)
-            renewed_at = run.lease_expires_at and run.lease_expires_at - granted
-            expired = (
-                renewed_at is None or silent_for(f"lease of {run_id}", renewed_at, time_now) > granted.total_seconds()
-            )
-            if not expired and is_alive(session, run.lease_owner):
-                return run.lease_owner
+        for other in session.scalars(others):
+            lives = _lives(session, other, time_now, seconds)
+            if lives is True:
+                return str(other.lease_owner)
             add_event(
                 session,
-                f"taken over from {run.lease_owner}, which " + ("did not renew its lease" if expired else "is gone"),
+                f"taken over from {other.lease_owner}, which {lives}",
                 run_id=run_id,
-                submission_id=submission_id,
+                submission_id=shard.submission_id,
                 worker_id=worker_id,
                 level="warning",
             )
-        run.lease_owner = worker_id
-        run.lease_epoch += 1
-        run.lease_expires_at = time_now + timedelta(seconds=seconds)
-        epoch = run.lease_epoch
-    return Lease(database, run_id, submission_id, worker_id, epoch, seconds)
+            if other.id != shard_id:
+                other.lease_owner, other.lease_expires_at, other.lease_epoch = None, None, other.lease_epoch + 1
+        shard.lease_owner = worker_id
+        shard.lease_epoch += 1
+        shard.lease_expires_at = time_now + timedelta(seconds=seconds)
+    return Lease(database, shard, run_id, worker_id, seconds)
+
+
+def _lives(session: Session, shard: Shard, time_now: datetime, seconds: float) -> str | Literal[True]:
+    """Whether the owner of a shard's lease still works on it, or what has become of it."""
+    owner = session.get(Worker, shard.lease_owner)
+    granted = timedelta(seconds=owner.lease_seconds if owner is not None else seconds)
+    renewed_at = shard.lease_expires_at and shard.lease_expires_at - granted
+    if renewed_at is None or silent_for(f"lease of {shard.id}", renewed_at, time_now) > granted.total_seconds():
+        return "did not renew its lease"
+    return True if is_alive(session, shard.lease_owner) else "is gone"

@@ -1,22 +1,33 @@
-"""The durable queue (DBOS): a workflow for each submission and night, in SQLite beside ours or in PostgreSQL.
+"""The durable queue (DBOS): a workflow for each shard and night, in SQLite beside ours or in PostgreSQL.
 
-Our tables are the truth and DBOS carries the work. Submitting writes a row and nothing else; the workers give
+Our tables are the truth and DBOS carries the work. Submitting writes rows and nothing else; the workers give
 each queued row a workflow, and a new one where it is gone: deleting DBOS's file loses nothing.
+
+Submitters take turns: each has a partition of its own in a queue, and priority counts inside a partition alone.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from vivace.files.paths import sqlite_url
 from vivace.store.database import Database
 from vivace.store.regression_tables import Night
 from vivace.store.tables import Submission
+from vivace.store.worker_tables import Shard
 
-WORKFLOW = "execute_submission"
+WORKFLOW = "execute_shard"
 APPLICATION = "vivace"
+NIGHTS = "nights of jobs"
+"""The partition of regression jobs."""
+NOBODY = "nobody"
+"""The partition of those who gave no name."""
 
 
 def system_database_url(database: Database) -> str:
@@ -32,6 +43,37 @@ def quiet() -> None:
     logging.getLogger("dbos").setLevel(logging.CRITICAL)
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A row that needs a workflow."""
+
+    table: type[Shard | Night]
+    id: str
+    workflow_id: str | None
+    queue: str
+    partition: str
+    created_at: datetime
+
+
+def _waiting(session: Session, ids: Sequence[str]) -> list[_Waiting]:
+    """Those of these shards and nights that are queued, the oldest first."""
+    found = [
+        _Waiting(Shard, shard.id, shard.workflow_id, str(of.queue), of.submitter or NOBODY, of.created_at)
+        for shard, of in session.execute(
+            select(Shard, Submission)
+            .join(Submission, Shard.submission_id == Submission.id)
+            .where(Shard.id.in_(ids), Shard.status == "queued", Submission.queue.is_not(None))
+            .order_by(Shard.submission_id, Shard.number)
+        )
+    ]
+    nights = select(Night).where(Night.id.in_(ids), Night.status == "queued", Night.queue.is_not(None))
+    found += [
+        _Waiting(Night, night.id, night.workflow_id, str(night.queue), NIGHTS, night.created_at)
+        for night in session.scalars(nights)
+    ]
+    return sorted(found, key=lambda one: one.created_at)
+
+
 class Queue:
     """The queue as a worker that has launched DBOS (and so made its tables) fills it."""
 
@@ -43,28 +85,24 @@ class Queue:
         self._pending_before: set[str] = set()
 
     def ensure_enqueued(self, *ids: str) -> None:
-        """Give queued submissions and nights a workflow each, unless they have one that will still be taken.
+        """Give queued shards and nights a workflow each, unless they have one that will still be taken.
 
-        A worker claims a submission as soon as it has taken its workflow. One that is found taken (`PENDING`)
-        twice while its submission is still queued is therefore with a worker that is dead, frozen or busy, and
-        another workflow offers the submission to the others. More workflows than needed do no harm: only the
+        A worker claims a shard as soon as it has taken its workflow. One that is found taken (`PENDING`)
+        twice while its shard is still queued is therefore with a worker that is dead, frozen or busy, and
+        another workflow offers the shard to the others. More workflows than needed do no harm: only the
         claim counts.
         """
-        waiting: list[Submission | Night] = []
         with self._database.read() as session:
-            for table in (Submission, Night):
-                mine = (table.id.in_(ids), table.status == "queued", table.queue.is_not(None))
-                waiting.extend(session.scalars(select(table).where(*mine)))
-        waiting.sort(key=lambda one: one.created_at)
-        states = self._states([submission.workflow_id for submission in waiting if submission.workflow_id])
-        for submission in waiting:
-            current = submission.workflow_id
+            waiting = _waiting(session, ids)
+        states = self._states([one.workflow_id for one in waiting if one.workflow_id])
+        for one in waiting:
+            current = one.workflow_id
             state = states.get(current) if current else None
             if state == "ENQUEUED" or (state == "PENDING" and current not in self._pending_before):
                 continue
             if current is not None and state == "PENDING":
                 self._client.cancel_workflow(current)
-            self._enqueue(submission)
+            self._enqueue(one)
         self._pending_before = {workflow_id for workflow_id, state in states.items() if state == "PENDING"}
 
     def _states(self, workflow_ids: list[str]) -> dict[str, str]:
@@ -73,24 +111,24 @@ class Queue:
         found = self._client.list_workflows(workflow_ids=workflow_ids, load_input=False, load_output=False)
         return {workflow.workflow_id: workflow.status for workflow in found}
 
-    def _enqueue(self, submission: Submission | Night) -> None:
-        number = int(submission.workflow_id.rpartition(".")[2]) + 1 if submission.workflow_id else 1
-        workflow_id = f"{submission.id}.{number}"
-        table = type(submission)
+    def _enqueue(self, one: _Waiting) -> None:
+        number = int(one.workflow_id.rpartition(".")[2]) + 1 if one.workflow_id else 1
+        workflow_id = f"{one.id}.{number}"
         self._client.enqueue(
             {
-                "queue_name": str(submission.queue),
+                "queue_name": one.queue,
                 "workflow_name": WORKFLOW,
                 "workflow_id": workflow_id,
+                "queue_partition_key": one.partition,
                 # What had its turn already comes before what has not (the lowest number goes first).
                 "priority": 2 if number == 1 else 1,
             },
-            submission.id,
+            one.id,
         )
         with self._database.write() as session:
             session.execute(
-                update(table)
-                .where(table.id == submission.id, table.status == "queued")
+                update(one.table)
+                .where(one.table.id == one.id, one.table.status == "queued")
                 .values(workflow_id=workflow_id)
             )
 

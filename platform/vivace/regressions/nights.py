@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat
-from vivace.engine.submissions import execute_submission, submit
+from vivace.engine.submissions import submit
+from vivace.engine.work import execute_submission
 from vivace.errors import LeaseLostError, VivaceError
 from vivace.output.printable import printable
 from vivace.output.secrets import masked

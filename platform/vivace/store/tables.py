@@ -163,7 +163,7 @@ class Criterion(Base):
 
 
 class Run(Base):
-    """One model on one track with one configuration. While a process works on it, it holds the lease."""
+    """One model on one track with one configuration."""
 
     __tablename__ = "run"
     __table_args__ = (UniqueConstraint("identity", "ordinal"),)
@@ -204,10 +204,6 @@ class Run(Base):
     """Who submitted it, by the name that a token or a login gives; null where the operator did."""
     private_since: Mapped[datetime | None]
     """When it was made private, seen by its owner and the operator alone; null of a public one."""
-    lease_owner: Mapped[str | None]
-    lease_expires_at: Mapped[datetime | None]
-    lease_epoch: Mapped[int] = mapped_column(default=0)
-    """Grows with every change of owner; a write under an old epoch is refused."""
 
 
 RUN_IN_SHORT = tuple(defer(column) for column in (Run.items, Run.manifest, Run.measured))
@@ -433,6 +429,10 @@ class Score(Base):
     unscored: Mapped[int]
 
 
+ENDED = ("complete", "incomplete", "failed", "cancelled")
+"""What a submission's status is when it has ended."""
+
+
 class Submission(Base):
     """A request to have a run executed and judged, here or by a worker."""
 
@@ -448,9 +448,13 @@ class Submission(Base):
     """`queued`, `running`, `complete`, `incomplete`, `failed` or `cancelled`."""
     message: Mapped[str | None] = mapped_column(Message)
     """How it ended, in a sentence."""
-    workflow_id: Mapped[str | None]
     worker_id: Mapped[str | None]
+    """Who began the last part of it."""
     cancel_requested: Mapped[bool] = mapped_column(default=False)
+    opened_at: Mapped[datetime | None]
+    """When recordings were found to be heard and the first item had gone well, once for all parts."""
+    submitter: Mapped[str] = mapped_column(default="", server_default="")
+    """Whose turn it is when it is taken from a queue: submitters take turns."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
@@ -467,7 +471,13 @@ class Worker(Base):
     pid: Mapped[int]
     process_started: Mapped[float]
     """Start time of the process, so that a reused process number is not taken for it."""
+    machine: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    """What is shared with others when something is measured there, containers or not."""
     queues: Mapped[list[str]]
+    offers: Mapped[dict[str, Any] | None]
+    """What it has that runs may need."""
+    drain_asked_at: Mapped[datetime | None]
+    """When it was asked to end once what it executes has ended."""
     lease_seconds: Mapped[float]
     started_at: Mapped[datetime] = mapped_column(default=now)
     heartbeat_at: Mapped[datetime] = mapped_column(default=now)

@@ -165,8 +165,17 @@ class PreparedRun(Protocol):
         """
         ...
 
-    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[Any]:
-        """The work items that are not recorded yet, in a fixed order."""
+    def plan(
+        self, database: Database, registered: Registered, *, retry_errors: bool, part: slice | None = None
+    ) -> Sequence[Any]:
+        """The work items that are not recorded yet, in a fixed order.
+
+        Args:
+            database: of the results.
+            registered: the run's rows.
+            retry_errors: whether what is recorded as unscored counts as lacking.
+            part: of the run's items; None for all.
+        """
         ...
 
     def is_scored(self, session: Session, registered: Registered) -> bool:
@@ -208,6 +217,11 @@ class Track(Protocol):
     @property
     def name(self) -> str:
         """As it is written on the command line."""
+        ...
+
+    @property
+    def takes_machine_alone(self) -> bool:
+        """Whether what it measures are times, which nothing beside it may disturb; such runs are never divided."""
         ...
 
     def prepare(self, spec: RunSpec, home: Path) -> PreparedRun:

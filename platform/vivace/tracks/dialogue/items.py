@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.store import tables
+from vivace.store.records import ROWS_PER_STATEMENT
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.data.conversations import Conversation
@@ -61,13 +62,18 @@ def open_items(
     again = RETRYABLE if retry_errors else frozenset()
     run = session.get_one(tables.Run, registered.run_id)
     row_ids = ingest.conversation_ids(session, run.dataset_id)
+    # Of a small part only its own rows are read: otherwise each of a run's parts would read the whole run.
+    only = [row_ids[one.id] for one in chosen] if len(chosen) <= ROWS_PER_STATEMENT else None
+    query = select(tables.Reply).where(tables.Reply.run_id == run.id)
+    if only is not None:
+        query = query.where(tables.Reply.conversation_id.in_(only))
     replies = {
         (reply.conversation_id, reply.repeat): reply
-        for reply in session.scalars(select(tables.Reply).where(tables.Reply.run_id == run.id))
+        for reply in session.scalars(query)
         if reply.unscored_reason not in again
     }
-    votes = _recorded_votes(session, registered)
-    criteria = _criteria(session, run.dataset_id)
+    votes = _recorded_votes(session, registered, only)
+    criteria = _criteria(session, run.dataset_id, only)
     items = []
     for repeat in range(repeats):
         for conversation in chosen:
@@ -84,7 +90,7 @@ def open_items(
     return items
 
 
-def _criteria(session: Session, dataset_id: int) -> dict[int, list[tuple[int, int]]]:
+def _criteria(session: Session, dataset_id: int, only: Sequence[int] | None) -> dict[int, list[tuple[int, int]]]:
     """The row of a conversation → its criteria as (number, row), in the rubric's order."""
     criteria: dict[int, list[tuple[int, int]]] = defaultdict(list)
     query = (
@@ -93,18 +99,24 @@ def _criteria(session: Session, dataset_id: int) -> dict[int, list[tuple[int, in
         .where(tables.Conversation.dataset_id == dataset_id)
         .order_by(tables.Criterion.number)
     )
+    if only is not None:
+        query = query.where(tables.Criterion.conversation_id.in_(only))
     for row_id, number, criterion_id in session.execute(query):
         criteria[row_id].append((number, criterion_id))
     return criteria
 
 
-def _recorded_votes(session: Session, registered: Registered) -> dict[tuple[int, int], dict[int, Verdict]]:
+def _recorded_votes(
+    session: Session, registered: Registered, only: Sequence[int] | None
+) -> dict[tuple[int, int], dict[int, Verdict]]:
     """(reply, criterion) → the verdicts recorded of it, by the number of the vote."""
     votes: dict[tuple[int, int], dict[int, Verdict]] = defaultdict(dict)
     table = tables.Verdict
     query = select(
         table.reply_id, table.criterion_id, table.vote, table.met, table.explanation, table.unscored_reason
     ).where(table.judging_id == registered.judging_id)
+    if only is not None:
+        query = query.join(tables.Reply).where(tables.Reply.conversation_id.in_(only))
     for reply_id, criterion_id, vote, met, explanation, reason in session.execute(query):
         verdict = Verdict(met, explanation or "", Unscored(reason) if reason else None)
         votes[reply_id, criterion_id][vote] = verdict

@@ -211,12 +211,14 @@ class Rejudging(DialogueRun):
         self._records = RunRecords(registered)
         return registered
 
-    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[DialogueItem]:
+    def plan(
+        self, database: Database, registered: Registered, *, retry_errors: bool, part: slice | None = None
+    ) -> Sequence[DialogueItem]:
         """What lacks a verdict. A reply that failed when it was generated is not tried again, only a verdict."""
         replies = self._recorded.replies
         return [
             item
             if item.reply_id is not None
             else replace(item, reply_id=replies[item.conversation.id, item.repeat].id)
-            for item in super().plan(database, registered, retry_errors=retry_errors)
+            for item in super().plan(database, registered, retry_errors=retry_errors, part=part)
         ]

@@ -186,10 +186,13 @@ class DialogueRun:
                     missing[external_id].append(audio)
         ingest.store_audio(self._conversations, missing, artifacts)
 
-    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[DialogueItem]:
+    def plan(
+        self, database: Database, registered: Registered, *, retry_errors: bool, part: slice | None = None
+    ) -> Sequence[DialogueItem]:
         """The conversations that lack a reply or a verdict; with `retry_errors`, also the unscored ones."""
         with database.read() as session:
-            return open_items(session, registered, self._chosen, self._repeats, retry_errors=retry_errors)
+            chosen = self._chosen if part is None else self._chosen[part]
+            return open_items(session, registered, chosen, self._repeats, retry_errors=retry_errors)
 
     @property
     def _audio_form(self) -> AudioForm:

@@ -24,6 +24,7 @@ class DialogueTrack:
     """Audio MultiChallenge (arXiv 2512.14865)."""
 
     name = TRACK
+    takes_machine_alone = False
 
     def prepare(self, spec: RunSpec, home: Path) -> DialogueRun:
         """Read the conversations, and open the system under test and the judge."""

@@ -160,7 +160,9 @@ class EfficiencyRun:
             self._planned = planned.named(run.items)
             return Registered(run.id, None)
 
-    def plan(self, database: Database, registered: Registered, *, retry_errors: bool) -> Sequence[Measuring]:
+    def plan(
+        self, database: Database, registered: Registered, *, retry_errors: bool, part: slice | None = None
+    ) -> Sequence[Measuring]:
         """One session for all that is missing; empty where nothing is.
 
         A round of a prompt in which some arm is missing is timed again as a whole, for its trials are only compared

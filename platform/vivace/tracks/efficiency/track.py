@@ -21,6 +21,8 @@ from vivace_methods.families import FAMILIES
 class EfficiencyTrack:
     """One of the families of inference methods, which are measured alike."""
 
+    takes_machine_alone = True
+
     def __init__(self, name: str) -> None:
         self.name = name
 
