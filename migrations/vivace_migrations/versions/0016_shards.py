@@ -62,8 +62,8 @@ def upgrade() -> None:
         op.drop_column("run", name)
     op.drop_column("submission", "workflow_id")
     op.add_column("submission", sa.Column("opened_at", sa.DateTime(timezone=True), nullable=True))
-    op.add_column("submission", sa.Column("submitter", sa.String(), server_default="", nullable=False))
-    op.add_column("worker", sa.Column("machine", sa.String(length=64), server_default="", nullable=False))
+    op.add_column("submission", sa.Column("submitter", sa.String(), server_default=sa.text("''"), nullable=False))
+    op.add_column("worker", sa.Column("machine", sa.String(length=64), server_default=sa.text("''"), nullable=False))
     op.add_column("worker", sa.Column("offers", sa.JSON(none_as_null=True), nullable=True))
     op.add_column("worker", sa.Column("drain_asked_at", sa.DateTime(timezone=True), nullable=True))
 

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, defer, mapped_column
 
@@ -453,7 +454,7 @@ class Submission(Base):
     cancel_requested: Mapped[bool] = mapped_column(default=False)
     opened_at: Mapped[datetime | None]
     """When recordings were found to be heard and the first item had gone well, once for all parts."""
-    submitter: Mapped[str] = mapped_column(default="", server_default="")
+    submitter: Mapped[str] = mapped_column(default="", server_default=text("''"))
     """Whose turn it is when it is taken from a queue: submitters take turns."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
@@ -471,7 +472,7 @@ class Worker(Base):
     pid: Mapped[int]
     process_started: Mapped[float]
     """Start time of the process, so that a reused process number is not taken for it."""
-    machine: Mapped[str] = mapped_column(String(64), default="", server_default="")
+    machine: Mapped[str] = mapped_column(String(64), default="", server_default=text("''"))
     """What is shared with others when something is measured there, containers or not."""
     queues: Mapped[list[str]]
     offers: Mapped[dict[str, Any] | None]

@@ -37,6 +37,7 @@ from sqlalchemy.sql.base import ExecutableOption
 from vivace.store import tables
 from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
 from vivace.store.summary_tables import Breakdown, Gap
+from vivace.store.worker_tables import Reservation, Shard
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ _CONTENT: dict[Entity, dict[str, str | None]] = {
 
 # Of plain tables: the rule is not laid over its own parts.
 _run, _judging, _arm = tables.Run.__table__.c, tables.Judging.__table__.c, tables.Arm.__table__.c
+_submission = tables.Submission.__table__.c
 _set, _conversation = tables.Dataset.__table__.c, tables.Conversation.__table__.c
 _schedule, _night, _alert = Schedule.__table__.c, Night.__table__.c, Alert.__table__.c
 
@@ -193,6 +195,7 @@ def _rules_of_rows(name: str | None, private_jobs: tuple[int, ...]) -> list[Exec
     runs = select(_run.id).where(seen)
     judgings = select(_judging.id).where(_judging.run_id.in_(runs))
     arms = select(_arm.id).where(_arm.run_id.in_(runs))
+    submissions = select(_submission.id).where(_submission.run_id.in_(runs))
     sets = select(_run.dataset_id).where(seen)
     conversations = select(_conversation.id).where(_conversation.dataset_id.in_(sets))
     nights = select(_night.id).where(_night.schedule_id.not_in(private_jobs))
@@ -216,6 +219,8 @@ def _rules_of_rows(name: str | None, private_jobs: tuple[int, ...]) -> list[Exec
         tables.Attempt: tables.Attempt.run_id.in_(runs),
         tables.Score: or_(tables.Score.judging_id.in_(judgings), tables.Score.arm_id.in_(arms)),
         tables.Submission: tables.Submission.run_id.in_(runs),
+        Shard: Shard.submission_id.in_(submissions),
+        Reservation: Reservation.run_id.in_(runs),
         tables.Event: or_(tables.Event.run_id.is_(None), tables.Event.run_id.in_(runs)),
         Schedule: Schedule.id.not_in(private_jobs),
         Night: Night.schedule_id.not_in(private_jobs),
