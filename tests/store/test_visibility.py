@@ -81,6 +81,7 @@ def everything(database: Database) -> str:
         seen += [log(database, run), judgings_of(database, run)]
         judging = f"{run}.judge"
         seen += [conversations(database, judging), item_rows(database, judging)]
+        seen += [page_of(database, [f"{SHOWN}.judge", judging], Wanted(differs=True))]
         seen += [page_of(database, [judging], Wanted()), page_of(database, [judging], Wanted(text=SECRET))]
         seen += [conversation(database, judging, name) for name in names[::2]]
         for ask in (lambda one: breakdown(database, one, "axis"), lambda one: judged_of(database, one)):
@@ -209,7 +210,7 @@ def test_hidden_texts_are_found_by_no_search_alias_or_part_of_a_query(database: 
 
 
 def test_every_table_that_leads_to_a_run_a_job_or_a_set_is_under_the_rule() -> None:
-    ruled = {option.entity.class_ for option in visibility._rules_of_rows(None, ())}  # type: ignore[attr-defined]
+    ruled = visibility._rules_of_rows(None)
     of_runs = {tables.Run.__table__, tables.Dataset.__table__, Schedule.__table__}
     while more := {
         table

@@ -107,7 +107,7 @@ class Database:
         self._check_in_place()
         options: dict[str, Any] = {"vivace_read": True}
         if not self.viewer.sees_all and not self.is_sqlite:
-            options["isolation_level"] = "REPEATABLE READ"  # what is withheld is asked in a statement of its own
+            options["isolation_level"] = "REPEATABLE READ"  # which sets are hidden is a question of its own
         with Session(self.engine.execution_options(**options), expire_on_commit=False) as session:
             show_to(session, self.viewer)
             yield session

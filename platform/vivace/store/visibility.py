@@ -11,7 +11,7 @@ it is made of the mapped classes. A `Database` without a viewer is the operator'
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -22,13 +22,16 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Select,
+    String,
     Table,
     TextClause,
     and_,
     event,
+    literal_column,
     or_,
     select,
 )
+from sqlalchemy import cast as as_type
 from sqlalchemy.orm import ORMExecuteState, Session, with_loader_criteria
 from sqlalchemy.orm.attributes import set_committed_value
 from sqlalchemy.sql import visitors
@@ -76,6 +79,8 @@ HIDDEN = "(hidden)"
 """Stands where there has to be a text, and the viewer may not read it."""
 
 Entity = type[tables.Base]
+Rule = Callable[[Any], ColumnElement[bool]]
+"""Of a mapped class, or an alias of it: which rows may be seen."""
 
 _CONTENT: dict[Entity, dict[str, str | None]] = {
     tables.Turn: {"transcript": None, "audio_sha256": None},
@@ -86,7 +91,10 @@ _CONTENT: dict[Entity, dict[str, str | None]] = {
     Gap: {"ear": None},
 }
 """What tells what a set's items are, and what stands there for those who may not know."""
+_TELLING: frozenset[Entity] = frozenset((*_CONTENT, tables.Trial))
+"""The tables that tell; trials are not blanked, but not there."""
 
+_BY_NAME: dict[str, Entity] = {str(mapper.local_table): mapper.class_ for mapper in tables.Base.registry.mappers}
 # Of plain tables: the rule is not laid over its own parts.
 _run, _judging, _arm = tables.Run.__table__.c, tables.Judging.__table__.c, tables.Arm.__table__.c
 _submission = tables.Submission.__table__.c
@@ -108,67 +116,71 @@ def show_to(session: Session, viewer: Viewer) -> None:
 
 
 class _View:
-    """One session's view. What is withheld is asked once: mostly nothing is, and nothing is laid over its queries."""
+    """One session's view."""
 
     def __init__(self, name: str | None) -> None:
         self._name = name
-        self._rules: list[ExecutableOption] | None = None
-        self._rules_of_content: dict[Entity, ExecutableOption] = {}
-        self._blanked: dict[Entity, tuple[str, Set[Any]]] = {}
-        """Table → the column that leads to a hidden set, and its values that do."""
+        self._items: _HiddenItems | None = None
+        """What is hidden; asked before the first statement that might tell."""
 
     def restrict(self, state: ORMExecuteState) -> None:
         """Lay the rule over one statement."""
         parts = list(visitors.iterate(cast("ClauseElement", state.statement)))
         if not state.is_orm_statement and any(isinstance(part, Table | TextClause) for part in parts):
             raise TypeError("a viewer's session reads mapped classes; this statement asks tables by themselves")
-        if self._rules is None:
-            self._rules = self._find_out(state.session.connection())
-        options = self._rules
-        if self._rules_of_content:
-            named = _CONTENT if state.is_column_load else _content_named(parts)
-            options = options + [self._rules_of_content[table] for table in named]
+        read = _tables_read(parts)
+        options = [option for table, option in _rules_of_rows(self._name).items() if table in read]
+        if read & _TELLING:
+            if self._items is None:
+                self._items = _hidden_items(state.session.connection())
+            named = set(_TELLING) if state.is_column_load else _content_named(parts)
+            options += [self._items.rules[table] for table in named & self._items.rules.keys()]
         if options:
             state.statement = state.statement.options(*options)
 
     def blank(self, _session: Session, row: Any) -> None:
         """Take from a row that was read what the viewer may not know."""
-        column, hidden = self._blanked.get(type(row), ("", frozenset()))
+        column, hidden = ("", frozenset()) if self._items is None else self._items.rows.get(type(row), ("", ()))
         if column and getattr(row, column) in hidden:
             for name, stand_in in _CONTENT[type(row)].items():
                 set_committed_value(row, name, stand_in)
 
-    def _find_out(self, connection: Connection) -> list[ExecutableOption]:
-        """The rules of rows; on the way, what is blank of the others."""
-        jobs = connection.execute(select(_schedule.id, _schedule.spec))
-        private_jobs = tuple(key for key, spec in jobs if spec.get("private"))
-        private_runs = select(_run.id).where(~_is_seen(self._name)).exists()
-        rules: list[ExecutableOption] = []
-        if private_jobs or connection.scalar(select(private_runs)):
-            rules += _rules_of_rows(self._name, private_jobs)
-        hidden = connection.scalars(select(_set.id).where(_set.hidden_since.is_not(None))).all()
-        if hidden:
-            rules.append(self._hide_items(connection, hidden))
-        return rules
 
-    def _hide_items(self, connection: Connection, sets: Sequence[int]) -> ExecutableOption:
-        """Note what is blank of the items of hidden sets; of trials, which hold answers, the rule of rows."""
-        conversations = select(_conversation.id).where(_conversation.dataset_id.in_(sets))
-        runs = select(_run.id).where(_run.dataset_id.in_(sets))
-        judgings = select(_judging.id).where(_judging.run_id.in_(runs))
-        ways: dict[Entity, tuple[str, Select[Any]]] = {
-            tables.Turn: ("conversation_id", conversations),
-            tables.Criterion: ("conversation_id", conversations),
-            tables.Reply: ("conversation_id", conversations),
-            tables.Verdict: ("judging_id", judgings),
-            tables.Attempt: ("run_id", runs),
-            Gap: ("text_id", judgings),
-        }
-        for table, (column, query) in ways.items():
-            self._blanked[table] = column, frozenset(connection.scalars(query))
-            self._rules_of_content[table] = _laid_over(table, getattr(table, column).not_in(query))
-        arms = select(_arm.id).where(_arm.run_id.in_(runs))
-        return _laid_over(tables.Trial, tables.Trial.arm_id.not_in(arms))
+@dataclass(frozen=True)
+class _HiddenItems:
+    """What is hidden of sets.
+
+    Attributes:
+        rows: table → the column that leads to a set, and its values that lead to a hidden one.
+        rules: table → the option by which a statement finds none of these rows.
+    """
+
+    rows: Mapping[Entity, tuple[str, Collection[Any]]]
+    rules: Mapping[Entity, ExecutableOption]
+
+
+def _hidden_items(connection: Connection) -> _HiddenItems:
+    """What is hidden at the moment, which mostly is nothing."""
+    sets = connection.scalars(select(_set.id).where(_set.hidden_since.is_not(None))).all()
+    if not sets:
+        return _HiddenItems({}, {})
+    conversations = select(_conversation.id).where(_conversation.dataset_id.in_(sets))
+    runs = select(_run.id).where(_run.dataset_id.in_(sets))
+    judgings = select(_judging.id).where(_judging.run_id.in_(runs))
+    arms = select(_arm.id).where(_arm.run_id.in_(runs))
+    ways: dict[Entity, tuple[str, Select[Any], Rule]] = {
+        tables.Turn: ("conversation_id", conversations, lambda of: of.conversation_id.not_in(conversations)),
+        tables.Criterion: ("conversation_id", conversations, lambda of: of.conversation_id.not_in(conversations)),
+        tables.Reply: ("conversation_id", conversations, lambda of: of.conversation_id.not_in(conversations)),
+        tables.Verdict: ("judging_id", judgings, lambda of: of.judging_id.not_in(judgings)),
+        tables.Attempt: ("run_id", runs, lambda of: of.run_id.not_in(runs)),
+        tables.Trial: ("arm_id", arms, lambda of: of.arm_id.not_in(arms)),
+        Gap: ("text_id", judgings, lambda of: of.text_id.not_in(judgings)),
+    }
+    return _HiddenItems(
+        {table: (column, frozenset(connection.scalars(query))) for table, (column, query, _) in ways.items()},
+        {table: _laid_over(table, rule) for table, (_, _, rule) in ways.items()},
+    )
 
 
 def _is_seen(name: str | None) -> ColumnElement[bool]:
@@ -178,19 +190,14 @@ def _is_seen(name: str | None) -> ColumnElement[bool]:
     return public if name is None else or_(public, _run.owner.is_not_distinct_from(name))
 
 
-def _laid_over(table: Entity, rule: ColumnElement[bool]) -> ExecutableOption:
+def _laid_over(table: Entity, rule: Rule) -> ExecutableOption:
     """A rule as an option of statements: wherever they read a table, under its name or another."""
     return with_loader_criteria(table, rule, include_aliases=True)
 
 
 @lru_cache(maxsize=64)
-def _rules_of_rows(name: str | None, private_jobs: tuple[int, ...]) -> list[ExecutableOption]:
-    """What of each table somebody of this name may see.
-
-    Args:
-        name: the viewer's.
-        private_jobs: the ids of jobs that only the operator may.
-    """
+def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
+    """Table → what somebody of this name may see of it; none that leads to a run is left out, a test sees to that."""
     seen = _is_seen(name)
     runs = select(_run.id).where(seen)
     judgings = select(_judging.id).where(_judging.run_id.in_(runs))
@@ -198,44 +205,55 @@ def _rules_of_rows(name: str | None, private_jobs: tuple[int, ...]) -> list[Exec
     submissions = select(_submission.id).where(_submission.run_id.in_(runs))
     sets = select(_run.dataset_id).where(seen)
     conversations = select(_conversation.id).where(_conversation.dataset_id.in_(sets))
+    # As text, because SQLite tells what is true as a number.
+    is_private = as_type(_schedule.spec.op("->>")(literal_column("'private'")), String).in_(("1", "true"))
+    private_jobs = select(_schedule.id).where(is_private)
     nights = select(_night.id).where(_night.schedule_id.not_in(private_jobs))
     alerts = select(_alert.id).where(_alert.schedule_id.not_in(private_jobs))
-    rules: dict[Entity, ColumnElement[bool]] = {  # a test sees to it that no table that leads to a run is left out
-        tables.Run: tables.Run.id.in_(runs),
-        tables.Model: tables.Model.id.in_(select(_run.model_id).where(seen)),
-        tables.Dataset: tables.Dataset.id.in_(sets),
-        tables.Conversation: tables.Conversation.dataset_id.in_(sets),
-        tables.Turn: tables.Turn.conversation_id.in_(conversations),
-        tables.Criterion: tables.Criterion.conversation_id.in_(conversations),
-        tables.Reply: tables.Reply.run_id.in_(runs),
-        tables.Judging: tables.Judging.run_id.in_(runs),
-        tables.Verdict: tables.Verdict.judging_id.in_(judgings),
-        tables.Outcome: tables.Outcome.judging_id.in_(judgings),
-        Breakdown: Breakdown.judging_id.in_(judgings),
-        Gap: and_(Gap.text_id.in_(judgings), Gap.audio_id.in_(judgings)),
-        tables.Arm: tables.Arm.run_id.in_(runs),
-        tables.Trial: tables.Trial.arm_id.in_(arms),
-        tables.Diagnosis: tables.Diagnosis.arm_id.in_(arms),
-        tables.Attempt: tables.Attempt.run_id.in_(runs),
-        tables.Score: or_(tables.Score.judging_id.in_(judgings), tables.Score.arm_id.in_(arms)),
-        tables.Submission: tables.Submission.run_id.in_(runs),
-        Shard: Shard.submission_id.in_(submissions),
-        Reservation: Reservation.run_id.in_(runs),
-        tables.Event: or_(tables.Event.run_id.is_(None), tables.Event.run_id.in_(runs)),
-        Schedule: Schedule.id.not_in(private_jobs),
-        Night: Night.schedule_id.not_in(private_jobs),
-        Regression: Regression.night_id.in_(nights),
-        Alert: Alert.schedule_id.not_in(private_jobs),
-        Delivery: Delivery.alert_id.in_(alerts),
+    rules: dict[Entity, Rule] = {
+        tables.Run: lambda of: of.id.in_(runs),
+        tables.Model: lambda of: of.id.in_(select(_run.model_id).where(seen)),
+        tables.Dataset: lambda of: of.id.in_(sets),
+        tables.Conversation: lambda of: of.dataset_id.in_(sets),
+        tables.Turn: lambda of: of.conversation_id.in_(conversations),
+        tables.Criterion: lambda of: of.conversation_id.in_(conversations),
+        tables.Reply: lambda of: of.run_id.in_(runs),
+        tables.Judging: lambda of: of.run_id.in_(runs),
+        tables.Verdict: lambda of: of.judging_id.in_(judgings),
+        tables.Outcome: lambda of: of.judging_id.in_(judgings),
+        Breakdown: lambda of: of.judging_id.in_(judgings),
+        Gap: lambda of: and_(of.text_id.in_(judgings), of.audio_id.in_(judgings)),
+        tables.Arm: lambda of: of.run_id.in_(runs),
+        tables.Trial: lambda of: of.arm_id.in_(arms),
+        tables.Diagnosis: lambda of: of.arm_id.in_(arms),
+        tables.Attempt: lambda of: of.run_id.in_(runs),
+        tables.Score: lambda of: or_(of.judging_id.in_(judgings), of.arm_id.in_(arms)),
+        tables.Submission: lambda of: of.run_id.in_(runs),
+        Shard: lambda of: of.submission_id.in_(submissions),
+        Reservation: lambda of: of.run_id.in_(runs),
+        tables.Event: lambda of: or_(of.run_id.is_(None), of.run_id.in_(runs)),
+        Schedule: lambda of: of.id.not_in(private_jobs),
+        Night: lambda of: of.schedule_id.not_in(private_jobs),
+        Regression: lambda of: of.night_id.in_(nights),
+        Alert: lambda of: of.schedule_id.not_in(private_jobs),
+        Delivery: lambda of: of.alert_id.in_(alerts),
     }
-    return [_laid_over(table, rule) for table, rule in rules.items()]
+    return {table: _laid_over(table, rule) for table, rule in rules.items()}
+
+
+def _tables_read(parts: Sequence[Any]) -> set[Entity]:
+    """The mapped tables that a statement reads from, by its parts."""
+    read = {_BY_NAME[part.name] for part in parts if isinstance(part, Table) and part.name in _BY_NAME}
+    return read | {mapper.class_ for mapper in map(_mapper, parts) if mapper is not None}
+
+
+def _mapper(part: Any) -> Any:
+    """The mapper, or the alias of one, that a part of a statement belongs to."""
+    return getattr(part, "_annotations", {}).get("parententity")
 
 
 def _content_named(parts: Sequence[Any]) -> set[Entity]:
-    """Of a statement's parts: the tables of which it names, by itself, a column that may have to be hidden."""
-    named = set()
-    for part in parts:
-        mapper = part._annotations.get("parententity") if isinstance(part, Column) else None
-        if mapper is not None and part.key in _CONTENT.get(mapper.class_, ()):
-            named.add(mapper.class_)
-    return named
+    """The tables of which a statement names, by itself, a column that may have to be hidden; trials, if it does."""
+    mapped = [(mapper.class_, part.key) for part in parts if isinstance(part, Column) and (mapper := _mapper(part))]
+    named = {table for table, key in mapped if key in _CONTENT.get(table, ())}
+    return named | ({tables.Trial} & _tables_read(parts))

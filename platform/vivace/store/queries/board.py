@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 from sqlalchemy.orm import Session
 
 from vivace.output.short_names import apart as told_apart
@@ -184,19 +184,24 @@ def data_version(database: Database) -> str:
     """A cheap text, of each viewer, that changes whenever a board does: a judging or an arm ended again, a run was
     retracted or made private or public, a set's items were hidden or shown.
     """
+    ended = case((Judging.status == "ended", Judging.ended_at))
+    marks = (
+        (ended, Judging.retracted_at),
+        (Run.retracted_at, Run.private_since),
+        (Arm.ended_at,),
+        (Dataset.hidden_since,),
+    )
     with database.read() as session:
-        ended = session.execute(
-            select(func.count(), func.max(Judging.ended_at)).where(Judging.status == "ended")
-        ).one()
         alerts = (select(func.count(column)).scalar_subquery() for column in (Alert.id, Alert.ended_at))
         nights = session.execute(select(func.count(Night.ended_at), func.max(Night.ended_at), *alerts)).one()
-        timed = session.execute(select(func.count(Arm.ended_at), func.max(Arm.ended_at))).one()
         marked = [
             part
-            for column in (Run.retracted_at, Judging.retracted_at, Run.private_since, Dataset.hidden_since)
-            for part in session.execute(select(func.count(column), func.max(column))).one()
+            for columns in marks
+            for part in session.execute(
+                select(*(figure for column in columns for figure in (func.count(column), func.max(column))))
+            ).one()
         ]
-    return "/".join(str(part) for part in (database.viewer, *ended, *timed, *marked, *nights))
+    return "/".join(str(part) for part in (database.viewer, *marked, *nights))
 
 
 @dataclass(frozen=True)
