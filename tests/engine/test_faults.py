@@ -209,6 +209,7 @@ def test_a_schema_that_changes_under_a_run_stops_it_and_the_vivace_of_that_schem
 def test_a_database_that_was_made_anew_under_a_process_is_not_written(database: Database) -> None:
     if database.is_sqlite:
         pytest.skip("a file that is replaced is found out by itself")
+    register_worker(database, [], 15)
     with database.engine.begin() as connection:
         connection.execute(text("DROP TABLE alembic_version"))
     with pytest.raises(DatabaseReplacedError, match="no longer holds Vivace's tables"), database.write():
@@ -217,6 +218,7 @@ def test_a_database_that_was_made_anew_under_a_process_is_not_written(database: 
 
 def test_a_migration_waits_for_the_writes_under_way(postgres_url: str, tmp_path: Path) -> None:
     database = open_for_writing(Settings(home=tmp_path, database=postgres_url))
+    register_worker(database, [], 15)
     with database.write() as session:
         add_event(session, "under way")
         with database.engine.connect() as other, other.begin():

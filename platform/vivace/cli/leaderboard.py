@@ -33,6 +33,7 @@ def leaderboard(
     foreign: Annotated[
         bool, typer.Option("--foreign", help="What other tools measured, too, brought in by `vivace import --from`.")
     ] = False,
+    label: Annotated[str, typer.Option("--label", help="Only runs that bear this label.", show_default="all")] = "",
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
@@ -51,6 +52,7 @@ def leaderboard(
     from vivace.store.queries.board import board
     from vivace.store.queries.efficiency import arm_board
     from vivace.store.queries.foreign import foreign_board
+    from vivace.store.queries.labels import labelled
 
     if track is not None:
         check_track_name(track)
@@ -59,10 +61,10 @@ def leaderboard(
     rows = [] if opened is None else board(
         opened, track, official_only=official, include_retracted=retracted
     )  # fmt: skip
-    arms = [] if opened is None else [
-        row.as_json() for row in arm_board(opened, track, official_only=official, include_retracted=retracted)
-    ]  # fmt: skip
-    own = [row.as_json() for row in rows]
+    ended = [] if opened is None else arm_board(
+        opened, track, official_only=official, include_retracted=retracted
+    )  # fmt: skip
+    own, arms = (labelled(opened, label, [row.as_json() for row in found]) for found in (rows, ended))
     others = [figure.as_json() for figure in published_figures(track)] if published else []
     elsewhere = [] if opened is None or not foreign else [
         row.as_json() for row in foreign_board(opened, include_retracted=retracted)

@@ -50,6 +50,7 @@ COLUMNS = {
     "left": _left,
     "worker": _worker,
     "run": lambda row: row["run"],
+    "labels": lambda row: ", ".join(row["labels"]) or "–",
     "message": lambda row: row["message"] or "",
 }
 TABLE = ShownColumns(
@@ -64,6 +65,7 @@ def status(
     submission: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="A submission's or run's id.", show_default="all")
     ] = None,
+    label: Annotated[str, typer.Option("--label", help="Only runs that bear this label.", show_default="all")] = "",
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
@@ -75,17 +77,24 @@ def status(
     """
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
+    from vivace.store.queries.labels import labels
     from vivace.store.queries.submissions import submissions
 
     settings = settings_of(home, database)
     opened = open_for_reading(settings)
     if opened is not None:
         _tell_stuck_writer(opened)
-    rows = [] if opened is None else [view.as_json() for view in submissions(opened, submission)]
-    if submission is not None and not rows:
+    labelled = {} if opened is None else labels(opened)
+    rows = [] if opened is None else [
+        {**view.as_json(), "labels": labelled.get(view.run, [])}
+        for view in submissions(opened, submission)
+        if not label or label in labelled.get(view.run, [])
+    ]  # fmt: skip
+    if submission is not None and not rows and not label:
         raise UsageError(f"There is no submission '{submission}'; `vivace status` lists them.")
     if not rows and format is Format.TABLE:
-        say(f"Nothing is submitted yet in '{settings.database_name}'.")
+        what = f"Nothing bears the label '{label}'" if label else "Nothing is submitted yet"
+        say(f"{what} in '{settings.database_name}'.")
         return
     print_rows(rows, format, TABLE, columns)
     if format is Format.TABLE and submission is None:

@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from vivace.engine.silence import silent_for
 from vivace.errors import LeaseLostError
 from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnavailableError
+from vivace.store.migrate import head
 from vivace.store.records import add_event, clock
 from vivace.store.tables import ENDED, Run, Submission, Worker
 from vivace.store.worker_tables import Shard
@@ -66,7 +67,7 @@ def _started(pid: int) -> float | None:
 def register_worker(
     database: Database, queues: list[str], lease_seconds: float, offers: dict[str, Any] | None = None
 ) -> str:
-    """Write this process down as a worker, and return its id.
+    """Write this process down as a worker, and return its id. From then on it writes at this schema or not at all.
 
     Args:
         database: of the results.
@@ -74,6 +75,7 @@ def register_worker(
         lease_seconds: how long its last sign of life counts.
         offers: what it has that runs may need.
     """
+    database.written_revision = head()
     worker_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     with database.write() as session:
         time_now = clock(session)
@@ -168,8 +170,13 @@ class Heartbeat:
             lease.renew()
         with self._database.write() as session:
             mine = update(Worker).where(Worker.id == self.worker_id).values(heartbeat_at=clock(session))
-            asked = session.execute(mine.returning(Worker.drain_asked_at)).scalar()
-        self.drain_asked = asked is not None
+            known = session.execute(mine.returning(Worker.id, Worker.drain_asked_at)).one_or_none()
+        if known is None:
+            raise DatabaseReplacedError(
+                f"The database no longer knows the worker {self.worker_id}: a backup was restored under it. It ends, "
+                "and can be started again."
+            )
+        self.drain_asked = known.drain_asked_at is not None
 
 
 class Lease:

@@ -169,7 +169,9 @@ class Artifacts:
 
     def _store(self, sha256: str, write: Callable[[Path], None]) -> None:
         target = self.path(sha256)
-        if not target.is_file():
+        try:
+            os.utime(target)  # stored anew, for whoever removes what is old and not yet referred to
+        except OSError:
             self._write(target, write)
         if self._remote is not None and not self._remote.has(sha256):
             self._remote.upload(sha256, target)

@@ -15,7 +15,7 @@ import vivace_migrations
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store.database import Database, redacted
-from vivace.store.foreign_tables import Base
+from vivace.store.foreign_tables import Base as Base
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -174,7 +174,6 @@ def open_for_writing(settings: Settings) -> Database:
     make_folder(database)
     if found != "current":
         _run_migrations(database)
-    database.written_revision = head()
     return database
 
 

@@ -461,6 +461,15 @@ class Submission(Base):
     ended_at: Mapped[datetime | None]
 
 
+class RunLabel(Base):
+    """A word that somebody gave a run, to find it by."""
+
+    __tablename__ = "run_label"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id", ondelete="CASCADE"), primary_key=True)
+    label: Mapped[str] = mapped_column(String(40), primary_key=True)
+
+
 class Worker(Base):
     """A process that executes runs, and its last sign of life."""
 

@@ -231,6 +231,7 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
         tables.Submission: lambda of: of.run_id.in_(runs),
         Shard: lambda of: of.submission_id.in_(submissions),
         Reservation: lambda of: of.run_id.in_(runs),
+        tables.RunLabel: lambda of: of.run_id.in_(runs),
         tables.Event: lambda of: or_(of.run_id.is_(None), of.run_id.in_(runs)),
         Schedule: lambda of: of.id.not_in(private_jobs),
         Night: lambda of: of.schedule_id.not_in(private_jobs),
