@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vivace.errors import VivaceError
 from vivace.output.printable import printable
 from vivace.output.secrets import masked
-from vivace_app import views
+from vivace_app import viewer, views
 
 # A file of our own: Streamlit fetches its named icons for the browser's tab from another server.
 _ICON = str(Path(__file__).with_name("icon.svg"))
@@ -24,6 +24,7 @@ def main() -> None:
     # Wide tables need the room that Streamlit leaves at both sides.
     st.html("<style>[data-testid=stMainBlockContainer] {padding: 4rem 1.25rem}</style>")
     page = st.navigation(pages(), position="top")
+    viewer.show_login()
     try:
         page.run()
     except VivaceError as error:

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """Gibibytes that the home folder may hold of artifacts that lie elsewhere."""
     show_private: bool = False
     """Whether the leaderboard shows private runs and hidden items to people who have not logged in."""
+    login: Path | None = None
+    """A file in Streamlit's form that says where people log in to the leaderboard; None where nobody does."""
     smtp: str | None = None
     """The mail server of alerts, `smtp://HOST:PORT` or `smtps://USER:PASSWORD@HOST`; read, and never stored."""
     smtp_from: str | None = None

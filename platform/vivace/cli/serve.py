@@ -29,6 +29,14 @@ def serve(
             "--show-private", help="Show private runs and hidden items to whoever reaches the page without a login."
         ),
     ] = False,
+    login: Annotated[
+        Path | None,
+        typer.Option(
+            "--login",
+            envvar="VIVACE_LOGIN",
+            help="A TOML file that says where people log in, to see their own private runs.",
+        ),
+    ] = None,
 ) -> None:
     """Show the leaderboard in a browser until Ctrl-C. An empty board is fine; nothing is ever written.
 
@@ -40,6 +48,8 @@ def serve(
     found = open_for_reading(settings)
     if found is not None:
         found.close()
+    if login is not None:
+        check_login(login, show_private or settings.show_private)
     check_address(host, port)
     shown = f"[{host}]" if ":" in host else host
     say(f"The leaderboard is at http://{shown}:{port} — Ctrl-C ends it.")
@@ -51,12 +61,13 @@ def serve(
         "VIVACE_HOME": str(settings.home.absolute()),
         "VIVACE_DATABASE": settings.database_url,
         "VIVACE_SHOW_PRIVATE": str(int(show_private or settings.show_private)),
+        "VIVACE_LOGIN": "" if login is None else str(login.absolute()),
     }
-    os.execve(sys.executable, command(host, port), environment)
+    os.execve(sys.executable, command(host, port, login), environment)
 
 
-def command(host: str, port: int) -> list[str]:
-    """The command line that serves the leaderboard's pages."""
+def command(host: str, port: int, login: Path | None = None) -> list[str]:
+    """The command line that serves the leaderboard's pages, with the file that says where people log in, if any."""
     package = find_spec("vivace_app")
     assert package is not None and package.origin is not None
     options = {
@@ -69,11 +80,49 @@ def command(host: str, port: int) -> list[str]:
         "client.showErrorDetails": "none",
         "logger.hideWelcomeMessage": "true",
         "logger.level": "warning",
+        **({} if login is None else {"secrets.files": str(login.absolute())}),
     }
     return [
         *(sys.executable, "-m", "streamlit", "run", str(Path(package.origin).with_name("main.py"))),
         *(f"--{name}={value}" for name, value in options.items()),
     ]
+
+
+LOGIN_KEYS = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
+"""What the file of --login says under `[auth]`."""
+SHORTEST_SECRET = 32
+"""Characters of the secret that signs the cookie of whoever has logged in."""
+
+
+def check_login(path: Path, show_private: bool) -> None:
+    """Refuse a file that nobody could log in with, before the server starts and the first person meets it.
+
+    Raises:
+        UsageError: it cannot be read, lacks something, or would hide nothing.
+    """
+    import tomllib
+
+    from vivace.errors import UsageError
+    from vivace.files.text import read_text
+
+    if show_private:
+        raise UsageError("--show-private shows everything to everybody, and --login would hide nothing: take one.")
+    try:
+        told = tomllib.loads(read_text(path, "login file")).get("auth")
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"The login file '{path}' is not TOML ({error}).") from error
+    auth = told if isinstance(told, dict) else {}
+    absent = [key for key in LOGIN_KEYS if not (isinstance(auth.get(key), str) and auth[key].strip())]
+    if absent:
+        raise UsageError(f"The login file '{path}' lacks {', '.join(absent)} under [auth].")
+    if len(auth["cookie_secret"]) < SHORTEST_SECRET:
+        raise UsageError(
+            f"The cookie_secret in '{path}' has less than {SHORTEST_SECRET} characters: make a longer one."
+        )
+    if not auth["redirect_uri"].endswith("/oauth2callback"):
+        raise UsageError(f"The redirect_uri in '{path}' has to be the leaderboard's address with /oauth2callback.")
+    if find_spec("authlib") is None:
+        raise UsageError("--login needs Authlib: `pip install 'vivace[login]'`.")
 
 
 def check_address(host: str, port: int) -> None:

@@ -49,7 +49,8 @@ class Database:
 
     Args:
         url: a SQLAlchemy URL, SQLite or PostgreSQL.
-        read_only: open SQLite with `mode=ro`, so that a reader can neither write nor wait for the writer.
+        read_only: open SQLite with `mode=ro`, so that a reader can neither write nor wait for the writer, and every
+            transaction of a server read-only.
 
     Raises:
         UsageError: the URL cannot be understood, or its file or server cannot be opened.
@@ -66,7 +67,9 @@ class Database:
             self.is_sqlite = parsed.get_backend_name() == "sqlite"
             note_password(str(parsed.password or ""), parsed.username, parsed.database, parsed.host)
             self._file = _File(url) if self.is_sqlite else None
-            self.engine = _server_engine(url) if self._file is None else _sqlite_engine(self._file, read_only)
+            self.engine = (
+                _server_engine(url, read_only) if self._file is None else _sqlite_engine(self._file, read_only)
+            )
         except (ArgumentError, NoSuchModuleError, ImportError, ValueError) as error:
             raise UsageError(
                 f"The database URL '{redacted(url)}' cannot be understood; "
@@ -235,8 +238,15 @@ def _first_line(error: BaseException | None) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _server_engine(url: str) -> Engine:
-    return create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+def _server_engine(url: str, read_only: bool) -> Engine:
+    engine = create_engine(url, pool_pre_ping=True, connect_args={"connect_timeout": 10})
+    if read_only:
+
+        @event.listens_for(engine, "connect")
+        def begin_read_only(connection: Any, _record: Any) -> None:
+            connection.read_only = True  # psycopg's: every transaction begins so
+
+    return engine
 
 
 class _File:
