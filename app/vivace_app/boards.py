@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -122,51 +122,170 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
     )
 
 
+@dataclass(frozen=True)
+class Filter:
+    """One thing that rows can be chosen by.
+
+    Attributes:
+        name: in the URL.
+        label: of the box.
+        of: a row's value; None where it is not known.
+        words: value → how people read it.
+    """
+
+    name: str
+    label: str
+    of: Callable[[BoardRow], str | None]
+    words: Mapping[str, str] = field(default_factory=dict)
+
+
+FILTERS = (
+    Filter("input", "Heard or read", lambda row: row.input_form,
+           {"transcript": "Reads transcripts", "audio-16k": "Hears audio (16 kHz)",
+            "audio-original": "Hears audio (original)"}),
+    Filter("output", "Answers in", lambda row: row.output_form, {"text": "Text", "audio": "Speech"}),
+    Filter("system", "System", lambda row: "cascade" if row.is_cascade else "end-to-end",
+           {"cascade": "Cascade of ear and model", "end-to-end": "End to end"}),
+    Filter("weights", "Weights", lambda row: {True: "open", False: "closed", None: None}[row.open_weights],
+           {"open": "Open weights", "closed": "Closed weights"}),
+    Filter("organisation", "Organisation", lambda row: row.organisation),
+    Filter("size", "Size", lambda row: row.size),
+)  # fmt: skip
+"""What rows can be chosen by besides data and judge."""
+AGES = {"7": "Last 7 days", "30": "Last 30 days", "365": "Last year"}
+"""Days → words, of what rows may be limited to by their date."""
+
+
+def choices(rows: Sequence[BoardRow], wanted: Filter) -> dict[str, str]:
+    """The values that rows have of a filter, as people read them."""
+    found = sorted({value for row in rows if (value := wanted.of(row)) is not None})
+    return {value: wanted.words.get(value, value) for value in found}
+
+
 def table(group: RankedTogether) -> pd.DataFrame:
-    """A group as the board's table, one line per row of the group in its order."""
+    """A group as the board's table, one line per row of the group in its order, without columns that say nothing."""
+    frame = pd.DataFrame([_line(row, group.axes) for row in group.rows])
+    used = [
+        name for name in frame.columns
+        if name in _ALWAYS or any(value not in (None, "", 0) and str(value).strip() != figures.ABSENT
+                                  and value == value for value in frame[name])
+    ]  # fmt: skip
+    if all(row.repeats == 1 for row in group.rows):
+        used.remove("Repeats")
+    return frame[used]
+
+
+_ALWAYS = ("Rank", "Model", "APR", "ARS", "Coverage", "n", "Notes", "Date", "Run", "Repeats")
+
+
+def _line(row: BoardRow, axes: Sequence[str]) -> dict[str, object]:
+    """What stands in a row of the board: the score before what there is to note."""
+    all_axes, ear = row.figures, row.ear
+    by_axis = {}
+    for axis in axes:
+        found = row.axes.get(axis)
+        by_axis[figures.axis_name(axis)] = figures.with_count(found.apr, found.n) if found else figures.ABSENT
+    return {
+        "Rank": figures.ABSENT if row.rank is None else figures.rank(row.rank, row.tied),
+        "Model": row.model,
+        "Method": row.method or figures.ABSENT,
+        "Settings": settings_text(row.apart),
+        "APR": figures.with_interval(all_axes.apr, all_axes.apr_low, all_axes.apr_high),
+        "ARS": figures.with_interval(all_axes.ars, all_axes.ars_low, all_axes.ars_high),
+        "WER": figures.ABSENT if ear is None else figures.with_interval(ear.word_error_rate, ear.low, ear.high),
+        **by_axis,
+        "Coverage": figures.with_range(all_axes.coverage, all_axes.apr_min, all_axes.apr_max)
+        if row.standing != "part"
+        else figures.of_a_part(all_axes.n, row.conversations, row.whole_apr_min, row.whole_apr_max),
+        "n": all_axes.n,
+        "Repeats": row.repeats,
+        "TTFT": row.ttft_median_s,
+        "Total": row.total_median_s,
+        "Kept": row.kept_share,
+        "Cost": row.cost_usd,
+        "Unpriced": row.unpriced_calls,
+        "Notes": notes(row),
+        "Organisation": row.organisation,
+        "Size": row.size,
+        "Licence": row.licence,
+        "Date": row.date,
+        "Run": row.short_run,
+    }
+
+
+AGAINST = {
+    "ttft": "Time to first token, in seconds",
+    "total": "Time to the end of the reply, in seconds",
+    "price": "Cost of a conversation, in dollars",
+}
+"""What quality is drawn against."""
+
+
+def trade_off(group: RankedTogether, names: Sequence[str], against: str) -> pd.DataFrame:
+    """Pass rates beside what they take, for the plot, of the rows of which both are known.
+
+    Args:
+        group: the rows; retracted ones are left out.
+        names: a distinct name for each row.
+        against: a key of `AGAINST`.
+    """
     lines = []
-    repeated = any(row.repeats > 1 for row in group.rows)
-    sparse = any(row.method is not None for row in group.rows)
-    unpriced = any(row.unpriced_calls for row in group.rows)
-    alike = any(row.apart for row in group.rows)
-    heard = any(row.ear is not None for row in group.rows)
-    pruned = any(row.kept_share is not None for row in group.rows)
-    for row in group.rows:
-        all_axes = row.figures
-        part = row.standing == "part"
-        line: dict[str, object] = {
-            "Rank": figures.ABSENT if row.rank is None else figures.rank(row.rank, row.tied),
-            "Model": row.model,
-            **({"Method": row.method or figures.ABSENT} if sparse else {}),
-            **({"Settings": settings_text(row.apart)} if alike else {}),
-            "Notes": notes(row),
-            "APR": figures.with_interval(all_axes.apr, all_axes.apr_low, all_axes.apr_high),
-            "ARS": figures.with_interval(all_axes.ars, all_axes.ars_low, all_axes.ars_high),
-        }
-        if heard:
-            ear = row.ear
-            line["WER"] = (
-                figures.ABSENT if ear is None else figures.with_interval(ear.word_error_rate, ear.low, ear.high)
-            )
-        for axis in group.axes:
-            found = row.axes.get(axis)
-            line[figures.axis_name(axis)] = figures.with_count(found.apr, found.n) if found else figures.ABSENT
-        line |= {
-            "Coverage": figures.with_range(all_axes.coverage, all_axes.apr_min, all_axes.apr_max)
-            if not part
-            else figures.of_a_part(all_axes.n, row.conversations, row.whole_apr_min, row.whole_apr_max),
-            "n": all_axes.n,
-            **({"Repeats": row.repeats} if repeated else {}),
-            "TTFT": row.ttft_median_s,
-            "Total": row.total_median_s,
-            **({"Kept": row.kept_share} if pruned else {}),
-            "Cost": row.cost_usd,
-            **({"Unpriced": row.unpriced_calls} if unpriced else {}),
-            "Date": row.date,
-            "Run": row.short_run,
-        }
-        lines.append(line)
+    for name, row in zip(names, group.rows, strict=True):
+        value, (low, high) = _taken(row, against)
+        apr = row.figures
+        if value is None or apr.apr is None or row.retracted is not None:
+            continue
+        lines.append(
+            {
+                "model": name,
+                "taken": value,
+                "taken low": value if low is None else low,
+                "taken high": value if high is None else high,
+                "apr": apr.apr,
+                "low": apr.apr if apr.apr_low is None else apr.apr_low,
+                "high": apr.apr if apr.apr_high is None else apr.apr_high,
+                "standing": row.standing if row.standing != "ranked" else notes(row)[0],
+                "times": row.times,
+            }
+        )
     return pd.DataFrame(lines)
+
+
+def _taken(row: BoardRow, against: str) -> tuple[float | None, tuple[float | None, float | None]]:
+    if against == "price":
+        replies = row.figures.n * row.repeats
+        is_known = row.cost_usd is not None and not row.unpriced_calls and replies
+        return (row.cost_usd / replies if is_known and row.cost_usd is not None else None), (None, None)
+    if against == "ttft":
+        return row.ttft_median_s, row.ttft_interval
+    return row.total_median_s, row.total_interval
+
+
+def own_and_published(
+    rows: Sequence[BoardRow], names: Sequence[str], found: Sequence[PublishedFigure]
+) -> pd.DataFrame:
+    """Pass rates of own rows and of figures that others published, for one picture: marked, and without ranks.
+
+    Args:
+        rows: of the board; those over the whole of a set, and not retracted, are drawn.
+        names: a distinct name for each row.
+        found: what others published.
+    """
+    own = [
+        {"model": f"{name} ({data_key(row)})", "apr": row.figures.apr, "low": row.figures.apr_low,
+         "high": row.figures.apr_high, "from": "run here"}
+        for name, row in zip(names, rows, strict=True)
+        if row.standing == "ranked" and row.figures.apr is not None
+    ]  # fmt: skip
+    others = [
+        {"model": f"{figure.model} ({figure.output})", "apr": figure.apr,
+         "low": None if figure.plus_minus is None else figure.apr - figure.plus_minus,
+         "high": None if figure.plus_minus is None else figure.apr + figure.plus_minus,
+         "from": "published, not run here"}
+        for figure in found
+    ]  # fmt: skip
+    frame = pd.DataFrame([*own, *others], columns=["model", "apr", "low", "high", "from"])
+    return frame.assign(low=frame["low"].fillna(frame["apr"]), high=frame["high"].fillna(frame["apr"]))
 
 
 def accounts(group: RankedTogether, names: Sequence[str]) -> pd.DataFrame:

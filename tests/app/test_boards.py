@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from vivace.analysis.published import PublishedFigure
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.figures import EarFigures
-from vivace_app import boards, charts
+from vivace_app import board_plots, boards, charts
 from vivace_app.address import Address
 
 
@@ -169,3 +170,49 @@ def test_a_cascade_is_marked_with_how_well_its_ear_hears(rows: list[BoardRow]) -
     assert [text.strip() for text in table["WER"]] == ["–", "24.5 % [20–30]"]
     assert {"cascade", "ear checked"} <= set(table["Notes"][1]) <= set(boards.NOTES)
     assert "hears" in boards.notes(replace(plain, hearing="passed")), "who hears for itself is told so"
+
+
+def test_the_score_stands_before_the_notes_and_empty_columns_are_out(rows: list[BoardRow]) -> None:
+    plain = [replace(row, ttft_median_s=None, kept_share=None, apart={}) for row in boards.groups(rows)[0].rows]
+    columns = list(boards.table(boards.RankedTogether(plain)))
+    assert columns.index("APR") < columns.index("Coverage") < columns.index("Notes")
+    assert not {"TTFT", "Kept", "Method", "Settings", "Organisation", "Size", "Licence", "WER", "Repeats"} & set(
+        columns
+    )
+    told = [replace(plain[0], organisation="Lab", size="7B", licence="MIT", repeats=2), *plain[1:]]
+    assert {"Organisation", "Size", "Licence", "Repeats"} <= set(boards.table(boards.RankedTogether(told)))
+
+
+def test_rows_are_chosen_by_what_they_differ_in(rows: list[BoardRow]) -> None:
+    found = {one.name: boards.choices(rows, one) for one in boards.FILTERS}
+    assert found["input"] == {"audio-16k": "Hears audio (16 kHz)", "transcript": "Reads transcripts"}
+    assert found["size"] == found["weights"] == {}, "no card says so"
+    open_one = replace(rows[0], open_weights=True, size="7B", is_cascade=True)
+    weights, system = (next(one for one in boards.FILTERS if one.name == name) for name in ("weights", "system"))
+    assert boards.choices([open_one, rows[1]], weights) == {"open": "Open weights"}
+    assert set(boards.choices([open_one, rows[1]], system)) == {"cascade", "end-to-end"}
+
+
+def test_quality_is_drawn_against_what_is_known_with_its_intervals(rows: list[BoardRow]) -> None:
+    group = boards.groups(rows)[0]
+    timed = [
+        replace(row, ttft_median_s=1.0 + place, ttft_interval=(0.5, 3.0)) for place, row in enumerate(group.rows)
+    ]
+    names = boards.labels(timed)
+    frame = boards.trade_off(boards.RankedTogether(timed), names, "ttft")
+    assert "withdrawn" not in list(frame["model"]) and set(frame["taken low"]) == {0.5}
+    dear = [replace(timed[0], unpriced_calls=1), replace(timed[1], cost_usd=2.4)]
+    price = boards.trade_off(boards.RankedTogether(dear), names[:2], "price")
+    assert list(price["taken"]) == [2.4 / 24], "of the other nobody knows all that it cost"
+    drawn = board_plots.trade_off(frame, "seconds").to_dict()
+    assert drawn["layer"][2]["encoding"]["shape"]["scale"]["domain"] == ["official", "unofficial", "incomplete"]
+
+
+def test_published_figures_share_a_picture_with_own_ones_and_no_order(rows: list[BoardRow]) -> None:
+    whole = boards.groups(rows)[0].rows
+    published = PublishedFigure("theirs", "text", 0.99, 0.01, None, "somewhere", "2026")
+    frame = boards.own_and_published(whole, boards.labels(whole), [published])
+    assert set(frame["from"]) == {"run here", "published, not run here"}
+    assert not [name for name in frame["model"] if name.startswith(("sleepy", "withdrawn"))], "they stand apart"
+    order = board_plots.own_and_published(frame).to_dict()["layer"][0]["encoding"]["y"]["sort"]
+    assert order[-1] == "theirs (text)", "the higher figure does not stand above own ones"

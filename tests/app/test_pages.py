@@ -162,6 +162,16 @@ def test_board_survives_any_url(name: str, hostile: str) -> None:
 
 
 @pytest.mark.usefixtures("judgings")
+def test_rows_are_filtered_by_how_they_heard_and_answered() -> None:
+    app = board(input="transcript")
+    assert models(app) == ["reader"] and app.query_params["input"] == "transcript"
+    app.selectbox(key="address-input").set_value("all").run()
+    assert "careful" in models(app) and "input" not in app.query_params
+    assert not board(since="7").dataframe and board(since="soon").warning
+    assert board(weights="open").warning, "no card says that weights are open"
+
+
+@pytest.mark.usefixtures("judgings")
 def test_filters_that_leave_nothing() -> None:
     app = board()
     kitchen = next(option for option in app.selectbox(key="address-data").options if "kitchen" in option)

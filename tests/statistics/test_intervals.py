@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import random
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, t
 
-from vivace.statistics.intervals import clustered_ratio, wilson
+from vivace.statistics.intervals import clustered_ratio, median_interval, wilson
 
 shares = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 clusters = st.lists(st.integers(0, 15).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), max_size=40)
@@ -116,3 +119,11 @@ def test_the_intervals_cover_the_truth_about_nineteen_times_in_twenty(rate: floa
         assert found is not None
         covered += found.low <= rate <= found.high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_a_medians_interval_is_of_values_and_keeps_its_level() -> None:
+    assert median_interval([1.0] * 5) is None and median_interval([3, 1, 2, 6, 5, 4]) == (1, 6)
+    assert median_interval(list(range(100))) == (39, 60), "ranks 40 and 61 of 100"
+    chance = random.Random(3)
+    samples = (median_interval([chance.expovariate(1) for _ in range(25)]) or (9.0, 0.0) for _ in range(400))
+    assert sum(low <= math.log(2) <= high for low, high in samples) >= 0.935 * 400

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import streamlit as st
@@ -11,7 +12,7 @@ from vivace.analysis.published import published_figures
 from vivace.output.short_names import EAR_CHECKED, HEARING
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow
-from vivace_app import boards, charts, data, figures, notices
+from vivace_app import board_plots, boards, charts, data, downloads, figures, notices
 from vivace_app.address import Address, select, toggle
 from vivace_app.views import conversation
 
@@ -81,24 +82,50 @@ def show() -> None:
     address = Address()
     problems = st.container()
     shown = _filtered(address, database, everything)
-    with problems:
-        address.show_problems()
     groups = boards.groups(shown)
     if not groups:
         st.info("No results match these filters.", icon=":material/filter_alt_off:")
     if len(groups) > 1:
         st.caption("Scores on different data or from different judges do not compare; each table ranks its own.")
-    for group in groups[:_GROUPS_SHOWN]:
-        _show_group(group)
-    _show_published(address, everything)
+    for place, group in enumerate(groups[:_GROUPS_SHOWN]):
+        _show_group(address, group, first=place == 0)
+    _show_gaps(database, shown)
+    _show_published(address, everything, shown)
     if len(groups) > _GROUPS_SHOWN:
         st.info(
             f"{len(groups) - _GROUPS_SHOWN} more tables are not shown; choose data or a judge above.",
             icon=":material/more_horiz:",
         )
+    with problems:
+        address.show_problems()
 
 
-def _show_published(address: Address, everything: Sequence[BoardRow]) -> None:
+def _show_gaps(database: Database, shown: Sequence[BoardRow]) -> None:
+    """What hearing and speaking cost the models on show, in short."""
+    here = {row.judging for row in shown}
+    found = [gap for gap in data.gaps(database) if {gap.text.judging, gap.audio.judging} <= here]
+    if not found:
+        return
+    st.markdown("#### What hearing and speaking cost")
+    table = boards.gap_table(found)
+    st.dataframe(
+        figures.cells(table[["Model", "Gap", "Score", "Audio − text", "p, family", "n", "Data", "Judge"]]),
+        key="gaps",
+        hide_index=True,
+        column_config={
+            "Audio − text": st.column_config.TextColumn(help="In points, paired by conversation [95 % interval]."),
+            "p, family": st.column_config.NumberColumn(format="%.4f", help="Corrected for all gaps (Holm)."),
+        },
+        placeholder=figures.ABSENT,
+        alt="Hearing, speaking and cascade gaps of the models on show",
+    )
+    downloads.offer("gaps", table)
+    st.caption(
+        "Hearing: audio in against transcripts; ear: the same of a cascade; speaking: speech out against text."
+    )
+
+
+def _show_published(address: Address, everything: Sequence[BoardRow], shown: Sequence[BoardRow]) -> None:
     """What others have published on the tracks of this board, beside it and never in it."""
     found = published_figures(address.parameters.get("track") or everything[0].track)
     if not found:
@@ -121,6 +148,14 @@ def _show_published(address: Address, everything: Sequence[BoardRow]) -> None:
                 "Notes": st.column_config.MultiselectColumn(options=["published, not run here"], color=["gray"]),
             },
             alt="Figures that others published",
+        )
+        downloads.offer("published figures", boards.published(found))
+        picture = boards.own_and_published(shown, boards.labels(shown), found)
+        downloads.draw(
+            "own and published figures",
+            board_plots.own_and_published(picture),
+            picture,
+            "Average pass rates of systems that were run here and of those that others published, each marked",
         )
         st.caption(
             "On the whole public dataset, judged as the source says. They have no rank: whoever runs the same "
@@ -158,6 +193,7 @@ def _filtered(address: Address, database: Database, everything: Sequence[BoardRo
             "Show retracted",
             explanation="Results that were withdrawn, with the reason; they have no rank.",
         )
+    chosen = _more_filters(address, here)
     rows = data.board(database, official_only=official)
     if withdrawn:
         rows = [*rows, *data.retracted(database, official_only=official)]
@@ -167,16 +203,39 @@ def _filtered(address: Address, database: Database, everything: Sequence[BoardRo
         if row.track == track
         and wanted_data in (_ALL, boards.data_key(row))
         and wanted_judge in (_ALL, boards.judge_key(row))
+        and chosen(row)
     ]
 
 
-def _show_group(group: boards.RankedTogether) -> None:
-    first = group.rows[0]
+def _more_filters(address: Address, here: Sequence[BoardRow]) -> Callable[[BoardRow], bool]:
+    """Draw what rows can be chosen by besides, where they differ in it, and return whether a row is chosen."""
+    offered = [(one, boards.choices(here, one)) for one in boards.FILTERS]
+    offered = [(one, found) for one, found in offered if len(found) > 1 or one.name in address.parameters]
+    names = [one.name for one, _ in offered]
+    wanted: dict[str, str] = {}
+    with st.expander("More filters", icon=":material/filter_list:",
+                     expanded=any(name in address.parameters for name in (*names, "since"))):  # fmt: skip
+        columns = st.columns(3)
+        for place, (one, found) in enumerate(offered):
+            with columns[place % len(columns)]:
+                wanted[one.name] = select(
+                    address, one.name, one.label, {_ALL: "All"} | found, what=one.label.lower(), fallback=_ALL
+                )
+        with columns[len(offered) % len(columns)]:
+            age = select(address, "since", "Date", {_ALL: "All"} | boards.AGES, what="date", fallback=_ALL)
+    oldest = None if age == _ALL else datetime.now(UTC) - timedelta(days=int(age))
+    return lambda row: (
+        (oldest is None or row.date >= oldest) and all(wanted[one.name] in (_ALL, one.of(row)) for one, _ in offered)
+    )
+
+
+def _show_group(address: Address, group: boards.RankedTogether, *, first: bool) -> None:
+    one = group.rows[0]
     st.markdown(
         f"#### {figures.literal(group.data)} judged by {figures.literal(group.judge)}",
-        help=f"Data: {figures.literal(first.data)} at revision {figures.literal(first.data_revision)}. "
+        help=f"Data: {figures.literal(one.data)} at revision {figures.literal(one.data_revision)}. "
         "Judge: the fingerprint covers model, prompt, parameters and parser; it is "
-        f"{figures.literal(first.judge_fingerprint)}.",
+        f"{figures.literal(one.judge_fingerprint)}.",
     )
     # The selection is keyed by the visit: coming back from a conversation must not open it again.
     visit = st.session_state.setdefault("board-visit", 0)
@@ -197,18 +256,38 @@ def _show_group(group: boards.RankedTogether) -> None:
         st.session_state["board-visit"] = visit + 1
         st.switch_page(conversation.page(), query_params={"judging": group.rows[line].judging})
     st.caption("Tick a row to hear its conversations. " + _explanation(group))
+    downloads.offer(f"board of {boards.group_key(group)}", frame)
+    _show_plots(address, group, first=first)
+    _show_details(group)
+
+
+def _show_plots(address: Address, group: boards.RankedTogether, *, first: bool) -> None:
+    """Pass rates with their intervals, and beside what a reply takes, where there are two systems to compare."""
     names = boards.labels(group.rows)[:_CHART_ROWS]
-    intervals = boards.intervals(boards.RankedTogether(group.rows[:_CHART_ROWS]), names)
+    drawn = boards.RankedTogether(group.rows[:_CHART_ROWS])
+    intervals = boards.intervals(drawn, names)
     if not intervals.empty:
-        slices = list(dict.fromkeys(intervals["slice"]))
-        st.altair_chart(
-            charts.pass_rates(intervals, names, slices),
-            width="content",
-            alt="Average pass rate of each model with its 95 % interval, overall and for each axis",
-        )
+        plot = charts.pass_rates(intervals, names, list(dict.fromkeys(intervals["slice"])))
+        words = "Average pass rate of each model with its 95 % interval, overall and for each axis"
+        st.altair_chart(plot, width="content", alt=words)
+        downloads.offer(f"pass rates of {boards.group_key(group)}", intervals, plot)
     if len(group.rows) > _CHART_ROWS:
         st.caption(f"The chart shows the first {_CHART_ROWS} rows.")
-    _show_details(group)
+    taken = {key: frame for key in boards.AGAINST if len(frame := boards.trade_off(drawn, names, key)) > 1}
+    if not taken:
+        return
+    if first:  # the choice holds for all tables
+        against = select(address, "against", "Quality against", {key: boards.AGAINST[key] for key in taken},
+                         what="axis", fallback=next(iter(taken)))  # fmt: skip
+    else:
+        against = address.parameters.get("against", "")
+    against = against if against in taken else next(iter(taken))
+    downloads.draw(
+        f"quality against {against} of {boards.group_key(group)}",
+        board_plots.trade_off(taken[against], boards.AGAINST[against]),
+        taken[against],
+        f"Average pass rate against {boards.AGAINST[against].lower()}, with 95 % intervals",
+    )
 
 
 def _explanation(group: boards.RankedTogether) -> str:
@@ -251,7 +330,7 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
         )
         for axis in group.axes
     }
-    return {
+    return _card_columns() | {
         "Rank": column.TextColumn(
             pinned=True,
             help="1 + the systems whose interval lies wholly above; = where several share a rank. Only results over "
@@ -298,4 +377,14 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
             width=64, help="Calls whose price is not known, which the cost leaves out: it was more."
         ),
         "Date": column.DateColumn(format="YYYY-MM-DD", help="When the judging ended (UTC)."),
+    }
+
+
+def _card_columns() -> dict[str, Any]:
+    """Of what a model's card says."""
+    column = st.column_config
+    return {
+        "Organisation": column.TextColumn(help="Who made the model, where its card says so."),
+        "Size": column.TextColumn(help="Of the model, where its card says so."),
+        "Licence": column.TextColumn(help="Of the weights, where the model's card says so."),
     }

@@ -145,3 +145,18 @@ def score_statistic(gained: float, lost: float, n: float, difference: float) -> 
     share = (math.sqrt(max(b * b - 4 * a * c, 0.0)) - b) / (2 * a)
     variance = n * (2 * share + difference * (1 - difference))
     return above / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, above) if above else 0.0
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of a median, from the order of the values alone; None of fewer than six.
+
+    Its ends are the values that at most 2.5 % of samples have their median beyond, whatever the distribution
+    (Hollander, Wolfe, Chicken 2014, section 3.6).
+    """
+    import numpy as np
+    from scipy import special
+
+    n = len(values)
+    rank = int(np.searchsorted(special.bdtr(np.arange(n), n, 0.5), 0.025)) if n else 0
+    ordered = sorted(values)
+    return (ordered[rank - 1], ordered[n - rank]) if rank else None

@@ -15,7 +15,7 @@ from vivace.output.short_names import apart as told_apart
 from vivace.output.short_names import bare_address
 from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
-from vivace.store.queries.figures import Accounting, EarFigures, Figures, Scores, Times, scores_of, times_of
+from vivace.store.queries.figures import Accounting, EarFigures, Ends, Figures, Scores, Times, scores_of, times_of
 from vivace.store.queries.regressions import nightly_runs
 from vivace.store.regression_tables import Alert, Night
 from vivace.store.settings import settings_of
@@ -79,6 +79,9 @@ class BoardRow:
     date: datetime
     ttft_median_s: float | None
     total_median_s: float | None
+    ttft_interval: Ends
+    total_interval: Ends
+    """Of these medians: where they could lie, judged by as many replies."""
     kept_share: float | None
     """The mean part of a prompt's tokens that went through the model's last layer; None where it reads them whole."""
     times: Times
@@ -100,6 +103,9 @@ class BoardRow:
     apart: dict[str, str]
     """The settings that tell it from other rows of its model, data, judge and votes; empty where nothing does."""
     organisation: str | None
+    size: str | None
+    open_weights: bool | None
+    licence: str | None
     description: str | None
     owner: str | None = None
     """Who submitted it; None where the operator did."""
@@ -280,6 +286,8 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
         date=row.judging.ended_at or row.judging.created_at,
         ttft_median_s=row.scores.ttft_median_s,
         total_median_s=row.scores.total_median_s,
+        ttft_interval=row.scores.ttft_interval,
+        total_interval=row.scores.total_interval,
         kept_share=row.scores.kept_share,
         times=times_of(row.model),
         cost_usd=whole.cost_usd,
@@ -292,6 +300,9 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
         parameters=row.model.parameters,
         apart=apart,
         organisation=row.model.organisation,
+        size=row.model.size,
+        open_weights=row.model.open_weights,
+        licence=row.model.licence,
         description=row.model.description,
         owner=row.run.owner,
         private=row.run.private_since is not None,

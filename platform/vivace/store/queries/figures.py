@@ -26,6 +26,8 @@ KEPT = "kept_share"
 """The metric of how much of prompts went through a model's last layer, where they are pruned."""
 
 Number = TypeVar("Number", int, float)
+Ends = tuple[float | None, float | None]
+"""Of an interval."""
 Times = Literal["measured", "submitted"]
 """Whether times were taken here, or are what whoever submitted recorded replies wrote beside them."""
 
@@ -144,6 +146,7 @@ class Scores:
         stages: stage → its calls: those that made the replies, in the order of the alphabet, and those that judged.
         ttft_median_s: of the replies, to their first token; None where none is known.
         total_median_s: of the replies, to their end.
+        ttft_interval, total_interval: of these medians; None where so few times tell none.
         hearing: of a cascade, how well its ear heard; None of other systems.
         kept_share: the mean part of a prompt's tokens that went through the model's last layer; None where prompts
             are read whole.
@@ -153,6 +156,8 @@ class Scores:
     stages: Mapping[str, Accounting]
     ttft_median_s: float | None
     total_median_s: float | None
+    ttft_interval: Ends = (None, None)
+    total_interval: Ends = (None, None)
     hearing: EarFigures | None = None
     kept_share: float | None = None
 
@@ -167,12 +172,14 @@ def scores_of(session: Session, judgings: Sequence[str]) -> dict[str, Scores]:
 
 def _scores(slices: Mapping[str, Mapping[str, Score]]) -> Scores:
     whole = slices.get("", {})
-    ttft, total = (whole[metric].value if metric in whole else None for metric in TIMES)
+    ttft, total = (whole.get(metric) for metric in TIMES)
     return Scores(
         slices={name: _figures(metrics) for name, metrics in slices.items() if "apr" in metrics},
         stages={name: _accounting(metrics) for name, metrics in slices.items() if "calls" in metrics},
-        ttft_median_s=ttft,
-        total_median_s=total,
+        ttft_median_s=None if ttft is None else ttft.value,
+        total_median_s=None if total is None else total.value,
+        ttft_interval=(None, None) if ttft is None else (ttft.low, ttft.high),
+        total_interval=(None, None) if total is None else (total.low, total.high),
         hearing=_hearing(whole),
         kept_share=whole[KEPT].value if KEPT in whole else None,
     )

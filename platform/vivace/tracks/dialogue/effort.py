@@ -10,7 +10,7 @@ from statistics import fmean
 from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from vivace.statistics.intervals import clustered_ratio
+from vivace.statistics.intervals import clustered_ratio, median_interval
 from vivace.store.queries.figures import CALLS, HEARD, KEPT, SUMS, TIMES
 from vivace.store.tables import Attempt, Judging, Reply, Score
 from vivace.tracks.dialogue.scores import ScoreRow
@@ -19,7 +19,8 @@ from vivace.tracks.dialogue.scores import ScoreRow
 def effort_rows(session: Session, judging: Judging) -> Iterator[ScoreRow]:
     """By stage the calls that made the replies and those that judged them, and over all the median times of replies.
 
-    Where prompts were pruned also the mean part that was kept. Of a cascade also how well its ear heard: errors over
+    Medians have the interval that the order of the times gives. Where prompts were pruned also the mean part that was
+    kept. Of a cascade also how well its ear heard: errors over
     words, of the turns that it made something of; n is words, and unscored are the turns of which it made nothing.
 
     In these rows n is calls (of times, replies). Unscored are the calls that failed (in `calls`), those that were
@@ -68,7 +69,8 @@ def _times(session: Session, run_id: str) -> Iterator[ScoreRow]:
     for place, metric in enumerate(TIMES):
         known = [time for reply in replies if (time := reply[place]) is not None]
         median = statistics.median(known) if known else None
-        yield ScoreRow(metric, "", median, len(known), len(replies), len(replies) - len(known))
+        low, high = median_interval(known) or (None, None)
+        yield ScoreRow(metric, "", median, len(known), len(replies), len(replies) - len(known), low=low, high=high)
 
 
 def _kept(session: Session, run_id: str) -> Iterator[ScoreRow]:
