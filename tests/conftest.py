@@ -16,6 +16,13 @@ LONGEST = ("engine", "docs", "efficiency", "zoo", "demo", "benchmarks", "app", "
 """Folders whose files take longest, which begin first: at the end, one core would wait while another runs them."""
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the ordeal of workers is, and which."""
+    parser.addoption("--ordeal-seconds", default="600", help="how long workers are troubled")
+    parser.addoption("--ordeal-seed", default="20", help="what the trouble is drawn from")
+    parser.addoption("--ordeal-runs", default=None, help="how many runs they take")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the folders of long files first."""
     rank = {folder: number for number, folder in enumerate(LONGEST)}

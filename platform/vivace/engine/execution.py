@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 from sqlalchemy.orm import Session
 
 from vivace.engine.leases import Lease
+from vivace.engine.quotas import SharedQuotas
 from vivace.engine.shards import locked, open_run
 from vivace.errors import IncompleteError, LeaseLostError
 from vivace.models.client.cache import ResponseCache
 from vivace.models.client.calls import CallRecord
-from vivace.models.client.pacing import waits_end_by
+from vivace.models.client.pacing import rates_are_shared, waits_end_by
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.tracks.base import PreparedRun, Registered, StoppedError, finish_all
@@ -115,7 +116,10 @@ class Bench:
         limits: Limits,
         say: Callable[[str], None],
         cache: ResponseCache | None = None,
+        shared: SharedQuotas | None = None,
     ) -> None:
+        self._shared = shared
+        self._has_failed = False
         self.artifacts = artifacts
         self.cache = cache
         self.say = say
@@ -132,7 +136,30 @@ class Bench:
             self.check_stop()
             if not self._lease.is_fresh and not await self._in_writer(self._lease.still_held):
                 raise LeaseLostError(f"Run {self._lease.run_id} was taken over by another process.")
+            await self._keep_limits_of_all()
             yield
+
+    async def _keep_limits_of_all(self) -> None:
+        """Wait until another call is within the limits that hold over all workers of the run together.
+
+        Raises:
+            StoppedError: a limit is reached.
+        """
+        shared, limits = self._shared, self._limits
+        if shared is None:
+            return
+        if limits.max_errors is not None and self._has_failed:
+            self._has_failed = False
+            limits.errors = await shared.errors_of(self._lease.submission_id)
+        if limits.max_cost is not None:
+            while wait_s := await shared.take_budget(limits.max_cost):
+                self.check_stop()
+                await asyncio.sleep(wait_s)
+            if wait_s is None:
+                limits.cost = max(limits.cost, limits.max_cost)
+        if limits.reached:
+            self._stop.request()
+        self.check_stop()
 
     def check_stop(self) -> None:
         """See whether the run goes on.
@@ -148,6 +175,9 @@ class Bench:
     def note(self, calls: Sequence[CallRecord]) -> None:
         """Count calls; at a limit nothing new starts."""
         self._limits.note(calls)
+        if self._shared is not None:
+            self._shared.spend(sum(call.cost_usd or 0.0 for call in calls))
+            self._has_failed = self._has_failed or any(call.error is not None for call in calls)
         if self._limits.reached:
             self._stop.request()
 
@@ -187,6 +217,7 @@ async def execute(
     limits: Limits | None = None,
     say: Callable[[str], None] = lambda message: None,
     cache: ResponseCache | None = None,
+    shared: SharedQuotas | None = None,
 ) -> bool:
     """Execute what a run, or a part of it, lacks.
 
@@ -207,6 +238,7 @@ async def execute(
         limits: of cost and failures.
         say: told what whoever watches should know.
         cache: of answers given earlier.
+        shared: quotas that hold over all workers of the run together; None where there is one worker.
 
     Returns:
         Whether every planned item is recorded.
@@ -224,7 +256,7 @@ async def execute(
         limits.cost += run.spent(session, registered)
     if plan and limits.reached:
         raise IncompleteError(limits.reached)
-    bench = Bench(lease, artifacts, concurrency, stop, limits, say, cache)
+    bench = Bench(lease, artifacts, concurrency, stop, limits, say, cache, shared)
     working = asyncio.Semaphore(concurrency)
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None
@@ -240,7 +272,8 @@ async def execute(
         if not is_opened:
             # Killed between here and the score, the run would otherwise show figures of before.
             await bench.write(lambda session: run.reopen(session, registered))
-        with waits_end_by(bench.check_stop, bench.say):  # a pause that a provider asks for holds up no stop
+        # A pause that a provider asks for holds up no stop.
+        with waits_end_by(bench.check_stop, bench.say), rates_are_shared(shared):
             if not is_opened:
                 await run.begin(plan, bench)
                 await finish_all(_one(run, item, bench, working, stop) for item in plan[:1])

@@ -33,8 +33,13 @@ MOST_SHARDS = 1000
 """Of one submission; from so many on shards become larger."""
 
 
-def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
+def prepare_run(spec: RunSpec, settings: Settings, database: Database | None = None) -> PreparedRun:
     """Read, open and check everything a run needs; nothing is written.
+
+    Args:
+        spec: what is asked for.
+        settings: of this process.
+        database: where this process has opened it; else it is, and may not be there yet.
 
     Raises:
         UsageError: the spec, the data or the database is wrong.
@@ -42,11 +47,11 @@ def prepare_run(spec: RunSpec, settings: Settings) -> PreparedRun:
     remember_in(settings.home)
     spec = laid_out(spec, settings)
     run = find_track(spec.track).prepare(spec, settings.home)
-    stored = open_for_reading(settings)
+    stored = database or open_for_reading(settings)
     try:
         run.check(stored)
     finally:
-        if stored is not None:
+        if stored is not None and stored is not database:
             stored.close()
     return run
 

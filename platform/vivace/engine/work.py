@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from vivace.engine import shards
 from vivace.engine.execution import Limits, StopSignal, execute
 from vivace.engine.leases import Heartbeat, Lease, try_lease
+from vivace.engine.quotas import SharedQuotas
 from vivace.engine.submissions import prepare_run
-from vivace.errors import IncompleteError, LeaseLostError, UsageError, VivaceError
+from vivace.errors import IncompleteError, LeaseLostError, UnreachableError, UsageError, VivaceError
 from vivace.models.client.cache import ResponseCache
 from vivace.settings import Settings
 from vivace.spec import RunSpec, parse_spec
@@ -28,6 +29,10 @@ from vivace.tracks.base import PreparedRun, Registered
 
 LOOK_S = 0.5
 """How often what has to wait looks whether it still has to."""
+
+TRIES_TO_REACH = 3
+PAUSE_BEFORE_TRYING_S = 2.0
+"""Before a worker looks again whether a model or judge answers, which ends a submission where it does not."""
 
 
 @dataclass(frozen=True)
@@ -154,11 +159,11 @@ class Workplace:
         self.close()
         spec = parse_spec(submission.spec, "the submission")
         artifacts = open_artifacts(self._settings)
-        prepared = run or prepare_run(spec, self._settings)
+        prepared = run or prepare_run(spec, self._settings, self._database)
         loop = asyncio.Runner()
         try:
             if run is None:
-                loop.run(prepared.preflight())
+                self._look_ahead(loop, prepared)
             registered = prepared.register(self._database, artifacts, run_id=submission.run_id)
             if registered.judging_id != submission.judging_id:
                 raise UsageError("The judge's prompt has changed since this was submitted; submit it again.")
@@ -168,6 +173,22 @@ class Workplace:
             raise
         self._open = OpenRun(submission.id, spec, prepared, registered, artifacts, loop)
         return self._open
+
+    def _look_ahead(self, loop: asyncio.Runner, prepared: PreparedRun) -> None:
+        """See that model and judge answer; a machine that just then is busy is given some time.
+
+        Raises:
+            UsageError: a key is missing or refused.
+            UnreachableError: nothing answers, again and again.
+        """
+        for left in reversed(range(TRIES_TO_REACH)):
+            try:
+                loop.run(prepared.preflight())
+                return
+            except UnreachableError:
+                if left == 0 or self._stop.requested:
+                    raise
+                time.sleep(PAUSE_BEFORE_TRYING_S)
 
     def _execute(self, shard: Shard, submission: Submission, run: PreparedRun | None, retry_errors: bool) -> Outcome:
         opened = self._opened(submission, run)
@@ -209,21 +230,28 @@ class Workplace:
             return "complete" if ending.complete else "incomplete", ending.message
 
         part = None if shard.first is None else slice(shard.first, shard.last)
-        is_whole = await execute(
-            opened.prepared,
-            opened.registered,
-            self._database,
-            opened.artifacts,
-            lease,
-            part=part,
-            is_opened=part is not None and submission.opened_at is not None,
-            concurrency=how.concurrency,
-            retry_errors=retry_errors,
-            stop=self._stop,
-            limits=Limits(how.max_cost, how.max_errors),
-            say=self._say,
-            cache=ResponseCache(self._settings.home / "cache") if how.cache else None,
-        )
+        shared = None if part is None else SharedQuotas(self._database, submission.run_id, lease.worker_id)
+        try:
+            is_whole = await execute(
+                opened.prepared,
+                opened.registered,
+                self._database,
+                opened.artifacts,
+                lease,
+                part=part,
+                is_opened=part is not None and submission.opened_at is not None,
+                concurrency=how.concurrency,
+                retry_errors=retry_errors,
+                stop=self._stop,
+                limits=Limits(how.max_cost, how.max_errors),
+                say=self._say,
+                cache=ResponseCache(self._settings.home / "cache") if how.cache else None,
+                shared=shared,
+            )
+        finally:
+            if shared is not None:
+                with suppress(DatabaseUnavailableError):  # what is reserved expires by itself
+                    await asyncio.to_thread(shared.close)
         if not is_whole:
             return None
         status, message = await asyncio.to_thread(shards.finish, lease, conclude)

@@ -124,7 +124,7 @@ class OpenAIRealtimeSystem:
         self._is_transcribed = is_transcribed
         self._answered = False
         self._refusals = Refusals()
-        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
+        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute, f"realtime:{model}")
         parameters = checked_parameters(arguments, output)
         provider = PROVIDERS["openai"]
         given = options.api_base or provider.address_in_environment or OPENAI_ADDRESS

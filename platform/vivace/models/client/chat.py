@@ -133,7 +133,7 @@ class ChatClient:
         self.options = options
         self.role = role
         self._answered = False
-        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute)
+        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute, f"{role}:{model}")
         self._connections: Connections | None = None
         self._speaks = "audio" in (arguments.get("modalities") or ())
         self._is_transcribed = is_transcribed

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from vivace.models.client.calls import CallRecord
 
@@ -48,6 +48,20 @@ WORTH_TELLING_S = 5.0
 TOLD_EVERY_S = 60.0
 """So rarely at most."""
 
+
+class Shared(Protocol):
+    """What several processes may spend together."""
+
+    async def take(self, name: str, per_minute: float, amount: float) -> float:
+        """Take so much of a rate: 0 where it is taken, else the seconds after which to ask again."""
+        ...
+
+    def correct(self, name: str, surplus: float) -> None:
+        """Note that a call took less than was taken for it, or, below 0, more."""
+        ...
+
+
+_shared: ContextVar[Shared | None] = ContextVar("shared", default=None)
 _check: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
 _tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=None)
 
@@ -66,6 +80,16 @@ def waits_end_by(check: Callable[[], None], tell: Callable[[str], None] | None =
     finally:
         _check.reset(tokens[0])
         _tell.reset(tokens[1])
+
+
+@contextmanager
+def rates_are_shared(shared: Shared | None) -> Iterator[None]:
+    """While calls inside wait for their turn, their rates hold over all who share them; None: this process alone."""
+    token = _shared.set(shared)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
 
 
 def request_size(messages: list[dict[str, Any]]) -> float:
@@ -103,9 +127,14 @@ class Pace:
         requests_per_minute: never more calls than this start within a minute.
         tokens_per_minute: never more tokens than this are asked for within a minute, as far as earlier calls
             tell; a call that takes more than that alone has a minute to itself.
+        name: of what is called, by which other processes share its rates.
     """
 
-    def __init__(self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None) -> None:
+    def __init__(
+        self, requests_per_minute: float | None = None, tokens_per_minute: float | None = None, name: str = ""
+    ) -> None:
+        self._name = name
+        self._shares = (("requests", requests_per_minute), ("tokens", tokens_per_minute))
         self._requests = _Window(requests_per_minute)
         self._tokens = _Window(tokens_per_minute)
         self._known: deque[tuple[float, float]] = deque(maxlen=REMEMBERED_CALLS)
@@ -145,7 +174,8 @@ class Pace:
         place = (number, asyncio.Event())
         heapq.heappush(self._line, place)
         try:
-            while (wait_s := self._wait_of(place, size)) > 0:
+            taken: dict[str, float] = {}
+            while (wait_s := self._wait_of(place, size) or await self._wait_for_others(size, taken)) > 0:
                 _give_up_if_told()
                 if math.isinf(wait_s):
                     await place[1].wait()
@@ -155,7 +185,9 @@ class Pace:
                     await asyncio.sleep(min(wait_s, POLL_S))
             self._in_flight += 1
             self._requests.spend(_now(), 1)
-            return Leave(size, self._shrinks, self._tokens.spend(_now(), self._expected(size)))
+            leave = Leave(size, self._shrinks, self._tokens.spend(_now(), self._expected(size)))
+            leave.taken = taken.get("tokens", 0.0)
+            return leave
         finally:
             self._line.remove(place)
             heapq.heapify(self._line)
@@ -171,6 +203,31 @@ class Pace:
             self._requests.wait_s(now, 1),
             self._tokens.wait_s(now, self._expected(size)),
         )
+
+    async def _wait_for_others(self, size: float, taken: dict[str, float]) -> float:
+        """Take a call's part of what all processes share; the seconds it still has to wait, 0 where it has its part.
+
+        Args:
+            size: of the request.
+            taken: what the call has by now; completed.
+        """
+        shared = _shared.get()
+        if shared is None:
+            return 0.0
+        for what, per_minute in self._shares:
+            if per_minute is None or what in taken:
+                continue
+            amount = 1.0 if what == "requests" else self._expected(size) if self._known else size
+            wait_s = await shared.take(f"{self._name}:{what}", per_minute, amount)
+            if wait_s > 0:
+                return wait_s
+            taken[what] = amount
+        return 0.0
+
+    def _correct_shared(self, turn: Leave, tokens: float) -> None:
+        shared = _shared.get()
+        if shared is not None and turn.taken:
+            shared.correct(f"{self._name}:tokens", turn.taken - tokens)
 
     def _tell_of(self, wait_s: float) -> None:
         """Tell whoever watches that calls wait for a rate limit, where the wait is long or was turned away often."""
@@ -198,11 +255,13 @@ class Pace:
         if turn.turned_away:
             self._slow_down(turn)
             self._tokens.correct(turn.tokens_spent, 0.0)
+            self._correct_shared(turn, 0.0)
         elif turn.answered:
             self._speed_up(turn)
             tokens = turn.size if turn.tokens is None else turn.tokens
             self._known.append((turn.size, tokens))
             self._tokens.correct(turn.tokens_spent, tokens)
+            self._correct_shared(turn, tokens)
         self._in_flight -= 1
         self._wake_first()
 
@@ -300,6 +359,8 @@ class Leave:
     turned_away: bool = field(default=False, init=False)
     retry_after_s: float | None = field(default=None, init=False)
     tokens: int | None = field(default=None, init=False)
+    taken: float = field(default=0.0, init=False)
+    """Tokens that were taken of what processes share."""
 
     def ended(self, status: int | None, retry_after_s: float | None, tokens: int | None) -> None:
         """Note how the try went.
