@@ -12,7 +12,7 @@ from sqlalchemy import String, select
 
 from vivace.errors import VivaceError
 from vivace.store.artifacts import Artifacts
-from vivace.store.columns import Values, Words
+from vivace.store.columns import Values
 from vivace.store.database import Database
 from vivace.store.migrate import Base
 from vivace.store.remote_artifacts import Held
