@@ -11,6 +11,31 @@ import typer
 
 from vivace.cli.common import ArtifactsOption, DatabaseOption, HomeOption, say, settings_of
 
+LeaseOption = Annotated[
+    float | None,
+    typer.Option(
+        "--lease",
+        min=1.0,
+        help="Seconds without a sign of life after which others take this worker's run over.",
+        envvar="VIVACE_LEASE_SECONDS",
+        show_default="15",
+    ),
+]
+WatchOption = Annotated[
+    str,
+    typer.Option(
+        "--watch",
+        metavar="HOST:PORT",
+        help="Serve /metrics for Prometheus, /health/live and /health/ready there.",
+        show_default="nowhere",
+    ),
+]
+LogOption = Annotated[
+    Path | None, typer.Option("--log", help="Write what is said into a file, too.", show_default="none")
+]
+LogSizeOption = Annotated[float, typer.Option("--log-size", min=0.01, help="Megabytes after which it is put aside.")]
+LogFilesOption = Annotated[int, typer.Option("--log-files", min=1, help="Files put aside that stay.")]
+
 
 def worker(
     queue: Annotated[
@@ -20,16 +45,7 @@ def worker(
     until_empty: Annotated[
         bool, typer.Option("--until-empty", help="End when nothing is queued or running any more.")
     ] = False,
-    lease: Annotated[
-        float | None,
-        typer.Option(
-            "--lease",
-            min=1.0,
-            help="Seconds without a sign of life after which others take this worker's run over.",
-            envvar="VIVACE_LEASE_SECONDS",
-            show_default="15",
-        ),
-    ] = None,
+    lease: LeaseOption = None,
     offer: Annotated[
         list[str] | None, typer.Option("--offer", help="A word that runs may need of this machine. Repeatable.")
     ] = None,
@@ -37,22 +53,10 @@ def worker(
         bool,
         typer.Option("--drain", help="Start none; have those of the queues end after what they execute, and wait."),
     ] = False,
-    watch: Annotated[
-        str,
-        typer.Option(
-            "--watch",
-            metavar="HOST:PORT",
-            help="Serve /metrics for Prometheus, /health/live and /health/ready there.",
-            show_default="nowhere",
-        ),
-    ] = "",
-    log: Annotated[
-        Path | None, typer.Option("--log", help="Write what is said into a file, too.", show_default="none")
-    ] = None,
-    log_size: Annotated[
-        float, typer.Option("--log-size", min=0.01, help="Megabytes after which it is put aside.")
-    ] = 10,
-    log_files: Annotated[int, typer.Option("--log-files", min=1, help="Files put aside that stay.")] = 5,
+    watch: WatchOption = "",
+    log: LogOption = None,
+    log_size: LogSizeOption = 10,
+    log_files: LogFilesOption = 5,
     home: HomeOption = None,
     database: DatabaseOption = None,
     artifacts: ArtifactsOption = None,

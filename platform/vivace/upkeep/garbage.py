@@ -12,7 +12,7 @@ from sqlalchemy import String, select
 
 from vivace.errors import VivaceError
 from vivace.store.artifacts import Artifacts
-from vivace.store.columns import Values
+from vivace.store.columns import Name, Values
 from vivace.store.database import Database
 from vivace.store.migrate import Base
 from vivace.store.remote_artifacts import Held
@@ -72,7 +72,7 @@ def referred(database: Database, artifacts: Artifacts) -> set[str]:
     with database.read() as session:
         for table in Base.metadata.sorted_tables:
             for column in table.columns:
-                if not isinstance(column.type, Values | String) or type(column.type) is Words:
+                if not isinstance(column.type, Values | String | Name):
                     continue
                 values = session.execute(select(column).where(column.is_not(None)).execution_options(yield_per=1000))
                 for value in values.scalars():
