@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vivace.cli.tables import ShownColumns
+from vivace.output.short_names import settings_text
 from vivace.store.identifiers import SHORT
 
 STDERR, BOUNDS = "stderr", ("low", "high")
@@ -53,23 +54,23 @@ def range_(row: dict[str, Any]) -> str:
 
 FOREIGN_COLUMNS = {
     "model": lambda row: row["model"],
-    "tool": lambda row: f"{row['tool']} {row['tool_version']}".strip(),
-    "task": lambda row: row["task"] + (f" v{row['task_version']}" if row["task_version"] else ""),
-    "score": lambda row: row["score"],
     "reported": reported,
     "scored mean": mean,
     "scored": samples,
     "could be": range_,
+    "score": lambda row: row["score"],
+    "task": lambda row: row["task"] + (f" v{row['task_version']}" if row["task_version"] else ""),
+    "tool": lambda row: f"{row['tool']} {row['tool_version']}".strip(),
     "data": lambda row: row["data"],
     "made": lambda row: (row["made_at"] or "")[:10],
     "id": lambda row: row["result"][:SHORT],
-    "settings": lambda row: ", ".join(f"{key}={value}" for key, value in row["settings"].items()),
+    "settings": lambda row: settings_text(row["settings"]),
     "notes": lambda row: "; ".join(
         [*row["notes"], *([f"retracted: {row['retracted']}"] if row["retracted"] else [])]
     ),
 }
 FOREIGN_TABLE = ShownColumns(
-    FOREIGN_COLUMNS, first=("model", "tool", "task", "score", "reported", "scored"), cut=("model", "task", "data"),
+    FOREIGN_COLUMNS, first=("model", "reported", "scored", "task", "score", "tool"), cut=("model", "task", "data"),
     prose=("notes",),
 )  # fmt: skip
 

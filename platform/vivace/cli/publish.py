@@ -30,7 +30,8 @@ def publish(
     conversations of a set that may not be passed on are left out with --scores-only.
     """
     from vivace.cli.arm_table import arm_group_name, arm_table
-    from vivace.cli.board_table import board_table, group_name
+    from vivace.cli.board_table import PUBLISHED, board_table, group_name
+    from vivace.cli.foreign_table import FOREIGN_COLUMNS, foreign_group_name
     from vivace.errors import UsageError
     from vivace.publishing.site import Look
     from vivace.publishing.site import publish as write
@@ -45,8 +46,9 @@ def publish(
     if opened is None:
         raise UsageError(f"There is no board in '{settings.database_name}' yet, so nothing to publish.")
     look = Look(
-        lambda rows: board_table(rows).columns, group_name, lambda rows: arm_table(rows).columns, arm_group_name
-    )
+        lambda rows: board_table(rows).columns, group_name, lambda rows: arm_table(rows).columns, arm_group_name,
+        PUBLISHED.columns, FOREIGN_COLUMNS, foreign_group_name,
+    )  # fmt: skip
     pages = write(
         opened.seen_by(NOBODY),
         folder.absolute(),

@@ -9,11 +9,14 @@ from typing import Any
 
 import altair as alt
 
+from vivace.analysis.published import PublishedFigure
 from vivace.store.queries.board import BoardRow
 from vivace.store.queries.efficiency import ArmRow
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 """Okabe and Ito's, which stay apart for every kind of colour vision; shapes say the same again."""
+RANKED, APART = "ranked", "stands apart"
+OWN, PUBLISHED = "run here", "published by others, not run here"
 _ROW_HEIGHT = 26
 _WIDTH = 340
 
@@ -27,25 +30,56 @@ def pass_rates(rows: Sequence[BoardRow], names: Sequence[str]) -> str | None:
     """
     known = [
         {"name": name, "rate": row.figures.apr, "low": row.figures.apr_low, "high": row.figures.apr_high,
-         "standing": "ranked" if row.standing == "ranked" else "stands apart"}
+         "standing": RANKED if row.standing == "ranked" else APART}
         for row, name in zip(rows, names, strict=True)
         if row.figures.apr is not None
     ]  # fmt: skip
-    if len(known) < 2:
-        return None
-    base = alt.Chart(_values(known)).encode(y=alt.Y("name:N", sort=None, title=None))
+    return None if len(known) < 2 else _rates(known, {RANKED: "circle", APART: "diamond"})
+
+
+def beside_published(
+    rows: Sequence[BoardRow], names: Sequence[str], published: Sequence[PublishedFigure]
+) -> str | None:
+    """Own pass rates, and below them what others published, each marked; None where there are not both.
+
+    The two are never sorted into each other, for that would be a ranking.
+
+    Args:
+        rows: of the board, of whatever data and judges.
+        names: of the rows, every one different.
+        published: the highest first.
+    """
+    own = [
+        {"name": name, "rate": row.figures.apr, "low": row.figures.apr_low, "high": row.figures.apr_high,
+         "standing": OWN}
+        for row, name in zip(rows, names, strict=True)
+        if row.figures.apr is not None
+    ]  # fmt: skip
+    others = [
+        {"name": f"{figure.model} ({figure.output})", "rate": figure.apr, "low": figure.apr - half,
+         "high": figure.apr + half, "standing": PUBLISHED}
+        for figure in published
+        for half in [figure.plus_minus or 0.0]
+    ]  # fmt: skip
+    return _rates([*own, *others], {OWN: "circle", PUBLISHED: "square"}, legend=True) if own and others else None
+
+
+def _rates(points: Sequence[Mapping[str, Any]], shapes: Mapping[str, str], *, legend: bool = False) -> str:
+    """A line for each point with its interval, marked by how it stands."""
+    base = alt.Chart(_values(points)).encode(y=alt.Y("name:N", sort=None, title=None))
     axis = alt.Axis(format=".0%", tickCount=5, gridOpacity=0.4)
     x = alt.X("rate:Q", title="average pass rate", scale=alt.Scale(domain=[0, 1]), axis=axis)
-    standing = alt.Scale(domain=["ranked", "stands apart"], range=["circle", "diamond"])
-    colour = alt.Scale(domain=["ranked", "stands apart"], range=_COLOURS[:2])
+    standing = alt.Scale(domain=list(shapes), range=list(shapes.values()))
+    colour = alt.Scale(domain=list(shapes), range=_COLOURS[: len(shapes)])
+    told = alt.Legend(title=None, orient="top", symbolLimit=0) if legend else None
     chart = alt.layer(
         base.mark_rule(strokeWidth=1.5, color=_COLOURS[-1]).encode(x="low:Q", x2="high:Q"),
         base.mark_point(size=70, filled=True, opacity=1).encode(
             x=x,
-            shape=alt.Shape("standing:N", scale=standing, legend=None),
-            color=alt.Color("standing:N", scale=colour, legend=None),
+            shape=alt.Shape("standing:N", scale=standing, legend=told),
+            color=alt.Color("standing:N", scale=colour, legend=told),
         ),
-    ).properties(width=_WIDTH, height=_ROW_HEIGHT * len(known))
+    ).properties(width=_WIDTH, height=_ROW_HEIGHT * len(points))
     return _svg(chart)
 
 

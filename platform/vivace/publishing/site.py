@@ -16,17 +16,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from vivace import __version__
+from vivace.analysis.published import published_figures
 from vivace.errors import UsageError, VivaceError
 from vivace.files.folders import whole_or_none
 from vivace.output.printable import json_text, printable
 from vivace.output.secrets import masked
 from vivace.output.short_names import distinct, settings_text
-from vivace.publishing.charts import pass_rates, trade_off
+from vivace.publishing.charts import beside_published, pass_rates, trade_off
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.conversation import conversation, conversations
 from vivace.store.queries.efficiency import ArmRow, arm_board
+from vivace.store.queries.foreign import ForeignRow, foreign_board
 
 MARK = "vivace-site.json"
 """By which a folder is known as a site, that another may take the place of."""
@@ -52,12 +54,18 @@ class Look:
         group: what rows share that are ranked together.
         arms: the columns of the efficiency boards.
         arm_group: what arms share that are held against each other.
+        published: the columns of figures that others published.
+        foreign: the columns of what other tools measured.
+        foreign_group: what results share that measured the same thing.
     """
 
     board: Callable[[Sequence[dict[str, Any]]], Columns]
     group: Callable[[dict[str, Any]], str]
     arms: Callable[[Sequence[dict[str, Any]]], Columns]
     arm_group: Callable[[dict[str, Any]], str]
+    published: Columns
+    foreign: Columns
+    foreign_group: Callable[[dict[str, Any]], str]
 
 
 @dataclass
@@ -152,10 +160,14 @@ def publish(
 
 
 def _write(site: _Site, with_conversations: bool) -> None:
-    rows, arms = board(site.database), arm_board(site.database)
+    rows, arms, foreign = board(site.database), arm_board(site.database), foreign_board(site.database)
+    site.pages.globals["has_foreign"] = bool(foreign)
     places = {row.judging: f"judgings/{_slug(row.judging)}.html" for row in rows}
-    site.page("index.html", "board.html", groups=_board_groups(site, rows, places), here="board")
+    site.page("index.html", "board.html", groups=_board_groups(site, rows, places), here="board",
+              published=_published(site, rows))  # fmt: skip
     site.page("inference.html", "arms.html", groups=_arm_groups(site, arms), here="arms")
+    if foreign:
+        site.page("other-tools.html", "foreign.html", groups=_foreign_groups(site, foreign), here="foreign")
     for row in rows:
         _write_judging(site, row, places[row.judging], with_conversations)
 
@@ -182,6 +194,36 @@ def _board_groups(site: _Site, rows: Sequence[BoardRow], places: Mapping[str, st
                 "plot": _markup(pass_rates(group, names)),
             }
         )  # fmt: skip
+    return found
+
+
+def _published(site: _Site, rows: Sequence[BoardRow]) -> dict[str, Any] | None:
+    """What others published on the tracks of the board, in one picture with what was run here and is ranked."""
+    own = [row for row in rows if row.standing == "ranked"]
+    figures = [figure for track in dict.fromkeys(row.track for row in rows) for figure in published_figures(track)]
+    if not figures:
+        return None
+    names = distinct(
+        [f"{row.model}, {row.data}" for row in own],
+        ([row.judge for row in own], [settings_text(row.apart) for row in own], [row.judging for row in own]),
+    )  # fmt: skip
+    cells = [figure.as_json() for figure in figures]
+    columns = _used(site.look.published, cells)
+    return {
+        "name": "Published by others, not run here",
+        "headings": list(columns),
+        "rows": [{"cells": [text(cell) for text in columns.values()], "apart": False} for cell in cells],
+        "plot": _markup(beside_published(own, names, figures)),
+    }
+
+
+def _foreign_groups(site: _Site, rows: Sequence[ForeignRow]) -> list[dict[str, Any]]:
+    found = []
+    for name, group in _grouped(rows, site.look.foreign_group).items():
+        cells = [row.as_json() for row in group]
+        columns = _used(site.look.foreign, cells)
+        shown = [{"cells": [text(cell) for text in columns.values()], "apart": False} for cell in cells]
+        found.append({"name": name, "headings": list(columns), "rows": shown, "plot": None})
     return found
 
 
