@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from vivace.output.printable import cell
+from vivace.output.printable import cell, printable
 from vivace_rubrics.criteria import Axis
 
 ABSENT = "–"
@@ -113,7 +113,7 @@ def literal(text: str, limit: int = 80) -> str:
 
     Backslashes would not do: Streamlit finds links and emoji names after the escapes are gone.
     """
-    line = " ".join(text.split()) or ABSENT
+    line = " ".join(printable(text).split()) or ABSENT
     if len(line) > limit:
         line = line[: limit - 1] + "…"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))

@@ -8,8 +8,8 @@ import streamlit as st
 
 from vivace.output.printable import printable
 from vivace.store.queries.conversation import ConversationView
-from vivace_app import figures
-from vivace_app.explorer import markup, turns
+from vivace_app import figures, markup
+from vivace_app.explorer import turns
 from vivace_app.explorer.sides import Side, places
 
 

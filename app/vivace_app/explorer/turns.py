@@ -9,8 +9,8 @@ import streamlit as st
 from vivace.statistics.word_errors import passages
 from vivace.store.queries.conversation import TurnView
 from vivace.store.queries.heard import HeardView
-from vivace_app import data, figures
-from vivace_app.explorer import markup, recordings
+from vivace_app import data, figures, markup
+from vivace_app.explorer import recordings
 
 _BARS = 160
 _STEP = 4

@@ -8,9 +8,8 @@ import pandas as pd
 import streamlit as st
 
 from vivace.store.queries.conversation import ConversationView, VerdictView, VoteView
-from vivace_app import downloads, figures
+from vivace_app import downloads, figures, markup
 from vivace_app.address import Address, toggle
-from vivace_app.explorer import markup
 from vivace_app.explorer.sides import Side, places
 
 _WORDS = {True: "✓ met", False: "✗ not met", None: "? unscored"}

@@ -9,7 +9,7 @@ import streamlit as st
 from vivace.analysis.breakdown import BYS, BreakdownRow
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace_app import boards, charts, data, figures, notices
+from vivace_app import boards, charts, data, figures, markup, notices
 from vivace_app.address import Address, select, select_several
 
 _ALL = "all"
@@ -78,7 +78,7 @@ def _show_parts(address: Address, database: Database, group: boards.RankedTogeth
             rows[name] = data.breakdown(database, judging, chosen, None if axis == _ALL else axis)
     except UsageError as error:
         st.info("This breakdown is not to be had for these data.", icon=":material/data_alert:")
-        st.text(str(error))
+        markup.show(str(error))
         return
     _draw(rows, metric, _BYS[chosen])
 

@@ -12,7 +12,7 @@ from vivace.analysis.published import published_figures
 from vivace.output.short_names import EAR_CHECKED, HEARING
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow
-from vivace_app import board_plots, boards, charts, data, downloads, figures, notices
+from vivace_app import board_plots, boards, charts, data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, toggle
 from vivace_app.views import conversation
 
@@ -307,11 +307,11 @@ def _show_details(group: boards.RankedTogether) -> None:
             title.markdown(figures.literal(names[row.judging]))
             with words:
                 if row.description:
-                    st.text(row.description)
+                    markup.show(row.description, "the description")
                 if not row.official:
-                    st.text(f"Unofficial: {'; '.join(row.unofficial_reasons) or 'no reason recorded'}.")
+                    markup.show(f"Unofficial: {'; '.join(row.unofficial_reasons) or 'no reason recorded'}.")
                 if row.retracted is not None:
-                    st.text(f"Retracted: {row.retracted}.")
+                    markup.show(f"Retracted: {row.retracted}.")
 
 
 def _name_width(group: boards.RankedTogether) -> int:

@@ -11,7 +11,7 @@ import streamlit as st
 from vivace.analysis.breakdown import BYS
 from vivace.analysis.comparison import ComparisonRow, Correction, JudgingComparison
 from vivace.errors import UsageError
-from vivace_app import boards, data, downloads, figures, forest, notices
+from vivace_app import boards, data, downloads, figures, forest, markup, notices
 from vivace_app.address import Address, select, select_several
 from vivace_app.views import conversation
 
@@ -87,7 +87,7 @@ def show() -> None:
         )
     except UsageError as error:
         st.info("These cannot be compared in this way.", icon=":material/data_alert:")
-        st.text(str(error))
+        markup.show(str(error))
         return
     _show_differences(found, metric)
     _show_flips(found)
@@ -122,7 +122,7 @@ def _show_differences(found: JudgingComparison, metric: str) -> None:
             plot, width="stretch", alt=f"Differences of the {_METRICS[metric].lower()} with 95 % intervals, by part"
         )
     for note in found.notes:
-        st.text(note)
+        markup.show(note)
     with st.expander("The figures", icon=":material/table_rows:", expanded=len(rows) <= _FLIPS_ROWS):
         st.dataframe(
             figures.cells(forest.table(found.rows)),

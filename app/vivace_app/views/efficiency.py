@@ -12,7 +12,7 @@ from vivace.model_origins import ORIGINS
 from vivace.store.database import Database
 from vivace.store.queries import efficiency
 from vivace.store.queries.efficiency import ArmRow
-from vivace_app import arm_tables, charts, data, downloads, figures, notices
+from vivace_app import arm_tables, charts, data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, toggle
 from vivace_methods.families import FAMILIES, Axis
 
@@ -263,9 +263,9 @@ def _show_details(rows: Sequence[ArmRow]) -> None:
                              for task, found in row.tasks.items()]  # fmt: skip
                     st.text(f"Quality: {'; '.join(parts)}.")
                 if row.retracted is not None:
-                    st.text(f"Retracted: {row.retracted}.")
+                    markup.show(f"Retracted: {row.retracted}.")
                 elif not row.official:
-                    st.text(f"Unofficial: {'; '.join(row.unofficial_reasons) or 'no reason recorded'}.")
+                    markup.show(f"Unofficial: {'; '.join(row.unofficial_reasons) or 'no reason recorded'}.")
         floor = rows[0].floor
         if floor:
             rates = ", ".join(f"{name} {rate / 1e9:,.0f} GFLOP/s" for name, rate in floor["flops_per_s"].items())

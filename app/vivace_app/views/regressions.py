@@ -8,7 +8,7 @@ import streamlit as st
 
 from vivace.analysis.trends import trend
 from vivace.store.queries.regressions import SPEEDS, JobView, title
-from vivace_app import charts, data, figures, job_tables
+from vivace_app import charts, data, figures, job_tables, markup
 from vivace_app.address import Address, select
 
 POSITION = 50
@@ -71,10 +71,12 @@ def _show_state(job: JobView) -> None:
     else:
         st.success(f"This job is {job.state}.", icon=_ICONS[job.state])
     if alert is not None:
-        st.text(alert.message)
+        markup.show(alert.message)
     due = "when asked to" if job.cron is None else f"{job.cron} ({job.time_zone})"
     when = "" if job.next_due_at is None else f", next {job.next_due_at:%Y-%m-%d %H:%M} UTC"
-    st.text(f"{job.model} on {job.track}, against {job.baseline}; {due}{when}{f'; {job.owner}' if job.owner else ''}")
+    markup.show(
+        f"{job.model} on {job.track}, against {job.baseline}; {due}{when}{f'; {job.owner}' if job.owner else ''}"
+    )
 
 
 def _show_series(address: Address, job: JobView) -> None:
@@ -105,7 +107,7 @@ def _show_series(address: Address, job: JobView) -> None:
     )
     for step in steps:
         if (step.metric, step.slice) == (metric, part):
-            st.text(f"Step on {step.at:%Y-%m-%d %H:%M}: {step.text}")
+            markup.show(f"Step on {step.at:%Y-%m-%d %H:%M}: {step.text}")
 
 
 def _show_nights(address: Address, job: JobView) -> None:
@@ -127,7 +129,7 @@ def _show_nights(address: Address, job: JobView) -> None:
     usual = next((night.id for night in with_figures if night.outcome == "regressed"), with_figures[0].id)
     chosen = select(address, "night", "A night's figures", labels, what="night", fallback=usual)
     night = next(one for one in with_figures if one.id == chosen)
-    st.text(night.message or "")
+    markup.show(night.message or "")
     frame = job_tables.parts(night)
     st.dataframe(
         figures.cells(frame), key="parts", hide_index=True,

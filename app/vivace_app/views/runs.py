@@ -8,7 +8,7 @@ import streamlit as st
 
 from vivace.errors import VivaceError
 from vivace.store.queries.runs import RunView
-from vivace_app import data, downloads, figures, notices, run_tables
+from vivace_app import data, downloads, figures, markup, notices, run_tables
 from vivace_app.address import Address, select
 
 POSITION = 60
@@ -95,9 +95,9 @@ def _show_run(address: Address, run: RunView, names: dict[str, str]) -> None:
     if database is None:
         return
     if run.message:
-        st.text(f"{run.status}: {run.message}")
+        markup.show(f"{run.status}: {run.message}")
     if run.retracted is not None:
-        st.text(f"Retracted: {run.retracted}")
+        markup.show(f"Retracted: {run.retracted}")
     _show_why_not(run)
     failed = run_tables.failed(data.what_failed(database, run.run))
     if not failed.empty:
@@ -139,7 +139,7 @@ def _show_why_not(run: RunView) -> None:
         return
     st.warning("This run is not official:", icon=":material/info:")
     for reasons, of in _alike(run.why_not).items():
-        st.text(f"{of}: {'; '.join(reasons)}")
+        markup.show(f"{of}: {'; '.join(reasons)}")
 
 
 def _alike(why_not: dict[str, list[str]]) -> dict[tuple[str, ...], str]:

@@ -17,7 +17,7 @@ def escaped(text: str) -> str:
     return html.escape(printable(text))
 
 
-def show(text: str, whose: str) -> None:
+def show(text: str, whose: str = "it") -> None:
     """Draw text from outside, of a very long one the beginning, with the whole below it on demand.
 
     Args:
