@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from boards_data import Amount, fill
 from report import BenchmarkError, Report, Row, arguments, compare, conclude, finished, running
@@ -25,6 +25,7 @@ from sqlalchemy import Engine, event
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database
+from vivace.tracks.dialogue.summaries.filling import fill_summaries
 
 BOARDS = ("board", "analysis", "efficiency", "regressions")
 """Pages that read sums alone; the others read their own conversations."""
@@ -54,18 +55,6 @@ class Size:
 
 QUICK = Size(Amount(10), Amount(100), rounds=15, visits=3)
 WHOLE = Size(Amount(92), Amount(10_000), rounds=25, visits=5)
-
-
-class Asked(Protocol):
-    """A cursor that statements are asked through."""
-
-    def execute(self, statement: str, parameters: Any = ...) -> Any:
-        """Ask."""
-        ...
-
-    def fetchall(self) -> list[Any]:
-        """All rows of the answer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -112,14 +101,18 @@ def databases(system: str, size: Size) -> Iterator[dict[str, str]]:
 
 
 def _file(amount: Amount) -> Path:
-    """A filled file, made under another name first, so that one that was cut off is not taken for a whole one."""
-    file = CACHE / f"{migrate.head()}-{amount.conversations}.db"
+    """A filled file at this schema, made under another name, so that one that was cut off is not taken for whole."""
+    file = CACHE / f"{amount.conversations}.db"
     if not file.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         for left in CACHE.glob("unfinished.db*"):
             left.unlink()
         _fill(f"sqlite:///{CACHE / 'unfinished.db'}", amount)
         (CACHE / "unfinished.db").rename(file)
+    database = Database(f"sqlite:///{file}")
+    migrate.upgrade(database)
+    fill_summaries(database)
+    database.close()
     return file
 
 
@@ -226,7 +219,7 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(part)
 
 
-def _answer(cursor: Asked, text: str, parameters: Any) -> list[Any]:
+def _answer(cursor: Any, text: str, parameters: Any) -> list[Any]:
     cursor.execute(text, parameters or ())
     return cursor.fetchall()
 

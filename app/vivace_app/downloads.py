@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Literal
 
 import altair as alt
 import pandas as pd
 import streamlit as st
+import vl_convert
 
 from vivace.output.printable import csv_text
 
@@ -17,22 +20,45 @@ _PNG_SCALE = 2.0
 
 
 Plot = alt.Chart | alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart
+Spec = dict[str, Any]
+"""A plot as Vega-Lite has it."""
 
 
-def draw(name: str, plot: Plot, table: pd.DataFrame, words: str) -> None:
+def draw(
+    name: str,
+    words: str,
+    kind: Callable[..., Plot],
+    table: pd.DataFrame,
+    *arguments: Any,
+    width: Literal["stretch", "content"] = "stretch",
+    **settings: Any,
+) -> None:
     """Draw a plot with its alternative text, and offer it and what it is made of as files.
+
+    Building a plot takes longer than all else on a page, and so it is kept for as long as its figures stay.
 
     Args:
         name: as of `offer`.
-        plot: what is drawn, as wide as the page.
-        table: what it is made of.
         words: what it shows, for those who cannot see it.
+        kind: what makes the plot, of the table, the arguments and the settings.
+        table: what it is made of.
+        arguments: as `kind` takes them.
+        width: of the page, or as wide as the plot says itself.
+        settings: as `kind` takes them.
     """
-    st.altair_chart(plot, width="stretch", alt=words)
-    offer(name, table, plot)
+    spec = _spec(kind, f"{kind.__module__}.{kind.__qualname__}", table, arguments, settings)
+    st.vega_lite_chart(spec, width=width, alt=words)
+    offer(name, table, spec)
 
 
-def offer(name: str, table: pd.DataFrame | None = None, plot: Plot | None = None) -> None:
+@st.cache_data(show_spinner=False, max_entries=128)
+def _spec(
+    _kind: Callable[..., Plot], name: str, table: pd.DataFrame, arguments: Sequence[Any], settings: dict[str, Any]
+) -> Spec:
+    return _kind(table, *arguments, **settings).to_dict()
+
+
+def offer(name: str, table: pd.DataFrame | None = None, plot: Plot | Spec | None = None) -> None:
     """Draw a button that opens the files to be had of a table, of a plot, or of both.
 
     Args:
@@ -94,15 +120,17 @@ def parquet(table: pd.DataFrame) -> bytes:
     return file.getvalue()
 
 
-def svg(plot: Plot) -> bytes:
+def svg(plot: Plot | Spec) -> bytes:
     """A plot as SVG, drawn here: nothing is fetched for it."""
-    file = io.StringIO()
-    plot.save(file, format="svg", engine="vl-convert")
-    return file.getvalue().encode()
+    drawn: str = vl_convert.vegalite_to_svg(_as_spec(plot))
+    return drawn.encode()
 
 
-def png(plot: Plot) -> bytes:
+def png(plot: Plot | Spec) -> bytes:
     """A plot as PNG, on white."""
-    file = io.BytesIO()
-    plot.save(file, format="png", engine="vl-convert", scale_factor=_PNG_SCALE)
-    return file.getvalue()
+    drawn: bytes = vl_convert.vegalite_to_png(_as_spec(plot), scale=_PNG_SCALE)
+    return drawn
+
+
+def _as_spec(plot: Plot | Spec) -> Spec:
+    return plot if isinstance(plot, dict) else plot.to_dict()

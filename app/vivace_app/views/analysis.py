@@ -9,7 +9,7 @@ import streamlit as st
 from vivace.analysis.breakdown import BYS, BreakdownRow
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace_app import boards, charts, data, figures, markup, notices
+from vivace_app import boards, charts, data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, select_several
 
 _ALL = "all"
@@ -99,10 +99,14 @@ def _draw(rows: dict[str, Sequence[BreakdownRow]], metric: str, title: str) -> N
     if shown.empty:
         st.info("Nothing is scored in these conversations.", icon=":material/filter_alt_off:")
         return
-    st.altair_chart(
-        charts.curve(shown, metric, list(rows), title),
-        width="stretch",
-        alt=f"{_METRICS[metric]} with 95 % intervals over {title.lower()}",
+    downloads.draw(
+        "scores in parts",
+        f"{_METRICS[metric]} with 95 % intervals over {title.lower()}",
+        charts.curve,
+        shown,
+        metric,
+        list(rows),
+        title,
     )
     st.caption(
         "Points with 95 % intervals by conversation. Seconds of audio are those of all user turns together, cut "
@@ -143,6 +147,7 @@ def _show_accounts(group: boards.RankedTogether, systems: dict[str, str]) -> Non
         placeholder=figures.ABSENT,
         alt="Calls, tokens, audio and cost of each system",
     )
+    downloads.offer("calls", frame)
     st.caption("Sums over all calls, failed ones included; what a server does not tell is not in them.")
 
 
@@ -169,6 +174,7 @@ def _show_gaps(database: Database) -> None:
         placeholder=figures.ABSENT,
         alt="Hearing and speaking gaps",
     )
+    downloads.offer("gaps", boards.gap_table(found))
     st.caption(
         "Hearing: audio in against transcripts in; ear: the same of a cascade, whose model reads either way. "
         "Speaking: speech out against text out. The same model, data and judge; a gap below zero is what audio costs."
@@ -182,4 +188,5 @@ def _show_gaps(database: Database) -> None:
             height="content" if len(fell) <= _FELL_ROWS else _FELL_HEIGHT,
             alt="Criteria that were met with transcripts and not with what an ear heard",
         )
+        downloads.offer("criteria lost to the ear", fell)
         st.caption("Criteria that were met with the set's transcripts and not with the ear's, with what it misheard.")

@@ -153,9 +153,9 @@ def _show_published(address: Address, everything: Sequence[BoardRow], shown: Seq
         picture = boards.own_and_published(shown, boards.labels(shown), found)
         downloads.draw(
             "own and published figures",
-            board_plots.own_and_published(picture),
-            picture,
             "Average pass rates of systems that were run here and of those that others published, each marked",
+            board_plots.own_and_published,
+            picture,
         )
         st.caption(
             "On the whole public dataset, judged as the source says. They have no rank: whoever runs the same "
@@ -267,10 +267,15 @@ def _show_plots(address: Address, group: boards.RankedTogether, *, first: bool) 
     drawn = boards.RankedTogether(group.rows[:_CHART_ROWS])
     intervals = boards.intervals(drawn, names)
     if not intervals.empty:
-        plot = charts.pass_rates(intervals, names, list(dict.fromkeys(intervals["slice"])))
-        words = "Average pass rate of each model with its 95 % interval, overall and for each axis"
-        st.altair_chart(plot, width="content", alt=words)
-        downloads.offer(f"pass rates of {boards.group_key(group)}", intervals, plot)
+        downloads.draw(
+            f"pass rates of {boards.group_key(group)}",
+            "Average pass rate of each model with its 95 % interval, overall and for each axis",
+            charts.pass_rates,
+            intervals,
+            names,
+            list(dict.fromkeys(intervals["slice"])),
+            width="content",
+        )
     if len(group.rows) > _CHART_ROWS:
         st.caption(f"The chart shows the first {_CHART_ROWS} rows.")
     taken = {key: frame for key in boards.AGAINST if len(frame := boards.trade_off(drawn, names, key)) > 1}
@@ -284,9 +289,10 @@ def _show_plots(address: Address, group: boards.RankedTogether, *, first: bool) 
     against = against if against in taken else next(iter(taken))
     downloads.draw(
         f"quality against {against} of {boards.group_key(group)}",
-        board_plots.trade_off(taken[against], boards.AGAINST[against]),
-        taken[against],
         f"Average pass rate against {boards.AGAINST[against].lower()}, with 95 % intervals",
+        board_plots.trade_off,
+        taken[against],
+        boards.AGAINST[against],
     )
 
 

@@ -150,12 +150,8 @@ def _show_group(address: Address, rows: Sequence[ArmRow]) -> None:
     cells = arm_tables.haystack(rows)
     if not cells.empty:
         st.markdown("##### A needle, by its depth and the length of the text")
-        downloads.draw(
-            "needles",
-            charts.depth_and_length(cells),
-            cells,
-            "How much of a needle each arm finds, by its depth and the length",
-        )
+        words = "How much of a needle each arm finds, by its depth and the length"
+        downloads.draw("needles", words, charts.depth_and_length, cells)
 
 
 def _show_frontier(rows: Sequence[ArmRow], axis: Axis) -> None:
@@ -176,9 +172,12 @@ def _show_frontier(rows: Sequence[ArmRow], axis: Axis) -> None:
     limit = arm_tables.floor(rows, axis)
     downloads.draw(
         f"quality against {axis.title}",
-        charts.frontier(points, axis.title, more_is_better=axis.more_is_better, floor=limit),
-        points,
         f"Quality against {axis.title} of each arm with 95 % intervals, and the frontier",
+        charts.frontier,
+        points,
+        axis.title,
+        more_is_better=axis.more_is_better,
+        floor=limit,
     )
     worse = [row.short_arm for row in rows if row.frontier and row.is_worse]
     st.caption(
@@ -200,8 +199,8 @@ def _show_layers(address: Address, database: Database, rows: Sequence[ArmRow]) -
     st.subheader("Layer by layer", anchor=False)
     every = arm_tables.by_layer(found)
     for measure, part in every.groupby("measure", sort=False):
-        plot = charts.heat_map(part, "arm", share=bool(part["value"].max() <= 1))
-        downloads.draw(f"{measure} by layer", plot, part, f"{measure} in each layer, an arm a line")
+        words, share = f"{measure} in each layer, an arm a line", bool(part["value"].max() <= 1)
+        downloads.draw(f"{measure} by layer", words, charts.heat_map, part, "arm", share=share)
     single = {
         name: known
         for name, known in found.items()
@@ -213,19 +212,11 @@ def _show_layers(address: Address, database: Database, rows: Sequence[ArmRow]) -
     chosen = select(address, "arm", "Arm", labels, what="arm", fallback=next(iter(labels)))
     modules, rankings = arm_tables.by_module(single[chosen]), arm_tables.rankings(single[chosen])
     if not modules.empty:
-        downloads.draw(
-            f"modules of {chosen}",
-            charts.heat_map(modules, "module", share=True),
-            modules,
-            f"What {chosen} leaves out of each module of each layer",
-        )
+        words = f"What {chosen} leaves out of each module of each layer"
+        downloads.draw(f"modules of {chosen}", words, charts.heat_map, modules, "module", share=True)
     if not rankings.empty:
-        downloads.draw(
-            f"rankings under {chosen}",
-            charts.rankings_by_layer(rankings),
-            rankings,
-            f"What each ranking is worth in each layer, under {chosen}",
-        )
+        words = f"What each ranking is worth in each layer, under {chosen}"
+        downloads.draw(f"rankings under {chosen}", words, charts.rankings_by_layer, rankings)
     if layers := efficiency.layers_of(single[chosen]):
         _show_recipe(chosen, arm_tables.layers(layers))
 
