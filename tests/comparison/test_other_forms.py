@@ -12,10 +12,13 @@ import yaml
 from huggingface_hub import EvalResultEntry
 
 from support.judged import add_dataset, add_judging
+from support.program import vivace
 from vivace.errors import UsageError
 from vivace.interchange.eval_results import check_entry, eval_results_yaml, read_eval_results
 from vivace.interchange.every_eval_ever import write_records
 from vivace.interchange.judged import Judged, judged_of
+from vivace.store import tables
+from vivace.store.columns import now
 from vivace.store.database import Database
 
 
@@ -62,6 +65,23 @@ def test_entries_hold_what_their_fields_are_for(fields: dict[str, object], said:
         check_entry(replace(entry, **fields))  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no results of the hub's form"):
         read_eval_results(yaml.safe_dump({"dataset": "x"}))
+
+
+def test_a_private_run_is_passed_on_to_nobody_and_hidden_items_are_blank(store: Database, tmp_path: Path) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 2)
+        judging = add_judging(session, dataset, [[[True, True]]] * 2, name="org/m", private_since=now())
+    home = ("--database", store.url)
+    refused = vivace("export", judging, "--as", "every-eval-ever", "--output", tmp_path / "private", *home)
+    assert refused.returncode == 2 and "of a private run" in refused.stderr and not (tmp_path / "private").exists()
+    assert vivace("export", judging, *home).returncode == 0  # the operator's own
+    with store.write() as session:
+        session.get_one(tables.Run, "run0").private_since = None
+        session.get_one(tables.Dataset, dataset).hidden_since = now()
+    done = vivace("export", judging, "--as", "every-eval-ever", "--output", tmp_path / "hidden", *home)
+    assert done.returncode == 0, done.stderr
+    texts = "".join(path.read_text() for path in (tmp_path / "hidden").rglob("*_samples.jsonl"))
+    assert texts and "Hello." not in texts and "Criterion 0" not in texts
 
 
 def test_records_have_a_line_for_each_verdict_and_the_rest_with_its_reason(judged: Judged, tmp_path: Path) -> None:

@@ -144,8 +144,17 @@ def _write_form(
     from vivace.interchange.eval_results import eval_results_yaml
     from vivace.interchange.every_eval_ever import write_records
     from vivace.interchange.judged import judged_of
+    from vivace.store.identifiers import judgings_of
+    from vivace.store.visibility import NOBODY
 
-    judged = judged_of(database, judging)
+    # What goes to other tools is meant for others, who see no private run and no item of a hidden set.
+    public = database.seen_by(NOBODY)
+    if judging not in judgings_of(public, judging):
+        raise UsageError(
+            f"'{judging}' is of a private run, and is not passed on; `vivace visibility {judging} public` makes it "
+            "public, and --as items is for yourself."
+        )
+    judged = judged_of(public, judging)
     if judged.row.retracted is not None:
         raise UsageError(f"'{judging}' was retracted ({judged.row.retracted}); it is not passed on.")
     match form:

@@ -107,7 +107,8 @@ def _say_that_nothing_is_there(
 def _print_beside(others: list[dict[str, Any]], elsewhere: list[dict[str, Any]], format: Format) -> None:
     """What was not run here, below the boards and never in them."""
     from vivace.cli.board_table import PUBLISHED
-    from vivace.cli.foreign_table import FOREIGN_TABLE, foreign_group_name
+    from vivace.cli.foreign_table import FOREIGN_TABLE
+    from vivace.output.foreign_texts import group_name as foreign_group_name
 
     if others:
         say("Published by others, not run here, and not ranked:")

@@ -31,8 +31,9 @@ def publish(
     """
     from vivace.cli.arm_table import arm_group_name, arm_table
     from vivace.cli.board_table import PUBLISHED, board_table, group_name
-    from vivace.cli.foreign_table import FOREIGN_COLUMNS, foreign_group_name
+    from vivace.cli.foreign_table import FOREIGN_COLUMNS
     from vivace.errors import UsageError
+    from vivace.output.foreign_texts import group_name as foreign_group_name
     from vivace.publishing.site import Look
     from vivace.publishing.site import publish as write
     from vivace.store.artifacts import open_artifacts
