@@ -13,11 +13,13 @@ from support.measured import run_of
 from vivace.analysis.breakdown import BreakdownRow, breakdown
 from vivace.analysis.gaps import gaps
 from vivace.engine.retractions import restore, retract
+from vivace.engine.withholding import set_private
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
 from vivace.store.summary_tables import Breakdown, Gap
 from vivace.store.tables import Attempt, Judge, Judging, Reply, Verdict
+from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace.tracks.dialogue.results import score_judging
 from vivace.tracks.dialogue.summaries.filling import fill_summaries
 from vivace.tracks.efficiency.scores import score_run
@@ -123,6 +125,27 @@ def test_gaps_are_those_of_the_judgings_that_stand_now(store: Database) -> None:
         score_judging(session, newer)
     assert [gap.difference.value for gap in gaps(store)] == [0.0, 0.0]
     assert [row.apr for row in breakdown(store, newer, "turns")] == [1.0]
+
+
+def test_whoever_does_not_see_the_newest_run_sees_the_gap_of_the_one_before(store: Database) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 8)
+        add_judging(session, dataset, [[[True, True]]] * 8, input_form="transcript")
+        older = add_judging(session, dataset, [[[place > 1, True]] for place in range(8)])
+        newer = add_judging(session, dataset, [[[place > 3, True]] for place in range(8)])
+    set_private(store, newer, True, "ana")
+    seen = {
+        name: {gap.audio.judging for gap in gaps(store.seen_by(viewer))}
+        for name, viewer in {
+            "ana": Viewer("ana"),
+            "ben": Viewer("ben"),
+            "nobody": NOBODY,
+            "operator": OPERATOR,
+        }.items()
+    }
+    assert seen == {"ana": {newer}, "ben": {older}, "nobody": {older}, "operator": {newer}}
+    set_private(store, newer, False)
+    assert {gap.audio.judging for gap in gaps(store.seen_by(NOBODY))} == {newer}
 
 
 def test_what_ended_before_summaries_were_kept_gets_them_once(store: Database) -> None:

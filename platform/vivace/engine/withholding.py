@@ -11,6 +11,7 @@ from vivace.store.database import Database
 from vivace.store.identifiers import find
 from vivace.store.records import add_event
 from vivace.store.tables import Dataset, Run, now
+from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 
 
 def set_private(database: Database, identifier: str, private: bool, owner: str | None = None) -> str:
@@ -38,6 +39,7 @@ def set_private(database: Database, identifier: str, private: bool, owner: str |
         whose = run.owner or "the operator"
         said = f"private: {whose} sees it" if private else f"public; it is {whose}'s"
         add_event(session, said, run_id=run.id)
+        renew_gaps(session)
     return f"Run {run.id} is {said}."
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from vivace.machine.manifest import fingerprint
 from vivace.statistics.paired import apr_difference, ars_difference
 from vivace.store.summary_tables import Gap
+from vivace.store.tables import Run
 from vivace.store.verdicts import JudgingCard, ended_conversations, standing_cards
 from vivace.tracks.dialogue.summaries.misheard import lost_to_the_ear
 from vivace.tracks.dialogue.summaries.pairs import paired
@@ -57,8 +58,9 @@ def renew_gaps(session: Session, run_id: str | None = None) -> None:
         session: of the store.
         run_id: a run whose replies or verdicts may say something else than before; None where none does.
     """
+    cards = standing_cards(session)
     wanted = {(text.judging, audio.judging): (kind, text, audio)
-              for kind, text, audio in pairings(standing_cards(session))}  # fmt: skip
+              for seen in _views(session, cards) for kind, text, audio in pairings(seen)}  # fmt: skip
     for key in session.execute(select(Gap.text_id, Gap.audio_id).distinct()).all():
         pair = wanted.get((key.text_id, key.audio_id))
         if pair is not None and run_id not in (pair[1].run, pair[2].run):
@@ -68,6 +70,16 @@ def renew_gaps(session: Session, run_id: str | None = None) -> None:
     for kind, text, audio in wanted.values():
         session.add_all(Gap(**row) for row in _rows(session, kind, text, audio))
     session.flush()
+
+
+def _views(session: Session, cards: Sequence[JudgingCard]) -> Iterator[Sequence[JudgingCard]]:
+    """What different people see, for whom different judgings are the newest: the operator, anybody, each owner."""
+    yield cards
+    query = select(Run.id, Run.owner).where(Run.private_since.is_not(None))
+    private = {row.id: row.owner for row in session.execute(query)}
+    if any(card.run in private for card in cards):
+        for viewer in {None, *private.values()}:
+            yield [card for card in cards if card.run not in private or private[card.run] == viewer is not None]
 
 
 def _rows(session: Session, kind: Kind, text: JudgingCard, audio: JudgingCard) -> Iterator[dict[str, Any]]:
