@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from vivace.files.paths import sqlite_url
@@ -36,6 +36,14 @@ def system_database_url(database: Database) -> str:
     if path is not None:
         return sqlite_url(path.with_name(path.stem + "-queue.db"))
     return database.url
+
+
+def may_make_tables(database: Database) -> bool:
+    """Whether DBOS may make or change its tables; a role that only works finds them as they are."""
+    if database.is_sqlite:
+        return True
+    with database.read() as session:
+        return bool(session.scalar(select(func.has_database_privilege(func.current_database(), "CREATE"))))
 
 
 def quiet() -> None:

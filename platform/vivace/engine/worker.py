@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, is_alive, register_worker
-from vivace.engine.queue import APPLICATION, WORKFLOW, Queue, quiet, system_database_url
+from vivace.engine.queue import APPLICATION, WORKFLOW, Queue, may_make_tables, quiet, system_database_url
 from vivace.engine.shards import give_back, part_in_words, settle_dead
 from vivace.engine.work import LOOK_S, Workplace
 from vivace.errors import LeaseLostError, VivaceError
@@ -121,7 +121,7 @@ class _Worker:
                 # By default DBOS hashes the code, and a new release would leave old submissions pending.
                 "application_version": head(),
                 "log_level": "CRITICAL",
-                "run_migrations": True,
+                "run_migrations": may_make_tables(self._database),
             }
         )
 
