@@ -6,6 +6,7 @@ import json
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -13,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from support import program
 from support.chat_server import chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl, write_parquet
 from support.hub_server import Hub, hub_server
 from support.program import board, vivace
+from vivace.files import hub as hub_client
 
 OLD, NEW, MISSING = "a" * 40, "b" * 40, "f" * 40
 PROMPT = "The dataset's own prompt.\n«conversation_history»\n«rubric_item»\nAnswer in JSON."
@@ -111,7 +114,12 @@ def test_what_the_hub_does_not_have_is_refused(hub: Hub, tmp_path: Path, data: s
 
 
 @pytest.mark.parametrize("silent", [False, True], ids=["refuses connections", "never answers"])
-def test_an_unreachable_hub_is_given_up_in_time(tmp_path: Path, silent: bool) -> None:
+def test_an_unreachable_hub_is_given_up_in_time(
+    tmp_path: Path, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hub_client.TIMEOUT_S <= 10
+    shorter = "from vivace.files import hub; hub.TIMEOUT_S = 1; from vivace.cli.main import main; main()"
+    monkeypatch.setattr(program, "PROGRAM", [sys.executable, "-c", shorter])
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{listening.getsockname()[1]}"
