@@ -23,8 +23,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ordeal-runs", default=None, help="how many runs they take")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the folders of long files first."""
+    """Leave to `make test-full` what usually runs on another database, and put the folders of long files first."""
+    for item in items:
+        usual = item.get_closest_marker("usually_on")
+        if usual is not None and f"[{usual.args[0]}" not in item.name:
+            item.add_marker(pytest.mark.full)
     rank = {folder: number for number, folder in enumerate(LONGEST)}
     here = Path(__file__).parent
     items.sort(key=lambda item: rank.get(item.path.relative_to(here).parts[0], len(rank)))

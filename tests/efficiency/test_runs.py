@@ -41,7 +41,7 @@ def count(url: str) -> int:
 
 def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
     where = ("--home", tmp_path / "home")
-    options = (*RUN, "--limit", 3, "--repeats", 2, *where)
+    options = (*RUN, "--limit", 1, "--repeats", 2, *where)
     done = vivace(*options, "--format", "json")
     assert done.returncode == 0, done.stderr
     baseline, arm = json.loads(done.stdout)
@@ -49,8 +49,8 @@ def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
     assert arm["settings"]["depth"] == 2 and arm["fitted"] == "zoo:moe-drafter"
     for row in (baseline, arm):
         assert row["synthetic"] and not row["official"]
-        assert row["figures"]["quality"]["value"] == 1.0 and row["figures"]["quality"]["n"] == 6
-        assert row["figures"]["trials"]["n"] == 12
+        assert row["figures"]["quality"]["value"] == 1.0 and row["figures"]["quality"]["n"] == 2
+        assert row["figures"]["trials"]["n"] == 4
         assert row["figures"]["floor_s"]["value"] < row["figures"]["total_s"]["value"]
         assert set(row["tasks"]) == {"sums", "code"}
         assert row["floor"]["read_bytes_per_s"] > 1e8
@@ -67,18 +67,18 @@ def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
     assert [row["arm"] for row in board("speculation", *where)] == ["autoregressive", ARM]
     assert board("sparsity", *where) == []
     status = json.loads(vivace("status", "--format", "json", *where).stdout)
-    assert [(row["unit"], row["items_done"], row["items_planned"]) for row in status] == [("trials", 24, 24)]
+    assert [(row["unit"], row["items_done"], row["items_planned"]) for row in status] == [("trials", 8, 8)]
 
     run = baseline["run"]
     exported = [json.loads(line) for line in vivace("export", run, *where).stdout.splitlines()]
-    assert Counter(row["arm"] for row in exported) == {"autoregressive": 12, ARM: 12}
+    assert Counter(row["arm"] for row in exported) == {"autoregressive": 4, ARM: 4}
     assert all(row["quality"] == 1.0 and len(row["tokens"]) == row["output_tokens"] for row in exported)
     file = tmp_path / "trials.parquet"
     assert vivace("export", run, "--format", "parquet", "--output", file, *where).returncode == 0
     table = pyarrow.parquet.read_table(file).to_pylist()
     assert [json.loads(row["tokens"]) for row in table] == [row["tokens"] for row in exported]
     csv = vivace("export", run, "--format", "csv", *where).stdout.splitlines()
-    assert len(csv) >= 25 and csv[0].startswith("run,arm,prompt,repetition")
+    assert len(csv) >= 9 and csv[0].startswith("run,arm,prompt,repetition")
 
     assert vivace("retract", run, "--reason", "a trial of it", *where).returncode == 0
     assert board("speculation", *where) == []
@@ -89,7 +89,8 @@ def test_a_run_is_measured_shown_and_found_done(tmp_path: Path) -> None:
 
 def test_what_was_timed_before_a_kill_stays_and_rounds_are_never_mixed(postgres_url: str, tmp_path: Path) -> None:
     database_url = postgres_url  # the other tests are on SQLite
-    options = (*RUN, "--limit", 6, "--repeats", 2, "--home", tmp_path / "home", "--database", database_url)
+    where = ("--home", tmp_path / "home", "--database", database_url)
+    options = (*RUN, "--limit", 6, "--repeats", 2, "--most-tokens", 16, *where)
     planned = 2 * 12 * 2
     killed = start_vivace(*options)
     wait_until(lambda: count(database_url) >= 7, "some trials", 120)
@@ -124,7 +125,7 @@ def test_nothing_is_left_running_when_the_program_is_killed(tmp_path: Path, monk
 
     monkeypatch.setattr(sys, "executable", PROGRAM[0])
     url = f"sqlite:///{tmp_path / 'home' / 'vivace.db'}"
-    killed = start_vivace(*RUN, "--limit", 20, "--home", tmp_path / "home")
+    killed = start_vivace(*RUN, "--limit", 20, "--home", tmp_path / "home")  # for longer than the test takes
     wait_until(lambda: count(url) >= 1, "a trial", 120)
     children = psutil.Process(killed.pid).children(recursive=True)
     assert children, "trials are timed in a process of their own"

@@ -183,6 +183,7 @@ def test_whoever_only_reads_goes_on_with_the_file_that_was_put_in_place(tmp_path
             assert session.scalar(text(said)) == "two"
 
 
+@pytest.mark.usually_on("postgresql")
 def test_a_schema_that_changes_under_a_run_stops_it_and_the_vivace_of_that_schema_goes_on(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +231,7 @@ def test_a_migration_waits_for_the_writes_under_way(postgres_url: str, tmp_path:
     database.close()
 
 
+@pytest.mark.usually_on("sqlite")
 def test_a_database_that_takes_claims_and_no_results_ends_a_submission_instead_of_paying_for_ever(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from engine.lab import Gate, laboratory, wait_until
 from support.program import vivace
 
 
+@pytest.mark.usually_on("sqlite")
 def test_the_first_ctrl_c_finishes_the_calls_in_flight_and_the_same_command_resumes(
     database_url: str, tmp_path: Path
 ) -> None:
@@ -33,6 +36,7 @@ def test_the_first_ctrl_c_finishes_the_calls_in_flight_and_the_same_command_resu
         assert lab.recorded() == {"reply": 8, "verdict": 16, "attempt": 8}
 
 
+@pytest.mark.usually_on("sqlite")
 def test_the_second_ctrl_c_drops_the_calls_of_a_hanging_server_at_once(database_url: str, tmp_path: Path) -> None:
     gate = Gate(hold_from=3)
     with laboratory(tmp_path, database_url, gate, conversations=4) as lab:
@@ -53,6 +57,7 @@ def test_the_second_ctrl_c_drops_the_calls_of_a_hanging_server_at_once(database_
         assert lab.recorded() == {"reply": 4, "verdict": 8, "attempt": 4}
 
 
+@pytest.mark.usually_on("postgresql")
 def test_a_terminated_worker_puts_its_submission_back_and_another_finishes_it(
     database_url: str, tmp_path: Path
 ) -> None:

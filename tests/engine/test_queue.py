@@ -18,6 +18,7 @@ from support.program import environment, vivace
 from vivace.store.queries.submissions import submissions
 
 
+@pytest.mark.usually_on("postgresql")
 def test_two_workers_execute_ten_submissions_once_each(database_url: str, tmp_path: Path) -> None:
     with laboratory(tmp_path, database_url, Gate(0.05), conversations=3) as lab:
         ids = [lab.submit(model_arg={"seed": number}) for number in range(10)]
@@ -44,6 +45,7 @@ def test_two_workers_execute_ten_submissions_once_each(database_url: str, tmp_pa
         assert all(sum("started by" in line for line in lab.events(submission)) == 1 for submission in ids)
 
 
+@pytest.mark.usually_on("sqlite")
 def test_status_logs_and_cancel_of_a_running_and_a_queued_submission(database_url: str, tmp_path: Path) -> None:
     gate = Gate(hold_from=4)
     with laboratory(tmp_path, database_url, gate, conversations=10) as lab:
@@ -94,6 +96,7 @@ def test_status_logs_and_cancel_of_a_running_and_a_queued_submission(database_ur
         assert worker.wait(300) == 0
 
 
+@pytest.mark.usually_on("sqlite")
 def test_submissions_outlive_the_loss_of_everything_dbos_stores(database_url: str, tmp_path: Path) -> None:
     with laboratory(tmp_path, database_url, Gate(hold_from=1), conversations=2) as lab:
         # A worker that is busy has given workflows to those that wait.
@@ -148,6 +151,7 @@ main()
 """
 
 
+@pytest.mark.usually_on("sqlite")
 @pytest.mark.parametrize(("name", "said"), [("raises", "RuntimeError: nobody foresaw this"), ("leaves", "")])
 def test_an_adapter_that_breaks_fails_its_submission_and_not_the_worker(
     database_url: str, tmp_path: Path, name: str, said: str
@@ -177,6 +181,7 @@ def test_an_adapter_that_breaks_fails_its_submission_and_not_the_worker(
         assert (sound.status, sound.items_done) == ("complete", 2)
 
 
+@pytest.mark.usually_on("postgresql")
 def test_a_worker_of_two_queues_executes_one_submission_at_a_time(database_url: str, tmp_path: Path) -> None:
     gate = Gate(hold_from=1)
     with laboratory(tmp_path, database_url, gate, conversations=2) as lab:

@@ -34,6 +34,7 @@ def _let_the_taker_finish(gate: Gate) -> None:
     gate.text = "yes, from the one that took over"
 
 
+@pytest.mark.usually_on("postgresql")
 def test_a_frozen_worker_is_fenced_and_goes_back_to_serving(lab: Lab, gate: Gate) -> None:
     frozen = lab.start_worker("--lease", "2")
     submission = lab.submit(concurrency=2)
@@ -63,6 +64,7 @@ def test_a_frozen_worker_is_fenced_and_goes_back_to_serving(lab: Lab, gate: Gate
     assert frozen.returncode == 0
 
 
+@pytest.mark.usually_on("sqlite")
 def test_a_frozen_run_is_taken_over_by_the_same_command(lab: Lab, gate: Gate) -> None:
     arguments = lab.run_arguments("--concurrency", 2)
     first = lab.start(*arguments, VIVACE_LEASE_SECONDS="2")
@@ -85,6 +87,7 @@ def test_a_frozen_run_is_taken_over_by_the_same_command(lab: Lab, gate: Gate) ->
     assert lab.results() == before
 
 
+@pytest.mark.usually_on("postgresql")
 def test_killed_workers_are_replaced_by_a_running_one_and_by_the_next_to_start(lab: Lab, gate: Gate) -> None:
     first = lab.start_worker()
     submission = lab.submit(concurrency=2)

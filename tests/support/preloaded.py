@@ -47,7 +47,7 @@ MODULES = (
 PAIRS = 2
 """Prompts and twins that measured runs are audited by, in place of the twelve of a user's: most of their time."""
 ALL_PAIRS = "TESTS_WITH_ALL_PAIRS"
-"""A variable that leaves the audits as they are."""
+"""A variable that leaves audits and probes as they are."""
 QUIET = "HF_HUB_DISABLE_PROGRESS_BARS"
 """Read at import, too, but of no consequence here."""
 LAUNCHER = """#!{python} -IS
@@ -182,10 +182,7 @@ def _run(asked: dict[str, Any]) -> int:
     is_module = asked["words"][0] == "-m"
     sys.executable, sys.argv = asked["executable"], asked["words"][is_module:]
     if ALL_PAIRS not in os.environ:
-        from vivace_methods.timing.measurement import measure_arms
-
-        assert measure_arms.__kwdefaults__ is not None
-        measure_arms.__kwdefaults__["audited"] = PAIRS
+        _shorten_measured_runs()
     if not asked["safe"]:
         sys.path.insert(0, asked["cwd"] if is_module else str(Path(sys.argv[0]).absolute().parent))
     sys.stdin, sys.stdout, sys.stderr = (
@@ -207,6 +204,16 @@ def _run(asked: dict[str, Any]) -> int:
         with suppress(OSError, ValueError):
             stream.flush()
     return code
+
+
+def _shorten_measured_runs() -> None:
+    """Audit by few prompts, and probe the machine by the smallest arrays and products."""
+    from vivace_methods.timing import floor
+    from vivace_methods.timing.measurement import measure_arms
+
+    assert measure_arms.__kwdefaults__ is not None
+    measure_arms.__kwdefaults__["audited"] = PAIRS
+    floor.CPU_READS, floor.CPU_SIDES = floor.CPU_READS[:1], floor.CPU_SIDES[:1]
 
 
 if __name__ == "__main__":
