@@ -249,7 +249,8 @@ def measured(system: str, urls: dict[str, str], size: Size) -> tuple[list[Row], 
         case = f"{name}, {system}"
         large, small = f"{size.large.verdicts:,} verdicts", f"{size.small.verdicts:,}"
         pairs = list(zip(times["large"], times["small"], strict=True))
-        rows.append(compare(case, large, small, "query_s", pairs, headline=True))
+        if visits["large"].statements:
+            rows.append(compare(case, large, small, "query_s", pairs, headline=name in BOARDS))
         touched = [(max(1, visits["large"].touched), max(1, visits["small"].touched))]
         rows.append(compare(case, large, small, "touched", [(float(a), float(b)) for a, b in touched]))
         rows.append(compare(case, large, f"{WARM_S} s", "warm_s", [(one, WARM_S) for one in visits["large"].warm_s],
