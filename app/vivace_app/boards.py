@@ -316,23 +316,24 @@ def accounts(group: RankedTogether, names: Sequence[str]) -> pd.DataFrame:
 
 
 def published(found: Sequence[PublishedFigure]) -> pd.DataFrame:
-    """Figures that others published, as a table without ranks."""
+    """Figures that others published, as a table without ranks and without columns that say nothing."""
     axes = sorted({axis for figure in found for axis in figure.axes})
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         [
             {
                 "Model": figure.model,
-                "Notes": ["published, not run here"],
                 "Answers in": figure.output,
                 "APR": figures.with_half_width(figure.apr, figure.plus_minus),
                 "ARS": figures.with_half_width(figure.ars, None),
                 **{figures.axis_name(axis): figures.with_half_width(figure.axes.get(axis), None) for axis in axes},
+                "Notes": ["published, not run here"],
                 "Date": figure.date,
                 "Source": figure.source,
             }
             for figure in found
         ]
     )
+    return frame if any(figure.ars is not None for figure in found) else frame.drop(columns="ARS")
 
 
 def parts(rows: dict[str, Sequence[BreakdownRow]]) -> pd.DataFrame:

@@ -278,7 +278,8 @@ def _show_plots(address: Address, group: boards.RankedTogether, *, first: bool) 
         )
     if len(group.rows) > _CHART_ROWS:
         st.caption(f"The chart shows the first {_CHART_ROWS} rows.")
-    taken = {key: frame for key in boards.AGAINST if len(frame := boards.trade_off(drawn, names, key)) > 1}
+    every = {key: boards.trade_off(drawn, names, key) for key in boards.AGAINST}
+    taken = {key: frame for key, frame in every.items() if len(frame) > 1 and frame["taken"].nunique() > 1}
     if not taken:
         return
     if first:  # the choice holds for all tables

@@ -196,16 +196,18 @@ def _show_layers(address: Address, database: Database, rows: Sequence[ArmRow]) -
     found = {names[key]: known for key, known in told.items() if key in names}
     if not found:
         return
-    st.subheader("Layer by layer", anchor=False)
     every = arm_tables.by_layer(found)
-    for measure, part in every.groupby("measure", sort=False):
-        words, share = f"{measure} in each layer, an arm a line", bool(part["value"].max() <= 1)
-        downloads.draw(f"{measure} by layer", words, charts.heat_map, part, "arm", share=share)
     single = {
         name: known
         for name, known in found.items()
-        if efficiency.layers_of(known) or not arm_tables.rankings(known).empty
+        if not (arm_tables.by_module(known).empty and arm_tables.rankings(known).empty) or efficiency.layers_of(known)
     }
+    if every.empty and not single:
+        return
+    st.subheader("Layer by layer", anchor=False)
+    for measure, part in every.groupby("measure", sort=False):
+        words, share = f"{measure} in each layer, an arm a line", bool(part["value"].max() <= 1)
+        downloads.draw(f"{measure} by layer", words, charts.heat_map, part, "arm", share=share)
     if not single:
         return
     labels = {name: name for name in single}
