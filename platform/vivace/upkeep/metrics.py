@@ -82,10 +82,14 @@ def _calls(session: Session) -> Iterator[Metric]:
     failures = select(Attempt.stage, Attempt.error, func.count()).group_by(Attempt.stage, Attempt.error)
     for stage, error, count in session.execute(failures):
         calls.add_metric((stage, error or ""), count)
-    summed = (Attempt.input_tokens, Attempt.output_tokens, Attempt.cost_usd, Attempt.seconds)
-    for stage, read, written, spent, took in session.execute(
-        select(Attempt.stage, *(func.coalesce(func.sum(each), 0) for each in summed)).group_by(Attempt.stage)
-    ):
+    query = select(
+        Attempt.stage,
+        func.coalesce(func.sum(Attempt.input_tokens), 0),
+        func.coalesce(func.sum(Attempt.output_tokens), 0),
+        func.coalesce(func.sum(Attempt.cost_usd), 0.0),
+        func.coalesce(func.sum(Attempt.seconds), 0.0),
+    ).group_by(Attempt.stage)
+    for stage, read, written, spent, took in session.execute(query):
         tokens.add_metric((stage, "input"), read)
         tokens.add_metric((stage, "output"), written)
         cost.add_metric((stage,), spent)

@@ -1,0 +1,1 @@
+"""The places where workers can be started, one per file."""
