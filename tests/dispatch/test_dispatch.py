@@ -76,7 +76,7 @@ def test_workers_are_started_with_their_environment_and_nothing_of_it_is_written
 
 
 def test_jobs_of_the_hub_get_their_secrets_as_secrets(
-    spec: Path, tmp_path: Path, postgres_url: str, httpserver: HTTPServer
+    spec: Path, tmp_path: Path, postgres_url: str, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[dict[str, Any]] = []
 
@@ -93,8 +93,9 @@ def test_jobs_of_the_hub_get_their_secrets_as_secrets(
 
     httpserver.expect_request("/api/jobs/a-team", method="POST").respond_with_handler(start)
     options = ["--to", "hf-jobs", "--format", "json", "--home", tmp_path / "home", "--database", postgres_url]
-    hub = {"HF_ENDPOINT": httpserver.url_for("").rstrip("/"), "HF_TOKEN": "hf_atoken"}
-    done = vivace("dispatch", spec, *options, process=True, PROVIDER_API_KEY=KEY, **hub)
+    monkeypatch.setenv("HF_ENDPOINT", httpserver.url_for("").rstrip("/"))
+    monkeypatch.setenv("HF_TOKEN", "hf_atoken")
+    done = vivace("dispatch", spec, *options, PROVIDER_API_KEY=KEY)
     assert done.returncode == 0, done.stderr
     assert [row["id"] for row in json.loads(done.stdout)] == ["job1", "job2"]
     body = asked[0]
@@ -106,7 +107,7 @@ def test_jobs_of_the_hub_get_their_secrets_as_secrets(
 
     httpserver.clear()
     httpserver.expect_request("/api/jobs/a-team", method="POST").respond_with_data("no credit", status=402)
-    refused = vivace("dispatch", spec, *options, process=True, PROVIDER_API_KEY=KEY, **hub)
+    refused = vivace("dispatch", spec, *options, PROVIDER_API_KEY=KEY)
     assert refused.returncode == 1
     assert "The hub starts no job" in refused.stderr
 
