@@ -45,8 +45,13 @@ def back_up(settings: Settings, file: Path, *, overwrite: bool = False) -> int:
         raise UsageError(
             f"There is nothing to back up yet in '{redacted(database.url)}'; check --home and --database."
         )
-    if found in ("foreign", "newer") or (found == "old" and not database.is_sqlite):
+    if found in ("foreign", "newer"):
         migrate.refuse(database, found)
+    if found == "old" and not database.is_sqlite:
+        raise UsageError(
+            f"The database '{redacted(database.url)}' is at schema {migrate.revision(database)}, older than this "
+            "Vivace; copy it with pg_dump, or with the Vivace that wrote it."
+        )
     if file.exists() and not overwrite:
         raise UsageError(f"'{file}' is there already; give another name, or --force to replace it.")
     partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")

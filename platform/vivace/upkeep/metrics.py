@@ -84,16 +84,16 @@ def _calls(session: Session) -> Iterator[Metric]:
         calls.add_metric((stage, error or ""), count)
     query = select(
         Attempt.stage,
-        func.coalesce(func.sum(Attempt.input_tokens), 0),
-        func.coalesce(func.sum(Attempt.output_tokens), 0),
-        func.coalesce(func.sum(Attempt.cost_usd), 0.0),
-        func.coalesce(func.sum(Attempt.seconds), 0.0),
+        func.sum(Attempt.input_tokens),
+        func.sum(Attempt.output_tokens),
+        func.sum(Attempt.cost_usd),
+        func.sum(Attempt.seconds),
     ).group_by(Attempt.stage)
     for stage, read, written, spent, took in session.execute(query):
-        tokens.add_metric((stage, "input"), read)
-        tokens.add_metric((stage, "output"), written)
-        cost.add_metric((stage,), spent)
-        seconds.add_metric((stage,), took)
+        tokens.add_metric((stage, "input"), read or 0)
+        tokens.add_metric((stage, "output"), written or 0)
+        cost.add_metric((stage,), spent or 0)
+        seconds.add_metric((stage,), took or 0)
     yield from (calls, tokens, cost, seconds)
 
 
