@@ -26,11 +26,19 @@ NAMES = [
     *("impl", "cache_ok", "process_bind_param", "process_result_value", "type_annotation_map"),
     *("down_revision", "branch_labels", "depends_on", "model_config", "handle_async_request", "writelines"),
     *("protocol_version", "log_message", "do_*", "close_connection", "daemon_threads", "allow_reuse_address"),
-    *("request_queue_size", "handle_error", "client_address", "pytestmark", "pytest_*", "loadscopereorder"),
-    # Set on a library's own objects: litellm, PyAV, tokenizers, transformers, inspect, torch, html.parser.
+    *(
+        "request_queue_size",
+        "handle_error",
+        "handleError",
+        "client_address",
+        "pytestmark",
+        "pytest_*",
+        "loadscopereorder",
+    ),
+    # Set on a library's own objects: typer, litellm, PyAV, tokenizers, transformers, inspect, torch, html.parser.
     *("aclient_session", "create_client", "suppress_debug_info", "telemetry", "sample_rate", "pre_tokenizer"),
     *("post_processor", "base_model", "attention_bias", "mlp_bias", "tie_word_embeddings", "__signature__"),
-    *("allow_tf32", "handle_starttag"),
+    *("allow_tf32", "handle_starttag", "ignore_unknown_options"),
     # Parameters of a name that a protocol asks for.
     *("cursor", "warmup"),
     # Programs of pyproject.toml.

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from vivace.errors import UsageError
 from vivace.output.secrets import note_password
 from vivace.settings import Settings
 from vivace.spec import read_spec_file
 from vivace.store.database import Database
+
+VARIABLE = "^[A-Za-z_][A-Za-z0-9_]*$"
+"""What a variable is called; its value is never written into a file."""
 
 
 class Strict(BaseModel):
@@ -45,16 +47,8 @@ class Order(Strict):
     offer: list[str] = []
     lease: float | None = Field(default=None, ge=1)
     until_empty: bool = True
-    variables: list[str] = []
+    variables: list[Annotated[str, Field(pattern=VARIABLE)]] = []
     program: list[str] = Field(default=["vivace"], min_length=1)
-
-    @field_validator("variables")
-    @classmethod
-    def _are_names(cls, names: list[str]) -> list[str]:
-        for name in names:
-            if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
-                raise ValueError("variables are named, and their values come from the environment")
-        return names
 
     @property
     def command(self) -> list[str]:

@@ -113,8 +113,13 @@ def _parameters(options: SlurmOptions) -> dict[str, Any]:
     }
     if options.gpus:
         parameters["gpus_per_node"] = options.gpus
-    named = ("partition", "account", "qos", "constraint")
-    parameters |= {f"slurm_{name}": getattr(options, name) for name in named if getattr(options, name) is not None}
+    asked = {
+        "partition": options.partition,
+        "account": options.account,
+        "qos": options.qos,
+        "constraint": options.constraint,
+    }
+    parameters |= {f"slurm_{name}": value for name, value in asked.items() if value is not None}
     if options.setup:
         parameters["slurm_setup"] = options.setup
     if options.more:
