@@ -14,6 +14,8 @@ _LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9
 _ROW_HEIGHT = 26
 _OVERALL_WIDTH = 360
 _AXIS_WIDTH = 175
+_AROUND = 80
+"""Pixels for the legend and the title above a panel, and the axis below it."""
 
 
 def pass_rates(data: pd.DataFrame, models: Sequence[str], slices: Sequence[str]) -> alt.HConcatChart:
@@ -26,10 +28,26 @@ def pass_rates(data: pd.DataFrame, models: Sequence[str], slices: Sequence[str])
     """
     shown = [status for status in _STATUS_COLOURS if status in set(data["status"])]
     panels = [
-        _panel(data[data["slice"] == name], name, models, shown, first=position == 0)
+        _panel(data[data["slice"] == name], name, models, shown, first=position == 0).properties(
+            width=_OVERALL_WIDTH if position == 0 else _AXIS_WIDTH, height=_ROW_HEIGHT * max(len(models), 2)
+        )
         for position, name in enumerate(slices)
     ]
     chart: alt.HConcatChart = alt.hconcat(*panels, spacing=18).configure_view(strokeOpacity=0)
+    return chart
+
+
+def pass_rate(data: pd.DataFrame, name: str, models: Sequence[str]) -> alt.LayerChart:
+    """One panel of `pass_rates` by itself, which fits into any width.
+
+    Args:
+        data: as `boards.intervals` gives it.
+        name: of the slice.
+        models: the order of the lines, the best first.
+    """
+    shown = [status for status in _STATUS_COLOURS if status in set(data["status"])]
+    panel = _panel(data[data["slice"] == name], name, models, shown, first=True)
+    chart: alt.LayerChart = panel.properties(height=_ROW_HEIGHT * max(len(models), 2) + _AROUND)
     return chart
 
 
@@ -272,8 +290,6 @@ def _panel(
         ],
     )
     panel: alt.LayerChart = (bars + points).properties(
-        width=_OVERALL_WIDTH if first else _AXIS_WIDTH,
-        height=_ROW_HEIGHT * max(len(models), 2),
         title=alt.TitleParams(title, anchor="start", fontSize=12, fontWeight="normal", offset=6),
     )
     return panel
@@ -364,7 +380,7 @@ def causes(data: pd.DataFrame) -> alt.LayerChart:
     zero = alt.Chart(pd.DataFrame({"zero": [0.0]})).mark_rule(strokeDash=[4, 4]).encode(x="zero:Q")
     chart: alt.LayerChart = (
         alt.layer(zero, spans, points)
-        .properties(width=520, height=36 * max(2, len(data)))
+        .properties(height=36 * max(2, len(data)) + _AROUND)
         .configure_view(strokeOpacity=0)
     )
     return chart

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -25,17 +25,9 @@ Spec = dict[str, Any]
 
 
 def draw(
-    name: str,
-    words: str,
-    kind: Callable[..., Plot],
-    table: pd.DataFrame,
-    *arguments: Any,
-    width: Literal["stretch", "content"] = "stretch",
-    **settings: Any,
+    name: str, words: str, kind: Callable[..., Plot], table: pd.DataFrame, *arguments: Any, **settings: Any
 ) -> None:
-    """Draw a plot with its alternative text, and offer it and what it is made of as files.
-
-    Building a plot takes longer than all else on a page, and so it is kept for as long as its figures stay.
+    """Draw a plot as wide as the page, with its alternative text, and offer it and what it is made of as files.
 
     Args:
         name: as of `offer`.
@@ -43,12 +35,19 @@ def draw(
         kind: what makes the plot, of the table, the arguments and the settings.
         table: what it is made of.
         arguments: as `kind` takes them.
-        width: of the page, or as wide as the plot says itself.
         settings: as `kind` takes them.
     """
-    spec = _spec(kind, f"{kind.__module__}.{kind.__qualname__}", table, arguments, settings)
-    st.vega_lite_chart(spec, width=width, alt=words)
+    spec = built(kind, table, *arguments, **settings)
+    st.vega_lite_chart(spec, width="stretch", alt=words)
     offer(name, table, spec)
+
+
+def built(kind: Callable[..., Plot], table: pd.DataFrame, *arguments: Any, **settings: Any) -> Spec:
+    """A plot as it is sent to the browser.
+
+    Building one takes longer than all else on a page, and so it is kept for as long as its figures stay.
+    """
+    return _spec(kind, f"{kind.__module__}.{kind.__qualname__}", table, arguments, settings)
 
 
 @st.cache_data(show_spinner=False, max_entries=128)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import socket
 import subprocess
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from sqlalchemy import select, update
@@ -50,6 +51,7 @@ ROW_HEIGHT = 31
 
 STREAMLITS_OWN = ("/_stcore/health", "/_stcore/host-config")
 """Where Streamlit's page looks first for its server when a link leads straight to a page; it is not there."""
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
 TITLES = {"Leaderboard": "Vivace leaderboard"}
 """Of pages that are called otherwise in the menu."""
@@ -219,22 +221,22 @@ def test_an_empty_board_says_how_to_begin(page: sync_api.Page, leaderboard: Lead
     page.get_by_text("vivace demo").wait_for()
 
 
-def walk(page: sync_api.Page, *, look_closer: bool = False) -> list[str]:
+def walk(page: sync_api.Page, *, closer: Sequence[sync_api.ViewportSize] = ()) -> list[str]:
     """Go to every page by the menu, look at it on a screen and on a telephone; returns the menu.
 
     Args:
         page: on one of the pages.
-        look_closer: have axe-core look at each, too.
+        closer: in windows of which sizes axe-core looks at each.
     """
     links = page.get_by_test_id("stTopNavLink")
     names = [text.split()[-1] for text in links.all_inner_texts()]
     for place, name in enumerate(names):
         links.nth(place).click()
         settle(page, TITLES.get(name, name))
-        check_width(page, NARROW)
-        check_width(page, WIDE)
-        if look_closer:
-            check_access(page)
+        for window in (NARROW, WIDE):
+            check_width(page, window)
+            if window in closer:
+                check_access(page)
     return names
 
 
@@ -261,7 +263,7 @@ def check_access(page: sync_api.Page) -> None:
 def test_every_page_is_right_on_a_screen_and_on_a_telephone(page: sync_api.Page, judged: Judged) -> None:
     page.goto(judged.address)
     settle(page, "Vivace leaderboard")
-    menu = walk(page, look_closer=True)
+    menu = walk(page, closer=[WIDE])
     assert {"Leaderboard", "Conversations", "Compare", "Analysis", "Efficiency", "Methodology"} <= set(menu)
 
 
@@ -366,3 +368,29 @@ def test_a_hostile_card_is_text_on_every_page(page: sync_api.Page, judged: Judge
         assert not set(page.locator("[data-testid=stMain]").inner_text()) & set("\u202e\u2066\x1b\x07")
         check_width(page, NARROW)
         check_width(page, WIDE)
+
+
+@pytest.mark.full  # axe-core in every size and in the dark, and a million verdicts
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("large", [False, True], ids=["some", "many"])
+def test_every_page_is_right_in_every_size_and_light(
+    window: sync_api.BrowserContext, leaderboard: Leaderboard, full: Filled, a_million: Path, scheme: Any, large: bool
+) -> None:
+    leaderboard.show(a_million if large else full[0])
+    page = window.new_page()
+    page.emulate_media(color_scheme=scheme)
+    page.goto(leaderboard.address)
+    settle(page, "Vivace leaderboard")
+    walk(page, closer=[NARROW, WIDE])
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def a_million(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home folder with twenty systems, ten thousand conversations and more than a million verdicts."""
+    home = tmp_path_factory.mktemp("million") / "home"
+    database = migrate.open_for_writing(Settings(home=home, database=None))
+    data = runpy.run_path(str(BENCHMARKS / "boards_data.py"), run_name="boards_data")
+    data["fill"](database, data["Amount"](10_000))
+    database.close()
+    return home

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from vivace.analysis.published import published_figures
@@ -20,6 +21,8 @@ _ALL = "all"
 _GROUPS_SHOWN = 8
 """More pairs of data and judge than this are left to the filters, so that the page stays fast."""
 _CHART_ROWS = 40
+_AXES_BESIDE = 2
+"""Plots of axes in a line."""
 _TOLD_OPEN = 6
 """Up to so many rows are explained without being asked."""
 _TABLE_ROWS = 25
@@ -267,15 +270,7 @@ def _show_plots(address: Address, group: boards.RankedTogether, *, first: bool) 
     drawn = boards.RankedTogether(group.rows[:_CHART_ROWS])
     intervals = boards.intervals(drawn, names)
     if not intervals.empty:
-        downloads.draw(
-            f"pass rates of {boards.group_key(group)}",
-            "Average pass rate of each model with its 95 % interval, overall and for each axis",
-            charts.pass_rates,
-            intervals,
-            names,
-            list(dict.fromkeys(intervals["slice"])),
-            width="content",
-        )
+        _show_pass_rates(group, intervals, names)
     if len(group.rows) > _CHART_ROWS:
         st.caption(f"The chart shows the first {_CHART_ROWS} rows.")
     every = {key: boards.trade_off(drawn, names, key) for key in boards.AGAINST}
@@ -295,6 +290,21 @@ def _show_plots(address: Address, group: boards.RankedTogether, *, first: bool) 
         taken[against],
         boards.AGAINST[against],
     )
+
+
+def _show_pass_rates(group: boards.RankedTogether, intervals: pd.DataFrame, names: Sequence[str]) -> None:
+    """Pass rates overall, and below for each axis: side by side on a screen, one below the other on a telephone."""
+    slices = list(dict.fromkeys(intervals["slice"]))
+    panels = {name: downloads.built(charts.pass_rate, intervals, name, names) for name in slices}
+    words = "Average pass rate of each model with its 95 % interval"
+    st.vega_lite_chart(panels[slices[0]], width="stretch", alt=f"{words}: {slices[0]}")
+    if len(slices) > 1:
+        with st.expander("By axis", icon=":material/grid_view:", expanded=len(names) <= _TOLD_OPEN):
+            columns = st.columns(_AXES_BESIDE)
+            for place, name in enumerate(slices[1:]):
+                columns[place % _AXES_BESIDE].vega_lite_chart(panels[name], width="stretch", alt=f"{words}: {name}")
+    together = downloads.built(charts.pass_rates, intervals, names, slices)
+    downloads.offer(f"pass rates of {boards.group_key(group)}", intervals, together)
 
 
 def _explanation(group: boards.RankedTogether) -> str:

@@ -138,7 +138,7 @@ def _show_nights(address: Address, job: JobView) -> None:
     )  # fmt: skip
     causes = job_tables.causes(night)
     if not causes.empty:
-        st.altair_chart(charts.causes(causes), width="content", alt="What the change is made of, with 95 % intervals")
+        st.altair_chart(charts.causes(causes), width="stretch", alt="What the change is made of, with 95 % intervals")
 
 
 def _show_alerts(job: JobView) -> None:
