@@ -227,9 +227,9 @@ def what_failed(database: Database, run: str) -> list[Failure]:
     return failures(database, run)
 
 
-def run_log(database: Database, run: str) -> list[LogLine]:
-    """A run's log, the oldest line first."""
-    return log(database, run)
+def run_log(database: Database, run: str, newest: int) -> list[LogLine]:
+    """The newest lines of a run's log, the oldest of them first."""
+    return log(database, run, newest)
 
 
 def run_manifest(database: Database, run: str) -> dict[str, str]:

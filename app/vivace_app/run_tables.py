@@ -13,7 +13,7 @@ from vivace.store.queries.submissions import SubmissionView
 from vivace_app import figures
 
 LINES = 500
-"""Of a log, the newest."""
+"""Of a log, the newest, which are shown."""
 
 
 def queue(found: Sequence[SubmissionView]) -> pd.DataFrame:
@@ -106,9 +106,7 @@ def failed(found: Sequence[Failure]) -> pd.DataFrame:
 
 def lines(found: Sequence[LogLine]) -> pd.DataFrame:
     """The newest lines of a log, the newest first."""
-    return pd.DataFrame(
-        [{"At": line.at, "Level": line.level, "Message": line.message} for line in reversed(found[-LINES:])]
-    )
+    return pd.DataFrame([{"At": line.at, "Level": line.level, "Message": line.message} for line in reversed(found)])
 
 
 def manifest(of_run: Mapping[str, str], of_other: Mapping[str, str] | None = None) -> pd.DataFrame:

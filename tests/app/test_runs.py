@@ -15,6 +15,7 @@ from vivace.store import tables
 from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
+from vivace.store.queries.log import log
 from vivace.store.queries.runs import failures, manifest, runs, workers
 from vivace.store.visibility import NOBODY, Viewer
 from vivace_app import run_tables
@@ -73,6 +74,10 @@ def test_what_the_page_asks_of_the_store(database: Database) -> None:
     assert [(one.stage, one.reason, one.count, one.detail) for one in failures(database, "run0")][:2] == [
         ("calls: generate", "timeout", 2, "second"), ("calls: generate", "rate_limited", 1, None),
     ]  # fmt: skip
+    assert [line.message for line in log(database, "run0")][-4:] == [
+        line.message for line in log(database, "run0", 4)
+    ]
+    assert len(log(database, "run0", 2)) == 2
     differing = run_tables.manifest(manifest(database, "run0"), manifest(database, "run1")).set_index("What")
     assert list(differing.loc["python"]) == ["3.11", "3.12"]
     assert differing.loc["packages.torch"].isna()["The other"] and "track" not in differing.index

@@ -62,6 +62,37 @@ def test_real_logs_shuffled_apart_compare_to_a_hand_computation() -> None:
     assert any("4 samples have other ids" in note for note in found.notes)
 
 
+def test_errors_unscored_samples_and_two_epochs_compare_to_a_hand_computation(tmp_path: Path) -> None:
+    values = {0: "CC", 1: "CI", 2: "IN", 3: "E!", 4: "PC", 5: "NN", 6: "IE", 7: "CP"}  # E failed, ! is unscored
+    second = {0: "CI", 1: "II", 2: "CC", 3: "CC", 4: "CC", 5: "CI", 6: "IC", 7: "II"}
+
+    def tries(id: int, question: int, letters: str) -> list[dict[str, Any]]:
+        found = []
+        for epoch, letter in enumerate(letters, start=1):
+            made = sample(id, f"q{question}", epoch=epoch, s=letter)
+            if letter in "E!":
+                made["scores"] = {}
+            found.append({**made, "error": {"message": "it broke"}} if letter == "E" else made)
+        return found
+
+    a = log(tmp_path / "a.eval", [one for n, letters in values.items() for one in tries(n, n, letters)])
+    b = log(tmp_path / "b.eval", [one for n, letters in second.items() for one in tries(7 - n, n, letters)])
+    found = compare_files([a, b])
+    ours, counted = found.rows
+    # Scored in both: 0, 1, 2, 4, 6, 7 (3 and 5 are never scored in a), each the mean of its scored tries.
+    mine, others = [1, 0.5, 0, 0.75, 0, 0.75], [0.5, 0, 1, 1, 0.5, 0]
+    assert ours.difference.n == 6
+    assert (ours.difference.a, ours.difference.b) == (pytest.approx(sum(mine) / 6), pytest.approx(sum(others) / 6))
+    differences = [y - x for x, y in zip(mine, others, strict=True)]  # −½ −½ 1 ¼ ½ −¾: their sum is 0
+    assert sum(differences) == 0 and ours.difference.p_value == 1.0
+    assert (ours.difference.gained, ours.difference.lost) == (3, 3)
+    assert found.files[0].unscored == {"no answer": 3, "error": 2, "no score": 1}
+    # inspect counts no answer as 0 and leaves errors out: 5 comes in as 0, and 2 stays 0.
+    assert counted.difference.n == 7
+    assert counted.difference.a == pytest.approx(sum(mine) / 7)
+    assert counted.difference.b == pytest.approx((sum(others) + 0.5) / 7)
+
+
 def test_one_try_of_right_or_wrong_is_compared_exactly(tmp_path: Path) -> None:
     a = log(tmp_path / "a.eval", [sample(i, f"q{i}", s="C" if i < 5 else "I") for i in range(12)])
     b = log(tmp_path / "b.eval", [sample(11 - i, f"q{i}", s="C" if i > 2 else "I") for i in range(12)])
