@@ -181,8 +181,10 @@ class _Worker:
                 raise
             except (DatabaseUnavailableError, SQLAlchemyError) as error:
                 # A worker outlives a restart of the server or a full disk; it only says so, once.
-                if str(error) != trouble:
-                    trouble = str(error)
+                first = str(error).splitlines()[0]  # a driver's error goes on with its statement
+                said = str(error) if isinstance(error, DatabaseUnavailableError) else f"The queue waits: {first}"
+                if said != trouble:
+                    trouble = said
                     self._say(trouble)
             self._pause(POLL_S)
 
