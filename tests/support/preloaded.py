@@ -41,11 +41,14 @@ MODULES = (
     "transformers.models.qwen2_audio.modeling_qwen2_audio", "transformers.models.qwen2_audio.processing_qwen2_audio",
     "vivace.cli.execution", "vivace.tracks.efficiency.track",
     "vivace.audio.convert", "vivace.models.local.method", "vivace_methods.sparsity.activation",
-    "vivace.tracks.efficiency.measured_models", "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
+    "vivace.tracks.efficiency.measured_models", "vivace.tracks.efficiency.fitting_texts",
+    "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
     "vivace_methods.timing.measurement", "vivace_methods.timing.baseline_choice", "vivace_methods.registry",
 )  # fmt: skip
 PAIRS = 2
 """Prompts and twins that measured runs are audited by, in place of the twelve of a user's: most of their time."""
+FITTED = 1024
+"""Tokens that arms without a recipe are fitted to there, in place of a user's eight thousand."""
 ALL_PAIRS = "TESTS_WITH_ALL_PAIRS"
 """A variable that leaves audits and probes as they are."""
 QUIET = "HF_HUB_DISABLE_PROGRESS_BARS"
@@ -207,12 +210,14 @@ def _run(asked: dict[str, Any]) -> int:
 
 
 def _shorten_measured_runs() -> None:
-    """Audit by few prompts, and probe the machine by the smallest arrays and products."""
+    """Audit by few prompts, fit to few tokens, and probe the machine by the smallest arrays and products."""
+    from vivace.tracks.efficiency import fitting_texts
     from vivace_methods.timing import floor
     from vivace_methods.timing.measurement import measure_arms
 
     assert measure_arms.__kwdefaults__ is not None
     measure_arms.__kwdefaults__["audited"] = PAIRS
+    fitting_texts.TOKENS = FITTED
     floor.CPU_READS, floor.CPU_SIDES = floor.CPU_READS[:1], floor.CPU_SIDES[:1]
 
 

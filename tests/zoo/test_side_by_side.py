@@ -11,26 +11,33 @@ from support.own_main import as_own_main
 from vivace.errors import VivaceError
 from vivace.zoo.training.side_by_side import build_several
 
-NAMES = ("moe", "moe-drafter", "dense")
-
 
 def silent(name: str, step: int, loss: float) -> None:
     """Nobody watches."""
 
 
+@pytest.mark.full
 def test_side_by_side_and_one_by_one_give_the_same_bytes(tmp_path: Path) -> None:
     """The drafter's too, whose target is the one that was built with it."""
-    told: dict[str, list[int]] = {name: [] for name in NAMES}
+    _same_bytes(("moe", "moe-drafter", "dense"), tmp_path)
+
+
+def test_two_side_by_side_and_one_by_one_give_the_same_bytes(tmp_path: Path) -> None:
+    _same_bytes(("moe", "dense"), tmp_path)
+
+
+def _same_bytes(names: tuple[str, ...], tmp_path: Path) -> None:
+    told: dict[str, list[int]] = {name: [] for name in names}
     with as_own_main():
         found = dict(
             build_several(
-                NAMES, tmp_path / "several", lambda name, step, loss: told[name].append(step), steps=2, jobs=2
+                names, tmp_path / "several", lambda name, step, loss: told[name].append(step), steps=2, jobs=2
             )
         )
-    assert told == {name: [1, 2] for name in NAMES}
-    assert set(found) == set(NAMES)
-    alone = dict(build_several(NAMES, tmp_path / "alone", silent, steps=2, jobs=1))
-    for name in NAMES:
+    assert told == {name: [1, 2] for name in names}
+    assert set(found) == set(names)
+    alone = dict(build_several(names, tmp_path / "alone", silent, steps=2, jobs=1))
+    for name in names:
         assert found[name].name == alone[name].name
         weights = [folder[name] / "model.safetensors" for folder in (found, alone)]
         assert weights[0].read_bytes() == weights[1].read_bytes()
