@@ -18,7 +18,10 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("platform", "methods", "kernels", "rubrics", "app", "migrations", "benchmarks", "docs", "tests", "scripts")
 REGISTERED = re.compile(r"[\w.]+:([A-Za-z_]\w*)")
 
-DECORATORS = ["@pytest.fixture*", "@*.command", "@*.callback", "@event.listens_for"]
+DECORATORS = [
+    *("@pytest.fixture*", "@*.command", "@*.callback", "@event.listens_for", "@*.exception_handler"),
+    *("@model_validator", "@schemathesis.*"),
+]
 """What registers the function that it decorates."""
 
 NAMES = [
@@ -38,7 +41,7 @@ NAMES = [
     # Set on a library's own objects: typer, litellm, PyAV, tokenizers, transformers, inspect, torch, html.parser.
     *("aclient_session", "create_client", "suppress_debug_info", "telemetry", "sample_rate", "pre_tokenizer"),
     *("post_processor", "base_model", "attention_bias", "mlp_bias", "tie_word_embeddings", "__signature__"),
-    *("allow_tf32", "handle_starttag", "ignore_unknown_options"),
+    *("allow_tf32", "handle_starttag", "ignore_unknown_options", "linkname", "should_exit"),
     # Parameters of a name that a protocol asks for.
     *("cursor", "warmup"),
     # Programs of pyproject.toml.
@@ -48,7 +51,8 @@ NAMES = [
     "VOICE_EDITING",
     # Fields of rows that are written whole, as JSON, CSV or into the store.
     *("ars_min", "ars_max", "vote_agreement_low", "vote_agreement_high", "vote_kappa", "baseline_arm", "p50"),
-    *("met_text", "met_audio", "median_s"),
+    *("met_text", "met_audio", "median_s", "replies_done", "replies_planned", "failed_calls"),
+    *("takes_models", "largest_upload"),
     *("full_prefill_bytes", "full_prefill_flops", "torch_version", "request_bytes"),
     # Part of what a checkpoint holds, or of what a layer is.
     *("t2d", "key_value_heads"),

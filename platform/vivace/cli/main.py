@@ -17,6 +17,7 @@ import typer
 
 from vivace import __version__
 from vivace.cli import (
+    api,
     breakdown,
     cancel,
     compare,
@@ -44,6 +45,7 @@ from vivace.cli import (
     status,
     submit,
     tasks,
+    token,
     visibility,
     worker,
 )
@@ -86,6 +88,7 @@ VERBS: dict[str, Callable[..., Any]] = {
     "export": export.export,
     "reproduce": reproduce.reproduce,
     "serve": serve.serve,
+    "api": api.api,
     "doctor": doctor.doctor,
 }
 """A new verb is one file and one line here."""
@@ -99,8 +102,9 @@ app.add_typer(methods.app, name="methods")
 app.add_typer(models.app, name="models")
 app.add_typer(regress.app, name="regress")
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(token.app, name="token")
 
-for group in (app, data.app, db.app, judge.app, methods.app, models.app, regress.app, tasks.app):
+for group in (app, data.app, db.app, judge.app, methods.app, models.app, regress.app, tasks.app, token.app):
     for each in group.registered_commands:
         each.cls = getattr(each.callback, "verb", Verb)  # a verb that takes a spec's keys brings its own
 

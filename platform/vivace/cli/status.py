@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import quote
 
 import typer
 
@@ -16,6 +17,7 @@ from vivace.cli.common import (
     say,
     settings_of,
 )
+from vivace.cli.remote import Server, ServerOption
 from vivace.cli.tables import ShownColumns
 
 if TYPE_CHECKING:
@@ -53,6 +55,17 @@ COLUMNS = {
     "labels": lambda row: ", ".join(row["labels"]) or "–",
     "message": lambda row: row["message"] or "",
 }
+DONE_THERE = "{replies_done}/{replies_planned}; {verdicts_done}/{verdicts_planned}"
+THERE = ShownColumns(
+    {
+        **{key: COLUMNS[key] for key in ("submission", "status", "place", "model")},
+        "replies; verdicts": lambda row: DONE_THERE.format(**row),
+        "failed calls": lambda row: str(row["failed_calls"]),
+        **{key: COLUMNS[key] for key in ("run", "message")},
+    },
+    prose=("message",),
+)
+"""Of submissions to somebody else's Vivace, which tells nothing of its workers."""
 TABLE = ShownColumns(
     COLUMNS,
     first=("submission", "status", "model", "replies; verdicts", "left", "message", "run"),
@@ -68,6 +81,7 @@ def status(
     label: Annotated[str, typer.Option("--label", help="Only runs that bear this label.", show_default="all")] = "",
     columns: ColumnsOption = "",
     format: FormatOption = Format.TABLE,
+    server: ServerOption = None,
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
@@ -80,6 +94,9 @@ def status(
     from vivace.store.queries.labels import labels
     from vivace.store.queries.submissions import submissions
 
+    if server is not None:
+        _tell_of_server(submission, columns, format, server)
+        return
     settings = settings_of(home, database)
     opened = open_for_reading(settings)
     if opened is not None:
@@ -99,6 +116,26 @@ def status(
     print_rows(rows, format, TABLE, columns)
     if format is Format.TABLE and submission is None:
         _tell_jobs(opened)
+
+
+def _tell_of_server(submission: str | None, columns: str, format: Format, address: str) -> None:
+    """Submissions to somebody else's Vivace; of one that has ended, the scores with it."""
+    from vivace.cli.board_table import board_table
+    from vivace.cli.common import print_json
+
+    server = Server(address)
+    if submission is None:
+        print_rows(server.ask("GET", "/v1/submissions"), format, THERE, columns)
+        return
+    path = f"/v1/submissions/{quote(submission, safe='')}"
+    row = server.ask("GET", path)
+    results = server.ask("GET", f"{path}/results")
+    if format is Format.JSON:
+        print_json({**row, "scores": results["scores"], "conversations": results["conversations"]})
+        return
+    print_rows([row], format, THERE, columns)
+    if results["scores"] and format is Format.TABLE:
+        print_rows(results["scores"], format, board_table(results["scores"]))
 
 
 def _tell_stuck_writer(database: Database) -> None:

@@ -26,7 +26,9 @@ STRIDE = 8
 """At every so many characters a part from a key's middle may begin; what stays before it is shorter."""
 
 _NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASS$|CREDENTIAL|AUTH$|AUTHORIZATION", re.IGNORECASE)
-_NO_SECRET = re.compile(r"^VIVACE_|TOKENIZER|TOKENS$|(FILE|PATH|DIR|FOLDER|URL|URI|HOST|SOCK)$", re.IGNORECASE)
+_NO_SECRET = re.compile(
+    r"^VIVACE_(?!TOKEN$)|TOKENIZER|TOKENS$|(FILE|PATH|DIR|FOLDER|URL|URI|HOST|SOCK)$", re.IGNORECASE
+)
 
 _SECRET_PARAMETER = re.compile(
     r"(api|access|secret|private|subscription|account|auth)keys?$|passw|passphrase|secret|credential|authorization|cookie"
@@ -53,6 +55,7 @@ _PLACES = (
     ),
     (re.compile(r"\b(authorization[\"']?\s*[:=]\s*[\"']?(?:\w+\s+)?)[\w.~+/=-]{8,}", re.IGNORECASE), r"\1***"),
     (re.compile(r"\b(bearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE), r"\1***"),
+    (re.compile(r"\bvivace_[\w-]{40,}"), "[token]"),
     (re.compile(r"\bsk-[A-Za-z0-9_*-]{6,}"), "[key]"),
     (re.compile(r"\b(?:gsk_|xai-|hf_|ghp_|github_pat_|glpat-|AIza|AKIA)(?=\w*\d)[\w-]{12,}"), "[key]"),
 )

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -62,7 +62,18 @@ def store_tree(artifacts: Artifacts, path: Path, beside: Sequence[Path] = ()) ->
     listed = {each.relative_to(path.parent).as_posix(): artifacts.put_file(each) for each in files}
     for each in beside:
         listed[each.resolve().relative_to(path.parent.resolve()).as_posix()] = artifacts.put_file(each)
-    return f"artifact:{artifacts.put(json.dumps({FILES: listed}, sort_keys=True).encode())}/{path.name}"
+    return in_tree(artifacts, listed, path.name)
+
+
+def in_tree(artifacts: Artifacts, files: Mapping[str, str], name: str) -> str:
+    """What stands for one file of a tree, or a folder at its top, in place of a path.
+
+    Args:
+        artifacts: where all of the files are stored.
+        files: their places in the tree → their hashes.
+        name: of the one that is meant.
+    """
+    return f"artifact:{artifacts.put(json.dumps({FILES: dict(files)}, sort_keys=True).encode())}/{name}"
 
 
 class FetchedTrees:

@@ -1,0 +1,1 @@
+"""The addresses of the API: each file here has a `router`, and is served."""

@@ -1,0 +1,65 @@
+"""`POST /v1/uploads`: recorded replies, checked, and stored under the hash of their bytes."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
+from sqlalchemy import func, select
+from starlette.requests import ClientDisconnect
+
+from vivace.api.access import House, InHouse, Submitter
+from vivace.api.answered import Uploaded
+from vivace.api.contents import check_replies
+from vivace.api.faults import Refused, answers
+from vivace.engine.tokens import Bearer
+from vivace.store.artifacts import open_artifacts
+from vivace.store.records import insert_new
+from vivace.store.upload_tables import Upload
+
+router = APIRouter(tags=["uploads"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+        "description": "JSON lines of `id` and `response`, and of `ttft_s` and `total_s` where they are known.",
+    }
+}
+
+
+@router.post("/v1/uploads", status_code=201, responses=answers(401, 403, 408, 413, 415), openapi_extra=_BODY)
+async def upload(request: Request, house: InHouse, bearer: Submitter) -> Uploaded:
+    """Send in recorded replies; what they are stored under is what a submission names as its `outputs`."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind.startswith("multipart/"):
+        raise Refused(415, "Send the file itself as the body of the request, not a form.")
+    house.settings.home.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="upload-", dir=house.settings.home) as folder:
+        path = Path(folder) / "upload"
+        size = 0
+        try:
+            with path.open("xb") as file:
+                async for piece in request.stream():
+                    size += file.write(piece)
+        except ClientDisconnect:
+            raise Refused(400, "The upload broke off.") from None
+        return await run_in_threadpool(_taken, house, bearer, path, size)
+
+
+def _taken(house: House, bearer: Bearer, path: Path, size: int) -> Uploaded:
+    if not size:
+        raise Refused(422, "The upload is empty.")
+    rows = check_replies(path)
+    most = int(house.door.limits.uploads_mb_per_owner * 2**20)
+    with house.database.read() as session:
+        held = session.scalar(select(func.sum(Upload.bytes)).where(Upload.owner == bearer.owner)) or 0
+    if held + size > most:
+        raise Refused(413, f"Your uploads hold {held:,} bytes, and may hold {most:,}; ask the operator for more.")
+    sha256 = open_artifacts(house.settings).put_file(path)
+    with house.database.write() as session:
+        row = {"owner": bearer.owner, "sha256": sha256, "bytes": size, "rows": rows}
+        insert_new(session, Upload, [row])
+    return Uploaded(sha256=sha256, bytes=size, replies=rows)

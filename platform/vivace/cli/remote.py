@@ -1,0 +1,133 @@
+"""Submissions to somebody else's Vivace: what `--server` does, over its API and with the token in `VIVACE_TOKEN`."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from vivace.errors import UnreachableError, UsageError, VivaceError
+
+if TYPE_CHECKING:
+    import httpx
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        help="Address of somebody's Vivace API, to which VIVACE_TOKEN is the token.",
+        envvar="VIVACE_SERVER",
+        show_default="none, the database here",
+    ),
+]
+
+KEYS = ("data", "model", "card", "private", "track")
+"""What a spec that is sent away may say; the rest is the server's."""
+MOST_WAITS = 20
+
+
+class Server:
+    """A Vivace API.
+
+    Args:
+        address: its address; plain HTTP only to this machine, for whoever hears a token can use it.
+
+    Raises:
+        UsageError: the address or the token is missing or wrong.
+    """
+
+    def __init__(self, address: str) -> None:
+        import httpx
+
+        parts = urlsplit(address)
+        token = os.environ.get("VIVACE_TOKEN", "").strip()
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:
+            raise UsageError(f"'{address}' is not the address of a server; write it as https://HOST.")
+        if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise UsageError(f"'{address}' would send your token unencrypted; take https://.")
+        if not token:
+            raise UsageError("Set VIVACE_TOKEN to the token that the server's operator gave you; it is never a flag.")
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise UsageError("VIVACE_TOKEN is no token; copy the line again that the operator gave you.")
+        self._client = httpx.Client(
+            base_url=address.rstrip("/"), headers={"Authorization": f"Bearer {token}"}, timeout=120.0
+        )
+
+    def ask(self, method: str, path: str, **request: Any) -> Any:
+        """What the server answers, as JSON; where there were too many requests, they are made again.
+
+        Raises:
+            UsageError: the request is refused; the server says why.
+            UnreachableError: nothing answers.
+        """
+        import httpx
+
+        for _ in range(MOST_WAITS):
+            try:
+                answer = self._client.request(method, path, **request)
+            except httpx.HTTPError as error:
+                raise UnreachableError(f"The server does not answer ({error}); try again later.") from error
+            if answer.status_code not in (429, 503):
+                break
+            time.sleep(_wait_s(answer))
+        if answer.is_success:
+            try:
+                return answer.json()
+            except ValueError as error:
+                raise VivaceError("What answers there is no Vivace API; check --server.") from error
+        detail = _detail(answer)
+        kind = UsageError if answer.is_client_error else UnreachableError
+        raise kind(f"The server refuses this ({answer.status_code}): {detail}")
+
+    def submit(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Send what a spec asks for: its outputs first, then the request.
+
+        Raises:
+            UsageError: the spec says what is the server's to say, or the server refuses it.
+        """
+        from vivace.files.text import read_text
+        from vivace.spec import read_card
+
+        values = {str(key).replace("_", "-"): value for key, value in values.items()}
+        if left := [key for key in values if key not in KEYS]:
+            raise UsageError(
+                f"'{left[0]}' is what the server says for each of its sets; a spec that is sent there holds data "
+                "(the set's name there), model, card and private."
+            )
+        if missing := [key for key in ("data", "model") if not isinstance(values.get(key), str)]:
+            raise UsageError(f"'{missing[0]}' is missing in the spec, or is no text.")
+        card = read_card(Path(str(values["card"]))) if values.get("card") else {}
+        model = str(values["model"])
+        adapter, _, name = model.partition(":")
+        asked: dict[str, Any] = {"set": values["data"], "private": bool(values.get("private", False))}
+        asked["card"] = {"name": Path(name).stem if adapter == "replay" else model, **_texts(card)}
+        if adapter == "replay":
+            content = read_text(Path(name), "file of replies", 2**30).encode()
+            asked["outputs"] = self.ask("POST", "/v1/uploads", content=content)["sha256"]
+        else:
+            asked["model"] = model
+        found: dict[str, Any] = self.ask("POST", "/v1/submissions", json=asked)
+        return found
+
+
+def _texts(card: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: str(value) if key == "size" else value for key, value in card.items()}
+
+
+def _wait_s(answer: httpx.Response) -> float:
+    asked = answer.headers.get("Retry-After", "")
+    return min(60.0, float(asked)) if asked.isdigit() else 5.0
+
+
+def _detail(answer: httpx.Response) -> str:
+    from vivace.output.printable import printable
+
+    try:
+        return printable(str(answer.json()["detail"]))[:1000]
+    except (ValueError, KeyError, TypeError):
+        return "it does not say why; check --server"

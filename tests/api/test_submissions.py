@@ -1,0 +1,128 @@
+"""A stranger's way through the API: outputs in, queued for a worker as the command line queues them, results out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.conftest import REPLIES, Guest
+from support.program import vivace
+from vivace.engine.tokens import bearer_of, create_token
+from vivace.output.secrets import masked
+from vivace.settings import Settings
+from vivace.store.database import Database
+
+
+@pytest.fixture
+def call(settings: Settings) -> Any:
+    """The operator's command line on the same home."""
+
+    def run(*words: object) -> str:
+        done = vivace(*words, "--home", settings.home)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_outputs_are_judged_by_a_worker_and_results_are_their_owners(guest: Guest, call: Any) -> None:
+    alice, bob, admin = guest("alice"), guest("bob"), guest("carol", "admin")
+    (opened,) = guest(None)("GET", "/v1/sets").json()
+    assert (opened["name"], opened["judge"], opened["takes_models"]) == ("demo", "checks", False)
+    made = alice.submit(private=True)
+    assert made.status_code == 201, made.text
+    key = made.json()["id"]
+    assert (made.json()["status"], made.json()["position"], made.json()["replies_planned"]) == ("queued", 1, 16)
+    assert "worker" not in made.text
+    assert alice.submit(private=True).json()["id"] == key, "the same is not queued twice"
+    call("worker", "--until-empty")
+    status = alice("GET", f"/v1/submissions/{key}").json()
+    assert (status["status"], status["verdicts_done"]) == ("complete", status["verdicts_planned"])
+    results = alice("GET", f"/v1/submissions/{key}/results").json()
+    assert results["scores"][0]["model"] == "A system" and 0 < results["scores"][0]["apr"] <= 1
+    assert len(results["conversations"]) == 16 and results["conversations"][0]["criteria"]
+    assert alice("GET", "/v1/leaderboard").json() == results["scores"]
+    for path in (f"/v1/submissions/{key}", f"/v1/submissions/{key}/results"):
+        assert bob("GET", path).status_code == 404 and admin("GET", path).status_code == 200
+    assert bob("GET", "/v1/leaderboard").json() == [] == bob("GET", "/v1/submissions").json()
+    assert bob("POST", f"/v1/submissions/{key}/cancel").status_code == 404
+    assert alice("POST", f"/v1/submissions/{key}/cancel").status_code == 409
+    assert bob.submit().json()["id"] != key, "the same outputs of somebody else are a run of theirs"
+    assert bob("POST", f"/v1/submissions/{key}/visibility", json={"private": False}).status_code == 404
+    assert alice("POST", f"/v1/submissions/{key}/visibility", json={"private": False}).status_code == 200
+    assert len(bob("GET", "/v1/leaderboard").json()) == 1
+    call("data", "hide", "demo")
+    assert alice("GET", f"/v1/submissions/{key}/results").json()["conversations"] is None
+    assert alice("GET", f"/v1/submissions/{key}/results").json()["scores"][0]["apr"] == results["scores"][0]["apr"]
+    assert admin("GET", f"/v1/submissions/{key}/results").json()["conversations"]
+
+
+def test_a_queued_submission_is_cancelled_by_its_owner(guest: Guest) -> None:
+    alice = guest("alice")
+    key = alice.submit().json()["id"]
+    assert alice("POST", f"/v1/submissions/{key}/cancel").json()["status"] == "cancelled"
+    assert [one["id"] for one in alice("GET", "/v1/submissions").json()] == [key]
+
+
+def test_uploads_are_ones_own(guest: Guest) -> None:
+    alice, bob = guest("alice"), guest("bob")
+    sent = alice.upload().json()
+    assert (sent["replies"], sent["bytes"]) == (16, len(REPLIES))
+    assert alice.upload().json() == sent, "the same again changes nothing"
+    refused = bob.submit(outputs=sent["sha256"])
+    assert refused.status_code == 404 and "no upload" in refused.json()["detail"]
+    assert bob.submit(outputs="0" * 64).status_code == 404
+
+
+def test_submit_model_sends_a_spec_to_a_server_and_follows_it(
+    server: int, database: Database, settings: Settings, call: Any, tmp_path: Path
+) -> None:
+    token = create_token(database, "alice", ["submit", "read"])
+    address = f"http://127.0.0.1:{server}"
+
+    def there(*words: object, **changes: str) -> Any:
+        return vivace(*words, "--server", address, cwd=tmp_path, **{"VIVACE_TOKEN": token, **changes})
+
+    (tmp_path / "replies.jsonl").write_bytes(REPLIES)
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("track: audio-multichallenge\ndata: demo\nmodel: replay:replies.jsonl\n")
+    made = there("submit", spec, "--private")
+    assert made.returncode == 0, made.stderr
+    key = made.stdout.strip()
+    assert "queued there in place 1" in made.stderr and token not in made.stderr + made.stdout
+    call("worker", "--until-empty")
+    shown = json.loads(there("status", key, "--format", "json").stdout)
+    assert (shown["status"], shown["scores"][0]["model"], shown["scores"][0]["private"]) == (
+        "complete",
+        "replies",
+        True,
+    )
+    assert "complete" in there("status").stdout and "replies" in there("status", key).stdout
+    for words, changes, why in (
+        (("cancel", key), {}, "has ended already"),
+        (("status", "nothing"), {}, "refuses this"),
+        (("submit", spec, "--set", "judge=checks"), {}, "'judge' is what the server says"),
+        (("submit", spec, "--set", "model=litellm:x/y"), {}, "upload outputs"),
+        (("submit", spec, "--set", "model=replay:nothing.jsonl"), {}, "nothing.jsonl"),
+        (("status",), {"VIVACE_TOKEN": ""}, "Set VIVACE_TOKEN"),
+        (("status",), {"VIVACE_TOKEN": "a b"}, "is no token"),
+        (("status",), {"VIVACE_TOKEN": "vivace_" + "x" * 43}, "401"),
+    ):
+        refused = there(*words, **changes)
+        assert (refused.returncode, why in refused.stderr, "Traceback" in refused.stderr) == (2, True, False), refused
+    for elsewhere, why in (("http://example.org", "unencrypted"), ("ftp://x", "not the address")):
+        assert why in vivace("status", "--server", elsewhere, VIVACE_TOKEN=token).stderr
+
+
+def test_the_operator_makes_lists_and_revokes_tokens(call: Any, database: Database) -> None:
+    token = call("token", "create", "alice", "--owner", "alice@example.org", "--scope", "read").strip()
+    found = bearer_of(database, token)
+    assert found is not None and (found.owner, found.scopes) == ("alice@example.org", {"read"})
+    (row,) = json.loads(call("token", "list", "--format", "json"))
+    assert (row["name"], row["state"]) == ("alice", "open") and token not in str(row)
+    call("token", "revoke", "alice")
+    assert "revoked" in call("token", "list")
+    assert masked(f"it said {token} twice") == "it said [token] twice"
