@@ -247,9 +247,8 @@ def _said(port: int, *pieces: bytes, pause_s: float = 0.0) -> bytes:
     return heard
 
 
-def test_claims_of_ten_gigabytes_and_slow_requests_are_cut_off(
-    hurried: None, server: int, database: Database
-) -> None:
+@pytest.mark.usefixtures("hurried")
+def test_claims_of_ten_gigabytes_and_slow_requests_are_cut_off(server: int, database: Database) -> None:
     token = create_token(database, "alice", ["submit"])
     head = f"POST /v1/uploads HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n".encode()
     assert b" 413 " in _said(server, head + b"Content-Length: 10000000000\r\n\r\n", b"x" * 1000)
