@@ -71,6 +71,8 @@ class Ordeal:
     workers: dict[str, Popen[bytes]] = field(default_factory=dict)
     report: Report = field(default_factory=Report)
     submissions: list[str] = field(default_factory=list)
+    _hits: Counter[str] = field(default_factory=Counter)
+    """Shard → how often its worker was killed."""
 
     def submit(self, number: int) -> None:
         """One run from the submitter's own folder; every eighth is large, and every seventh is timed."""
@@ -130,11 +132,21 @@ class Ordeal:
             self.report.cuts += 1
 
     def _kill(self) -> None:
-        at_work: set[str] = set()
+        """Kill a worker. A shard that three workers in a row die of is given up, and rightly: none is hit thrice."""
+        held: dict[str, str] = {}
         with suppress(VivaceError, SQLAlchemyError), opened(self.url) as database, database.read() as session:
-            at_work = {str(one) for one in session.scalars(select(Shard.worker_id).where(Shard.status == "running"))}
-        busy = [name for name, worker in self.workers.items() if any(f"-{worker.pid}-" in one for one in at_work)]
-        name = self.chance.choice(busy or list(self.workers))
+            running = select(Shard.worker_id, Shard.id).where(Shard.status == "running")
+            held = {str(worker): shard for worker, shard in session.execute(running)}
+        shards = {
+            name: shard
+            for name, process in self.workers.items()
+            for worker, shard in held.items()
+            if f"-{process.pid}-" in worker
+        }
+        spared = {name for name, shard in shards.items() if self._hits[shard] >= 2}
+        busy = [name for name in shards if name not in spared]
+        name = self.chance.choice(busy or [name for name in self.workers if name not in spared] or ["worker0"])
+        self._hits[shards.get(name, "")] += 1
         self.workers[name].kill()
         self.workers[name].wait()
         self.report.kills += 1

@@ -26,6 +26,8 @@ LOSSES_WITHOUT_PROGRESS = 3
 DEATHS_WITHOUT_PROGRESS = 3
 """So many workers may die of one shard before its submission counts as failed: it would kill all others, too."""
 OPEN = ("waiting", "queued")
+OFFERED = 20
+"""So many parts of one submission wait for workers at a time: each worker looks after them every second."""
 
 
 @dataclass(frozen=True)
@@ -260,26 +262,26 @@ def settle_dead(database: Database, queues: list[str] | None, worker_id: str | N
         worker_id: who asks; it lives, however long its last sign of life was ago.
 
     Returns:
-        The ids of shards that are queued and need a workflow, the oldest submission's first.
+        The ids of shards that are queued and need a workflow, the oldest submission's first; of each submission the
+        next few, however many it has.
     """
+    mine = Submission.queue.is_(None) if queues is None else Submission.queue.in_(queues)
     with database.read() as session:
-        mine = Submission.queue.is_(None) if queues is None else Submission.queue.in_(queues)
-        query = (
-            select(Shard)
-            .join(Submission)
-            .where(mine, Shard.status.in_(("running", "queued")))
-            .order_by(Submission.created_at, Submission.id, Shard.number)
-        )
-        found = session.scalars(query).all()
-        workers = {shard.worker_id for shard in found if shard.status == "running"} - {worker_id}
-        living = {key for key in workers if is_alive(session, key)}
-    dead = {
-        shard.id
-        for shard in found
-        if shard.status == "running" and shard.worker_id != worker_id and shard.worker_id not in living
-    }
-    settled = {shard_id: _settle(database, shard_id) for shard_id in dead}
-    return [shard.id for shard in found if settled.get(shard.id, shard.status) == "queued"]
+        running = select(Shard.id, Shard.worker_id).join(Submission).where(mine, Shard.status == "running")
+        held = [(key, worker) for key, worker in session.execute(running) if worker != worker_id]
+        living = {worker for worker in {worker for _, worker in held} if is_alive(session, worker)}
+    for shard_id in [key for key, worker in held if worker not in living]:
+        _settle(database, shard_id)
+    place = func.row_number().over(partition_by=Shard.submission_id, order_by=Shard.number).label("place")
+    queued = (
+        select(Shard.id, Shard.number, Submission.created_at, place)
+        .join(Submission)
+        .where(mine, Shard.status == "queued")
+        .subquery()
+    )
+    waiting = select(queued.c.id).where(queued.c.place <= OFFERED)
+    with database.read() as session:
+        return list(session.scalars(waiting.order_by(queued.c.created_at, queued.c.number)))
 
 
 def _settle(database: Database, shard_id: str) -> str:
