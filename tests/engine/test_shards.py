@@ -26,6 +26,7 @@ from vivace.machine.offers import parse_need, unmet
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
+from vivace.store.queries.submissions import submissions as submission_views
 from vivace.store.tables import Submission, Worker, now
 from vivace.store.worker_tables import Machine, Shard
 
@@ -100,6 +101,7 @@ def test_parts_come_out_as_the_whole_whoever_executes_them(lab: Lab, monkeypatch
     assert [message.startswith("part") for message in messages] == [False, True]
     view = lab.view(submission)
     assert (view.status, view.items_done, view.verdicts_done) == ("complete", 7, 14)
+    assert (view.parts, view.parts_done, view.workers) == (3, 3, 0)
     assert lab.recorded() == {"reply": 7, "verdict": 14, "attempt": 7}
     scores = _scores(lab)
     assert vivace(*lab.run_arguments("--force")).returncode == 0
@@ -222,6 +224,14 @@ def test_needs_are_held_against_what_a_machine_has(needs: list[str], lacks: list
     written = [str(parse_need(need)) for need in needs]
     assert unmet(written, offers) == lacks
     assert unmet(["gpu"], {"gpus": [], "memory_gb": 1.0, "words": []}) == ["gpu"]
+
+
+def test_a_need_that_no_worker_meets_is_said_to_whoever_waits(database: Database) -> None:
+    register_worker(database, ["default"], 15, {"gpus": [], "memory_gb": 8.0, "words": ["german"]})
+    with database.write() as session:
+        session.execute(update(Shard).values(needs=["german", "gpu=H200"]))
+    (view,) = submission_views(database, "s")
+    assert view.message == "no worker of the queue 'default' has what it needs: gpu=H200"
 
 
 @pytest.mark.parametrize("need", ["", "=", "gpu=", "memory=much", "gpu-memory", "memory=-1"])

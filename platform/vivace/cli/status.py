@@ -28,13 +28,17 @@ def _progress(row: dict[str, Any]) -> str:
     items = f"{row['items_done']}/{row['items_planned']}"
     if row["unit"] == "trials":
         return f"{items} trials"
-    return f"{items}; {row['verdicts_done']}/{row['verdicts_planned']}"
+    parts = f" in {row['parts_done']}/{row['parts']} parts" if row["parts"] > 1 else ""
+    return f"{items}; {row['verdicts_done']}/{row['verdicts_planned']}{parts}"
 
 
 def _worker(row: dict[str, Any]) -> str:
     if row["worker"] is None:
         return "–"
-    return f"{row['worker']} ({row['heartbeat_age_s']:.0f} s ago)" if row["status"] == "running" else row["worker"]
+    if row["status"] != "running":
+        return str(row["worker"])
+    others = f" and {row['workers'] - 1} more" if row["workers"] > 1 else ""
+    return f"{row['worker']}{others} ({row['heartbeat_age_s']:.0f} s ago)"
 
 
 def _left(row: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
+from vivace.machine.offers import unmet
 from vivace.store.database import Database
 from vivace.store.identifiers import find, submitted
 from vivace.store.records import clock
@@ -26,6 +28,7 @@ from vivace.store.tables import (
     Worker,
     now,
 )
+from vivace.store.worker_tables import Shard
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,13 @@ class SubmissionView:
     queue: str | None
     position: int | None
     """Place in its queue, from 1; None once it runs."""
+    parts: int
+    """How many it is divided into."""
+    parts_done: int
+    workers: int
+    """How many work on it now."""
     worker: str | None
+    """Of several the one that was heard of last."""
     heartbeat_age_s: float | None
     unit: str
     """What its items are: `replies`, or `trials` of arms."""
@@ -109,12 +118,15 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
             )
         )
         position = 1 + (ahead or 0)
-    worker = session.get(Worker, submission.worker_id) if submission.worker_id else None
+    shards = session.scalars(select(Shard).where(Shard.submission_id == submission.id)).all()
+    worker, workers = _worker(session, submission, shards)
     heartbeat_age = max(0.0, (clock(session) - worker.heartbeat_at).total_seconds()) if worker else None
     message = submission.message
     silent = worker is not None and heartbeat_age is not None and heartbeat_age > worker.lease_seconds
     if submission.status == "running" and silent:
         message = "its worker no longer answers; another one, or the same command, goes on where it stopped"
+    if submission.status == "queued" and shards and (lacking := _unmet(session, submission, shards[0].needs)):
+        message = f"no worker of the queue '{submission.queue}' has what it needs: {lacking}"
     progress = _trials(session, submission, run) or _replies_and_verdicts(session, submission, run)
     return SubmissionView(
         id=submission.id,
@@ -125,7 +137,10 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         judging=submission.judging_id,
         queue=submission.queue,
         position=position,
-        worker=submission.worker_id,
+        parts=max(1, len(shards)),
+        parts_done=sum(shard.status == "complete" for shard in shards),
+        workers=workers,
+        worker=worker.id if worker is not None else submission.worker_id,
         heartbeat_age_s=heartbeat_age,
         **progress,
         message=message,
@@ -133,6 +148,27 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
         started_at=submission.started_at,
         ended_at=submission.ended_at,
     )
+
+
+def _worker(session: Session, submission: Submission, shards: Sequence[Shard]) -> tuple[Worker | None, int]:
+    """Who works on a submission, of several the one that was heard of last, and how many they are."""
+    ids = {shard.worker_id for shard in shards if shard.status == "running"}
+    found = session.scalars(select(Worker).where(Worker.id.in_(ids)).order_by(Worker.heartbeat_at.desc())).all()
+    if found or submission.worker_id is None:
+        return (found[0] if found else None), len(found)
+    return session.get(Worker, submission.worker_id), 0
+
+
+def _unmet(session: Session, submission: Submission, needs: list[str]) -> str:
+    """What a submission needs and no worker of its queue has; empty where one has it all."""
+    if not needs:
+        return ""
+    offers = [
+        worker.offers or {}
+        for worker in session.scalars(select(Worker).where(Worker.stopped_at.is_(None)))
+        if submission.queue in worker.queues
+    ]
+    return ", ".join(min((unmet(needs, each) for each in offers), key=len, default=needs))
 
 
 def _trials(session: Session, submission: Submission, run: Run) -> dict[str, Any] | None:
