@@ -49,11 +49,6 @@ class Artifacts:
         self._most_cached = most_cached
 
     @property
-    def is_shared(self) -> bool:
-        """Whether other machines find what is put here."""
-        return self._remote is not None
-
-    @property
     def name(self) -> str:
         """Where they lie, as a message names it."""
         return self._remote.name if self._remote is not None else str(self.folder)

@@ -168,7 +168,8 @@ def _unmet(session: Session, submission: Submission, needs: list[str]) -> str:
         for worker in session.scalars(select(Worker).where(Worker.stopped_at.is_(None)))
         if submission.queue in worker.queues
     ]
-    return ", ".join(min((unmet(needs, each) for each in offers), key=len, default=needs))
+    lacking: list[str] = min([unmet(needs, each) for each in offers] or [needs], key=len)
+    return ", ".join(lacking)
 
 
 def _trials(session: Session, submission: Submission, run: Run) -> dict[str, Any] | None:
