@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
-from support.triton_processes import other_process
+from support.triton_processes import launches, other_process
 
 pytest.importorskip("triton")
 import gpu_sparsity
 from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
 from report import BenchmarkError
 
+from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
+from vivace_methods.models.random import random_configuration, random_model
+from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.applying.groups import SparseGroup
 from vivace_methods.timing.floor import FloorProbe
 
@@ -57,6 +61,22 @@ def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) 
     assert any(note.startswith("The baseline is dense") for note in notes)
     assert "inductor is left out: it is tuned for a GPU." in notes
     assert sum(note.startswith("teal's fastest tile") for note in notes) == len(TINY)
+
+
+def launched_by_a_step() -> int:
+    """Kernels that a decode step of two layers launches, where they are interpreted."""
+    with patch("vivace_methods.sparsity.applying.groups.sparse_product", sparse_gemv):
+        model = random_model(random_configuration("llama"), seed=0)
+        method = parse_method("r-sparse(sparsity=0.5,ratio=0.8,sequential=false)")
+        texts = [torch.randint(199, (1, 40), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
+        with torch.inference_mode(), method.attach(model, method.fit(model, texts)):
+            return launches(model, torch.tensor([[5]]), use_cache=False)
+
+
+def test_a_decode_step_launches_four_sparse_kernels_a_layer() -> None:
+    """q, k and v; o; gate and up; down. There were eight."""
+    with other_process(TRITON_INTERPRET="1") as call:
+        assert call(launched_by_a_step) == 2 * 4
 
 
 def test_an_arm_that_computes_something_else_is_no_result() -> None:

@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from support.packs import random_pack
-from support.triton_processes import Assembled, Call, assembled
+from support.triton_processes import Assembled, Call, assembled, assert_fed
 
 pytest.importorskip("triton")
 from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
 from vivace_kernels.sparsity.teal_gemv import teal_gemv, teal_pack
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+HEAVY = (*DTYPES[:2], pytest.param(torch.float16, marks=pytest.mark.full))
+"""Of half precision one in the default suite: they differ in a conversion."""
 CAPABILITIES = (pytest.param(80, marks=pytest.mark.full), 90)
-REGISTERS_FOR_FOUR_PROGRAMS = 128
-"""Of 4 programs of 128 threads on a processor of 65,536 registers."""
 
 
 def assert_sound(each: Assembled, record_property: Callable[[str, object], None], built_for: str) -> None:
@@ -29,7 +29,7 @@ def assert_sound(each: Assembled, record_property: Callable[[str, object], None]
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
 @pytest.mark.parametrize("tokens", [1, 2])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", HEAVY, ids=str)
 def test_the_sparse_product_compiles_without_spilling(
     compiling: Call,
     dtype: torch.dtype,
@@ -39,16 +39,11 @@ def test_the_sparse_product_compiles_without_spilling(
 ) -> None:
     packed = random_pack(64, (256, 48), (16, 0), dtype, biased=(True, True))
     counts = torch.zeros(2, dtype=torch.int32)
-    kernels = compiling(
+    (multiply,) = compiling(
         assembled, capability, sparse_gemv, torch.ones(tokens, 64, dtype=dtype), packed, counts=counts
     )
-    assert [each.name for each in kernels] == ["_prepare", "_multiply"]
-    for each in kernels:
-        assert_sound(each, record_property, f"sparse product, {dtype}, {tokens} token(s), sm_{capability}")
-    multiply = kernels[1]
-    assert multiply.registers <= REGISTERS_FOR_FOUR_PROGRAMS
-    weights = [line for line in multiply.instructions.splitlines() if "ld.global" in line and "evict_first" in line]
-    assert weights and all(".v4.b32" in line for line in weights)  # 16 bytes for each thread
+    assert_sound(multiply, record_property, f"sparse product, {dtype}, {tokens} token(s), sm_{capability}")
+    assert_fed(multiply)
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from support.packs import random_pack, unit_in_the_last_place
-from support.triton_processes import Call
+from support.triton_processes import Call, in_orders, launches
 from vivace_kernels.sparsity.packed import Packed, reference
 
 pytest.importorskip("triton")
-from vivace_kernels.sparsity.sparse_gemv import BLOCK, SEGMENT, sparse_gemv
+from vivace_kernels.sparsity.sparse_gemv import SCAN, sparse_gemv
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -31,7 +32,7 @@ def test_several_layers_of_odd_shapes_are_right_and_counted(
     interpreted: Call, dtype: torch.dtype, tokens: int
 ) -> None:
     """More than a segment of channels, more than a tile of outputs, a rank, none, and a bias on some."""
-    inputs = SEGMENT + 91
+    inputs = SCAN + 91
     packed = random_pack(inputs, (301, 33, 64), (5, 0, 19), dtype, biased=(True, False, True))
     x = torch.randn(tokens, inputs, generator=torch.Generator().manual_seed(1)).to(dtype)
     counts = torch.tensor([7, 0, 1], dtype=torch.int32)
@@ -42,9 +43,55 @@ def test_several_layers_of_odd_shapes_are_right_and_counted(
     assert counts.tolist() == (kept + torch.tensor([7, 0, 1])).tolist()
 
 
+def of_many_programs(x: torch.Tensor, packed: Packed) -> tuple[torch.Tensor, list[int]]:
+    """As on a GPU of five processors, so that lists are cut into several parts; and what was counted."""
+    counts = torch.zeros(len(packed.linears), dtype=torch.int32)
+    with patch("vivace_kernels.gpu.processors", return_value=5):
+        return sparse_gemv(x, packed, counts=counts), counts.tolist()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "levels", "tokens"),
+    [
+        pytest.param(torch.float32, False, 1, id="float32"),
+        pytest.param(torch.bfloat16, False, 2, id="bfloat16, two tokens", marks=pytest.mark.full),
+        pytest.param(torch.float16, False, 1, id="float16", marks=pytest.mark.full),
+        pytest.param(torch.bfloat16, True, 2, id="eight bits, two tokens"),
+    ],
+)
+def test_the_order_in_which_programs_run_changes_no_bit(
+    interpreted: Call, dtype: torch.dtype, levels: bool, tokens: int
+) -> None:
+    """From the first to the last, back, and at random: whoever ends last joins, also what had to be left to it.
+
+    Calls follow each other on one pack, which has to be found as it was at the beginning.
+    """
+    packed = random_pack(90, (140, 40), (7, 0), dtype, biased=(True, False), levels=levels)
+    x = torch.randn(tokens, 90, generator=torch.Generator().manual_seed(1)).to(dtype)
+    found = interpreted(in_orders, of_many_programs, x, packed, orders=(0, -1, 1))
+    torch.testing.assert_close(
+        found[0][0].double(), reference(x, packed), rtol=unit_in_the_last_place(dtype), atol=1e-5
+    )
+    for output, counts in found:
+        assert torch.equal(output, found[0][0]) and counts == packed.kept(x).sum((1, 2)).tolist()
+
+
+def test_limits_that_are_alike_are_read_once_each(interpreted: Call) -> None:
+    packed = random_pack(50, (40, 24), (3, 0), torch.float32)
+    packed.limits[0], packed.limits[1] = 0.4, 0.9
+    x = torch.randn(2, 50, generator=torch.Generator().manual_seed(4))
+    x[0, 3] = math.nan
+    assert_right(interpreted(sparse_gemv, x, packed), x, packed)
+
+
+def test_all_layers_of_one_input_take_one_launch(interpreted: Call) -> None:
+    packed = random_pack(90, (301, 40, 64), (5, 0, 7), torch.float32)
+    assert interpreted(launches, sparse_gemv, torch.ones(2, 90), packed) == 1
+
+
 def test_whole_segments_are_right_and_give_the_same_bits_twice(interpreted: Call) -> None:
-    packed = random_pack(2 * SEGMENT, (64,), (5,), torch.float32)
-    x = torch.randn(2, 2 * SEGMENT, generator=torch.Generator().manual_seed(7))
+    packed = random_pack(2 * SCAN, (64,), (5,), torch.float32)
+    x = torch.randn(2, 2 * SCAN, generator=torch.Generator().manual_seed(7))
     found = interpreted(sparse_gemv, x, packed)
     assert_right(found, x, packed)
     assert torch.equal(found, interpreted(sparse_gemv, x, packed))
@@ -52,9 +99,9 @@ def test_whole_segments_are_right_and_give_the_same_bits_twice(interpreted: Call
 
 def test_channels_of_many_segments_are_all_found(interpreted: Call) -> None:
     """So many that what earlier segments keep is counted in more than one round; some segments keep nothing."""
-    inputs = BLOCK + 2 * SEGMENT + 3
+    inputs = 2 * SCAN + 1027
     packed = random_pack(inputs, (24,), (2,), torch.float32)
-    packed.limits[0, SEGMENT // 2 : 3 * SEGMENT] = math.inf
+    packed.limits[0, SCAN // 2 : 2 * SCAN] = math.inf
     x = torch.randn(2, inputs, generator=torch.Generator().manual_seed(2))
     assert_right(interpreted(sparse_gemv, x, packed), x, packed)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from support.packs import random_pack, unit_in_the_last_place
-from support.triton_processes import Assembled, Call, assembled
+from support.triton_processes import Assembled, Call, assembled, assert_fed
 from vivace_kernels.sparsity.packed import Factors, Packed, pack, reference, whole_product
 from vivace_kernels.sparsity.row_gemv_cpu import row_gemv_cpu
 from vivace_kernels.sparsity.sparse_gemv_cpu import CpuPath, fastest_path, native_reason, sparse_gemv_cpu
@@ -130,7 +130,9 @@ def test_on_a_gpu_several_layers_are_right(interpreted: Call, dtype: torch.dtype
 
 
 @pytest.mark.parametrize("tokens", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.full)], ids=str
+)
 def test_for_a_gpu_it_compiles_without_spilling(
     compiling: Call, dtype: torch.dtype, tokens: int, record_property: Callable[[str, object], None]
 ) -> None:
@@ -138,9 +140,8 @@ def test_for_a_gpu_it_compiles_without_spilling(
     from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
 
     packed: Packed = random_pack(64, (256, 48), (16, 0), dtype, biased=(True, True), levels=True)
-    kernels: list[Assembled] = compiling(assembled, 90, sparse_gemv, torch.ones(tokens, 64, dtype=dtype), packed)
-    multiply = kernels[1]
+    multiply: Assembled
+    (multiply,) = compiling(assembled, 90, sparse_gemv, torch.ones(tokens, 64, dtype=dtype), packed)
     record_property("measured", f"over eight bits, {dtype}, {tokens} token(s), sm_90: {multiply.sentence}")
-    assert multiply.spilled == 0 and multiply.registers <= 128
-    weights = [line for line in multiply.instructions.splitlines() if "ld.global" in line and "evict_first" in line]
-    assert weights and all(".v4.b32" in line for line in weights)  # 16 levels for each thread
+    assert multiply.spilled == 0
+    assert_fed(multiply)

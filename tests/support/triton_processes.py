@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,18 +42,82 @@ class Assembled:
         name: of the kernel.
         registers: of each thread.
         spilled: bytes of its stack, which holds what did not fit into them.
+        shared: bytes of memory that its threads share.
         instructions: before they were assembled.
     """
 
     name: str
     registers: int
     spilled: int
+    shared: int
     instructions: str
 
     @property
     def sentence(self) -> str:
         """For people."""
-        return f"{self.name.strip('_')}: {self.registers} registers, {self.spilled} bytes spilled"
+        return (
+            f"{self.name.strip('_')}: {self.registers} registers, {self.spilled} bytes spilled, {self.shared} shared"
+        )
+
+
+def assert_fed(product: Assembled) -> None:
+    """A sparse product gets its weights 16 bytes a thread, by copies that go on while others are added up, and four
+    of its programs of 128 threads fit on one processor, of 65,536 registers and at least 163 KiB of shared memory."""
+    assert product.registers <= 128 and 4 * (product.shared + 1024) <= 163 * 1024
+    lines = product.instructions.splitlines()
+    copies = [line for line in lines if "cp.async.cg.shared.global" in line]
+    assert copies and all(", 0x10" in line for line in copies)
+    rest = [line for line in lines if "ld.global" in line and "evict_first" in line]
+    assert rest and all(".v4.b32" in line for line in rest), "the rows of the second factor"
+
+
+def in_orders(
+    function: Callable[..., Returned], *arguments: Any, orders: Sequence[int], **named: Any
+) -> list[Returned]:
+    """What a function gives in an interpreting process whose programs run in one order after the other.
+
+    Args:
+        function: launches kernels.
+        orders: 0 is the usual order, -1 from the last program to the first, and others are seeds of a random one.
+    """
+    import random
+
+    from triton.runtime.interpreter import interpreter_builder as builder
+
+    given: list[Returned] = []
+    set_grid_dim, set_grid_idx = builder.set_grid_dim, builder.set_grid_idx
+    for order in orders:
+        places: list[tuple[int, ...]] = []
+
+        def shaped(*grid: int, order: int = order, places: list[tuple[int, ...]] = places) -> None:
+            places[:] = itertools.product(*map(range, grid))
+            if order < 0:
+                places.reverse()
+            elif order > 0:
+                random.Random(order).shuffle(places)
+            places.reverse()  # they are taken from the end
+            set_grid_dim(*grid)
+
+        with patch.object(builder, "set_grid_dim", shaped):
+            with patch.object(builder, "set_grid_idx", lambda *_, places=places: set_grid_idx(*places.pop())):
+                given.append(function(*arguments, **named))
+    return given
+
+
+def launches(function: Callable[..., Any], *arguments: Any, **named: Any) -> int:
+    """How many kernels a function launches in an interpreting process."""
+    from triton.runtime.interpreter import GridExecutor
+
+    count, call = 0, GridExecutor.__call__
+
+    def counted(self: Any, *given: Any, **more: Any) -> Any:
+        nonlocal count
+        count += 1
+        return call(self, *given, **more)
+
+    with patch.object(GridExecutor, "__call__", counted):
+        function(*arguments, **named)
+    return count
 
 
 def assembled(capability: int, function: Callable[..., Any], *arguments: Any, **named: Any) -> list[Assembled]:
@@ -103,7 +168,7 @@ def _assembled(capability: int, kernel: Any, values: dict[str, Any], options: di
     source = ASTSource(fn=kernel, signature=types, constexprs=constants, attrs=known)
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     registers, spilled = _resources(compiled.asm["cubin"])
-    return Assembled(kernel.fn.__name__, registers, spilled, compiled.asm["ptx"])
+    return Assembled(kernel.fn.__name__, registers, spilled, compiled.metadata.shared, compiled.asm["ptx"])
 
 
 _SHORT = {

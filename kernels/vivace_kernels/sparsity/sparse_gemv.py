@@ -1,16 +1,19 @@
-"""Sparse matrix-vector products on a GPU: all layers of one input in two launches, their low-rank parts included.
+"""Sparse matrix-vector products on a GPU: all layers of one input in one launch, their low-rank parts included.
 
 Per token a linear layer is bound by the bytes of its weights, so skipping input channels pays only where nothing else
-costs much. The first launch lists, for each layer, the rows to be read: those of the low-rank part, always, and those
-of the kept channels. The second walks the lists with a fixed grid, each program its columns of an equal part of a
-list, and whoever ends last adds up the parts of its columns in their order. Nothing depends on the order in which
-programs run, and the host never learns how long the lists are: two calls give the same bits, and CUDA graphs capture
-them.
+costs much, and a launch costs as much as some megabytes. So every program lists for itself what it is to read: it
+counts the kept channels of its layer, and writes down its equal share of them. Of the low-rank part, the first factor
+times the input is worked out by all programs of a layer together, some rows each, before anything else; whoever
+then ends finds it there, and adds its share of the second factor. Whoever ends before it is there leaves that to
+whoever comes last. The last one to end adds up the parts of a block of columns in their order.
+
+No program waits for another, nothing depends on the order in which they run, and the host never learns how long the
+lists are: two calls give the same bits, and CUDA graphs capture them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,12 +23,12 @@ import triton.language as tl
 from vivace_kernels import gpu
 from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed
 
-SEGMENT = 512
-"""Input channels that one program of the first launch lists."""
-BLOCK = 4096
-"""Input channels that it looks at together where it only counts or sums."""
+SCAN = 2048
+"""Input channels that a program looks at together while it lists them; half as many for two tokens."""
 ROWS = 16
-"""Listed rows that a program of the second launch reads together, twice over; half as many for two tokens."""
+"""Listed rows that it reads together; half as many for two tokens."""
+STAGES = 4
+"""Of the pipeline through which weights come: three times `ROWS` are on their way while others are added up."""
 COLUMN_BYTES = 512
 """Of each row that it reads: enough for every thread of a warp to read 16."""
 MOST_COLUMNS = 256
@@ -33,19 +36,27 @@ MOST_COLUMNS = 256
 MOST_SPLITS = 32
 """Parts into which a list is cut at most."""
 PROGRAMS = 4
-"""Of the second launch, that are to share a processor of the GPU."""
-# 128 registers for each thread let four programs of the second launch share a processor. Said, for left to itself the
-# assembler aims for fewer, and waits for some weights before it asks for others.
-PREPARING = {"num_warps": 8, "maxnreg": 128, "enable_fp_fusion": True}
-MULTIPLYING = {"num_warps": 4, "num_stages": 1, "maxnreg": 128, "enable_fp_fusion": True}
-_TILE_FIELDS = tl.constexpr(6)
+"""That are to share a processor of the GPU."""
+# 128 registers for each thread let four programs share a processor. Said, for left to itself the assembler aims for
+# fewer, and waits for some weights before it asks for others.
+LAUNCHING = {"num_warps": 4, "maxnreg": 128, "enable_fp_fusion": True}
+JOINED = tl.constexpr(8)
+"""Parts of a list that are added up together."""
+_TILE_FIELDS = tl.constexpr(7)
+_LAYER_FIELDS = tl.constexpr(4)
+# What stands in the word of a block of columns: how many programs have ended, whether the first factor's numbers are
+# there, and a bit for each program that ended before they were.
+_ENDED = tl.constexpr(63)
+_IS_THERE = tl.constexpr(64)
+_FIRST_LATER = tl.constexpr(8)
 
 
 def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None = None) -> torch.Tensor:
     """The joint output of packed layers, on a GPU: kept channels by their rows, the rest by the low-rank part.
 
-    Sums are in float32 (never TF32), rounded once at the end. The first call for a pack copies a small table to the
-    device and may compile: make it before a CUDA graph is captured.
+    Sums are in float32 (never TF32), rounded once at the end. The first call for a pack, and on a stream, copies small
+    tables to the device and may compile: make it before a CUDA graph is captured. Calls for one pack that were made,
+    or captured, on the same stream must not run at the same time.
 
     Args:
         x: shape (tokens, inputs), one or two tokens, of the pack's type and on its device. Two tokens read what
@@ -63,29 +74,26 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
     plan = _plans.get(packed)
     if plan is None:
         plan = _plans[packed] = _Plan.of(packed)
-    tokens, layers, tiles = x.shape[0], len(packed.linears), plan.tiles.shape[0]
+    tokens, tiles = x.shape[0], plan.tiles.shape[0]
+    waiting = plan.waiting(x.device)
 
     def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=x.device)
 
     # New ones each time: calls on several streams and in several graphs must not share them.
-    channels = empty(layers, plan.capacity, dtype=torch.int32)
-    values = empty(layers, tokens, plan.capacity, dtype=torch.float32)
-    lengths, arrivals = empty(layers, dtype=torch.int32), empty(tiles, dtype=torch.int32)
+    channels = empty(tiles, plan.splits, plan.capacity, dtype=torch.int32)
+    values = empty(tiles, plan.splits, tokens, plan.capacity, dtype=torch.float32)
+    coordinates = empty(tokens, max(packed.down.shape[0], 1), dtype=torch.float32)
     partials = empty(tiles, plan.splits, tokens, plan.columns, dtype=torch.float32)
     output = empty(tokens, packed.outputs, dtype=x.dtype)
     with gpu.current(x.device):
-        _prepare[(plan.ranked.shape[0] + layers * triton.cdiv(packed.inputs, SEGMENT),)](
-            x.contiguous(), packed.limits, packed.down, plan.ranked, plan.ranks,
-            channels, values, lengths, arrivals, counts,
-            packed.inputs, plan.capacity, plan.ranked.shape[0], tiles,
-            TOKENS=tokens, COUNTED=counts is not None, SEGMENT=SEGMENT, BLOCK=BLOCK, **PREPARING,
-        )  # fmt: skip
         _multiply[(tiles, plan.splits)](
-            packed.rows, packed.scales, packed.bias, plan.tiles, channels, values, lengths, partials, arrivals,
-            output, plan.capacity, packed.outputs, plan.splits,
-            TOKENS=tokens, SCALED=packed.scales is not None, BIASED=packed.bias is not None, ROWS=ROWS // tokens,
-            COLUMNS=plan.columns, MOST_SPLITS=MOST_SPLITS, **MULTIPLYING,
+            x.contiguous(), packed.limits, packed.down, packed.rows, packed.scales, packed.bias,
+            plan.tiles, plan.layers, channels, values, coordinates, partials, waiting.tiles, waiting.layers, counts,
+            output, packed.inputs, plan.capacity, packed.outputs, packed.down.shape[0], plan.splits,
+            TOKENS=tokens, ALIKE=plan.alike, COUNTED=counts is not None, SCALED=packed.scales is not None,
+            BIASED=packed.bias is not None, ROWS=ROWS // tokens, COLUMNS=plan.columns, SCAN=SCAN // tokens,
+            STAGES=STAGES, MOST_SPLITS=-(-plan.splits // 8) * 8, MOST_TILES=plan.most_tiles, **LAUNCHING,
         )  # fmt: skip
     return output
 
@@ -113,203 +121,350 @@ def _check(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> None
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """Where the programs find their work: what depends on the shapes of a pack only, on its device.
+class _Waiting:
+    """Who has ended and who has not, all zero between two calls: the last program to end leaves them so.
 
     Attributes:
-        ranked: int32, shape (rows of `down`, 2): the layer of each, and its place in the layer's low-rank part.
-        ranks: int32, shape (layers,).
-        tiles: int64, shape (tiles, 6): for each block of output columns the layer, the number of `rows` at which it
-            begins, the layer's stride, how many columns are read, how many are written, and the place of the first
-            among the outputs.
-        columns: of a tile.
-        splits: parts into which every list is cut.
-        capacity: the longest list.
+        tiles: int64, shape (tiles,).
+        layers: int32, shape (layers,): rows of the first factor that are multiplied.
     """
 
-    ranked: torch.Tensor
-    ranks: torch.Tensor
     tiles: torch.Tensor
+    layers: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Where the programs find their work: what depends on a pack only, on its device.
+
+    Attributes:
+        tiles: int64, shape (tiles, 7): for each block of output columns the layer, the number of `rows` at which it
+            begins, the layer's stride, how many columns are read, how many are written, the place of the first
+            among the outputs, and the block's number in its layer.
+        layers: int32, shape (layers, 4): rank, first row of `down`, first block of columns, and how many there are.
+        columns: of a block.
+        splits: parts into which every list is cut.
+        capacity: of the longest part of a list.
+        most_tiles: a power of two, no less than any layer has.
+        alike: whether all channels of each layer have the same limit, so that one of them has to be read.
+    """
+
+    tiles: torch.Tensor
+    layers: torch.Tensor
     columns: int
     splits: int
     capacity: int
+    most_tiles: int
+    alike: bool
+    _waiting: dict[int, _Waiting] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, packed: Packed) -> _Plan:
         """The plan of a pack."""
         device, columns = packed.rows.device, min(COLUMN_BYTES // packed.rows.itemsize, MOST_COLUMNS)
-        tiles = [
-            (
-                layer,
-                linear.first + start,
-                linear.stride,
-                min(columns, linear.stride - start),
-                min(columns, linear.outputs - start),
-                linear.first_output + start,
-            )
-            for layer, linear in enumerate(packed.linears)
-            for start in range(0, linear.outputs, columns)
-        ]
-        ranks = [linear.rank for linear in packed.linears]
-        ranked = [(layer, place) for layer, rank in enumerate(ranks) for place in range(rank)]
+        tiles: list[tuple[int, ...]] = []
+        layers: list[tuple[int, ...]] = []
+        for layer, linear in enumerate(packed.linears):
+            starts = range(0, linear.outputs, columns)
+            layers.append((linear.rank, linear.first_rank, len(tiles), len(starts)))
+            tiles += [
+                (
+                    layer,
+                    linear.first + start,
+                    linear.stride,
+                    min(columns, linear.stride - start),
+                    min(columns, linear.outputs - start),
+                    linear.first_output + start,
+                    number,
+                )
+                for number, start in enumerate(starts)
+            ]
+        splits = min(max(PROGRAMS * gpu.processors(device) // len(tiles), 1), MOST_SPLITS)
         return cls(
-            ranked=torch.tensor(ranked, dtype=torch.int32, device=device).view(-1, 2),
-            ranks=torch.tensor(ranks, dtype=torch.int32, device=device),
             tiles=torch.tensor(tiles, dtype=torch.int64, device=device),
+            layers=torch.tensor(layers, dtype=torch.int32, device=device),
             columns=columns,
-            splits=min(max(PROGRAMS * gpu.processors(device) // len(tiles), 1), MOST_SPLITS),
-            capacity=-(-(packed.inputs + max(ranks)) // 16) * 16,
+            splits=splits,
+            capacity=-(-(-(-packed.inputs // splits)) // 16) * 16,
+            most_tiles=triton.next_power_of_2(max(count for *_, count in layers)),
+            alike=bool((packed.limits == packed.limits[:, :1]).all()),
         )
+
+    def waiting(self, device: torch.device) -> _Waiting:
+        """Of the current stream, whose calls come one after the other."""
+        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+        if stream not in self._waiting:
+            self._waiting[stream] = _Waiting(
+                torch.zeros(len(self.tiles), dtype=torch.int64, device=device),
+                torch.zeros(len(self.layers), dtype=torch.int32, device=device),
+            )
+        return self._waiting[stream]
 
 
 _plans: WeakKeyDictionary[Packed, _Plan] = WeakKeyDictionary()
 
 
-@triton.jit
-def _kept(x: tl.tensor, limits: tl.tensor, channels: tl.tensor, inside: tl.tensor) -> tl.tuple:
-    # Written so that not-a-number is kept. What is outside is not.
-    value = tl.load(x + channels, mask=inside, other=0.0).to(tl.float32)
-    limit = tl.load(limits + channels, mask=inside, other=float("inf"))
-    return (tl.abs(value) <= limit) == 0, value
-
-
-@triton.jit(do_not_specialize=["rank_rows", "tiles"])
-def _prepare(
-    x: tl.tensor,
-    limits: tl.tensor,
-    down: tl.tensor,
-    ranked: tl.tensor,
-    ranks: tl.tensor,
-    channels: tl.tensor,
-    values: tl.tensor,
-    lengths: tl.tensor,
-    arrivals: tl.tensor,
-    counts: tl.tensor,
-    inputs: tl.tensor,
-    capacity: tl.tensor,
-    rank_rows: tl.tensor,
-    tiles: tl.tensor,
-    TOKENS: tl.constexpr,
-    COUNTED: tl.constexpr,
-    SEGMENT: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """Write the lists: one program for each row of `down`, then one for each segment of channels of each layer."""
-    program = tl.program_id(0)
-    if program < rank_rows:
-        _low_rank(x, down, ranked, channels, values, inputs, capacity, program, TOKENS, BLOCK)
-    else:
-        segments = tl.cdiv(inputs, SEGMENT)
-        layer, first = (program - rank_rows) // segments, (program - rank_rows) % segments * SEGMENT
-        _compact(
-            x, limits + layer.to(tl.int64) * inputs, tl.load(ranks + layer), channels + layer * capacity,
-            values + layer * TOKENS * capacity, lengths + layer, counts, layer, inputs, capacity, first,
-            TOKENS, COUNTED, SEGMENT, BLOCK,
-        )  # fmt: skip
-    if program == tl.num_programs(0) - 1:
-        for start in range(0, tiles, SEGMENT):
-            tile = start + tl.arange(0, SEGMENT)
-            tl.store(arrivals + tile, tl.zeros([SEGMENT], tl.int32), mask=tile < tiles)
-
-
-@triton.jit
-def _low_rank(
-    x: tl.tensor,
-    down: tl.tensor,
-    ranked: tl.tensor,
-    channels: tl.tensor,
-    values: tl.tensor,
-    inputs: tl.tensor,
-    capacity: tl.tensor,
-    row: tl.tensor,
-    TOKENS: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """List one row of the low-rank part, with its row of `down` times x."""
-    layer, place = tl.load(ranked + 2 * row), tl.load(ranked + 2 * row + 1)
-    factors = down + row.to(tl.int64) * inputs
-    sums = tl.zeros([BLOCK], tl.float32)
-    others = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, inputs, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        inside = channel < inputs
-        factor = tl.load(factors + channel, mask=inside, other=0.0).to(tl.float32)
-        sums += factor * tl.load(x + channel, mask=inside, other=0.0).to(tl.float32)
-        if TOKENS == 2:
-            others += factor * tl.load(x + inputs + channel, mask=inside, other=0.0).to(tl.float32)
-    tl.store(channels + layer * capacity + place, inputs + place)
-    its_values = values + layer * TOKENS * capacity + place
-    tl.store(its_values, tl.sum(sums, 0))
-    if TOKENS == 2:
-        tl.store(its_values + capacity, tl.sum(others, 0))
-
-
-@triton.jit
-def _compact(
-    x: tl.tensor,
-    limits: tl.tensor,
-    rank: tl.tensor,
-    channels: tl.tensor,
-    values: tl.tensor,
-    length: tl.tensor,
-    counts: tl.tensor,
-    layer: tl.tensor,
-    inputs: tl.tensor,
-    capacity: tl.tensor,
-    first: tl.tensor,
-    TOKENS: tl.constexpr,
-    COUNTED: tl.constexpr,
-    SEGMENT: tl.constexpr,
-    BLOCK: tl.constexpr,
-) -> None:
-    """List the kept channels of one segment, behind the low-rank part and the kept ones of earlier segments.
-
-    Each program counts these anew: that is cheaper than to wait for another, and gives every channel a place that
-    does not depend on who comes first.
-    """
-    earlier = tl.zeros([BLOCK], tl.int32)
-    for start in range(0, first, BLOCK):
-        channel = start + tl.arange(0, BLOCK)
-        kept, _ = _kept(x, limits, channel, channel < first)
-        if TOKENS == 2:
-            other_kept, _ = _kept(x + inputs, limits, channel, channel < first)
-            kept = kept | other_kept
-        earlier += kept.to(tl.int32)
-    begin = rank + tl.sum(earlier, 0)
-    channel = first + tl.arange(0, SEGMENT)
-    kept, value = _kept(x, limits, channel, channel < inputs)
-    listed = kept
-    kept_count = tl.sum(kept.to(tl.int32), 0)
-    if TOKENS == 2:
-        other_kept, other_value = _kept(x + inputs, limits, channel, channel < inputs)
-        listed = kept | other_kept
-        kept_count += tl.sum(other_kept.to(tl.int32), 0)
-    place = begin + tl.cumsum(listed.to(tl.int32), 0) - 1
-    tl.store(channels + place, channel, mask=listed)
-    # Zero for a token that does not keep the channel, by choice and not by product: it may be infinite.
-    tl.store(values + place, tl.where(kept, value, 0.0), mask=listed)
-    if TOKENS == 2:
-        tl.store(values + capacity + place, tl.where(other_kept, other_value, 0.0), mask=listed)
-    if first + SEGMENT >= inputs:
-        tl.store(length, begin + tl.sum(listed.to(tl.int32), 0))
-    if COUNTED:
-        tl.atomic_add(counts + layer, kept_count)  # of whole numbers: the order does not matter
-
-
 @triton.jit(do_not_specialize=["splits"])
 def _multiply(
+    x: tl.tensor,
+    limits: tl.tensor,
+    down: tl.tensor,
     rows: tl.tensor,
     scales: tl.tensor,
     bias: tl.tensor,
     tiles: tl.tensor,
+    layers: tl.tensor,
     channels: tl.tensor,
     values: tl.tensor,
-    lengths: tl.tensor,
+    coordinates: tl.tensor,
     partials: tl.tensor,
-    arrivals: tl.tensor,
+    ended: tl.tensor,
+    multiplied: tl.tensor,
+    counts: tl.tensor,
     output: tl.tensor,
+    inputs: tl.tensor,
     capacity: tl.tensor,
     outputs: tl.tensor,
+    ranks: tl.tensor,
+    splits: tl.tensor,
+    TOKENS: tl.constexpr,
+    ALIKE: tl.constexpr,
+    COUNTED: tl.constexpr,
+    SCALED: tl.constexpr,
+    BIASED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    SCAN: tl.constexpr,
+    STAGES: tl.constexpr,
+    MOST_SPLITS: tl.constexpr,
+    MOST_TILES: tl.constexpr,
+) -> None:
+    """Add up the rows of one part of a list in one block of columns; the block's last program joins the parts."""
+    tile, split = tl.program_id(0), tl.program_id(1)
+    record = tiles + tile * _TILE_FIELDS
+    layer, number = tl.load(record).to(tl.int32), tl.load(record + 6).to(tl.int32)
+    about = layers + layer * _LAYER_FIELDS
+    rank, first_rank, first_tile, count = (
+        tl.load(about), tl.load(about + 1), tl.load(about + 2), tl.load(about + 3)
+    )  # fmt: skip
+    its = tl.arange(0, MOST_TILES)
+    left = tl.zeros([MOST_TILES], tl.int64)
+    if rank > 0:
+        if _first_factor(
+            x, down, coordinates, multiplied + layer, number * splits + split, count * splits, rank, first_rank,
+            inputs, ranks, TOKENS, SCAN,
+        ):  # fmt: skip
+            before = tl.atomic_add(ended + first_tile + its, _IS_THERE, mask=its < count, sem="acq_rel")
+            left = tl.where((its < count) & ((before & _ENDED) == splits), before, left)
+    program = tile * splits + split
+    listed, listed_values = channels + program * capacity, values + program * TOKENS * capacity
+    length = _list(
+        x, limits + layer * inputs, listed, listed_values, counts + layer if COUNTED else x, inputs, capacity, split,
+        splits, number, TOKENS, ALIKE, COUNTED, SCAN,
+    )  # fmt: skip
+    tl.debug_barrier()  # every thread has written its entries before any of them is read
+    # All rows begin at a multiple of 16 numbers: said so that reads are of 16 bytes.
+    begins, stride = tl.multiple_of(tl.load(record + 1), 16), tl.multiple_of(tl.load(record + 2), 16)
+    read = tl.multiple_of(tl.load(record + 3).to(tl.int32), 16)
+    columns = tl.arange(0, COLUMNS)
+    block, readable = rows + begins + columns[None, :], (columns < read)[None, :]
+    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
+    others = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for start in tl.range(0, length, ROWS, num_stages=STAGES):
+        entry = start + tl.arange(0, ROWS)
+        row = tl.load(listed + entry, mask=entry < length, other=-1)
+        weights = _weights(block, row, stride, readable)
+        sums += weights * tl.load(listed_values + entry, mask=entry < length, other=0.0)[:, None]
+        if TOKENS == 2:
+            others += weights * tl.load(listed_values + capacity + entry, mask=entry < length, other=0.0)[:, None]
+    mine = partials + program.to(tl.int64) * TOKENS * COLUMNS + columns
+    tl.store(mine, tl.sum(sums, 0))
+    if TOKENS == 2:
+        tl.store(mine + COLUMNS, tl.sum(others, 0))
+    word = tl.full([], 1, tl.int64)
+    if rank > 0:
+        if (tl.atomic_add(ended + tile, 0, sem="acquire") & _IS_THERE) != 0:
+            _second_factor(
+                block + inputs.to(tl.int64) * stride, coordinates + first_rank, mine, stride, readable, split, splits,
+                rank, ranks, TOKENS, ROWS, COLUMNS,
+            )  # fmt: skip
+        else:
+            word += tl.full([], 1, tl.int64) << (_FIRST_LATER + split)
+    tl.debug_barrier()  # every thread has written before one of them says so
+    before = tl.atomic_add(ended + tile, word, sem="acq_rel")
+    is_last = ((before & _ENDED) == splits - 1) & ((rank == 0) | ((before & _IS_THERE) != 0))
+    # Blocks that had ended before the first factor was there are joined by whoever was the last to work on that.
+    others_are_left = tl.max(left, 0) > 0
+    left = tl.where((first_tile + its == tile) & is_last, before + word, left)
+    if is_last | others_are_left:
+        own = tile - first_tile
+        for each in range(tl.where(others_are_left, 0, own), tl.where(others_are_left, count, own + 1)):
+            its_word = tl.sum(tl.where(its == each, left, 0), 0)
+            if its_word > 0:
+                _join(
+                    rows, scales, bias, tiles, coordinates, partials, ended, output, first_tile + each, its_word, rank,
+                    first_rank, inputs, outputs, ranks, splits, TOKENS, SCALED, BIASED, ROWS, COLUMNS, MOST_SPLITS,
+                )  # fmt: skip
+
+
+@triton.jit
+def _first_factor(
+    x: tl.tensor,
+    down: tl.tensor,
+    coordinates: tl.tensor,
+    multiplied: tl.tensor,
+    place: tl.tensor,
+    places: tl.tensor,
+    rank: tl.tensor,
+    first_rank: tl.tensor,
+    inputs: tl.tensor,
+    ranks: tl.tensor,
+    TOKENS: tl.constexpr,
+    SCAN: tl.constexpr,
+) -> tl.tensor:
+    """Multiply a layer's rows of `down` that fall to this program; tells whether they were the last to be missing."""
+    is_last = False
+    if place < rank:
+        for row in range(place, rank, places):
+            factors = down + (first_rank + row).to(tl.int64) * inputs
+            sums = tl.zeros([SCAN], tl.float32)
+            others = tl.zeros([SCAN], tl.float32)
+            for start in range(0, inputs, SCAN):
+                channel = start + tl.arange(0, SCAN)
+                inside = channel < inputs
+                factor = tl.load(factors + channel, mask=inside, other=0.0).to(tl.float32)
+                sums += factor * tl.load(x + channel, mask=inside, other=0.0).to(tl.float32)
+                if TOKENS == 2:
+                    others += factor * tl.load(x + inputs + channel, mask=inside, other=0.0).to(tl.float32)
+            tl.store(coordinates + first_rank + row, tl.sum(sums, 0))
+            if TOKENS == 2:
+                tl.store(coordinates + ranks + first_rank + row, tl.sum(others, 0))
+        mine = (rank - place + places - 1) // places
+        tl.debug_barrier()
+        is_last = tl.atomic_add(multiplied, mine, sem="acq_rel") + mine == rank
+        if is_last:
+            tl.store(multiplied, 0)  # for the next call
+    return is_last
+
+
+@triton.jit
+def _kept(x: tl.tensor, limits: tl.tensor, channels: tl.tensor, inside: tl.tensor, ALIKE: tl.constexpr) -> tl.tuple:
+    # Written so that not-a-number is kept. What is outside is not.
+    value = tl.load(x + channels, mask=inside, other=0.0).to(tl.float32)
+    if ALIKE:
+        limit = tl.load(limits)
+    else:
+        limit = tl.load(limits + channels, mask=inside, other=float("inf"))
+    return ((tl.abs(value) <= limit) == 0) & inside, value
+
+
+@triton.jit
+def _list(
+    x: tl.tensor,
+    limits: tl.tensor,
+    listed: tl.tensor,
+    listed_values: tl.tensor,
+    counts: tl.tensor,
+    inputs: tl.tensor,
+    capacity: tl.tensor,
+    split: tl.tensor,
+    splits: tl.tensor,
+    number: tl.tensor,
+    TOKENS: tl.constexpr,
+    ALIKE: tl.constexpr,
+    COUNTED: tl.constexpr,
+    SCAN: tl.constexpr,
+) -> tl.tensor:
+    """List one of the equal parts of the kept channels, in their order; gives its length.
+
+    All programs of a layer count all of its channels: that is cheaper than to wait for another program's list.
+    """
+    some = tl.zeros([SCAN], tl.int32)
+    all_kept = tl.zeros([SCAN], tl.int32)
+    for start in range(0, inputs, SCAN):
+        channel = start + tl.arange(0, SCAN)
+        kept, _ = _kept(x, limits, channel, channel < inputs, ALIKE)
+        all_kept += kept.to(tl.int32)
+        if TOKENS == 2:
+            other_kept, _ = _kept(x + inputs, limits, channel, channel < inputs, ALIKE)
+            all_kept += other_kept.to(tl.int32)
+            kept = kept | other_kept
+        some += kept.to(tl.int32)
+    length = tl.sum(some, 0)
+    if COUNTED:
+        if (number == 0) & (split == 0):
+            tl.atomic_add(counts, tl.sum(all_kept, 0))  # of whole numbers: the order does not matter
+    begin, end = split * length // splits, (split + 1) * length // splits
+    before = -begin
+    for start in range(0, inputs, SCAN):
+        channel = start + tl.arange(0, SCAN)
+        kept, value = _kept(x, limits, channel, channel < inputs, ALIKE)
+        either = kept
+        if TOKENS == 2:
+            other_kept, other_value = _kept(x + inputs, limits, channel, channel < inputs, ALIKE)
+            either = kept | other_kept
+        place = before + tl.cumsum(either.to(tl.int32), 0) - 1
+        mine = either & (place >= 0) & (place < end - begin)
+        tl.store(listed + place, channel, mask=mine)
+        # Zero for a token that does not keep the channel, by choice and not by product: it may be infinite.
+        tl.store(listed_values + place, tl.where(kept, value, 0.0), mask=mine)
+        if TOKENS == 2:
+            tl.store(listed_values + capacity + place, tl.where(other_kept, other_value, 0.0), mask=mine)
+        before += tl.sum(either.to(tl.int32), 0)
+    return end - begin
+
+
+@triton.jit
+def _second_factor(
+    block: tl.tensor,
+    coordinates: tl.tensor,
+    partial: tl.tensor,
+    stride: tl.tensor,
+    readable: tl.tensor,
+    split: tl.tensor,
+    splits: tl.tensor,
+    rank: tl.tensor,
+    ranks: tl.tensor,
+    TOKENS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    """Add one part of the low-rank part's rows in a block of columns to the sums that were written for that part."""
+    tl.debug_barrier()
+    end = (split + 1) * rank // splits
+    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
+    others = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for start in range(split * rank // splits, end, ROWS):
+        row = start + tl.arange(0, ROWS)
+        # Others have written the numbers just now: a processor's own cache may hold what stood there before.
+        value = tl.load(coordinates + row, mask=row < end, other=0.0, cache_modifier=".cg")
+        weights = _weights(block, tl.where(row < end, row, -1), stride, readable)
+        sums += weights * value[:, None]
+        if TOKENS == 2:
+            other = tl.load(coordinates + ranks + row, mask=row < end, other=0.0, cache_modifier=".cg")
+            others += weights * other[:, None]
+    tl.store(partial, tl.load(partial, cache_modifier=".cg") + tl.sum(sums, 0))
+    if TOKENS == 2:
+        tl.store(partial + COLUMNS, tl.load(partial + COLUMNS, cache_modifier=".cg") + tl.sum(others, 0))
+
+
+@triton.jit
+def _join(
+    rows: tl.tensor,
+    scales: tl.tensor,
+    bias: tl.tensor,
+    tiles: tl.tensor,
+    coordinates: tl.tensor,
+    partials: tl.tensor,
+    ended: tl.tensor,
+    output: tl.tensor,
+    tile: tl.tensor,
+    word: tl.tensor,
+    rank: tl.tensor,
+    first_rank: tl.tensor,
+    inputs: tl.tensor,
+    outputs: tl.tensor,
+    ranks: tl.tensor,
     splits: tl.tensor,
     TOKENS: tl.constexpr,
     SCALED: tl.constexpr,
@@ -318,66 +473,35 @@ def _multiply(
     COLUMNS: tl.constexpr,
     MOST_SPLITS: tl.constexpr,
 ) -> None:
-    """Add up the rows of one part of a list in one block of columns; the block's last program joins the parts."""
-    tile, split = tl.program_id(0), tl.program_id(1)
+    """Add up all parts of a block of columns, in their order, and first of all what others left to do."""
     record = tiles + tile * _TILE_FIELDS
-    layer = tl.load(record).to(tl.int32)
-    # All rows begin at a multiple of 16 numbers: said so that reads are of 16 bytes.
-    first, stride = tl.multiple_of(tl.load(record + 1), 16), tl.multiple_of(tl.load(record + 2), 16)
+    begins, stride = tl.multiple_of(tl.load(record + 1), 16), tl.multiple_of(tl.load(record + 2), 16)
     read = tl.multiple_of(tl.load(record + 3).to(tl.int32), 16)
     written, place = tl.load(record + 4).to(tl.int32), tl.load(record + 5)
-    length = tl.load(lengths + layer)
-    begin, end = split * length // splits, (split + 1) * length // splits
-    listed_rows, listed_values = channels + layer * capacity, values + layer * TOKENS * capacity
-    other_values = listed_values + (TOKENS - 1) * capacity
     columns = tl.arange(0, COLUMNS)
-    block, readable = rows + first + columns[None, :], (columns < read)[None, :]
-    sums = tl.zeros([ROWS, COLUMNS], tl.float32)
-    others = tl.zeros([ROWS, COLUMNS], tl.float32)
-    # The lists are fetched one round ahead: weights should not have to wait for their addresses.
-    entry = begin + tl.arange(0, ROWS)
-    near, near_value = _entries(listed_rows, listed_values, entry, end)
-    far, far_value = _entries(listed_rows, listed_values, entry + ROWS, end)
-    for start in range(begin, end, 2 * ROWS):
-        near_weights = _weights(block, near, stride, readable)
-        far_weights = _weights(block, far, stride, readable)
-        entry = start + tl.arange(0, ROWS)
-        if TOKENS == 2:
-            _, near_other = _entries(listed_rows, other_values, entry, end)
-            _, far_other = _entries(listed_rows, other_values, entry + ROWS, end)
-        next_near, next_near_value = _entries(listed_rows, listed_values, entry + 2 * ROWS, end)
-        next_far, next_far_value = _entries(listed_rows, listed_values, entry + 3 * ROWS, end)
-        sums += near_weights * near_value[:, None] + far_weights * far_value[:, None]
-        if TOKENS == 2:
-            others += near_weights * near_other[:, None] + far_weights * far_other[:, None]
-        near, near_value, far, far_value = next_near, next_near_value, next_far, next_far_value
-    inside = columns < written
-    if splits == 1:
-        _finish(tl.sum(sums, 0), scales, bias, output, place + columns, inside, SCALED, BIASED)
-        if TOKENS == 2:
-            _finish(tl.sum(others, 0), scales, bias, output + outputs, place + columns, inside, SCALED, BIASED)
-    else:
-        parts_of_tile = partials + tile.to(tl.int64) * splits * TOKENS * COLUMNS + columns
-        mine = parts_of_tile + split * TOKENS * COLUMNS
-        tl.store(mine, tl.sum(sums, 0))
-        if TOKENS == 2:
-            tl.store(mine + COLUMNS, tl.sum(others, 0))
-        tl.debug_barrier()  # every thread has written before one of them says so
-        if tl.atomic_add(arrivals + tile, 1, sem="acq_rel") == splits - 1:
-            part = tl.arange(0, MOST_SPLITS)[:, None]
-            for token in tl.static_range(TOKENS):
-                found = tl.load(
-                    parts_of_tile[None, :] + (part * TOKENS + token) * COLUMNS, mask=part < splits, other=0.0,
-                    cache_modifier=".cg",
+    parts = partials + tile.to(tl.int64) * splits * TOKENS * COLUMNS + columns
+    if (word >> _FIRST_LATER) != 0:
+        block = rows + begins + inputs.to(tl.int64) * stride + columns[None, :]
+        for split in range(0, splits):
+            if ((word >> (_FIRST_LATER + split)) & 1) != 0:
+                _second_factor(
+                    block, coordinates + first_rank, parts + split * TOKENS * COLUMNS, stride,
+                    (columns < read)[None, :], split, splits, rank, ranks, TOKENS, ROWS, COLUMNS,
                 )  # fmt: skip
-                its_output = output + token * outputs
-                _finish(tl.sum(found, 0), scales, bias, its_output, place + columns, inside, SCALED, BIASED)
-
-
-@triton.jit
-def _entries(rows: tl.tensor, values: tl.tensor, entry: tl.tensor, end: tl.tensor) -> tl.tuple:
-    """Rows of a list and their values for one token; behind the end, row -1 and zero."""
-    return tl.load(rows + entry, mask=entry < end, other=-1), tl.load(values + entry, mask=entry < end, other=0.0)
+        tl.debug_barrier()
+    inside = columns < written
+    for token in tl.static_range(TOKENS):
+        total = tl.zeros([COLUMNS], tl.float32)
+        for start in tl.static_range(0, MOST_SPLITS, JOINED):
+            part = start + tl.arange(0, JOINED)[:, None]
+            places = parts[None, :] + (part * TOKENS + token) * COLUMNS
+            total += tl.sum(tl.load(places, mask=part < splits, other=0.0, cache_modifier=".cg"), 0)
+        if SCALED:
+            total *= tl.load(scales + place + columns, mask=inside, other=0.0)
+        if BIASED:
+            total += tl.load(bias + place + columns, mask=inside, other=0.0).to(tl.float32)
+        tl.store(output + token * outputs + place + columns, total.to(output.dtype.element_ty), mask=inside)
+    tl.store(ended + tile, tl.full([], 0, tl.int64))  # for the next call
 
 
 @triton.jit
@@ -385,22 +509,3 @@ def _weights(block: tl.tensor, row: tl.tensor, stride: tl.tensor, readable: tl.t
     """Some rows of a block of columns. They pass through the cache once, and should push nothing else out of it."""
     places, mask = block + row.to(tl.int64)[:, None] * stride, (row >= 0)[:, None] & readable
     return tl.load(places, mask=mask, other=0, eviction_policy="evict_first").to(tl.float32)
-
-
-@triton.jit
-def _finish(
-    total: tl.tensor,
-    scales: tl.tensor,
-    bias: tl.tensor,
-    output: tl.tensor,
-    places: tl.tensor,
-    inside: tl.tensor,
-    SCALED: tl.constexpr,
-    BIASED: tl.constexpr,
-) -> None:
-    """Make numbers of levels, add the bias, round once, and write."""
-    if SCALED:
-        total *= tl.load(scales + places, mask=inside, other=0.0)
-    if BIASED:
-        total += tl.load(bias + places, mask=inside, other=0.0).to(tl.float32)
-    tl.store(output + places, total.to(output.dtype.element_ty), mask=inside)
