@@ -92,16 +92,17 @@ class Inputs:
 
 
 def sparse_kernel(inputs: Inputs, size: Size) -> Iterator[Checked]:
-    """The sparse product, low-rank parts and biases in it."""
+    """The sparse product, low-rank parts and biases in it, over weights as they are and over levels of eight bits."""
     from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
 
-    packed = _pack(inputs, size)
-    for tokens in (1, 2):
-        x = inputs.normal(tokens, size.hidden)
-        yield sparse_gemv(x, packed), sparse_reference(x, packed)
+    for levels in (False, True):
+        packed = _pack(inputs, size, levels=levels)
+        for tokens in (1, 2):
+            x = inputs.normal(tokens, size.hidden)
+            yield sparse_gemv(x, packed), sparse_reference(x, packed)
 
 
-def _pack(inputs: Inputs, size: Size) -> Packed:
+def _pack(inputs: Inputs, size: Size, *, levels: bool) -> Packed:
     scale, ranks = size.hidden**-0.5, (19, 0, 8)
     return pack(
         [inputs.normal(each, size.hidden, scale=scale) for each in size.outputs],
@@ -113,6 +114,7 @@ def _pack(inputs: Inputs, size: Size) -> Packed:
         ],
         inputs.uniform(len(size.outputs), size.hidden) * 1.4,
         [inputs.normal(each) for each in size.outputs],
+        levels=levels,
     )
 
 

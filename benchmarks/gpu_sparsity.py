@@ -177,6 +177,7 @@ class Bench:
                     "case": group.case,
                     "arm": name,
                     "seconds": taken,
+                    "microseconds": 1e6 * statistics.median(taken),
                     "bytes": arms[name].weights * self._dtype.itemsize,
                     "share_of_bandwidth": 1 / ratio.value,
                 }
@@ -411,6 +412,19 @@ class Bench:
         self.notes.append(text)
 
 
+def bare_table(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The kernels by themselves, line by line: microseconds, megabytes that are read, and % of measured bandwidth."""
+    bare = [each for each in figures if "microseconds" in each]
+    width = max((len(each["case"]) for each in bare), default=0)
+    lines = [f"{'layers':{width}}  {'kernel':16}  {'µs':>9}  {'MB':>7}  % of bandwidth"]
+    for each in bare:
+        lines.append(
+            f"{each['case']:{width}}  {each['arm']:16}  {each['microseconds']:9.2f}  {each['bytes'] / 1e6:7.2f}  "
+            f"{100 * each['share_of_bandwidth']:14.1f}"
+        )
+    return lines
+
+
 def kept_limit(inputs: Sequence[torch.Tensor], channels: int) -> float:
     """The magnitude above which so many channels of an input lie, on average: not all of them."""
     magnitudes = torch.cat([x.flatten() for x in inputs]).abs().float().sort(descending=True).values
@@ -459,6 +473,7 @@ def benchmark(options: argparse.Namespace) -> int:
                     bench.group(group)
                     if device.type == "cuda":
                         torch.cuda.empty_cache()
+            print("\n".join(bare_table(bench.figures)), file=sys.stderr)
         if options.part != "groups":
             bench.step()
     floor = probe.floor

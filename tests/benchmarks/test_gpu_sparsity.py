@@ -14,7 +14,7 @@ from support.triton_processes import launches, other_process
 
 pytest.importorskip("triton")
 import gpu_sparsity
-from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, kept_limit, main
+from gpu_sparsity import GROUPS, SPARSITY, TINY, Bench, Group, GroupArm, bare_table, kept_limit, main
 from report import BenchmarkError
 
 from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
@@ -47,6 +47,10 @@ def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) 
             assert 0.8 * SPARSITY * dense <= figures[arm]["bytes"] <= 1.05 * SPARSITY * dense
         for arm in arms:
             assert len(figures[arm]["seconds"]) == 5 and figures[arm]["share_of_bandwidth"] < 1
+        table = bare_table(found["manifest"]["figures"])
+        assert len(table) == 1 + len(TINY) * len(arms)
+        line = next(line for line in table if line.startswith(group.case) and " teal " in line)
+        assert f"{figures['teal']['microseconds']:.2f}" in line
     step = "llama, a decoded token"
     rows = [row for row in found["rows"] if row["case"] == step]
     assert {(row["arm"], row["baseline"]) for row in rows} == {

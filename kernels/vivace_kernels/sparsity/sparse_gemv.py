@@ -13,7 +13,7 @@ lists are: two calls give the same bits, and CUDA graphs capture them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -54,9 +54,9 @@ _FIRST_LATER = tl.constexpr(8)
 def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None = None) -> torch.Tensor:
     """The joint output of packed layers, on a GPU: kept channels by their rows, the rest by the low-rank part.
 
-    Sums are in float32 (never TF32), rounded once at the end. The first call for a pack, and on a stream, copies small
-    tables to the device and may compile: make it before a CUDA graph is captured. Calls for one pack that were made,
-    or captured, on the same stream must not run at the same time.
+    Sums are in float32 (never TF32), rounded once at the end. The first call for a pack copies small tables to the
+    device and may compile: make it before a CUDA graph is captured. Calls for one pack must not run at the same time:
+    they share the counters of programs that have ended.
 
     Args:
         x: shape (tokens, inputs), one or two tokens, of the pack's type and on its device. Two tokens read what
@@ -71,16 +71,12 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
         ValueError: shapes, types or devices that do not fit.
     """
     _check(x, packed, counts)
-    plan = _plans.get(packed)
-    if plan is None:
-        plan = _plans[packed] = _Plan.of(packed)
+    plan = plan_of(packed)
     tokens, tiles = x.shape[0], plan.tiles.shape[0]
-    waiting = plan.waiting(x.device)
 
     def empty(*shape: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=x.device)
 
-    # New ones each time: calls on several streams and in several graphs must not share them.
     channels = empty(tiles, plan.splits, plan.capacity, dtype=torch.int32)
     values = empty(tiles, plan.splits, tokens, plan.capacity, dtype=torch.float32)
     coordinates = empty(tokens, max(packed.down.shape[0], 1), dtype=torch.float32)
@@ -89,13 +85,21 @@ def sparse_gemv(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None 
     with gpu.current(x.device):
         _multiply[(tiles, plan.splits)](
             x.contiguous(), packed.limits, packed.down, packed.rows, packed.scales, packed.bias,
-            plan.tiles, plan.layers, channels, values, coordinates, partials, waiting.tiles, waiting.layers, counts,
+            plan.tiles, plan.layers, channels, values, coordinates, partials, plan.ended, plan.multiplied, counts,
             output, packed.inputs, plan.capacity, packed.outputs, packed.down.shape[0], plan.splits,
             TOKENS=tokens, ALIKE=plan.alike, COUNTED=counts is not None, SCALED=packed.scales is not None,
             BIASED=packed.bias is not None, ROWS=ROWS // tokens, COLUMNS=plan.columns, SCAN=SCAN // tokens,
-            STAGES=STAGES, MOST_SPLITS=-(-plan.splits // 8) * 8, MOST_TILES=plan.most_tiles, **LAUNCHING,
+            STAGES=STAGES, MOST_SPLITS=8 * triton.cdiv(plan.splits, 8), MOST_TILES=plan.most_tiles, **LAUNCHING,
         )  # fmt: skip
     return output
+
+
+def plan_of(packed: Packed) -> _Plan:
+    """Where programs find their work on a pack; made once, and for CUDA graphs before one is captured."""
+    plan = _plans.get(packed)
+    if plan is None:
+        plan = _plans[packed] = _Plan.of(packed)
+    return plan
 
 
 def _check(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> None:
@@ -121,19 +125,6 @@ def _check(x: torch.Tensor, packed: Packed, counts: torch.Tensor | None) -> None
 
 
 @dataclass(frozen=True)
-class _Waiting:
-    """Who has ended and who has not, all zero between two calls: the last program to end leaves them so.
-
-    Attributes:
-        tiles: int64, shape (tiles,).
-        layers: int32, shape (layers,): rows of the first factor that are multiplied.
-    """
-
-    tiles: torch.Tensor
-    layers: torch.Tensor
-
-
-@dataclass(frozen=True)
 class _Plan:
     """Where the programs find their work: what depends on a pack only, on its device.
 
@@ -144,6 +135,8 @@ class _Plan:
         layers: int32, shape (layers, 4): rank, first row of `down`, first block of columns, and how many there are.
         columns: of a block.
         splits: parts into which every list is cut.
+        ended: int64, shape (tiles,): who has ended, as `_ENDED` and what follows say; zero between two calls.
+        multiplied: int32, shape (layers,): rows of the first factors that are multiplied; zero between two calls.
         capacity: of the longest part of a list.
         most_tiles: a power of two, no less than any layer has.
         alike: whether all channels of each layer have the same limit, so that one of them has to be read.
@@ -151,12 +144,13 @@ class _Plan:
 
     tiles: torch.Tensor
     layers: torch.Tensor
+    ended: torch.Tensor
+    multiplied: torch.Tensor
     columns: int
     splits: int
     capacity: int
     most_tiles: int
     alike: bool
-    _waiting: dict[int, _Waiting] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, packed: Packed) -> _Plan:
@@ -183,22 +177,14 @@ class _Plan:
         return cls(
             tiles=torch.tensor(tiles, dtype=torch.int64, device=device),
             layers=torch.tensor(layers, dtype=torch.int32, device=device),
+            ended=torch.zeros(len(tiles), dtype=torch.int64, device=device),
+            multiplied=torch.zeros(len(layers), dtype=torch.int32, device=device),
             columns=columns,
             splits=splits,
-            capacity=-(-(-(-packed.inputs // splits)) // 16) * 16,
+            capacity=16 * triton.cdiv(packed.inputs, 16 * splits),
             most_tiles=triton.next_power_of_2(max(count for *_, count in layers)),
             alike=bool((packed.limits == packed.limits[:, :1]).all()),
         )
-
-    def waiting(self, device: torch.device) -> _Waiting:
-        """Of the current stream, whose calls come one after the other."""
-        stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-        if stream not in self._waiting:
-            self._waiting[stream] = _Waiting(
-                torch.zeros(len(self.tiles), dtype=torch.int64, device=device),
-                torch.zeros(len(self.layers), dtype=torch.int32, device=device),
-            )
-        return self._waiting[stream]
 
 
 _plans: WeakKeyDictionary[Packed, _Plan] = WeakKeyDictionary()
@@ -249,7 +235,7 @@ def _multiply(
     )  # fmt: skip
     its = tl.arange(0, MOST_TILES)
     left = tl.zeros([MOST_TILES], tl.int64)
-    if rank > 0:
+    if rank > 0:  # noqa: SIM102 (Triton's `and` would call it)
         if _first_factor(
             x, down, coordinates, multiplied + layer, number * splits + split, count * splits, rank, first_rank,
             inputs, ranks, TOKENS, SCAN,
@@ -302,8 +288,9 @@ def _multiply(
             its_word = tl.sum(tl.where(its == each, left, 0), 0)
             if its_word > 0:
                 _join(
-                    rows, scales, bias, tiles, coordinates, partials, ended, output, first_tile + each, its_word, rank,
-                    first_rank, inputs, outputs, ranks, splits, TOKENS, SCALED, BIASED, ROWS, COLUMNS, MOST_SPLITS,
+                    rows, scales, bias, tiles, coordinates, partials, ended, output, first_tile + each, its_word,
+                    rank, first_rank, inputs, outputs, ranks, splits, TOKENS, SCALED, BIASED, ROWS, COLUMNS,
+                    MOST_SPLITS,
                 )  # fmt: skip
 
 
@@ -351,7 +338,7 @@ def _first_factor(
 def _kept(x: tl.tensor, limits: tl.tensor, channels: tl.tensor, inside: tl.tensor, ALIKE: tl.constexpr) -> tl.tuple:
     # Written so that not-a-number is kept. What is outside is not.
     value = tl.load(x + channels, mask=inside, other=0.0).to(tl.float32)
-    if ALIKE:
+    if ALIKE:  # noqa: SIM108 (not both are compiled)
         limit = tl.load(limits)
     else:
         limit = tl.load(limits + channels, mask=inside, other=float("inf"))
@@ -391,7 +378,7 @@ def _list(
             kept = kept | other_kept
         some += kept.to(tl.int32)
     length = tl.sum(some, 0)
-    if COUNTED:
+    if COUNTED:  # noqa: SIM102 (known when it is compiled)
         if (number == 0) & (split == 0):
             tl.atomic_add(counts, tl.sum(all_kept, 0))  # of whole numbers: the order does not matter
     begin, end = split * length // splits, (split + 1) * length // splits
@@ -482,7 +469,7 @@ def _join(
     parts = partials + tile.to(tl.int64) * splits * TOKENS * COLUMNS + columns
     if (word >> _FIRST_LATER) != 0:
         block = rows + begins + inputs.to(tl.int64) * stride + columns[None, :]
-        for split in range(0, splits):
+        for split in range(splits):
             if ((word >> (_FIRST_LATER + split)) & 1) != 0:
                 _second_factor(
                     block, coordinates + first_rank, parts + split * TOKENS * COLUMNS, stride,

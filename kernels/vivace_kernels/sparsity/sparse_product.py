@@ -12,6 +12,14 @@ from vivace_kernels.sparsity.sparse_gemv_cpu import sparse_gemv_cpu
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
 
+def prepare(packed: Packed) -> None:
+    """Make what the kernels need beside a pack: what outlives a CUDA graph must not be made while one is captured."""
+    if packed.rows.device.type == "cuda" and _HAS_TRITON:
+        from vivace_kernels.sparsity.sparse_gemv import plan_of
+
+        plan_of(packed)
+
+
 def sparse_product(x: torch.Tensor, packed: Packed, *, counts: torch.Tensor | None = None) -> torch.Tensor:
     """The joint output of packed layers, by the fastest kernel for the device and the number of tokens.
 

@@ -46,3 +46,7 @@ def _likened(given: Sequence[torch.Tensor], number: int) -> torch.Tensor:
 
 _opaque = torch.library.custom_op("vivace::opaque", _called, mutates_args=())
 _opaque.register_fake(_likened)
+# What functions change besides is not declared: it would become an argument of the graph, often one of many parts of
+# a tensor, and compilers would copy it around every call. That a call does more than give a tensor is all that they
+# have to know, so that they drop none.
+torch.fx.node.has_side_effect(torch.ops.vivace.opaque.default)

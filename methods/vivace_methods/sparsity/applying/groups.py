@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, masked_product, pack, whole_product
-from vivace_kernels.sparsity.sparse_product import sparse_product
+from vivace_kernels.sparsity.sparse_product import prepare, sparse_product
 from vivace_methods.models.ledger import Pass, Tell
 from vivace_methods.models.opaque import Opaque
 from vivace_methods.models.passes import Passes
@@ -108,6 +108,7 @@ class SparseGroup:
         self, group: Group, packed: Packed, counts: torch.Tensor, prompt: float, passes: Passes | None = None
     ) -> None:
         self._group, self._packed = group, packed
+        prepare(packed)
         self._sparse_tokens = partial(sparse_tokens, prompt, passes)
         self._product = Opaque(partial(sparse_product, packed=packed, counts=counts), self._like)
         self._read: torch.Tensor | None = None

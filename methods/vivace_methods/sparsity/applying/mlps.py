@@ -13,7 +13,7 @@ import torch
 from vivace_kernels.quantised import levels_of, output_scales
 from vivace_kernels.sparsity.packed import MOST_TOKENS, Packed, whole_product
 from vivace_kernels.sparsity.row_gemv_cpu import row_gemv_cpu
-from vivace_kernels.sparsity.sparse_product import sparse_product
+from vivace_kernels.sparsity.sparse_product import prepare, sparse_product
 from vivace_methods.models.opaque import Opaque
 from vivace_methods.models.passes import Passes
 from vivace_methods.models.replaced_forward import replaced_forward
@@ -156,6 +156,8 @@ class SparseMlp:
         self._mlp, self._threshold, self._counts = mlp, threshold, counts
         self._sparse_tokens = partial(sparse_tokens, prompt, passes)
         self._weights = weights
+        if weights is not None:
+            prepare(weights[1])
         self._decode = None if weights is None else Opaque(partial(self._decoded, *weights), _of_shape)
 
     @contextmanager
