@@ -284,3 +284,19 @@ def test_a_waveform_is_loud_where_the_recording_is() -> None:
     assert seconds == pytest.approx(0.3)
     assert peaks == pytest.approx([0.0, 0.5, 1.0], abs=0.01)
     assert len(waveform(wav(np.ones(2), 8000), 160)[0]) == 2, "no more parts than samples"
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("form", ["u8", "s16", "s32", "flt", "dbl", "u8p", "s16p", "s32p", "fltp", "dblp"])
+def test_samples_of_codecs_are_the_floats_that_ffmpeg_makes_of_them(form: str, channels: int) -> None:
+    layout = "mono" if channels == 1 else "stereo"
+    loud = np.linspace(-1.0, 1.0, 96).reshape(2, 48)[:channels]
+    whole = av.AudioFrame.from_ndarray(np.ascontiguousarray(loud), format="dblp", layout=layout)
+    whole.sample_rate = 16_000
+    frames = av.AudioResampler(format=form).resample(whole)
+    parts = [frame.to_ndarray() for frame in frames]
+    found = convert._as_floats([*parts, *parts], frames[0].format.is_planar, channels)
+    plain = av.AudioResampler(format="dblp")
+    expected = np.concatenate([each.to_ndarray() for frame in frames for each in plain.resample(frame)], axis=1).T
+    assert found.shape == (96, channels) and found.dtype == np.float64
+    np.testing.assert_array_equal(found, np.concatenate([expected, expected]))

@@ -6,7 +6,7 @@ import io
 import struct
 import wave
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -125,13 +125,17 @@ def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.flo
             if len(file.streams.audio) != 1:
                 raise AudioError(f"the recording has {len(file.streams.audio)} tracks of sound; export one alone")
             stream = file.streams.audio[0]
-            plain, parts, count = av.AudioResampler(format="dblp"), [], 0
+            parts, form, count = [], None, 0
             for frame in file.decode(stream):
-                count += frame.samples * len(frame.layout.channels)
+                its = (frame.format.is_planar, frame.layout.nb_channels, frame.sample_rate, frame.format.name)
+                form = form or its
+                if its != form:
+                    raise AudioError("the recording changes its rate or its channels on the way")
+                count += frame.samples * its[1]
                 if count > MOST_SAMPLES:
                     raise _too_long()
-                parts += [each.to_ndarray() for each in plain.resample(frame)]
-            samples = np.asarray(np.concatenate(parts, axis=1).T if parts else np.empty((0, 1)), dtype=np.float64)
+                parts.append(frame.to_ndarray())
+            samples = _as_floats(parts, *form[:2]) if form else np.empty((0, 1))
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
             told = told or (file.duration or 0) / av.time_base
             if kind is not Container.MP3 and len(samples) / stream.rate < 0.99 * told - 0.1:  # an MP3's is a guess
@@ -141,6 +145,17 @@ def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.flo
         if isinstance(error, AudioError):
             raise
         raise AudioError(f"the recording cannot be decoded ({getattr(error, 'strerror', error)})") from error
+
+
+def _as_floats(parts: list[npt.NDArray[Any]], is_planar: bool, channels: int) -> npt.NDArray[np.float64]:
+    """Samples as codecs give them, frame after frame, from −1 to 1: shape (frames, channels)."""
+    whole = np.concatenate(parts, axis=1)
+    samples = whole.T if is_planar else whole.reshape(-1, channels)
+    if samples.dtype.kind == "f":
+        return np.asarray(samples, dtype=np.float64)
+    full = 2.0 ** (8 * samples.dtype.itemsize - 1)
+    middle = full if samples.dtype.kind == "u" else 0.0
+    return np.asarray((samples - middle) / full, dtype=np.float64)
 
 
 def _reason(error: Exception) -> str:
