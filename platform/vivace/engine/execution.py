@@ -258,14 +258,7 @@ async def execute(
         raise IncompleteError(limits.reached)
     bench = Bench(lease, artifacts, concurrency, stop, limits, say, cache, shared)
     working = asyncio.Semaphore(concurrency)
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-
-    def drop_everything() -> None:
-        loop.call_soon_threadsafe(task.cancel)
-
-    stop.on_abort(drop_everything)
-
+    stop.on_abort(_what_drops_this_task())
     try:
         if not plan and part is None and await bench.write(lambda session: run.is_scored(session, registered)):
             return True
@@ -295,6 +288,17 @@ async def execute(
         stop.on_abort(None)
         bench.close()
     return True
+
+
+def _what_drops_this_task() -> Callable[[], None]:
+    """A function that cancels the task that is under way now, from whichever thread it is called."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+
+    def drop_everything() -> None:
+        loop.call_soon_threadsafe(task.cancel)
+
+    return drop_everything
 
 
 async def _one(run: PreparedRun, item: Any, bench: Bench, working: asyncio.Semaphore, stop: StopSignal) -> None:
