@@ -202,6 +202,18 @@ def test_by_default_no_model_is_asked_and_no_key_of_the_operator_used(guest: Gue
         assert alice.submit(**extra).status_code == 422, "keys that are the operator's"
 
 
+def test_no_secret_is_taken_down_or_told_again(guest: Guest, settings: Settings, database: Database) -> None:
+    alice = guest("alice")
+    for name in (f"my system {alice.token}", "sk-abcdef0123456789", "a \x1b[31m system", "\x00", " ", "\ud800"):
+        refused = alice("POST", "/v1/submissions", content=json.dumps({"set": "demo", "card": {"name": name}}))
+        assert refused.status_code == 422 and "token" not in refused.text.replace("[token]", ""), refused.text
+    assert alice.submit(card={"name": "<script>alert(1)</script> {{7*7}}"}).status_code == 201, (
+        "shown as it is written"
+    )
+    written = b"".join(file.read_bytes() for file in settings.home.rglob("*") if file.is_file())
+    assert str(alice.token).encode() not in written and b"abcdef0123456789" not in written
+
+
 @pytest.mark.parametrize(
     "text",
     ["sets: {}", "sets: {x: {data: demo, model: y}}", "sets: {x: {data: demo, judgee: y}}", "nothing: 1", "[]",

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from vivace.api.access import House
 from vivace.api.faults import Refused
 from vivace.engine.tokens import Bearer
+from vivace.output.secrets import masked
 from vivace.spec import DialogueSpec
 from vivace.store.artifacts import Artifacts
 from vivace.store.tables import ENDED, Run, Submission
@@ -28,6 +29,8 @@ def _plain(text: str) -> str:
     """Refuse what would command a terminal or fit in no database."""
     if not text.strip() or storable(text) != text or any(not (one.isprintable() or one == "\n") for one in text):
         raise ValueError("it holds no text, or control characters")
+    if masked(text) != text:
+        raise ValueError("it holds what looks like a key or password, and would be shown")
     return text
 
 

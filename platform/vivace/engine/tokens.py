@@ -23,6 +23,12 @@ PREFIX = "vivace_"
 LONGEST_NAME = 100
 
 
+def as_person(name: str) -> str:
+    """A person's name as logins give it: addresses are one person's however they are written."""
+    name = name.strip()
+    return name.lower() if "@" in name else name
+
+
 @dataclass(frozen=True)
 class Bearer:
     """Whoever holds a token.
@@ -73,7 +79,7 @@ def create_token(
         session.add(
             ApiToken(
                 name=name,
-                owner=owner or name,
+                owner=as_person(owner or name),
                 token_sha256=_hash(token),
                 scopes=list(dict.fromkeys(scopes)),
                 expires_at=None if days is None else now() + timedelta(days=days),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
+from vivace.engine.tokens import as_person
 from vivace.errors import UsageError
 from vivace.store.database import Database
 from vivace.store.identifiers import find
@@ -35,7 +36,7 @@ def set_private(database: Database, identifier: str, private: bool, owner: str |
         run = session.get_one(Run, found.run)
         if private != (run.private_since is not None):
             run.private_since = now() if private else None
-        run.owner = owner or run.owner
+        run.owner = as_person(owner) if owner else run.owner
         whose = run.owner or "the operator"
         said = f"private: {whose} sees it" if private else f"public; it is {whose}'s"
         add_event(session, said, run_id=run.id)

@@ -115,8 +115,8 @@ class BoardRow:
     """The regression job whose newest accepted night it is, and whether that is worse by now."""
 
     def as_json(self) -> dict[str, Any]:
-        """The row with its figures flat beside the names, axes nested, times in ISO 8601."""
-        nested = ("figures", "axes", "date", "accounting", "ear")
+        """The row with its figures flat beside the names, axes nested, times in ISO 8601; not who owns it."""
+        nested = ("owner", "figures", "axes", "date", "accounting", "ear")
         flat = {key: value for key, value in vars(self).items() if key not in nested}
         return {
             **flat,

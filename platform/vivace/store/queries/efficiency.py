@@ -134,8 +134,8 @@ class ArmRow:
         return self.value(self.axis.metric)
 
     def as_json(self) -> dict[str, Any]:
-        """The row with figures nested, times in ISO 8601."""
-        nested = ("figures", "tasks", "parts", "date", "axis", "group", "apart")
+        """The row with figures nested, times in ISO 8601; not who owns it."""
+        nested = ("owner", "figures", "tasks", "parts", "date", "axis", "group", "apart")
         flat = {key: value for key, value in vars(self).items() if key not in nested}
         return {
             **flat,
