@@ -132,6 +132,25 @@ def test_messages_and_attachments_are_read_as_what_was_said(tmp_path: Path) -> N
     assert compare_files([a, b]).rows[0].difference.n == 1
 
 
+def test_samples_in_pieces_are_what_they_are_in_one(tmp_path: Path) -> None:
+    samples = [sample(1, "hello", s="C"), sample(2, [{"role": "user", "content": "long words"}], s="I")]
+    whole = log(tmp_path / "a.eval", samples)
+    pieces = tmp_path / "b.eval"
+    shell = {**samples[1], "input": [{"role": "user", "content": "attachment://3"}]}
+    with zipfile.ZipFile(pieces, "w") as opened:
+        opened.writestr("header.json", json.dumps({"version": 2, "status": "success", "eval": {"task": "t"}}))
+        opened.writestr("samples/1_epoch_1.json", json.dumps(samples[0]))
+        opened.writestr("samples/2_epoch_1/sample.json", json.dumps(shell))
+        opened.writestr("samples/2_epoch_1/messages/0.json", "[not read")
+        opened.writestr("samples/2_epoch_1/attachments/0.json", '["a", "b"]')
+        opened.writestr("samples/2_epoch_1/attachments/2.json", '["c", "long words"]')
+    assert read_inspect_log(pieces).samples == read_inspect_log(whole).samples
+    with zipfile.ZipFile(pieces, "a") as opened:
+        opened.writestr("samples/2_epoch_1/attachments/4.json", "{}")
+    with pytest.raises(UsageError, match="are no lists"):
+        read_inspect_log(pieces)
+
+
 def test_a_score_is_asked_for_where_there_are_several(tmp_path: Path) -> None:
     path = log(tmp_path / "a.eval", [sample(1, "q", one="C", two={"x": 1, "y": 0.5}, three=[1, 2])])
     with pytest.raises(UsageError, match=r"several scores \(one, two, three\): choose one with --score"):

@@ -12,10 +12,10 @@ from vivace.errors import UsageError
 from vivace.files.text import LONGEST_ROWS, read_text
 from vivace.interchange.provenance import bounded, check_size
 from vivace.interchange.samples import Origin, Outcome, Sample, SampleFile, content_hash, count, finite
-from vivace.interchange.zip_members import LONGEST_MEMBER, archive
+from vivace.interchange.zip_members import LONGEST_MEMBER, Archive, archive
 from vivace.output.printable import json_text
 from vivace_methods.suggesting import did_you_mean
-from vivace_rubrics.json_text import parse_json, parse_report
+from vivace_rubrics.json_text import parse_report
 
 VERDICTS = {"C": 1.0, "P": 0.5, "I": 0.0}
 """Its letters for correct, partially correct and incorrect; N, no answer, it counts as 0, and here is unscored."""
@@ -25,6 +25,8 @@ _WHOLE = re.compile(r"samples/[^/]+\.json")
 _IN_PIECES = re.compile(r"samples/[^/]+/sample\.json")
 LONGEST_SCORES = 100_000
 """Characters of the values of a sample's scores; of all samples they are kept at once."""
+LONGEST_NUMBER = 12
+"""Digits of the number of an attachment."""
 _SHOWN = 80
 """Characters of a question."""
 
@@ -52,10 +54,11 @@ class _Log:
         }
         if len(json_text(values)) > LONGEST_SCORES:
             raise UsageError(f"The values of the scores in {place} are longer than {LONGEST_SCORES:,} characters.")
+        question = _question(sample, attachments if isinstance(attachments, dict) else {})
         found = {
             "epoch": epoch,
-            "asked": content_hash(_question(sample, attachments if isinstance(attachments, dict) else {})),
-            "text": _text(sample.get("input"))[:_SHOWN],
+            "asked": content_hash(question),
+            "text": _text(question["input"])[:_SHOWN],
             "scores": values,
             "unscored": "error" if sample.get("error") else "invalidated" if sample.get("invalidation") else None,
         }
@@ -71,8 +74,7 @@ def read_inspect_log(path: Path, score: str | None = None) -> SampleFile:
             the only one.
 
     Raises:
-        UsageError: it cannot be read or is no log, has no samples, is in a form that needs inspect, or there is no
-            such score, or several.
+        UsageError: it cannot be read or is no log, has no samples, or there is no such score, or several.
     """
     log = _read(path)
     return _scored(log, path, *_chosen(log, path, score))
@@ -168,29 +170,39 @@ def _of_archive(path: Path) -> _Log:
         header = _json(opened.read(start), f"'{start}' in '{path}'")
         if not isinstance(header, dict):
             raise UsageError(f"'{start}' in '{path}' is no object.")
-        if any(map(_IN_PIECES.fullmatch, opened.names)):
-            return _by_inspect(path)
         log = _Log({"status": "started", **header} if start != "header.json" else header)
-        for name in filter(_WHOLE.fullmatch, opened.names):
+        for name in opened.names:
             place = f"'{name}' in '{path}'"
-            log.add(_json(opened.read(name), place), place)
+            if _WHOLE.fullmatch(name):
+                log.add(_json(opened.read(name), place), place)
+            elif _IN_PIECES.fullmatch(name):
+                log.add(_put_together(opened, name, place), place)
     return log
 
 
-def _by_inspect(path: Path) -> _Log:
-    """Samples in pieces, which inspect itself puts together."""
-    try:
-        from inspect_ai.log import read_eval_log
-    except ImportError as error:
-        raise UsageError(
-            f"'{path}' holds samples in pieces, which inspect alone puts together: `pip install inspect_ai` beside "
-            "Vivace, or write the log anew with `inspect log convert`."
-        ) from error
-    whole = parse_json(read_eval_log(str(path)).model_dump_json())
-    log = _Log(whole)
-    for number, sample in enumerate(whole.get("samples") or []):
-        log.add(sample, f"Sample {number} of '{path}'")
-    return log
+def _put_together(opened: Archive, name: str, place: str) -> Any:
+    """A sample in pieces, as far as it is read here: its shell has all but messages, events and attachments.
+
+    Attachments lie in lists beside it, each named by the number of its first, and the shell refers to them by number.
+    """
+    content = opened.read(name)
+    sample = _json(content, place)
+    if not isinstance(sample, dict) or b"attachment://" not in content:
+        return sample
+    folder = name.removesuffix("sample.json") + "attachments/"
+    attachments: dict[str, Any] = {}
+    room = LONGEST_MEMBER
+    for part in opened.names:
+        number = part.removeprefix(folder).removesuffix(".json")
+        if not (part.startswith(folder) and number.isdecimal() and len(number) <= LONGEST_NUMBER):
+            continue
+        piece = opened.read(part)
+        room -= len(piece)
+        listed = _json(piece, f"'{part}' beside {place}")
+        if room < 0 or not isinstance(listed, list):
+            raise UsageError(f"The attachments of {place} are no lists, or longer than {LONGEST_MEMBER:,} bytes.")
+        attachments |= {str(int(number) + place_in_it): text for place_in_it, text in enumerate(listed)}
+    return {**sample, "attachments": attachments}
 
 
 def _of_json(path: Path) -> _Log:
