@@ -27,7 +27,7 @@ from vivace.store import migrate
 from vivace.store.database import Database
 from vivace.tracks.dialogue.summaries.filling import fill_summaries
 
-BOARDS = ("board", "analysis", "efficiency", "regressions")
+BOARDS = ("board", "analysis", "efficiency", "foreign", "regressions")
 """Pages that read sums alone; the others read their own conversations."""
 LONG_TABLES = ("verdict", "reply", "attempt", "trial")
 WARM_S = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import streamlit as st
 
@@ -80,14 +81,24 @@ def _open(url: str, identity: str) -> Database:
     return found
 
 
+_VERSIONS: WeakKeyDictionary[Database, str] = WeakKeyDictionary()
+
+
+def _version(database: Database) -> str:
+    """`data_version`, asked once for each drawing of a page, for which `database` makes an object of its own."""
+    if database not in _VERSIONS:
+        _VERSIONS[database] = data_version(database)
+    return _VERSIONS[database]
+
+
 def board(database: Database, *, official_only: bool = False) -> list[BoardRow]:
     """The board's rows, retracted ones left out, so that they take nobody's rank."""
-    return _board(database, database.url, data_version(database), official_only, False)
+    return _board(database, database.url, _version(database), official_only, False)
 
 
 def retracted(database: Database, *, official_only: bool = False) -> list[BoardRow]:
     """The retracted rows alone."""
-    rows = _board(database, database.url, data_version(database), official_only, True)
+    rows = _board(database, database.url, _version(database), official_only, True)
     return [row for row in rows if row.retracted is not None]
 
 
@@ -100,7 +111,7 @@ def _board(
 
 def arms(database: Database) -> list[efficiency.ArmRow]:
     """The rows of the efficiency tracks, retracted ones among them."""
-    return _arms(database, database.url, data_version(database))
+    return _arms(database, database.url, _version(database))
 
 
 @st.cache_data(show_spinner=False, max_entries=4)
@@ -110,7 +121,7 @@ def _arms(_database: Database, url: str, version: str) -> list[efficiency.ArmRow
 
 def page_of(database: Database, judgings: Sequence[str], wanted: Wanted, opened: str | None) -> Page:
     """The page of matching conversations on which one stands; judgings are of the same data."""
-    return _page_of(database, database.url, data_version(database), tuple(judgings), wanted, opened)
+    return _page_of(database, database.url, _version(database), tuple(judgings), wanted, opened)
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
@@ -136,7 +147,7 @@ def breakdown(database: Database, judging: str, by: By, axis: str | None) -> lis
     Raises:
         UsageError: the store does not know what they are to be broken down by.
     """
-    return _breakdown(database, database.url, data_version(database), judging, by, axis)
+    return _breakdown(database, database.url, _version(database), judging, by, axis)
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
@@ -148,7 +159,7 @@ def _breakdown(
 
 def gaps(database: Database) -> list[Gap]:
     """What hearing and speaking cost each model that was run both ways."""
-    return _gaps(database, database.url, data_version(database))
+    return _gaps(database, database.url, _version(database))
 
 
 @st.cache_data(show_spinner="Pairing runs …", max_entries=4)
@@ -162,7 +173,7 @@ def comparison(database: Database, judgings: Sequence[str], by: By, correction: 
     Raises:
         UsageError: they cannot be compared, or not in these parts.
     """
-    return _comparison(database, database.url, data_version(database), tuple(judgings), by, correction)
+    return _comparison(database, database.url, _version(database), tuple(judgings), by, correction)
 
 
 @st.cache_data(show_spinner="Pairing conversations …", max_entries=64)
@@ -192,7 +203,7 @@ def shape(sha256: str, parts: int) -> tuple[list[float], float] | None:
 
 def diagnoses(database: Database, runs: Iterable[str]) -> dict[tuple[str, str], list[Diagnosis]]:
     """Run and arm → all that is known of what the arm does in each layer, of every arm of some runs."""
-    return _diagnoses(database, database.url, data_version(database), tuple(sorted(set(runs))))
+    return _diagnoses(database, database.url, _version(database), tuple(sorted(set(runs))))
 
 
 @st.cache_data(show_spinner=False, max_entries=64)
