@@ -1,13 +1,18 @@
-"""`/health/live` and `/health/ready`: whether the service runs, and whether it can do its work now."""
+"""`/health/live`, `/health/ready`, `/metrics`: whether the service runs and can do its work now, and its figures."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
-from vivace.api.access import InHouse, anybody
+from vivace.api.access import InHouse, anybody, opens
 from vivace.api.faults import Refused, answers
+from vivace.engine.tokens import Bearer
 from vivace.upkeep.health import readiness
+from vivace.upkeep.metrics import exposition
 
 router = APIRouter(tags=["health"])
 
@@ -31,3 +36,9 @@ def ready(house: InHouse) -> State:
     if not health.ok:
         raise Refused(503, health.reason, 10)
     return State(status="ok")
+
+
+@router.get("/metrics", responses=answers(401, 403), response_class=PlainTextResponse)
+def metrics(house: InHouse, bearer: Annotated[Bearer, Depends(opens("admin"))]) -> Response:
+    """The same figures as `vivace worker --watch` serves, for Prometheus with an operator's token."""
+    return PlainTextResponse(exposition(house.database), media_type="text/plain; version=0.0.4; charset=utf-8")
