@@ -8,6 +8,7 @@ needs Chromium on the PATH, or its path in VIVACE_TEST_BROWSER, and the `dev` ex
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
 import socket
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from vivace.cli.serve import command
@@ -34,12 +36,20 @@ BROWSER_FLAGS = [
 ]
 
 
+SCHEMES = {"light": "", "dark": "-dark"}
+"""How the browser is told to draw → what the names of its pictures end with."""
+NAMES = {"Leaderboard": "board", "Conversations": "conversation"}
+"""Of pictures that are not called as their page is in the menu."""
+COLOURS = 160
+"""Of a picture: enough for text, plots and their palettes, and a third of the bytes."""
+
+
 def main() -> None:
-    """Write board.png, conversation.png and efficiency.png."""
+    """Write a picture of each page, in light and in dark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, default=Path(".vivace"), help="the folder with the results")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("images"), help="where pictures go")
-    parser.add_argument("--width", type=int, default=1400, help="of the window, in pixels")
+    parser.add_argument("--width", type=int, default=1280, help="of the window, in pixels")
     arguments = parser.parse_args()
     browser_path = os.environ.get("VIVACE_TEST_BROWSER") or shutil.which("chromium")
     if browser_path is None:
@@ -47,20 +57,20 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with served(arguments.home) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=BROWSER_FLAGS)
-        page = browser.new_page(
-            viewport={"width": arguments.width, "height": 900}, device_scale_factor=2, reduced_motion="reduce"
-        )
-        page.goto(address)
-        settle(page)
-        picture(page, arguments.out / "board.png")
-        page.goto(f"{address}/conversation")
-        settle(page)
-        second_system(page)
-        picture(page, arguments.out / "conversation.png")
-        page.goto(f"{address}/efficiency")
-        settle(page)
-        track(page, "Activation sparsity")
-        picture(page, arguments.out / "efficiency.png")
+        for scheme, ending in SCHEMES.items():
+            window = {"width": arguments.width, "height": 900}
+            page = browser.new_page(viewport=window, color_scheme=scheme, reduced_motion="reduce")
+            page.goto(address)
+            settle(page)
+            links = page.get_by_test_id("stTopNavLink")
+            names = [text.split()[-1] for text in links.all_inner_texts()]
+            for place, name in enumerate(names):
+                page.set_viewport_size(window)
+                links.nth(place).click()
+                settle(page)
+                PREPARED.get(name, settle)(page)
+                picture(page, arguments.out / f"{NAMES.get(name, name.lower())}{ending}.png")
+            page.close()
         browser.close()
 
 
@@ -94,38 +104,43 @@ def settle(page: Page) -> None:
     page.wait_for_timeout(1500)
 
 
-def second_system(page: Page) -> None:
-    """Put a second system beside the first, where there is one, on a conversation where they differ."""
-    page.get_by_role("combobox", name="Compare with").click()
-    options = page.get_by_role("option")
-    options.first.wait_for()
-    if options.count() == 1:
-        page.keyboard.press("Escape")
-        return
-    options.nth(1).click()
+def where_two_differ(page: Page) -> None:
+    """Go to a conversation on which two systems differ, by way of their comparison, where there are two."""
+    page.get_by_test_id("stTopNavLink").filter(has_text="Compare").click()
     settle(page)
-    differs = page.get_by_text("Only where they differ")
-    differs.click()
+    links = page.get_by_role("link", name="All conversations on which")
+    if links.count():
+        links.last.click()
+    else:
+        page.go_back()
     settle(page)
-    if page.get_by_text("No conversation matches").count():
-        differs.click()
-        settle(page)
 
 
-def track(page: Page, title: str) -> None:
-    """Choose a track, where it has results."""
-    page.get_by_role("combobox", name="Track").click()
-    page.get_by_role("option", name=title).click()
+def best_of_the_methods(page: Page) -> None:
+    """Choose the track with the most methods, where it has results."""
+    chooser = page.get_by_role("combobox", name="Track")
+    if chooser.count():
+        chooser.click()
+        wanted = page.get_by_role("option", name="Activation sparsity")
+        if wanted.count():
+            wanted.click()
+        else:
+            page.keyboard.press("Escape")
     settle(page)
+
+
+PREPARED = {"Conversations": where_two_differ, "Efficiency": best_of_the_methods}
+"""What is chosen on a page before its picture is taken."""
 
 
 def picture(page: Page, path: Path) -> None:
     """The whole page: Streamlit scrolls inside it, so the window grows until nothing is hidden."""
     height = page.evaluate("document.querySelector('[data-testid=stMainBlockContainer] > *').scrollHeight")
     width = page.evaluate("window.innerWidth")
-    page.set_viewport_size({"width": width, "height": min(int(height) + 100, 2400)})
+    page.set_viewport_size({"width": width, "height": min(int(height) + 100, 1800)})
     page.wait_for_timeout(1000)
-    page.screenshot(path=str(path))
+    with Image.open(io.BytesIO(page.screenshot())) as taken:
+        taken.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

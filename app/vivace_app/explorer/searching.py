@@ -50,7 +50,9 @@ def _wanted(address: Address, sides: Sequence[Side]) -> Wanted:
         forget=_FORGET,
     )
     asked = [name for name in (*SEARCH, *(side.parameter for side in sides)) if name in address.parameters]
-    with st.expander("Turns, seconds, results", icon=":material/tune:", expanded=bool(set(asked) - {"axis", "q"})):
+    with st.expander(
+        "Turns, seconds, results", icon=":material/tune:", expanded=bool(set(asked) - {"axis", "q", "differs"})
+    ):
         spans = [
             [
                 number(address, f"{end}_{name}", f"{words} {name}", what=f"number of {name}", forget=_FORGET)
