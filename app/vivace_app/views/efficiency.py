@@ -12,8 +12,9 @@ from vivace.model_origins import ORIGINS
 from vivace.store.database import Database
 from vivace.store.queries import efficiency
 from vivace.store.queries.efficiency import ArmRow
-from vivace_app import arm_tables, charts, data, downloads, figures, markup, notices
+from vivace_app import arm_tables, data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, toggle
+from vivace_app.plots import charts
 from vivace_methods.families import FAMILIES, Axis
 
 _NOTE_COLOURS = {

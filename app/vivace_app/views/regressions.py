@@ -8,8 +8,9 @@ import streamlit as st
 
 from vivace.analysis.trends import trend
 from vivace.store.queries.regressions import SPEEDS, JobView, title
-from vivace_app import charts, data, figures, job_tables, markup
+from vivace_app import data, figures, job_tables, markup
 from vivace_app.address import Address, select
+from vivace_app.plots import charts
 
 POSITION = 50
 """Among the pages, from the left."""

@@ -1,0 +1,1 @@
+"""What pages draw, of tables that the modules beside this folder make."""
