@@ -51,6 +51,9 @@ def database(home: Path) -> Database:
                 id=name, host="h", pid=1, process_started=0.0, queues=["default"], lease_seconds=30.0,
                 heartbeat_at=now() - timedelta(seconds=age), stopped_at=stopped,
             ))  # fmt: skip
+        session.add(tables.Worker(
+            id="own", host="h", pid=2, process_started=0.0, queues=[], lease_seconds=30.0, stopped_at=now(),
+        ))  # fmt: skip
         session.flush()
         for run, status, worker in (("run0", "queued", None), ("run1", "running", "w-alive")):
             session.add(tables.Submission(

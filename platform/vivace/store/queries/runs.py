@@ -139,7 +139,10 @@ def _run_view(
 
 
 def workers(database: Database) -> list[WorkerView]:
-    """The workers that live, and those that have stopped or fallen silent lately; those that live first."""
+    """The workers that live, and those that have stopped or fallen silent lately; those that live first.
+
+    Processes that executed a run of their own, and served no queue, are told of until they have stopped.
+    """
     with database.read() as session:
         present = clock(session)
         busy: dict[str, list[str]] = defaultdict(list)
@@ -149,7 +152,11 @@ def workers(database: Database) -> list[WorkerView]:
             busy[worker or ""].append(run)
         found = [_worker_view(worker, present, busy[worker.id]) for worker in session.scalars(select(Worker))]
     order = ("alive", "silent", "stopped")
-    recent = [one for one in found if one.health == "alive" or one.heartbeat_age_s < LONG_GONE_S]
+    recent = [
+        one
+        for one in found
+        if one.health == "alive" or (one.heartbeat_age_s < LONG_GONE_S and (one.queues or one.health == "silent"))
+    ]
     return sorted(recent, key=lambda one: (order.index(one.health), one.heartbeat_age_s, one.worker))
 
 
