@@ -21,6 +21,7 @@ from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.submissions import cancel
 from vivace.engine.work import Workplace
+from vivace.engine.worker import drain
 from vivace.errors import VivaceError
 from vivace.machine.offers import parse_need, unmet
 from vivace.settings import Settings
@@ -232,6 +233,18 @@ def test_a_need_that_no_worker_meets_is_said_to_whoever_waits(database: Database
         session.execute(update(Shard).values(needs=["german", "gpu=H200"]))
     (view,) = submission_views(database, "s")
     assert view.message == "no worker of the queue 'default' has what it needs: gpu=H200"
+
+
+def test_workers_of_a_queue_that_is_drained_hear_of_it(database: Database) -> None:
+    worker = register_worker(database, ["default"], 15)
+    register_worker(database, ["slow"], 15)
+    with Heartbeat(database, worker, 15) as heartbeat:
+        heartbeat.beat()
+        assert not heartbeat.drain_asked
+        assert drain(database, ["default"]) == [worker]
+        heartbeat.beat()
+        assert heartbeat.drain_asked
+    assert drain(database, ["default"]) == [], "it has ended"
 
 
 @pytest.mark.parametrize("need", ["", "=", "gpu=", "memory=much", "gpu-memory", "memory=-1"])
