@@ -16,7 +16,7 @@ from vivace_app import figures
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.families import Axis
 
-NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "retracted")
+NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "private", "retracted")
 
 _CELL = re.compile(r"(?P<length>[\d,]+ tokens), (?P<depth>\d+%) deep$")
 """How the task haystack names its cells."""
@@ -315,6 +315,7 @@ def _notes(row: ArmRow) -> list[str]:
         "incomplete": row.standing == "incomplete",
         "synthetic": row.synthetic,
         "random weights": not ORIGINS[row.adapter].are_answers_real,
+        "private": row.private,
         "retracted": row.retracted is not None,
     }
     return [note for note in NOTES if held[note]]

@@ -17,7 +17,7 @@ from vivace_app import figures
 NIGHTLY, WORSE_NOW = "regression job", "job worse now"
 NOTES = (
     "part", "incomplete", "official", "unofficial", "imported", "transcript", "spoken", "cascade", *HEARING.values(),
-    EAR_CHECKED, "submitted times", NIGHTLY, WORSE_NOW, "retracted",
+    EAR_CHECKED, "submitted times", NIGHTLY, WORSE_NOW, "private", "retracted",
 )  # fmt: skip
 """Every badge a row can carry."""
 
@@ -97,6 +97,8 @@ def notes(row: BoardRow) -> list[str]:
         found.append("submitted times")
     if row.job is not None:
         found.append(WORSE_NOW if row.job.endswith("worse now") else NIGHTLY)
+    if row.private:
+        found.append("private")
     return found
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.orm import aliased
 
 from support.judged import add_dataset, add_judging
 from support.measured import run_of
+from support.program import vivace
 from vivace.analysis.breakdown import breakdown
 from vivace.analysis.comparison import compare
 from vivace.analysis.gaps import gaps
@@ -207,6 +208,18 @@ def test_hidden_texts_are_found_by_no_search_alias_or_part_of_a_query(database: 
     assert page_of(database.seen_by(BOB), [f"{SHOWN}.judge"], Wanted(text=SECRET)).total == 0
     with database.seen_by(BOB).read() as session:
         assert session.scalar(select(func.count()).select_from(tables.Criterion)), "rows that are counted stay"
+
+
+def test_a_published_site_holds_nothing_private_or_hidden(database: Database, tmp_path: Path) -> None:
+    if not database.is_sqlite:
+        pytest.skip("the pages are the same")
+    hide(database)
+    site = tmp_path / "site"
+    done = vivace("publish", site, "--database", database.url, "--home", tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    pages = {page: page.read_text() for page in site.rglob("*") if page.is_file()}
+    assert not [page for page, text in pages.items() if SECRET in text or ALICES in text]
+    assert any("open" in text for text in pages.values()) and any(HIDDEN in text for text in pages.values())
 
 
 def test_every_table_that_leads_to_a_run_a_job_or_a_set_is_under_the_rule() -> None:

@@ -45,6 +45,7 @@ _NOTE_COLOURS = {
     "submitted times": "gray",
     boards.NIGHTLY: "gray",
     boards.WORSE_NOW: "red",
+    "private": "violet",
     "retracted": "red",
 }
 _WER_HELP = (
@@ -58,7 +59,8 @@ _NOTES_HELP = (
     "said, and a model of text answered that; others hear for themselves. Hears, ear checked, failed the hearing "
     "check: how that came out. Submitted times: TTFT and total are what whoever submitted the replies wrote; they "
     "were not measured here. Regression job: the newest accepted night of one; job worse now: a later one is worse, "
-    "and *Regressions* says why. Reasons are under *About these results*."
+    "and *Regressions* says why. Private: only the owner and the operator see it. Reasons are under *About these "
+    "results*."
 )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from vivace.store.database import Database
+from vivace.store.visibility import HIDDEN
 from vivace_app import boards, data, figures, notices
 from vivace_app.address import Address, select
 from vivace_app.explorer import calls, replies, searching, sides, turns, verdicts
@@ -53,6 +54,10 @@ def _show_conversation(address: Address, database: Database, chosen: Sequence[Si
     with st.container(horizontal=True, vertical_alignment="center"):
         st.subheader(f"Conversation {figures.literal(identifier)}", anchor=False, width="content")
         st.markdown(figures.literal(figures.axis_name(first.axis)), width="content")
+    if any(one.text == HIDDEN for one in first.verdicts):
+        st.info(
+            "The items of this set are hidden: how they came out is shown, not what was said, asked and answered."
+        )
     heard = {
         side.letter if len(chosen) > 1 else "": view.heard
         for side, view in zip(chosen, views, strict=True)

@@ -23,6 +23,7 @@ _NOTE_COLOURS = {
     "incomplete": "red",
     "synthetic": "gray",
     "random weights": "gray",
+    "private": "violet",
     "retracted": "red",
 }
 _TABLE_ROWS = 25

@@ -50,7 +50,7 @@ REASONS = {
     415: "It is sent in a form that is not taken.",
     422: "Something in it is wrong; the sentence says what.",
     429: "There were too many; `Retry-After` says when to come again.",
-    503: "The database is away.",
+    503: "The database is away, or the disk is full.",
 }
 
 
@@ -109,7 +109,8 @@ def handle(app: FastAPI, settings: Settings) -> None:
         return answer(503, "The results database is away; come again in a moment.", RETRY_S)
 
     @app.exception_handler(VivaceError)
-    def failed(_request: Request, error: VivaceError) -> JSONResponse:
+    @app.exception_handler(OSError)
+    def failed(_request: Request, error: Exception) -> JSONResponse:
         LOG.error("%s", told(str(error), settings))
         return answer(503, "This cannot be done at the moment; the operator's log says why.", RETRY_S)
 

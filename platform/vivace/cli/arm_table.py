@@ -87,6 +87,7 @@ def _marks(row: dict[str, Any]) -> str:
         "synthetic" if row["synthetic"] else "",
         "random weights" if row["adapter"] == "random" else "",
         *(reason for reason in row["unofficial_reasons"] if ": " in reason and not _is_kind(reason)),
+        "private" if row["private"] else "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]
     return ", ".join(mark for mark in marks if mark)

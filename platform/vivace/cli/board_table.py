@@ -70,6 +70,7 @@ def _marks(row: dict[str, Any]) -> str:
         hearing_text(row["hearing"], row["is_cascade"]),
         "† times as submitted" if _has_submitted_times(row) else "",
         row["job"] or "",
+        "private" if row["private"] else "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",
     ]
     return ", ".join(mark for mark in marks if mark)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from vivace.errors import UnreachableError, UsageError, VivaceError
+from vivace.machine.environment import load_surroundings
 
 if TYPE_CHECKING:
     import httpx
@@ -44,6 +45,7 @@ class Server:
     def __init__(self, address: str) -> None:
         import httpx
 
+        load_surroundings()
         parts = urlsplit(address)
         token = os.environ.get("VIVACE_TOKEN", "").strip()
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -21,6 +22,9 @@ from vivace.store.upload_tables import Upload
 
 router = APIRouter(tags=["uploads"])
 
+_AT_ONCE = threading.BoundedSemaphore(8)
+"""Uploads that are taken at a time, so that what is half there does not fill the disk."""
+
 _BODY = {
     "requestBody": {
         "required": True,
@@ -36,6 +40,15 @@ async def upload(request: Request, house: InHouse, bearer: Submitter) -> Uploade
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         raise Refused(415, "Send the file itself as the body of the request, not a form.")
+    if not _AT_ONCE.acquire(blocking=False):
+        raise Refused(429, "Others are sending, too; come again in a moment.", 5)
+    try:
+        return await _received(request, house, bearer)
+    finally:
+        _AT_ONCE.release()
+
+
+async def _received(request: Request, house: House, bearer: Bearer) -> Uploaded:
     house.settings.home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="upload-", dir=house.settings.home) as folder:
         path = Path(folder) / "upload"
