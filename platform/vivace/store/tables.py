@@ -186,8 +186,6 @@ class Run(Base):
     """`text` or `audio`: what the model was asked to answer with."""
     repeats: Mapped[int] = mapped_column(default=1)
     """Replies generated to each conversation."""
-    items: Mapped[list[str]]
-    """The conversations planned, by the dataset's ids, in order."""
     limited: Mapped[bool]
     """Whether the items are a part of the dataset."""
     imported: Mapped[bool] = mapped_column(default=False)
@@ -205,6 +203,9 @@ class Run(Base):
     """Who submitted it, by the name that a token or a login gives; null where the operator did."""
     private_since: Mapped[datetime | None]
     """When it was made private, seen by its owner and the operator alone; null of a public one."""
+    # The last column: SQLite reads through all that stands in a row before what is asked for.
+    items: Mapped[list[str]]
+    """The conversations planned, by the dataset's ids, in order."""
 
 
 RUN_IN_SHORT = tuple(defer(column) for column in (Run.items, Run.manifest, Run.measured))
