@@ -171,7 +171,7 @@ def test_heat_maps_of_experts_by_budget_and_of_modules() -> None:
                for layer in range(3)] for budget in (8, 16)}  # fmt: skip
     cells = arm_tables.by_layer({**experts, "teal": [Diagnosis("kept", "layers.0.mlp.up", "", 0.4, 9)]})
     assert len(cells) == 6 and set(cells["measure"]) == {"experts read in a pass"}
-    drawn = charts.heat_map(cells, "arm", share=False).to_dict()["spec"]["encoding"]
+    drawn = charts.heat_map(cells, "arm", share=False).to_dict()["encoding"]
     assert drawn["y"]["sort"] == ["moe-spec(budget=8)", "moe-spec(budget=16)"]
     modules = arm_tables.by_module(
         [Diagnosis("kept", "model.layers.7.mlp.up_proj", "", 0.4, 9), Diagnosis("ratio", "head", "", 0.4, 0)]

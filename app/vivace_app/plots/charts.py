@@ -16,6 +16,10 @@ _OVERALL_WIDTH = 360
 _AXIS_WIDTH = 175
 _AROUND = 80
 """Pixels for the legend and the title above a panel, and the axis below it."""
+_LEGEND = 60
+"""Pixels for a legend of colours below one."""
+_PANEL_WIDTH, _PANEL_LABEL = 200, 110
+"""Of panels of which several make one plot: together with their labels they fit on a telephone."""
 
 
 def pass_rates(data: pd.DataFrame, models: Sequence[str], slices: Sequence[str]) -> alt.HConcatChart:
@@ -163,8 +167,8 @@ def _repeated(values: Sequence[str], count: int) -> list[str]:
     return [values[place % len(values)] for place in range(count)]
 
 
-def heat_map(data: pd.DataFrame, row: str, *, share: bool) -> alt.FacetChart:
-    """A figure by layer and arm, or by layer and module, a panel for each measure.
+def heat_map(data: pd.DataFrame, row: str, *, share: bool) -> alt.Chart | alt.FacetChart:
+    """A figure by layer and arm, or by layer and module, a panel for each measure; one alone fits into any width.
 
     Args:
         data: as `arm_tables.by_layer` or `arm_tables.by_module` gives it.
@@ -175,7 +179,7 @@ def heat_map(data: pd.DataFrame, row: str, *, share: bool) -> alt.FacetChart:
     scale = alt.Scale(domain=[0, 1], clamp=True, scheme="viridis") if share else alt.Scale(scheme="viridis")
     cells = alt.Chart(data).mark_rect(stroke="white").encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
-        y=alt.Y(f"{row}:N", sort=names, title=None, axis=alt.Axis(labelLimit=150)),
+        y=alt.Y(f"{row}:N", sort=names, title=None, axis=alt.Axis(labelLimit=_PANEL_LABEL)),
         color=alt.Color("value:Q", scale=scale, legend=alt.Legend(title="", orient="bottom")),
         tooltip=[
             alt.Tooltip(f"{row}:N", title=row.title()),
@@ -184,9 +188,13 @@ def heat_map(data: pd.DataFrame, row: str, *, share: bool) -> alt.FacetChart:
             alt.Tooltip("n:Q", title="Observations"),
         ],
     )  # fmt: skip
+    measures = list(dict.fromkeys(data["measure"]))
+    if len(measures) == 1:
+        alone: alt.Chart = cells.properties(title=measures[0], height=20 * len(names) + _AROUND + _LEGEND)
+        return alone
     chart: alt.FacetChart = (
-        cells.properties(width=300, height=20 * len(names))
-        .facet(facet=alt.Facet("measure:N", sort=list(dict.fromkeys(data["measure"])), title=None), columns=1)
+        cells.properties(width=_PANEL_WIDTH, height=20 * len(names))
+        .facet(facet=alt.Facet("measure:N", sort=measures, title=None), columns=1)
         .resolve_scale(color="shared" if share else "independent")
     )
     return chart
@@ -206,7 +214,7 @@ def depth_and_length(data: pd.DataFrame) -> alt.FacetChart:
         color=alt.Color(
             "quality:Q",
             scale=alt.Scale(domain=[0, 1], scheme="viridis"),
-            legend=alt.Legend(title="found", format=".0%"),
+            legend=alt.Legend(title="found", format=".0%", orient="bottom"),
         ),
         tooltip=[
             alt.Tooltip("arm:N", title="Arm"),
@@ -216,7 +224,7 @@ def depth_and_length(data: pd.DataFrame) -> alt.FacetChart:
             alt.Tooltip("n:Q", title="Prompts"),
         ],
     )  # fmt: skip
-    chart: alt.FacetChart = cells.properties(width=70 * len(lengths), height=28 * len(depths)).facet(
+    chart: alt.FacetChart = cells.properties(width=min(70 * len(lengths), 270), height=28 * len(depths)).facet(
         facet=alt.Facet("arm:N", sort=list(dict.fromkeys(data["arm"])), title=None), columns=1
     )
     return chart
@@ -230,16 +238,17 @@ def rankings_by_layer(data: pd.DataFrame) -> alt.FacetChart:
     """
     cells = alt.Chart(data).mark_rect(stroke="white").encode(
         x=alt.X("layer:O", title="layer", axis=alt.Axis(labelAngle=0)),
-        y=alt.Y("ranking:N", sort=list(dict.fromkeys(data["ranking"])), title=None),
+        y=alt.Y("ranking:N", sort=list(dict.fromkeys(data["ranking"])), title=None,
+                axis=alt.Axis(labelLimit=_PANEL_LABEL)),
         color=alt.Color("value:Q", scale=alt.Scale(domain=[0, 1], clamp=True, scheme="viridis"),
-        legend=alt.Legend(title="")), tooltip=[
+        legend=alt.Legend(title="", orient="bottom")), tooltip=[
             alt.Tooltip("ranking:N", title="Ranking"),
             alt.Tooltip("layer:O", title="Layer"),
             alt.Tooltip("value:Q", title="Mean", format=".3f"),
             alt.Tooltip("n:Q", title="Prompts"),
         ],
     )  # fmt: skip
-    chart: alt.FacetChart = cells.properties(width=300, height=22 * data["ranking"].nunique()).facet(
+    chart: alt.FacetChart = cells.properties(width=_PANEL_WIDTH, height=22 * data["ranking"].nunique()).facet(
         facet=alt.Facet("measure:N", sort=list(dict.fromkeys(data["measure"])), title=None), columns=1
     )
     return chart

@@ -37,7 +37,7 @@ def show() -> None:
         st.info("Nothing was brought in yet. Results of lm-eval and logs of inspect come in with:",
                 icon=":material/inbox:")  # fmt: skip
         st.code("vivace import --from lm-eval results_….json samples_….jsonl\nvivace import --from inspect logs",
-                language="bash")  # fmt: skip
+                language=None, wrap_lines=True)  # fmt: skip
         return
     address = Address()
     problems = st.container()

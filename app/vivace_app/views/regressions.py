@@ -40,7 +40,7 @@ def show() -> None:
     jobs = data.jobs(database) if database else []
     if not jobs:
         st.info("There are no regression jobs yet.", icon=":material/schedule:")
-        st.code("vivace regress add --help", language="bash")
+        st.code("vivace regress add --help", language=None, wrap_lines=True)
         return
     address = Address()
     problems = st.container()
