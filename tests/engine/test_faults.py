@@ -284,12 +284,19 @@ def test_a_process_that_is_frozen_inside_a_write_is_named_to_whoever_waits(
     database = open_for_writing(Settings(home=home))
     worker = register_worker(database, [], 15)
     program = (
-        "import os, signal, sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "import os, signal, sqlite3, sys; input(); c = sqlite3.connect(sys.argv[1], isolation_level=None);"
         "c.execute('BEGIN IMMEDIATE'); print(flush=True); os.kill(os.getpid(), signal.SIGSTOP)"
     )
-    frozen = subprocess.Popen([sys.executable, "-c", program, home / "vivace.db"], stdout=subprocess.PIPE)
+    frozen = subprocess.Popen(
+        [sys.executable, "-c", program, home / "vivace.db"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
+        with database.write() as session:
+            session.execute(update(Worker).where(Worker.id == worker).values(pid=frozen.pid))
+        assert frozen.stdin is not None
         assert frozen.stdout is not None
+        frozen.stdin.write(b"\n")
+        frozen.stdin.flush()
         frozen.stdout.readline()
         os.waitpid(frozen.pid, os.WUNTRACED)
         with pytest.raises(database_module.DatabaseUnavailableError) as refused, database.write():
@@ -301,12 +308,13 @@ def test_a_process_that_is_frozen_inside_a_write_is_named_to_whoever_waits(
         shown = vivace("status", "--home", home)
         assert f"Nothing can be recorded: {named}" in shown.stderr
         assert f"`kill -CONT {frozen.pid}`" in shown.stderr
+        assert f"it is worker {worker}, silent for 0 s" in shown.stderr
         examined = vivace("doctor", "--home", home, "--format", "json")
         assert named in examined.stdout
     finally:
         frozen.send_signal(signal.SIGKILL)
         frozen.communicate()
-    with database.write() as session:
-        session.execute(update(Worker).where(Worker.id == worker).values(pid=frozen.pid))
+    with database.write():
+        pass
     assert stuck_writer(home / "vivace.db") is None
     database.close()
