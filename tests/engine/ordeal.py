@@ -30,7 +30,8 @@ from vivace.store.tables import ENDED, Attempt, Event, Judging, Reply, Run, Scor
 from vivace.store.worker_tables import Shard
 
 CONCURRENCY = 4
-LEASE_S = 8
+LEASE_S = 15
+"""As by default: on a machine that has too much to do, silence comes before death."""
 LARGE = 40
 """Conversations of a run that is divided."""
 SMALL = 5
