@@ -39,9 +39,9 @@ def dispatch(
     database: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
 ) -> None:
-    """Start workers on this machine, on a Slurm cluster or as jobs of the Hugging Face hub, and print their ids.
+    """Start workers where the hardware is, and print their ids.
 
-    Database, artifacts and the variables that the file names reach them through their environment alone.
+    On this machine, on a Slurm cluster, or as jobs of the Hugging Face hub. Database, artifacts and the variables that the file names reach them through their environment alone.
     """
     from vivace.dispatch.orders import Environment, check_reach, read_order, shown
     from vivace.dispatch.registry import TARGETS
