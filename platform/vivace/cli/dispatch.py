@@ -41,7 +41,8 @@ def dispatch(
 ) -> None:
     """Start workers where the hardware is, and print their ids.
 
-    On this machine, on a Slurm cluster, or as jobs of the Hugging Face hub. Database, artifacts and the variables that the file names reach them through their environment alone.
+    On this machine, on a Slurm cluster, or as jobs of the Hugging Face hub. Database, artifacts and the variables
+    that the file names reach them through their environment alone.
     """
     from vivace.dispatch.orders import Environment, check_reach, read_order, shown
     from vivace.dispatch.registry import TARGETS
