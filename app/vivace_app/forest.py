@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import altair as alt
 import pandas as pd
@@ -61,10 +61,11 @@ def part(row: ComparisonRow) -> str:
 
 
 def points(rows: Sequence[ComparisonRow]) -> pd.DataFrame:
-    """The differences of one system in points, for `plot`; an interval that is not known has no ends."""
+    """The differences of some systems in points, for `plot`; an interval that is not known has no ends."""
     return pd.DataFrame(
         [
             {
+                "system": row.name_b,
                 "part": part(row),
                 "value": 100 * row.difference.value,
                 "low": None if row.difference.low is None else 100 * row.difference.low,
@@ -125,10 +126,16 @@ def plot(data: pd.DataFrame, title: str, far: float) -> alt.LayerChart:
         **scales,
     )
     none = alt.Chart(pd.DataFrame({"none": [0.0]})).mark_rule(strokeDash=[4, 4], color="#888888").encode(x="none:Q")
-    chart: alt.LayerChart = (
-        alt.layer(none, spans, marks)
-        .properties(height=_AROUND + _LINE * max(2, len(data)))
-        .configure_view(strokeOpacity=0)
+    chart = alt.layer(none, spans, marks).properties(
+        height=_AROUND + _LINE * max(2, len(data)), view=alt.ViewBackground(strokeOpacity=0)
+    )
+    return cast(alt.LayerChart, chart)
+
+
+def together(data: pd.DataFrame, title: str, far: float) -> alt.VConcatChart:
+    """The plots of all systems, one below the other, to take away."""
+    chart: alt.VConcatChart = alt.vconcat(
+        *(plot(part, title, far).properties(title=name) for name, part in data.groupby("system", sort=False))
     )
     return chart
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import altair as alt
 import streamlit as st
 
 from vivace.analysis.breakdown import BYS
@@ -108,18 +107,17 @@ def _show_differences(found: JudgingComparison, metric: str) -> None:
     if not rows:
         st.info("Nothing is scored in both.", icon=":material/filter_alt_off:")
         return
-    title = f"{_METRICS[metric]}, points more than {rows[0].name_a}"
+    title = f"{_METRICS[metric]}, points more than {rows[0].name_a}"[:60]
     far = forest.reach(rows)
     others = {row.b.judging: row.name_b for row in rows}
-    plots = []
     for judging, name in others.items():
         of_one = [row for row in rows if row.b.judging == judging]
         st.markdown(f"#### {figures.literal(name)} against {figures.literal(of_one[0].name_a)}")
         st.markdown(_sentence(of_one[0]))
-        plot = forest.plot(forest.points(of_one), title[:60], far)
-        plots.append(plot.properties(title=name))
-        st.altair_chart(
-            plot, width="stretch", alt=f"Differences of the {_METRICS[metric].lower()} with 95 % intervals, by part"
+        st.vega_lite_chart(
+            downloads.built(forest.plot, forest.points(of_one), title, far),
+            width="stretch",
+            alt=f"Differences of the {_METRICS[metric].lower()} with 95 % intervals, by part",
         )
     for note in found.notes:
         markup.show(note)
@@ -132,17 +130,8 @@ def _show_differences(found: JudgingComparison, metric: str) -> None:
             placeholder=figures.ABSENT,
             alt="Paired differences with intervals and p-values",
         )
-    downloads.offer("differences", forest.table(found.rows), alt.vconcat(*_bare(plots)))
-
-
-def _bare(plots: Sequence[alt.LayerChart]) -> list[alt.LayerChart]:
-    """The plots to stand in one file: what is configured for a page of its own may not stand inside another."""
-    bare = []
-    for plot in plots:
-        copy = plot.copy()
-        copy.config = alt.Undefined
-        bare.append(copy)
-    return bare
+    drawn = downloads.built(forest.together, forest.points(rows), title, far)
+    downloads.offer("differences", forest.table(found.rows), drawn)
 
 
 def _sentence(row: ComparisonRow) -> str:
