@@ -27,9 +27,10 @@ def api(
     database: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
 ) -> None:
-    """Take submissions over HTTP, as data: nothing that is sent is executed. Tokens are of `vivace token`.
+    """Take submissions over HTTP.
 
-    What can be submitted is what the configuration opens; without one, recorded replies to the demo set.
+    They are data: nothing that is sent is executed. Tokens are of `vivace token`. What can be submitted is what the
+    configuration opens; without one, recorded replies to the demo set.
     """
     import uvicorn
 

@@ -18,7 +18,7 @@ from vivace.cli.common import (
 )
 from vivace.cli.tables import ShownColumns
 
-app = typer.Typer(help="The database: its schema, backups, pruning.", no_args_is_help=True)
+app = typer.Typer(help="The database, its schema and backups.", no_args_is_help=True)
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
