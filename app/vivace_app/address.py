@@ -16,6 +16,8 @@ _MOST_DIGITS = 6
 """Of a number in the URL: no conversation has as many turns or seconds."""
 _MOST_TEXT = 200
 """Characters of a text that is searched for."""
+_MOST_NAMED = 5
+"""Unknown values of one parameter that are named; a link with hundreds must not push the page out of sight."""
 
 
 class Address:
@@ -67,9 +69,13 @@ class Address:
         if not asked:
             return list(fallback)
         known = set(options)
-        for one in asked:
-            if one not in known:
-                self.problems.append(f"There is no {what} {literal(one)} here; the link may be old or mistyped.")
+        unknown = [literal(one) for one in dict.fromkeys(asked) if one not in known]
+        if unknown:
+            named, more = unknown[:_MOST_NAMED], len(unknown) - _MOST_NAMED
+            rest = f" and {more:,} more" if more > 0 else ""
+            self.problems.append(
+                f"There is no {what} {', '.join(named)}{rest} here; the link may be old or mistyped."
+            )
         kept = [one for one in dict.fromkeys(asked) if one in known]
         self.write(name, ",".join(kept))
         return kept or list(fallback)

@@ -170,6 +170,15 @@ def fastest_within(rows: Sequence[ArmRow], axis: Axis) -> ArmRow | None:
     return min(held, key=lambda row: sign * (row.value(axis.metric) or 0.0), default=None)
 
 
+def gains(row: ArmRow, rows: Sequence[ArmRow], axis: Axis) -> bool:
+    """Whether an arm is better on an axis than the baseline among these rows: the best of the others need not be."""
+    value = row.value(axis.metric)
+    baseline = next((one.value(axis.metric) for one in rows if one.baseline), None)
+    if value is None or baseline is None:
+        return True
+    return value > baseline if axis.more_is_better else value < baseline
+
+
 _BY_LAYER = {
     "unique_experts": "experts read in a pass",
     "natural_experts": "experts that routing alone would read",

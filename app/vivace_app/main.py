@@ -7,12 +7,8 @@ import pkgutil
 from pathlib import Path
 
 import streamlit as st
-from sqlalchemy.exc import SQLAlchemyError
 
-from vivace.errors import VivaceError
-from vivace.output.printable import printable
-from vivace.output.secrets import masked
-from vivace_app import viewer, views
+from vivace_app import notices, viewer, views
 
 # A file of our own: Streamlit fetches its named icons for the browser's tab from another server.
 _ICON = str(Path(__file__).with_name("icon.svg"))
@@ -32,13 +28,8 @@ def main() -> None:
     st.html(f"<style>{_STYLE}</style>")
     page = st.navigation(pages(), position="top")
     viewer.show_login()
-    try:
+    with notices.what_went_wrong():
         page.run()
-    except VivaceError as error:
-        st.error("The results database cannot be shown.", icon=":material/database_off:")
-        st.text(printable(masked(str(error))))
-    except SQLAlchemyError:
-        st.error("The results database could not be read just now; reload the page in a moment.")
 
 
 def pages() -> list[st.Page]:

@@ -106,6 +106,19 @@ def test_self_coherence_against_seconds_of_audio_is_what_the_page_begins_with(fo
     assert rows[0]["place"] < rows[1]["place"]
 
 
+def test_an_axis_of_one_part_is_not_what_the_page_begins_with(home: Path) -> None:
+    database = migrate.open_for_writing(Settings(home=home))
+    with database.write() as session:
+        dataset = add_dataset(session, 16, seconds=[float(place) for place in range(1, 17)])
+        add_judging(session, dataset, [[[True, place < 8]] for place in range(16)])
+    database.close()
+    app = analysis()
+    assert app.selectbox(key="address-axis").value == "all"
+    assert len(chart(app)[1]) > 1
+    spec, rows = chart(analysis(axis="SELF_COHERENCE"))
+    assert len(rows) == 1 and "place" not in json.dumps(spec), "one part lies along nothing"
+
+
 def test_what_is_broken_down_stands_in_the_address(found: dict[str, str]) -> None:
     app = analysis(judgings=f"{found['falling']},{found['steady']}", by="turns", axis="all", metric="ars")
     _, rows = chart(app)
@@ -163,6 +176,12 @@ def test_published_figures_are_beside_the_board_and_have_no_rank(found: dict[str
     assert table["Source"].notna().all() and table["Date"].notna().all()
     assert "not run here" in words(app)
     assert app.query_params["published"] in ("1", ["1"])
+
+
+def test_a_track_that_is_not_here_is_named_and_takes_nothing_away(found: dict[str, str]) -> None:
+    app = board(track="nothing", published="1")
+    assert any("`nothing`" in warning.value for warning in app.warning)
+    assert any(element.key == "address-published" for element in app.toggle)
 
 
 def test_repeats_votes_hearing_and_what_it_took_are_on_the_board(found: dict[str, str]) -> None:

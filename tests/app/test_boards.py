@@ -118,6 +118,15 @@ def test_address_refuses_the_rest_once_and_in_words() -> None:
     assert parameters == {}
 
 
+def test_hundreds_of_unknown_values_are_one_sentence() -> None:
+    parameters = {"judgings": ",".join(["a", *(f"j{place}" for place in range(300)), "j0"])}
+    address = Address(parameters)
+    assert address.choices("judgings", ["a", "b"], "system", ["b"]) == ["a"]
+    (problem,) = address.problems
+    assert "`j0`, `j1`" in problem and "`j7`" not in problem and "295 more" in problem
+    assert parameters == {"judgings": "a"}
+
+
 def test_address_keeps_only_what_is_chosen() -> None:
     parameters = {"axis": "A"}
     address = Address(parameters)

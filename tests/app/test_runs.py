@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from streamlit.testing.v1 import AppTest
 
 from support.judged import add_dataset, add_judging
@@ -18,7 +19,7 @@ from vivace.store.migrate import open_for_writing
 from vivace.store.queries.log import log
 from vivace.store.queries.runs import failures, manifest, runs, workers
 from vivace.store.visibility import NOBODY, Viewer
-from vivace_app import run_tables
+from vivace_app import data, run_tables
 
 
 def _page() -> None:
@@ -114,3 +115,17 @@ def test_two_runs_are_set_beside_each_other_by_the_address(judgings: dict[str, s
         ids = list(session.scalars(select(tables.Run.id).limit(2)))
     app = page(run=ids[0], other=ids[1])
     assert app.selectbox(key="address-other").value == ids[1]
+
+
+def test_a_queue_that_cannot_be_read_while_the_page_is_open_is_a_sentence(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = page()
+
+    def gone(_database: Database) -> None:
+        raise OperationalError("select 1", {}, Exception("no such table: run"))
+
+    monkeypatch.setattr(data, "live", gone)
+    app.run()
+    assert not app.exception and "could not be read just now" in app.error[0].value
+    assert any("Newest runs" in heading.value for heading in app.subheader), "the rest of the page stays"

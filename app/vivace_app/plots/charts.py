@@ -62,10 +62,11 @@ def curve(data: pd.DataFrame, metric: str, models: Sequence[str], x_title: str) 
         data: as `boards.parts` gives it.
         metric: `apr` or `ars`.
         models: the order of the colours.
-        x_title: what the parts lie along. Parts without a place on a number line stand side by side.
+        x_title: what the parts lie along. Parts without a place on a number line stand side by side, and so do
+            the systems of a single part.
     """
     names = list(models)
-    on_a_line = bool(data["place"].notna().all())
+    on_a_line = bool(data["place"].notna().all()) and data["place"].nunique() > 1
     plain = data.rename(columns={metric: "value", f"{metric} low": "low", f"{metric} high": "high"})
     x = (
         alt.X("place:Q", title=x_title, scale=alt.Scale(zero=False, padding=24), axis=alt.Axis(tickCount=10))

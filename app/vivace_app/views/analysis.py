@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import streamlit as st
 
@@ -68,7 +68,7 @@ def _show_parts(address: Address, database: Database, group: boards.RankedTogeth
         by = select(address, "by", "Broken down by", _BYS, what="breakdown", fallback="seconds", forget=("axis",))
     with second:
         axes = {_ALL: "All axes"} | {axis: figures.axis_name(axis) for axis in group.axes}
-        usual = _USUAL_AXIS if by == "seconds" and _USUAL_AXIS in axes else _ALL
+        usual = _USUAL_AXIS if by == "seconds" and _USUAL_AXIS in axes and _has_parts(database, systems) else _ALL
         axis = select(address, "axis", "Axis", axes, what="axis", fallback=usual)
     with third:
         metric = select(address, "metric", "Score", _METRICS, what="score", fallback="apr")
@@ -82,6 +82,14 @@ def _show_parts(address: Address, database: Database, group: boards.RankedTogeth
         markup.show(str(error))
         return
     _draw(rows, metric, _BYS[chosen])
+
+
+def _has_parts(database: Database, systems: Iterable[str]) -> bool:
+    """Whether the usual axis has conversations enough for a curve: a page must not begin with one point."""
+    try:
+        return any(len(data.breakdown(database, judging, "seconds", _USUAL_AXIS)) > 1 for judging in systems)
+    except UsageError:
+        return False
 
 
 def _choose_group(address: Address, groups: Sequence[boards.RankedTogether]) -> boards.RankedTogether:

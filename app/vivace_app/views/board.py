@@ -178,6 +178,8 @@ def _filtered(address: Address, database: Database, everything: Sequence[BoardRo
     if len(tracks) > 1:
         with next(places):
             track = select(address, "track", "Track", tracks, what="track", fallback=track, forget=("data", "judge"))
+    else:
+        track = address.choice("track", tracks, "track", track)
     here = [row for row in everything if row.track == track]
     with next(places):
         choices = {_ALL: "All data"} | {boards.data_key(row): boards.data_key(row) for row in here}

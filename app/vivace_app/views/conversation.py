@@ -73,6 +73,6 @@ def _choose_repeat(address: Address, chosen: Sequence[Side]) -> int:
     """Draw the chooser of the reply, where there are several; the reply's number from 0."""
     count = max(side.row.repeats for side in chosen)
     if count == 1:
-        return 0
+        return int(address.choice("repeat", ("0",), "reply", "0"))
     labels = {str(number): f"Reply {number + 1} of {count}" for number in range(count)}
     return int(select(address, "repeat", "Reply", labels, what="reply", fallback="0"))

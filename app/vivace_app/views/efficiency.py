@@ -102,7 +102,8 @@ def _choose_group(address: Address, rows: Sequence[ArmRow]) -> list[ArmRow]:
     """The arms of one model on one set of tasks: the others do not compare."""
     groups = {"-".join(part[:8] for part in key[1:3]): group for key, group in arm_tables.groups(rows).items()}
     if len(groups) == 1:
-        return next(iter(groups.values()))
+        only = next(iter(groups))
+        return groups[address.choice("group", groups, "model and tasks", only)]
     titles = {key: _title(group) for key, group in groups.items()}
     # The newest with something to compare: a page must not begin with one point.
     usual = max(groups, key=lambda key: (len(groups[key]) > 1, max(row.date for row in groups[key])))
@@ -166,9 +167,14 @@ def _show_frontier(rows: Sequence[ArmRow], axis: Axis) -> None:
     value = None if best is None else best.value(axis.metric)
     if best is not None and value is not None:
         text = f"{value / 2**30:.2f} GiB" if axis.metric.startswith("peak_bytes") else f"× {value:.2f}"
+        near = f"within {100 * arm_tables.WITHIN:.0f} points of the baseline's quality"
         st.markdown(
-            f"Best of those within {100 * arm_tables.WITHIN:.0f} points of the baseline's quality: "
-            f"**{figures.literal(best.short_arm)}**, {axis.title.partition(',')[0]} {text}"
+            (
+                f"Best of those {near}: "
+                if arm_tables.gains(best, rows, axis)
+                else f"Of those {near} none gains on the baseline; the best of them is "
+            )
+            + f"**{figures.literal(best.short_arm)}**, {axis.title.partition(',')[0]} {text}"
             + (", though its quality is shown to be worse." if best.is_worse else ".")
         )
     limit = arm_tables.floor(rows, axis)

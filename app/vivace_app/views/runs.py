@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from vivace.errors import VivaceError
 from vivace.store.queries.runs import RunView
 from vivace_app import data, downloads, figures, markup, notices, run_tables
 from vivace_app.address import Address, select
@@ -63,15 +62,16 @@ def show() -> None:
 
 @st.fragment(run_every=_EVERY)
 def _show_live() -> None:
-    """The queue and the workers, looked at again and again."""
+    """The queue and the workers, looked at again and again, by themselves: what goes wrong is caught here."""
+    with notices.what_went_wrong():
+        _draw_live()
+
+
+def _draw_live() -> None:
     database = data.database()
     if database is None:
         return
-    try:
-        waiting, workers = data.live(database)
-    except VivaceError:
-        st.warning("The queue could not be read just now.", icon=":material/sync_problem:")
-        return
+    waiting, workers = data.live(database)
     running = sum(one.status == "running" for one in waiting)
     alive = sum(one.health == "alive" for one in workers)
     st.text(f"{running} running, {len(waiting) - running} waiting, {alive} workers alive")
