@@ -9,8 +9,10 @@ import logging
 import pickle
 import socket
 import tarfile
+import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from sqlalchemy import update
 from api.conftest import REPLIES, Client, Guest, lines
 from vivace.api import bounds
 from vivace.api.door import Door, read_door
+from vivace.api.routes import submissions, uploads
 from vivace.engine.tokens import bearer_of, create_token, revoke_token, tokens
 from vivace.errors import UsageError
 from vivace.settings import Settings
@@ -90,6 +93,7 @@ def test_a_flood_is_told_to_come_again_later(guest: Guest, door: Door) -> None:
     assert 1 <= int(answers[-1].headers["Retry-After"]) <= 13
     assert bob("GET", "/v1/leaderboard").status_code == 200, "others are not held up"
     assert [nobody("GET", "/v1/leaderboard").status_code for _ in range(5)] == [401] * 3 + [429] * 2
+    assert bob("GET", "/v1/leaderboard").status_code == 200, "whoever is refused shuts nobody of the same address out"
     assert [nobody("GET", "/v1/sets").status_code for _ in range(7)] == [200] * 5 + [429] * 2
 
 
@@ -240,7 +244,7 @@ def test_while_the_database_is_away_it_says_so(guest: Guest, database: Database,
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is waited for as long as otherwise."""
-    for name in ("IDLE_S", "HEADERS_S"):
+    for name in ("IDLE_S", "HEADERS_S", "UNREAD_S"):
         monkeypatch.setattr(bounds, name, 0.3)
 
 
@@ -274,6 +278,48 @@ def test_claims_of_ten_gigabytes_and_slow_requests_are_cut_off(server: int, data
     both = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /v1/sets HTTP/1.1\r\nHost: x\r\n\r\n"
     assert b'"judge"' not in _said(server, head + both), "no second request hides in a first"
     assert b" 400 " in _said(server, b"GET /v1/sets HTTP/1.1\r\nHost: x\r\n" + both)
+
+
+@pytest.mark.usefixtures("hurried")
+def test_whoever_reads_no_answer_is_cut_off(server: int) -> None:
+    with socket.create_connection(("127.0.0.1", server), timeout=20) as connection, pytest.raises(ConnectionError):
+        while True:
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+
+
+def test_one_address_holds_a_part_of_the_connections(server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounds, "MOST_OF_ONE", 2)
+    held = [socket.create_connection(("127.0.0.1", server), timeout=20) for _ in range(2)]
+    assert _said(server, b"GET /v1/sets HTTP/1.1\r\nHost: x\r\n\r\n") in (b"", b"closed")
+    for connection in held:
+        connection.close()
+
+
+def test_a_person_sends_two_uploads_at_a_time(guest: Guest, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice, bob = guest("alice"), guest("bob")
+    monkeypatch.setitem(uploads._under_way, "alice", uploads.MOST_OF_ONE)
+    assert alice.upload().status_code == 429 and bob.upload().status_code == 201
+    monkeypatch.setitem(uploads._under_way, "carol", uploads.MOST_AT_ONCE)
+    assert bob.upload().status_code == 429, "and all together send eight"
+
+
+@pytest.mark.parametrize("door", [Door.model_validate({"limits": {"open-submissions": 1}})])
+def test_submissions_that_come_at_once_are_each_counted(
+    guest: Guest, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, all_asked = guest("alice"), threading.Barrier(2, timeout=20)
+    contents = [REPLIES + lines([{"id": f"another {number}", "response": "x"}]) for number in range(2)]
+    outputs = [alice.upload(content).json()["sha256"] for content in contents]
+    make_spec = submissions.spec_of
+
+    def spec_of(*given: Any) -> Any:
+        all_asked.wait()
+        return make_spec(*given)
+
+    monkeypatch.setattr(submissions, "spec_of", spec_of)
+    with ThreadPoolExecutor(2) as threads:
+        answers = list(threads.map(lambda one: alice.submit(outputs=one).status_code, outputs))
+    assert sorted(answers) == [201, 429]
 
 
 _TEXT = some.text(max_size=40) | some.sampled_from(

@@ -11,6 +11,7 @@ import pytest
 from api.conftest import REPLIES, Guest
 from support.program import vivace
 from vivace.engine.tokens import bearer_of, create_token
+from vivace.errors import UsageError
 from vivace.output.secrets import masked
 from vivace.settings import Settings
 from vivace.store.database import Database
@@ -77,6 +78,20 @@ def test_uploads_are_ones_own(guest: Guest) -> None:
     assert bob.submit(outputs="0" * 64).status_code == 404
 
 
+def test_nobody_changes_how_the_system_of_another_is_described(guest: Guest, call: Any) -> None:
+    alice, bob, admin = guest("alice"), guest("bob"), guest("carol", "admin")
+    alice.submit(
+        card={"name": "Mine", "organisation": "A laboratory", "description": "Nobody is to know."}, private=True
+    )
+    assert bob.submit(card={"name": "Renamed"}).json()["model"] == "Renamed"
+    call("worker", "--until-empty")
+    assert [row["model"] for row in alice("GET", "/v1/submissions").json()] == ["Mine"]
+    assert sorted(row["model"] for row in admin("GET", "/v1/leaderboard").json()) == ["Mine", "Renamed"]
+    assert "laboratory" not in bob("GET", "/v1/leaderboard").text
+    assert alice.submit(card={"name": "Ours"}, private=True).status_code == 201
+    assert sorted(row["model"] for row in admin("GET", "/v1/leaderboard").json()) == ["Ours", "Renamed"]
+
+
 def test_submit_model_sends_a_spec_to_a_server_and_follows_it(
     server: int, database: Database, settings: Settings, call: Any, tmp_path: Path
 ) -> None:
@@ -121,6 +136,8 @@ def test_the_operator_makes_lists_and_revokes_tokens(call: Any, database: Databa
     token = call("token", "create", "alice", "--owner", "alice@example.org", "--scope", "read").strip()
     found = bearer_of(database, token)
     assert found is not None and (found.owner, found.scopes) == ("alice@example.org", {"read"})
+    with pytest.raises(UsageError, match="at most 36,500 days"):
+        create_token(database, "bob", ["read"], days=1e9)
     (row,) = json.loads(call("token", "list", "--format", "json"))
     assert (row["name"], row["state"]) == ("alice", "open") and token not in str(row)
     call("token", "revoke", "alice")

@@ -123,6 +123,12 @@ def test_what_is_damaged_foreign_or_newer_is_not_restored(tmp_path: Path) -> Non
     place = ["--home", tmp_path / "home"]
     good = tmp_path / "good.db"
     assert vivace("db", "backup", good, *place).returncode == 0
+    for words, said in (
+        (["backup", tmp_path, "--force"], "is a folder"), (["prune", "--days", "1e9"], "--days"),
+        (["prune", "--artifacts", "--grace", "1e12"], "--grace"),
+    ):  # fmt: skip
+        refused = vivace("db", *words, *place)
+        assert refused.returncode == 2 and said in refused.stderr
     damaged = bytearray(good.read_bytes())
     damaged[-6000:-2000] = bytes(4000)
     (tmp_path / "damaged.db").write_bytes(damaged)

@@ -22,6 +22,7 @@ from vivace.store.database import Database
 from vivace.store.identifiers import find, submitted
 from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.rows import model_fingerprint
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,8 @@ def _content_changes(record: _Record) -> Iterator[Change]:
     if record.model.is_recorded:
         try:
             identity = open_system(record.spec.model, {}, ChatOptions()).identity
-            yield from _change("recorded replies", record.model.fingerprint, identity.fingerprint)
+            if record.model.fingerprint not in (identity.fingerprint, model_fingerprint(identity, record.run.owner)):
+                yield from _change("recorded replies", record.model.fingerprint, identity.fingerprint)
         except VivaceError as error:
             yield Change("recorded replies", record.model.fingerprint, f"not to be had: {error}")
     if record.spec.method is not None:

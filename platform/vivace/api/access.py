@@ -45,8 +45,8 @@ def _address(request: Request) -> str:
     return request.client.host if request.client is not None else "nobody"
 
 
-def _check(rates: Rates, name: str, cost: float = 1.0) -> None:
-    if wait_s := rates.wait_s(name, cost):
+def _check(rates: Rates, name: str) -> None:
+    if wait_s := rates.wait_s(name):
         raise Refused(429, f"That is too often; come again in {wait_s:.0f} s.", wait_s)
 
 
@@ -56,13 +56,11 @@ def anybody(request: Request, house: InHouse) -> None:
 
 
 def _bearer(request: Request, house: House, given: HTTPAuthorizationCredentials | None) -> Bearer:
-    address = _address(request)
-    _check(house.refusals, address, cost=0)
     token = "" if given is None else given.credentials
     found = bearer_of(house.database, token) if 0 < len(token) <= LONGEST_TOKEN else None
     if found is not None and not found.expired and not found.revoked:
-        return found
-    _check(house.refusals, address)
+        return found  # also where many others of this address are refused: they shut nobody out
+    _check(house.refusals, _address(request))
     if found is None:
         raise Refused(401, "Send a token as 'Authorization: Bearer TOKEN'; the operator has one for you.")
     raise Refused(

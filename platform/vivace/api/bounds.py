@@ -23,7 +23,11 @@ SLOWEST = 16 * 1024
 PATIENCE_S = 30.0
 HEADERS_S = 10.0
 """Seconds in which a request's line and headers have to arrive."""
+UNREAD_S = 60.0
+"""Seconds in which an answer has to be read, as far as the sockets between do not hold it."""
 MOST_CONNECTIONS = 256
+MOST_OF_ONE = 64
+"""Connections of one address; a proxy's are not counted, since they are many people's."""
 
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
@@ -104,17 +108,25 @@ class _Body:
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP as uvicorn speaks it, but a request's headers must arrive in time, and connections are counted."""
+    """HTTP as uvicorn speaks it, but headers must arrive and answers be read in time, and connections are counted."""
 
     _due: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, unless there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > MOST_CONNECTIONS:
+        transport.set_write_buffer_limits(high=0)  # `pause_writing` as soon as anything is left unread
+        if len(self.connections) > MOST_CONNECTIONS or self._are_too_many():
             transport.abort()
             return
         self._expect_headers()
+
+    def _are_too_many(self) -> bool:
+        if self.config.proxy_headers or self.client is None:
+            return False
+        clients = [one.client for one in self.connections if isinstance(one, H11Protocol) and one.client is not None]
+        return sum(address == self.client[0] for address, _port in clients) > MOST_OF_ONE
 
     def data_received(self, data: bytes) -> None:
         """Go on with what has arrived."""
@@ -133,7 +145,23 @@ class PatientProtocol(H11Protocol):
         """Forget the connection."""
         if self._due is not None:
             self._due.cancel()
+        self._is_read()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """Wait for the other side to read, but not for ever: whoever reads nothing would keep the connection."""
+        super().pause_writing()
+        self._unread = self.loop.call_later(UNREAD_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on, now that it has read."""
+        self._is_read()
+        super().resume_writing()
+
+    def _is_read(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _expect_headers(self) -> None:
         self._due = self.loop.call_later(HEADERS_S, self._too_slow)

@@ -26,12 +26,11 @@ class Rates:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def wait_s(self, name: str, cost: float = 1.0) -> float:
+    def wait_s(self, name: str) -> float:
         """Take one from a bucket: 0 where there was one, else the seconds after which there will be.
 
         Args:
             name: of the bucket.
-            cost: how much is taken; with 0 it is only asked.
         """
         with self._lock:
             now = self._clock()
@@ -40,7 +39,7 @@ class Rates:
             if left < 1:
                 self._buckets[name] = (left, now)
                 return (1 - left) / self._per_second
-            self._buckets[name] = (left - cost, now)
+            self._buckets[name] = (left - 1, now)
             while len(self._buckets) > MOST_KEPT:
                 self._buckets.popitem(last=False)
             return 0.0

@@ -101,13 +101,14 @@ def restore(
 
 @app.command()
 def prune(
-    days: Annotated[float, typer.Option("--days", min=0, help="Days for which everything stays.")] = 30.0,
+    days: Annotated[float, typer.Option("--days", min=0, max=36_500, help="Days for which everything stays.")] = 30.0,
     retracted: Annotated[bool, typer.Option("--retracted", help="Runs that were retracted, too.")] = False,
     artifacts: Annotated[
         bool, typer.Option("--artifacts", help="Files of the artifact store that no row refers to, too.")
     ] = False,
     grace: Annotated[
-        float, typer.Option("--grace", min=0, help="Hours for which a file stays that no row refers to yet.")
+        float,
+        typer.Option("--grace", min=0, max=876_000, help="Hours for which a file stays that no row refers to yet."),
     ] = 24.0,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it they are only named.")] = False,
     format: FormatOption = Format.TABLE,

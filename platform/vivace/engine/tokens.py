@@ -21,6 +21,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 PREFIX = "vivace_"
 """How every token begins, so that it is known for one wherever it has got to."""
 LONGEST_NAME = 100
+LONGEST_DAYS = 36_500
+"""A hundred years; what shall hold for longer never expires."""
 
 
 def as_person(name: str) -> str:
@@ -64,7 +66,7 @@ def create_token(
         days: until it expires; None for never.
 
     Raises:
-        UsageError: the name is taken, or no name; a scope is unknown.
+        UsageError: the name is taken, or no name; a scope is unknown; it would expire at once, or after a century.
     """
     for what, text in (("name", name), ("owner", owner or name)):
         if not text.strip() or len(text) > LONGEST_NAME or not text.isprintable():
@@ -72,6 +74,8 @@ def create_token(
     unknown = sorted(set(scopes) - set(SCOPES))
     if unknown or not scopes:
         raise UsageError(f"A token's scopes are of {', '.join(SCOPES)}, not {', '.join(unknown) or 'none'}.")
+    if days is not None and not 0 < days <= LONGEST_DAYS:
+        raise UsageError(f"A token holds for more than 0 and at most {LONGEST_DAYS:,} days; {days:g} is neither.")
     token = PREFIX + secrets.token_urlsafe(32)
     with database.write() as session:
         if session.scalar(select(ApiToken.id).where(ApiToken.name == name)) is not None:

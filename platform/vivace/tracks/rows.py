@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
+from vivace.machine.manifest import fingerprint
 from vivace.models.base import ModelIdentity
 from vivace.store import tables
 from vivace.store.columns import now
@@ -14,18 +15,34 @@ from vivace.store.records import ensure, run_ordinal
 from vivace.store.visibility import Ownership
 
 
-def ensure_model(session: Session, identity: ModelIdentity, card: dict[str, Any]) -> tables.Model:
+def model_fingerprint(identity: ModelIdentity, owner: str | None) -> str:
+    """By which a model's row is known: one for each who describes it, so that nobody's card is changed by another's.
+
+    Args:
+        identity: of the model.
+        owner: whose the run is; None for the operator.
+    """
+    return identity.fingerprint if owner is None else fingerprint([identity.fingerprint, owner])
+
+
+def ensure_model(
+    session: Session, identity: ModelIdentity, card: dict[str, Any], *, owner: str | None, run_id: str | None
+) -> tables.Model:
     """The row of a model, with what its card says now.
 
     Args:
         session: of the store.
         identity: of the model.
         card: column → value.
+        owner: whose the run is that is made; None for the operator.
+        run_id: the run that was submitted earlier, whose model has its card since.
     """
+    if run_id is not None and (run := session.get(tables.Run, run_id)) is not None:
+        return session.get_one(tables.Model, run.model_id)
     model = ensure(
         session,
         tables.Model,
-        {"fingerprint": identity.fingerprint},
+        {"fingerprint": model_fingerprint(identity, owner)},
         {
             "target": identity.target,
             "adapter": identity.adapter,

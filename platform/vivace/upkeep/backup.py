@@ -52,6 +52,8 @@ def back_up(settings: Settings, file: Path, *, overwrite: bool = False) -> int:
             f"The database '{redacted(database.url)}' is at schema {migrate.revision(database)}, older than this "
             "Vivace; copy it with pg_dump, or with the Vivace that wrote it."
         )
+    if file.is_dir():
+        raise UsageError(f"'{file}' is a folder; give the name of a file in it.")
     if file.exists() and not overwrite:
         raise UsageError(f"'{file}' is there already; give another name, or --force to replace it.")
     partial = file.with_name(f".{file.name}.{secrets.token_hex(4)}.partial")

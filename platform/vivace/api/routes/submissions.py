@@ -49,6 +49,7 @@ def submit(asked: Asked, house: InHouse, bearer: Submitter) -> Submitted:
     if not _turn.acquire(timeout=_TURN_S):
         raise Refused(429, "Others are being served; come again in a moment.", _TURN_S)
     try:
+        check_open(house, bearer)  # of those that came at once, each has been counted by now
         opened, run, submission = record(spec, house.settings, queue=house.door.queue, owner=bearer.owner)
         opened.close()
         asyncio.run(run.close())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-import threading
+from collections import Counter
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -22,8 +22,12 @@ from vivace.store.upload_tables import Upload
 
 router = APIRouter(tags=["uploads"])
 
-_AT_ONCE = threading.BoundedSemaphore(8)
+MOST_AT_ONCE = 8
 """Uploads that are taken at a time, so that what is half there does not fill the disk."""
+MOST_OF_ONE = 2
+"""Of one person, so that nobody who sends slowly keeps the others out."""
+_under_way: Counter[str] = Counter()
+"""Owner → uploads that are being sent."""
 
 _BODY = {
     "requestBody": {
@@ -40,12 +44,15 @@ async def upload(request: Request, house: InHouse, bearer: Submitter) -> Uploade
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         raise Refused(415, "Send the file itself as the body of the request, not a form.")
-    if not _AT_ONCE.acquire(blocking=False):
+    if _under_way[bearer.owner] >= MOST_OF_ONE:
+        raise Refused(429, f"{MOST_OF_ONE} uploads of yours are under way; come again when one has ended.", 5)
+    if _under_way.total() >= MOST_AT_ONCE:
         raise Refused(429, "Others are sending, too; come again in a moment.", 5)
+    _under_way[bearer.owner] += 1
     try:
         return await _received(request, house, bearer)
     finally:
-        _AT_ONCE.release()
+        _under_way.subtract([bearer.owner])
 
 
 async def _received(request: Request, house: House, bearer: Bearer) -> Uploaded:

@@ -57,7 +57,7 @@ def register_run(
     Raises:
         UsageError: the run was retracted, or is not the one that was submitted.
     """
-    model = ensure_model(session, identity, card)
+    model = ensure_model(session, identity, card, owner=ownership.owner, run_id=run_id)
     machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(hardware())}, {"details": hardware()})
     method = identity.method
     decoded = None if method is None else [method.label, method.recipe_sha256]

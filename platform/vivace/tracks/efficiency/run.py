@@ -129,7 +129,7 @@ class EfficiencyRun:
         identity = self._target.identity({"dtype": self._machine.dtype})
         planned, spec = self._planned, self._spec
         with database.write() as session:
-            model = ensure_model(session, identity, self._card)
+            model = ensure_model(session, identity, self._card, owner=ownership.owner, run_id=run_id)
             dataset = ensure(
                 session,
                 tables.Dataset,
