@@ -23,7 +23,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from vivace.cli.serve import command
+from vivace.cli.upkeep.serve import command
 
 BROWSER_FLAGS = [
     "--no-sandbox",

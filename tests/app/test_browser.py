@@ -21,7 +21,7 @@ from sqlalchemy import select, update
 from support.job_on_show import add_job
 from support.measured import run_of
 from support.program import environment
-from vivace.cli.serve import command
+from vivace.cli.upkeep.serve import command
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.tables import Criterion, Judging, Model, Reply, Run

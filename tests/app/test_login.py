@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from streamlit.testing.v1 import AppTest
 
 from support.program import environment
-from vivace.cli.serve import check_login, command
+from vivace.cli.upkeep.serve import check_login, command
 from vivace.errors import UsageError, VivaceError
 from vivace.settings import Settings
 from vivace.store import tables

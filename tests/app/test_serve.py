@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from vivace.cli.serve import command, serve
+from vivace.cli.upkeep.serve import command, serve
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database
 
-PROGRAM = "import typer; from vivace.cli.serve import serve; typer.run(serve)"
+PROGRAM = "import typer; from vivace.cli.upkeep.serve import serve; typer.run(serve)"
 
 
 @pytest.fixture

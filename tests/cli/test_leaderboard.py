@@ -15,7 +15,7 @@ from sqlalchemy import update
 
 from support.datasets import conversation_rows, write_jsonl
 from vivace.cli import common
-from vivace.cli.board_table import BOARD_COLUMNS
+from vivace.cli.tables.board_table import BOARD_COLUMNS
 from vivace.settings import load_settings
 from vivace.store.migrate import open_for_writing
 from vivace.store.tables import Judging

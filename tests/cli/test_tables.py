@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.judged import add_dataset, add_judging
 from vivace.cli import common
 from vivace.cli.common import Format, print_rows
-from vivace.cli.tables import GAP, ShownColumns, chosen_headings, fitted, print_table
+from vivace.cli.tables.printing import GAP, ShownColumns, chosen_headings, fitted, print_table
 from vivace.errors import UsageError
 from vivace.settings import load_settings
 from vivace.store.migrate import open_for_writing

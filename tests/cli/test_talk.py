@@ -15,7 +15,7 @@ import pytest
 
 from support.datasets import conversation_rows, write_jsonl
 from support.judged import add_dataset, add_judging
-from vivace.cli import execution
+from vivace.cli.running import execution
 from vivace.engine.execution import StopSignal
 from vivace.engine.submissions import cancel
 from vivace.settings import Settings, load_settings

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from support.judged import add_dataset, add_judging
 from vivace.analysis.comparison import compare
 from vivace.analysis.gaps import gaps
-from vivace.cli.board_table import BOARD_COLUMNS
+from vivace.cli.tables.board_table import BOARD_COLUMNS
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.conversation import conversation, item_rows

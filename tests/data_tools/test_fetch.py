@@ -9,7 +9,7 @@ import pytest
 from support.datasets import conversation_rows, write_parquet
 from support.hub_server import hub_server
 from support.program import vivace
-from vivace.cli.data import fetch
+from vivace.cli.subjects.data import fetch
 from vivace.errors import UsageError
 
 OLD, NEW = "a" * 40, "b" * 40

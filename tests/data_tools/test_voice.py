@@ -22,7 +22,7 @@ from werkzeug import Request, Response
 from support.datasets import conversation_rows, tone, write_jsonl
 from support.program import start_vivace, vivace
 from vivace.audio.voice import SpeechVoice, VoiceError, espeak, open_voice
-from vivace.cli.data import voice
+from vivace.cli.subjects.data import voice
 from vivace.demo import DATA
 from vivace.errors import IncompleteError, UnreachableError, UsageError
 from vivace.tracks.dialogue.data.conversations import VOICES_KEY

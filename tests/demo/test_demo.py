@@ -9,8 +9,8 @@ from subprocess import CompletedProcess
 import pytest
 
 from support.program import vivace
-from vivace.cli import execution
-from vivace.cli.demo import _dialogue, _efficiency, _missing
+from vivace.cli.running import execution
+from vivace.cli.running.demo import _dialogue, _efficiency, _missing
 from vivace.spec import DialogueSpec, EfficiencySpec
 
 

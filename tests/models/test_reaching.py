@@ -212,7 +212,7 @@ def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         raise SystemExit(f"connects: {event} {arguments}")
 sys.addaudithook(watch)
-import vivace.cli.main, vivace.cli.execution, vivace.tracks.dialogue.track
+import vivace.cli.main, vivace.cli.running.execution, vivace.tracks.dialogue.track
 from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.client.calls import ChatOptions
 for model in ("openai/m", "openrouter/a/m"):

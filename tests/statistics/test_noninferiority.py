@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from vivace.cli.arm_table import ARM_COLUMNS
+from vivace.cli.tables.arm_table import ARM_COLUMNS
 from vivace.statistics.intervals import LEVEL_Z, tango_interval
 from vivace.statistics.noninferiority import finding, non_inferiority
 from vivace.store.queries.efficiency import Measured

@@ -39,7 +39,7 @@ MODULES = (
     "transformers", "transformers.models.llama.modeling_llama", "transformers.models.olmoe.modeling_olmoe",
     "transformers.models.auto.processing_auto", "transformers.models.auto.modeling_auto",
     "transformers.models.qwen2_audio.modeling_qwen2_audio", "transformers.models.qwen2_audio.processing_qwen2_audio",
-    "vivace.cli.execution", "vivace.tracks.efficiency.track",
+    "vivace.cli.running.execution", "vivace.tracks.efficiency.track",
     "vivace.audio.convert", "vivace.models.local.method", "vivace_methods.sparsity.activation",
     "vivace.tracks.efficiency.measured_models", "vivace.tracks.efficiency.fitting_texts",
     "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",

@@ -158,8 +158,8 @@ def test_shards_may_differ_in_the_case_of_their_columns(tmp_path: Path) -> None:
 def test_data_without_audio_are_marked_as_transcript_input_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from vivace.cli.board_table import BOARD_COLUMNS
-    from vivace.cli.execution import run_here
+    from vivace.cli.running.execution import run_here
+    from vivace.cli.tables.board_table import BOARD_COLUMNS
     from vivace.settings import Settings
     from vivace.spec import DialogueSpec
     from vivace.store.migrate import open_for_reading

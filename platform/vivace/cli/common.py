@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vivace.cli.tables import Cell, ShownColumns, print_table
+from vivace.cli.tables.printing import Cell, ShownColumns, print_table
 from vivace.errors import UsageError
 from vivace.output.printable import csv_text, json_text, printable
 from vivace.output.secrets import without_keys

@@ -16,40 +16,24 @@ from typing import Annotated, Any
 import typer
 
 from vivace import __version__
-from vivace.cli import (
-    api,
+from vivace.cli.common import say
+from vivace.cli.results import (
     breakdown,
-    cancel,
     compare,
-    data,
-    db,
-    demo,
-    dispatch,
-    doctor,
     export,
     gaps,
     import_,
-    judge,
     label,
     leaderboard,
-    logs,
-    methods,
-    models,
-    plan,
     publish,
     regress,
     reproduce,
     retract,
-    run,
-    serve,
-    status,
-    submit,
-    tasks,
-    token,
     visibility,
-    worker,
 )
-from vivace.cli.common import say
+from vivace.cli.running import cancel, demo, logs, plan, run, status, submit, worker
+from vivace.cli.subjects import data, judge, methods, models, tasks
+from vivace.cli.upkeep import api, db, dispatch, doctor, serve, token
 from vivace.cli.verb import Verb
 from vivace.errors import UsageError, VivaceError
 from vivace.output.printable import printable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
@@ -121,7 +121,9 @@ class Target(Protocol):
         ...
 
 
-def read_order(file: Path, name: str, target: Target, workers: int | None) -> tuple[Order, Strict]:
+def read_order(
+    file: Path, name: str, target: Target, workers: int | None, places: Container[str]
+) -> tuple[Order, Strict]:
     """What a file asks for, with the section of one place; sections of other places are left alone.
 
     Args:
@@ -129,14 +131,13 @@ def read_order(file: Path, name: str, target: Target, workers: int | None) -> tu
         name: of the place.
         target: the place.
         workers: how many, where it is not what the file says.
+        places: the names of all places.
 
     Raises:
         UsageError: the file cannot be read, or something in it is unknown or wrong.
     """
-    from vivace.dispatch.registry import TARGETS
-
     values = {str(key).replace("_", "-"): value for key, value in read_spec_file(file).items()}
-    sections = {key: values.pop(key) or {} for key in list(values) if key in TARGETS}
+    sections = {key: values.pop(key) or {} for key in list(values) if key in places}
     if workers is not None:
         values["workers"] = workers
     return _checked(Order, values, str(file)), _checked(target.options, sections.get(name, {}), f"'{name}' in {file}")

@@ -1,0 +1,1 @@
+"""Verbs that show, compare, bring in and take out results."""

@@ -1,0 +1,1 @@
+"""Verbs that start, queue, watch and end runs, and what they share."""

@@ -1,0 +1,1 @@
+"""Verbs about what is measured and what measures: data, judges, methods, models, tasks."""

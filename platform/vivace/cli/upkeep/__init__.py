@@ -1,0 +1,1 @@
+"""Verbs of whoever keeps an installation: its database, its doors, its health."""
