@@ -303,6 +303,15 @@ def test_a_person_sends_two_uploads_at_a_time(guest: Guest, monkeypatch: pytest.
     assert bob.upload().status_code == 429, "and all together send eight"
 
 
+def test_uploads_that_unfold_in_memory_are_looked_at_one_at_a_time(
+    guest: Guest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(uploads, "check_replies", lambda path: seen.append(uploads._turn.locked()) or 16)
+    assert guest("alice").upload().status_code == 201
+    assert seen == [True] and not uploads._turn.locked()
+
+
 @pytest.mark.parametrize("door", [Door.model_validate({"limits": {"open-submissions": 1}})])
 def test_submissions_that_come_at_once_are_each_counted(
     guest: Guest, door: Door, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,8 @@ MOST_OF_ONE = 2
 """Of one person, so that nobody who sends slowly keeps the others out."""
 _under_way: Counter[str] = Counter()
 """Owner → uploads that are being sent."""
+_turn = threading.Lock()
+"""Uploads are looked at one at a time: as Python's values a text may take forty times its bytes."""
 
 _BODY = {
     "requestBody": {
@@ -72,7 +75,8 @@ async def _received(request: Request, house: House, bearer: Bearer) -> Uploaded:
 def _taken(house: House, bearer: Bearer, path: Path, size: int) -> Uploaded:
     if not size:
         raise Refused(422, "The upload is empty.")
-    rows = check_replies(path)
+    with _turn:
+        rows = check_replies(path)
     most = int(house.door.limits.uploads_mb_per_owner * 2**20)
     with house.database.read() as session:
         held = session.scalar(select(func.sum(Upload.bytes)).where(Upload.owner == bearer.owner)) or 0
