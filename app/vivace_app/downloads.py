@@ -11,8 +11,8 @@ from typing import Any
 import altair as alt
 import pandas as pd
 import streamlit as st
-import vl_convert
 
+from vivace.output import drawings
 from vivace.output.printable import csv_text
 
 _PNG_SCALE = 2.0
@@ -120,15 +120,13 @@ def parquet(table: pd.DataFrame) -> bytes:
 
 
 def svg(plot: Plot | Spec) -> bytes:
-    """A plot as SVG, drawn here: nothing is fetched for it."""
-    drawn: str = vl_convert.vegalite_to_svg(_as_spec(plot))
-    return drawn.encode()
+    """A plot as SVG."""
+    return drawings.svg(_as_spec(plot)).encode()
 
 
 def png(plot: Plot | Spec) -> bytes:
     """A plot as PNG, on white."""
-    drawn: bytes = vl_convert.vegalite_to_png(_as_spec(plot), scale=_PNG_SCALE)
-    return drawn
+    return drawings.png(_as_spec(plot), _PNG_SCALE)
 
 
 def _as_spec(plot: Plot | Spec) -> Spec:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import json
 from datetime import date
+from typing import Any
 
 import altair as alt
 import pandas as pd
 import pytest
+import vl_convert
 from streamlit.testing.v1 import AppTest
 
 from vivace_app import downloads
@@ -24,6 +27,19 @@ TABLE = pd.DataFrame(
 PLOT = alt.Chart(pd.DataFrame({"x": [1.0, 2.0], "name": ["a", "<script>b</script>"]})).mark_point().encode(
     x="x:Q", y="name:N"
 )  # fmt: skip
+
+
+def test_a_name_that_xml_has_no_word_for_does_not_end_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = vl_convert.vegalite_to_svg
+    hostile = alt.Chart(pd.DataFrame({"x": [1.0, 2.0], "name": ["a\x07\x1b[31m\x00\ufffe\uffff", "b"]}))
+
+    def guarded(spec: dict[str, Any], **settings: Any) -> str:
+        told = json.dumps(spec)
+        assert not any(code in told for code in ("u0000", "u0007", "u001b", "ufffe", "uffff")), "it would abort here"
+        return draw(spec, **settings)
+
+    monkeypatch.setattr(vl_convert, "vegalite_to_svg", guarded)
+    assert "a␇␛[31m" in downloads.svg(hostile.mark_point().encode(x="x:Q", y="name:N")).decode()
 
 
 def test_a_csv_file_computes_nothing_and_leaves_out_what_is_not_known() -> None:

@@ -16,7 +16,9 @@ _TURNING = "\u202a-\u202e\u2066-\u2069"
 """Unicode's embeddings, overrides and isolates, which show words in another order than they stand in."""
 _BREAKING = "\u2028\u2029"
 _HALVES = "\ud800-\udfff"
-_UNPRINTABLE = re.compile(f"[{_CONTROL}{_TURNING}{_BREAKING}{_HALVES}]")
+_NO_CHARACTERS = "\ufffe\uffff"
+"""What XML cannot hold besides, and no text has a use for."""
+_UNPRINTABLE = re.compile(f"[{_CONTROL}{_TURNING}{_BREAKING}{_HALVES}{_NO_CHARACTERS}]")
 _RAW_IN_JSON = re.compile(f"[\x7f-\x9f{_TURNING}{_BREAKING}{_HALVES}]")
 _COMPUTED = re.compile(r"\s*[=+\-@＝＋－＠]|\t|\n")
 """How a cell begins that a spreadsheet takes for a formula (https://owasp.org/www-community/attacks/CSV_Injection)."""

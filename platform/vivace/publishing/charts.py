@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from io import StringIO
 from typing import Any
 
 import altair as alt
 
 from vivace.analysis.published import PublishedFigure
+from vivace.output.drawings import svg
 from vivace.store.queries.board import BoardRow
 from vivace.store.queries.efficiency import ArmRow
 
@@ -128,11 +128,9 @@ def _values(rows: Sequence[Mapping[str, Any]]) -> alt.Data:
 
 
 def _svg(chart: Any) -> str:
-    written = StringIO()
     plain = chart.configure_view(strokeOpacity=0).configure(background="transparent", padding=12)
     plain = plain.configure_axis(labelLimit=260, titleFontWeight="normal").configure_legend(orient="top")
-    plain.save(written, format="svg", engine="vl-convert")
     # The drawing shrinks with the page, and its letters take the page's colour, light or dark.
     return re.sub(
-        r'width="([\d.]+)" height="[\d.]+"', r'aria-hidden="true" style="width:\1px"', written.getvalue(), count=1
+        r'width="([\d.]+)" height="[\d.]+"', r'aria-hidden="true" style="width:\1px"', svg(plain.to_dict()), count=1
     )
