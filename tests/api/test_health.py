@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import text
 
 from api.conftest import Guest
+from vivace.api.faults import told
+from vivace.settings import Settings
 from vivace.store.database import Database
 
 
-def test_health_is_told_to_anybody_and_figures_to_the_operator(guest: Guest, database: Database) -> None:
+def test_health_is_told_to_anybody_and_figures_to_the_operator(
+    guest: Guest, database: Database, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
     nobody, reader, operator = guest(None), guest("reader", "read"), guest("operator", "admin")
     assert nobody("GET", "/health/live").json() == {"status": "ok"}
     assert nobody("GET", "/health/ready").json() == {"status": "ok"}
@@ -22,6 +27,9 @@ def test_health_is_told_to_anybody_and_figures_to_the_operator(guest: Guest, dat
         session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     refused = nobody("GET", "/health/ready")
     assert refused.status_code == 503
-    assert "install the newer Vivace" in refused.json()["detail"]
-    assert str(database.path.parent if database.path else "") not in refused.text
+    assert refused.json()["detail"] == "It is not ready; the operator's log says why.", "not where what lies"
+    assert "install the newer Vivace" in caplog.text
+    assert told("Nothing answers at http://10.0.0.5:8000/v1 (ftp://a@b).", settings) == (
+        "Nothing answers at [address] ([address])."
+    )
     assert nobody("GET", "/health/live").status_code == 200

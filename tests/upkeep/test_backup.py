@@ -16,6 +16,7 @@ from engine import crowd
 from engine.lab import opened
 from support.program import vivace
 from vivace.engine.leases import Heartbeat, Lease, register_worker, try_lease
+from vivace.engine.shards import start
 from vivace.errors import LeaseLostError
 from vivace.settings import Settings
 from vivace.store.database import Database, DatabaseReplacedError
@@ -99,6 +100,10 @@ def test_whoever_works_on_what_is_replaced_is_fenced(database: Database, tmp_pat
     worker = register_worker(database, ["default"], 15)
     lease = try_lease(database, "s-1", worker, 15)
     assert isinstance(lease, Lease)
+    with database.write() as session:
+        session.get_one(Shard, "s-1").status = "running"
+        session.get_one(Shard, "s-1").worker_id = worker
+    start(database, "s-1", worker)
     assert vivace("db", "backup", tmp_path / "b.db", *place).returncode == 0
     refused = vivace("db", "restore", tmp_path / "b.db", *place)
     assert refused.returncode == 2
@@ -112,6 +117,9 @@ def test_whoever_works_on_what_is_replaced_is_fenced(database: Database, tmp_pat
     with database.read() as session:
         assert session.scalar(select(func.count()).select_from(Worker)) == 0
         assert session.get_one(Shard, "s-1").lease_owner is None
+    shown = vivace("status", *place)
+    assert shown.returncode == 0, shown.stderr
+    assert f"{worker} (gone)" in shown.stdout and "goes on where it stopped" in shown.stdout
 
 
 def test_what_is_damaged_foreign_or_newer_is_not_restored(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.records import insert_new
 from vivace.store.regression_tables import Night, Schedule
-from vivace.store.tables import Judging, Reply, Run, Submission, now
+from vivace.store.tables import Judging, Reply, Run, Submission, Worker, now
 from vivace.store.trees import store_tree
 
 RUNS = 10
@@ -94,6 +94,9 @@ def test_a_run_that_is_executed_stays(database: Database, tmp_path: Path) -> Non
         session.get_one(Submission, "s").status = "complete"
     assert isinstance(try_lease(database, "s-1", worker, 600), Lease)
     assert "run9" not in pruned(database, tmp_path / "home", "--days", 0)
+    pruned(database, tmp_path / "home", "--days", 0, "--yes")
+    with database.read() as session:
+        assert session.get(Worker, worker) is not None, "nor is a worker forgotten that lives"
 
 
 def test_files_that_nothing_refers_to_go_and_those_of_rows_lists_and_the_last_day_stay(

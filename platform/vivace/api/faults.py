@@ -21,6 +21,7 @@ from vivace.store.database import DatabaseUnavailableError
 
 LOG = logging.getLogger("vivace.api")
 LONGEST = 1_000
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>()\[\]]+", re.IGNORECASE)
 RETRY_S = 10
 """Seconds after which to come again while the database is away."""
 
@@ -62,7 +63,8 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def told(text: str, settings: Settings) -> str:
-    """A message as strangers may read it: without keys, and without paths of this machine."""
+    """A message as strangers may read it: without keys, paths of this machine, and addresses behind it."""
+    text = _ADDRESS.sub("[address]", text)
     for folder in sorted({settings.home, settings.home.absolute(), settings.home.resolve()}, key=str, reverse=True):
         if len(str(folder)) > 1:
             text = re.sub(re.escape(str(folder)) + r"(/[^\s'\"]*/)?/?", "", text)

@@ -60,7 +60,7 @@ def prunable(database: Database, days: float = KEPT_DAYS, *, retracted: bool = F
 def prune(database: Database, days: float = KEPT_DAYS, *, retracted: bool = False) -> list[Prunable]:
     """Remove these runs with all that is recorded of them, each looked at again in the transaction that removes it.
 
-    Workers that stopped that long ago go, too: nothing refers to them but names in logs.
+    Workers that stopped, or died, that long ago go, too: nothing refers to them but names in logs.
     """
     gone = []
     for one in prunable(database, days, retracted=retracted):
@@ -73,7 +73,11 @@ def prune(database: Database, days: float = KEPT_DAYS, *, retracted: bool = Fals
     with database.write() as session:
         before = clock(session) - timedelta(days=days)
         session.execute(delete(Worker).where(Worker.stopped_at < before))
-        session.execute(delete(Worker).where(Worker.stopped_at.is_(None), Worker.heartbeat_at < before))
+        silent = session.scalars(
+            select(Worker.id).where(Worker.stopped_at.is_(None), Worker.heartbeat_at < before)
+        ).all()
+        dead = [worker for worker in silent if not is_alive(session, worker)]
+        session.execute(delete(Worker).where(Worker.id.in_(dead)))
     return gone
 
 

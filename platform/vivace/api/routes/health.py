@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
 
 from vivace.api.access import InHouse, anybody, opens
-from vivace.api.faults import Refused, answers
+from vivace.api.faults import LOG, RETRY_S, Refused, answers, told
 from vivace.engine.tokens import Bearer
 from vivace.upkeep.health import readiness
 from vivace.upkeep.metrics import exposition
@@ -34,7 +34,8 @@ def ready(house: InHouse) -> State:
     """Whether the database answers and can be written."""
     health = readiness(house.settings)
     if not health.ok:
-        raise Refused(503, health.reason, 10)
+        LOG.warning("not ready: %s", told(health.reason, house.settings))
+        raise Refused(503, "It is not ready; the operator's log says why.", RETRY_S)
     return State(status="ok")
 
 

@@ -38,7 +38,8 @@ def _worker(row: dict[str, Any]) -> str:
     if row["status"] != "running":
         return str(row["worker"])
     others = f" and {row['workers'] - 1} more" if row["workers"] > 1 else ""
-    return f"{row['worker']}{others} ({row['heartbeat_age_s']:.0f} s ago)"
+    age = row["heartbeat_age_s"]
+    return f"{row['worker']}{others} ({'gone' if age is None else f'{age:.0f} s ago'})"
 
 
 def _left(row: dict[str, Any]) -> str:

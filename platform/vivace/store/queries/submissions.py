@@ -122,7 +122,7 @@ def _submission_view(session: Session, submission: Submission, run: Run, model: 
     worker, workers = _worker(session, submission, shards)
     heartbeat_age = max(0.0, (clock(session) - worker.heartbeat_at).total_seconds()) if worker else None
     message = submission.message
-    silent = worker is not None and heartbeat_age is not None and heartbeat_age > worker.lease_seconds
+    silent = worker is None or heartbeat_age is None or heartbeat_age > worker.lease_seconds
     if submission.status == "running" and silent:
         message = "its worker no longer answers; another one, or the same command, goes on where it stopped"
     if submission.status == "queued" and shards and (lacking := _unmet(session, submission, shards[0].needs)):
