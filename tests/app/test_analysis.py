@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
+import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.tables import Attempt, Model, Reply
 from vivace.tracks.dialogue.results import score_judging
+from vivace_app.plots import board_plots, charts
 
 MAIN = str(importlib.resources.files("vivace_app") / "main.py")
 
@@ -117,6 +120,18 @@ def test_an_axis_of_one_part_is_not_what_the_page_begins_with(home: Path) -> Non
     assert len(chart(app)[1]) > 1
     spec, rows = chart(analysis(axis="SELF_COHERENCE"))
     assert len(rows) == 1 and "place" not in json.dumps(spec), "one part lies along nothing"
+
+
+def test_lines_are_told_apart_by_shape_and_named_below_each_other(found: dict[str, str]) -> None:
+    spec, _ = chart(analysis(judgings=f"{found['falling']},{found['steady']}"))
+    points = next(layer["encoding"] for layer in spec["layer"] if "shape" in layer["encoding"])
+    assert len(set(points["shape"]["scale"]["range"])) == len(points["color"]["scale"]["range"]) == 2
+    assert points["shape"]["legend"]["columns"] == 1, "side by side, names run out of a telephone"
+
+
+def test_no_plot_draws_in_the_colour_of_a_dark_page() -> None:
+    colours = re.findall("#[0-9A-Fa-f]{6}", inspect.getsource(charts) + inspect.getsource(board_plots))
+    assert len(colours) > 10 and not {"#000000", "#FFFFFF"} & {colour.upper() for colour in colours}
 
 
 def test_what_is_broken_down_stands_in_the_address(found: dict[str, str]) -> None:

@@ -57,6 +57,8 @@ def test_a_job_that_is_worse_shows_series_window_steps_alert_and_cause() -> None
     ]  # fmt: skip
     assert alerts["Messages"].iloc[0] == "webhook failed (it answers 500)"
     assert len(app.get("vega_lite_chart")) == 2
+    offered = {element.proto.id.split("download-")[-1].split("-")[0] for element in app.get("download_button")}
+    assert {name.split(" of ")[0] for name in offered} >= {"nights", "figures", "causes", "alerts"}, offered
 
 
 @pytest.mark.usefixtures("job")

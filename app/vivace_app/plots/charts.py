@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import altair as alt
 import pandas as pd
 
-# Okabe and Ito's colours, which stay apart for every kind of colour vision; the shapes say the same again.
+# Okabe and Ito's colours, which stay apart for every kind of colour vision; the shapes say the same again. Their
+# black is grey here: on a dark page it would not be seen.
 _STATUS_COLOURS = {"official": "#0072B2", "unofficial": "#D55E00", "retracted": "#888888"}
 _STATUS_SHAPES = {"official": "circle", "unofficial": "diamond", "retracted": "cross"}
-_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _ROW_HEIGHT = 26
 _OVERALL_WIDTH = 360
 _AXIS_WIDTH = 175
@@ -74,13 +75,12 @@ def curve(data: pd.DataFrame, metric: str, models: Sequence[str], x_title: str) 
         else alt.X("part:N", title=x_title, sort=None, axis=alt.Axis(labelAngle=0))
     )
     axis = alt.Axis(format=".0%", gridOpacity=0.5)
-    colour = alt.Color(
-        "model:N",
-        scale=alt.Scale(
-            domain=names, range=[_LINE_COLOURS[place % len(_LINE_COLOURS)] for place in range(len(names))]
-        ),
-        legend=alt.Legend(orient="top", title=None, labelLimit=320) if len(names) > 1 else None,
+    # A name a line: side by side they run out of a telephone.
+    legend = alt.Legend(orient="bottom", title=None, labelLimit=320, columns=1) if len(names) > 1 else None
+    colours, shapes = (
+        alt.Scale(domain=names, range=_repeated(chosen, len(names))) for chosen in (_LINE_COLOURS, _SHAPES)
     )
+    colour = alt.Color("model:N", scale=colours, legend=legend)
     base = alt.Chart(plain).encode(x=x, color=colour)
     if not on_a_line:
         base = base.encode(xOffset=alt.XOffset("model:N", sort=names))
@@ -89,6 +89,7 @@ def curve(data: pd.DataFrame, metric: str, models: Sequence[str], x_title: str) 
     )
     points = base.mark_point(size=60, filled=True, opacity=1).encode(
         y=alt.Y("value:Q", axis=axis),
+        shape=alt.Shape("model:N", scale=shapes, legend=legend),
         tooltip=[
             alt.Tooltip("model:N", title="Model"),
             alt.Tooltip("part:N", title="Part"),
@@ -358,7 +359,7 @@ def nights(
         layers.insert(
             0,
             alt.Chart(levels)
-            .mark_rule(strokeWidth=5, opacity=0.25, color="#000000")
+            .mark_rule(strokeWidth=5, opacity=0.4, color="#7F7F7F")
             .encode(x=alt.X("from:T"), x2="to:T", y=alt.Y("level:Q")),
         )
     if not alerts.empty:

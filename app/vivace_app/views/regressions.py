@@ -8,7 +8,7 @@ import streamlit as st
 
 from vivace.analysis.trends import trend
 from vivace.store.queries.regressions import SPEEDS, JobView, title
-from vivace_app import data, figures, job_tables, markup
+from vivace_app import data, downloads, figures, job_tables, markup
 from vivace_app.address import Address, select
 from vivace_app.plots import charts
 
@@ -90,17 +90,16 @@ def _show_series(address: Address, job: JobView) -> None:
     frame = job_tables.series(job, metric, part)
     steps = trend(job)
     is_share = metric not in SPEEDS
-    st.altair_chart(
-        charts.nights(
-            frame,
-            job_tables.levels(frame, steps, metric, part),
-            job_tables.alerts(job),
-            names[chosen],
-            job_tables.STATES,
-            is_share=is_share,
-        ),
-        width="stretch",
-        alt=f"{names[chosen]} night by night, with window, steps and alerts",
+    downloads.draw(
+        f"{names[chosen]} of {job.name}",
+        f"{names[chosen]} night by night, with window, steps and alerts",
+        charts.nights,
+        frame,
+        job_tables.levels(frame, steps, metric, part),
+        job_tables.alerts(job),
+        names[chosen],
+        job_tables.STATES,
+        is_share=is_share,
     )
     st.caption(
         "Points: each night's first run, with the 95 % interval of its difference from the baseline (dashed). Thick "
@@ -115,14 +114,16 @@ def _show_nights(address: Address, job: JobView) -> None:
     if not job.nights:
         return
     st.subheader("Nights", anchor=False)
+    nights = job_tables.nights(job)
     st.dataframe(
-        figures.cells(job_tables.nights(job)), key="nights", hide_index=True, placeholder=figures.ABSENT,
+        figures.cells(nights), key="nights", hide_index=True, placeholder=figures.ABSENT,
         column_config={
             "Night": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm", pinned=True),
             "Window": st.column_config.CheckboxColumn(help="Whether the newest night was held against it."),
         },
         alt="Nights of the job, the newest first",
     )  # fmt: skip
+    downloads.offer(f"nights of {job.name}", nights)
     with_figures = [night for night in reversed(job.nights) if night.figures]
     if not with_figures:
         return
@@ -137,19 +138,23 @@ def _show_nights(address: Address, job: JobView) -> None:
         column_config={"p": st.column_config.NumberColumn(format="%.2g", help="One-sided, of a worsening.")},
         alt="The night's figures beside its baseline, and what the causes show",
     )  # fmt: skip
+    downloads.offer(f"figures of the night {night.id}", frame)
     causes = job_tables.causes(night)
     if not causes.empty:
-        st.altair_chart(charts.causes(causes), width="stretch", alt="What the change is made of, with 95 % intervals")
+        words = "What the change is made of, with 95 % intervals"
+        downloads.draw(f"causes of the night {night.id}", words, charts.causes, causes)
 
 
 def _show_alerts(job: JobView) -> None:
     if not job.alerts:
         return
     st.subheader("Alerts", anchor=False)
+    alerts = job_tables.messages(job)
     st.dataframe(
-        figures.cells(job_tables.messages(job)), key="alerts", hide_index=True, placeholder=figures.ABSENT,
+        figures.cells(alerts), key="alerts", hide_index=True, placeholder=figures.ABSENT,
         column_config={
             name: st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm") for name in ("Raised", "Last seen")
         },
         alt="Alerts of the job with what became of their messages",
     )  # fmt: skip
+    downloads.offer(f"alerts of {job.name}", alerts)

@@ -106,6 +106,7 @@ def _show_run(address: Address, run: RunView, names: dict[str, str]) -> None:
             figures.cells(failed), key="failed", hide_index=True, placeholder=figures.ABSENT,
             alt="Failed calls, replies and trials by reason",
         )  # fmt: skip
+        downloads.offer(f"failures {run.short}", failed)
     lines = run_tables.lines(data.run_log(database, run.run, run_tables.LINES))
     if not lines.empty:
         st.subheader("Log", anchor=False)
