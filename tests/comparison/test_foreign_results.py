@@ -254,6 +254,12 @@ def test_a_figure_or_date_that_is_none_is_refused(tmp_path: Path, changes: dict[
         read_results(Form.LM_EVAL, [results(tmp_path, changes)])
 
 
+@pytest.mark.parametrize(("name", "said"), [(" \n", "does not say which"), ("x" * 2_001, "longer than 2,000")])
+def test_a_name_of_nothing_and_one_without_end_are_refused(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        read_results(Form.LM_EVAL, [results(tmp_path, {"model_name": name})])
+
+
 def test_hostile_files_are_refused_in_a_sentence_and_within_bounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,8 @@ READERS: dict[Form, Callable[[Sequence[Path], str | None], list[SampleFile]]] = 
 """Form → what reads its files; `eval-results` name no model."""
 MOST_TRIES = 5_000_000
 """Rows that one import may make: a log may hold millions of samples under many scores."""
+LONGEST_NAME = 2_000
+"""Characters of the name of a model or task; a longer one would push all others off their board."""
 SUFFIXES = (".json", ".jsonl", ".eval", ".yaml", ".yml")
 
 
@@ -94,8 +96,12 @@ def read_results(form: Form, paths: Sequence[Path], model: str | None = None) ->
     if tries > MOST_TRIES:
         raise UsageError(f"These files hold {tries:,} tries; at most {MOST_TRIES:,} are taken at once.")
     for file in files:
-        if not file.task or not file.model:
+        if not file.task.strip() or not file.model.strip():
             raise UsageError(f"'{file.path}' does not say which task and model its results are of.")
+        if max(len(file.task), len(file.model)) > LONGEST_NAME:
+            raise UsageError(
+                f"The name of the task or of the model in '{file.path}' is longer than {LONGEST_NAME:,} characters."
+            )
         if file.origin.made_at is not None:
             moment(file.origin.made_at, f"The date in '{file.path}'")
     return files
