@@ -130,6 +130,20 @@ def test_comparing_with_a_private_run_says_that_there_is_none(database: Database
             compare(database.seen_by(viewer), [f"{SHOWN}.judge", f"{ALICES}.judge"])
 
 
+def test_the_boards_version_changes_where_as_much_is_seen_as_before(database: Database) -> None:
+    public, alice = database.seen_by(NOBODY), database.seen_by(ALICE)
+    with database.write() as session:
+        session.execute(update(tables.Judging).values(ended_at=tables.now()))
+        again = session.scalars(select(tables.Run.id).where(tables.Run.id.not_in((SHOWN, ALICES, ARMS)))).one()
+    versions = [data_version(public), data_version(alice)]
+    set_private(database, ALICES, True, BOB.name)
+    set_private(database, again, True, ALICE.name)
+    assert data_version(alice) != versions[1], "one run of hers for another"
+    set_private(database, SHOWN, True)
+    set_private(database, ALICES, False)
+    assert data_version(public) != versions[0], "one public run for another"
+
+
 def test_made_public_and_private_again_the_boards_version_changes_and_the_log_says_it(database: Database) -> None:
     public = database.seen_by(NOBODY)
     versions = [data_version(public)]

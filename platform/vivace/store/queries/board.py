@@ -29,6 +29,7 @@ from vivace.store.tables import (
     Model,
     Run,
 )
+from vivace.store.visibility import OPERATOR
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,9 @@ def board(
 def data_version(database: Database) -> str:
     """A cheap text, of each viewer, that changes whenever a board does: a judging or an arm ended again, a run was
     retracted or made private or public, a set's items were hidden or shown.
+
+    It is reckoned over all runs and not over those that the viewer sees: where one becomes private as another becomes
+    public, the viewer sees as many as before.
     """
     ended = case((Judging.status == "ended", Judging.ended_at))
     marks = (
@@ -198,8 +202,11 @@ def data_version(database: Database) -> str:
         (Dataset.hidden_since,),
     )
     with database.read() as session:
+        own = select(Run.id).where(Run.private_since.is_not(None)).order_by(Run.id)
+        mine = [] if database.viewer.sees_all else session.scalars(own).all()
         alerts = (select(func.count(column)).scalar_subquery() for column in (Alert.id, Alert.ended_at))
         nights = session.execute(select(func.count(Night.ended_at), func.max(Night.ended_at), *alerts)).one()
+    with database.seen_by(OPERATOR).read() as session:
         marked = [
             part
             for columns in marks
@@ -207,7 +214,7 @@ def data_version(database: Database) -> str:
                 select(*(figure for column in columns for figure in (func.count(column), func.max(column))))
             ).one()
         ]
-    return "/".join(str(part) for part in (database.viewer, *marked, *nights))
+    return "/".join(str(part) for part in (database.viewer, *mine, *marked, *nights))
 
 
 @dataclass(frozen=True)
