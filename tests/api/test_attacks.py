@@ -221,13 +221,20 @@ def test_no_secret_is_taken_down_or_told_again(guest: Guest, settings: Settings,
 @pytest.mark.parametrize(
     "text",
     ["sets: {}", "sets: {x: {data: demo, model: y}}", "sets: {x: {data: demo, judgee: y}}", "nothing: 1", "[]",
-     "limits: {upload-mb: -1}", "models: 5"],
+     "limits: {upload-mb: -1}", "limits: {uploads-mb-per-owner: .inf}", "models: 5"],
 )  # fmt: skip
 def test_a_configuration_that_says_what_it_cannot_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "api.yaml"
     file.write_text(text)
     with pytest.raises(UsageError, match=r"api\.yaml|keys|submission"):
         read_door(file)
+
+
+@pytest.mark.parametrize("proxy", ["*", "nonsense", "10.0.0.1/8", "127.0.0.1,*", ""])
+def test_only_an_address_is_believed_what_it_says_of_a_requests_origin(proxy: str) -> None:
+    with pytest.raises(UsageError, match="is not an address"):
+        bounds.server_options(proxy)
+    assert bounds.server_options("127.0.0.1, 10.0.0.0/24")["proxy_headers"]
 
 
 def test_while_the_database_is_away_it_says_so(guest: Guest, database: Database, settings: Settings) -> None:

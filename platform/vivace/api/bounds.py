@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vivace.api.faults import Refused
+from vivace.errors import UsageError
 
 LARGEST_REQUEST = 64 * 1024
 """Bytes of a request that is no upload."""
@@ -177,7 +179,17 @@ def server_options(proxy: str | None) -> dict[str, Any]:
 
     Args:
         proxy: the address of the proxy that is believed what it says of a request's origin; None for no proxy.
+
+    Raises:
+        UsageError: it is no address: nobody would be believed, or, with `*`, everybody, and no limit would hold.
     """
+    for each in () if proxy is None else proxy.split(","):
+        try:
+            ipaddress.ip_network(each.strip())
+        except ValueError as error:
+            raise UsageError(
+                f"--proxy '{each}' is not an address ({error}); give the proxy's own, such as 127.0.0.1 or 10.0.0.0/24."
+            ) from error
     return {
         "http": PatientProtocol,
         "ws": "none",

@@ -28,13 +28,13 @@ class Limits(_Strict):
 
     upload_mb: float = Field(default=16, gt=0, le=1024)
     """Of one upload, in MiB."""
-    uploads_mb_per_owner: float = Field(default=256, gt=0)
+    uploads_mb_per_owner: float = Field(default=256, gt=0, allow_inf_nan=False)
     """Of all uploads of one person together, in MiB."""
     open_submissions: int = Field(default=8, ge=1)
     """Of one person, queued or running at once."""
-    requests_per_minute: float = Field(default=120, gt=0)
+    requests_per_minute: float = Field(default=120, gt=0, allow_inf_nan=False)
     """Of one token, and of one address that has none."""
-    refusals_per_minute: float = Field(default=20, gt=0)
+    refusals_per_minute: float = Field(default=20, gt=0, allow_inf_nan=False)
     """Of one address: tokens that open nothing."""
 
 

@@ -42,9 +42,10 @@ def api(
 
     settings = settings_of(home, database, artifacts)
     door = read_door(config)
+    options = server_options(proxy)
     opened = open_for_writing(settings)
     check_address(host, port)
     shown = f"[{host}]" if ":" in host else host
     say(f"The API is at http://{shown}:{port}, its description at /openapi.json — Ctrl-C ends it.")
-    uvicorn.run(make_app(settings, opened, door), host=host, port=port, **server_options(proxy))
+    uvicorn.run(make_app(settings, opened, door), host=host, port=port, **options)
     opened.close()
