@@ -188,7 +188,7 @@ def server_options(proxy: str | None) -> dict[str, Any]:
             ipaddress.ip_network(each.strip())
         except ValueError as error:
             raise UsageError(
-                f"--proxy '{each}' is not an address ({error}); give the proxy's own, such as 127.0.0.1 or 10.0.0.0/8."
+                f"--proxy '{each}' is not an address ({error}); give its own, such as 127.0.0.1 or 10.0.0.0/24."
             ) from error
     return {
         "http": PatientProtocol,
