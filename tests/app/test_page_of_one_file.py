@@ -27,9 +27,8 @@ def show():
 def _newcomer() -> None:
     from vivace_app.main import pages
 
-    listed = pages()
-    titles = ["Newcomer", "Leaderboard", "Conversations", "Analysis", "Efficiency", "Regressions"]
-    assert [page.title for page in listed] == titles
+    titles = [page.title for page in pages()]
+    assert titles[:2] == ["Newcomer", "Leaderboard"], titles
     importlib = __import__("importlib")
     importlib.import_module("vivace_app.views.newcomer").show()
 

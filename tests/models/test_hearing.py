@@ -24,7 +24,7 @@ from support.realtime_server import Answer as RealtimeAnswer
 from support.realtime_server import Conversation, realtime_server
 from vivace.audio.convert import encode_wav
 from vivace.audio.digits import VOICED, read_digits
-from vivace.errors import UsageError
+from vivace.errors import UnreachableError, UsageError
 from vivace.models.base import ModelReply, Prompt
 from vivace.models.client.calls import CallRecord, ChatOptions
 from vivace.models.hearing_check import Hearing, asking, check_hearing, digits_in, guessing_odds
@@ -281,11 +281,11 @@ class TestRuns:
         def behave(call: Call) -> Answer:
             nonlocal count
             count += 1
-            return Answer(status=401) if count == 5 else talk(call)
+            return Answer(status=402) if count == 5 else talk(call)
 
         with chat_server(behave) as server:
             first = vivace(*self.command(server, data, tmp_path), "--concurrency", 1)
-            assert first.returncode == 2, first.stderr
+            assert first.returncode == UnreachableError.exit_code, first.stderr
             done = vivace(*self.command(server, data, tmp_path))
             assert done.returncode == 0 and json.loads(done.stdout)[0]["hearing"] == "passed"
             assert count == 3 + 3 + 1
@@ -298,11 +298,11 @@ class TestRuns:
         def behave(call: Call) -> Answer:
             nonlocal asked
             asked += "digit by digit" in str(call.messages[-1])
-            return Answer(status=401) if asked == 2 else talk(call)
+            return Answer(status=402) if asked == 2 else talk(call)
 
         with chat_server(behave) as server:
             first = vivace(*self.command(server, data, tmp_path))
-            assert (first.returncode, asked) == (2, 2), first.stderr
+            assert (first.returncode, asked) == (UnreachableError.exit_code, 2), first.stderr
             done = vivace(*self.command(server, data, tmp_path))
         assert done.returncode == 0 and json.loads(done.stdout)[0]["hearing"] == "passed", done.stderr
         assert asked == 4
