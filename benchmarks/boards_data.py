@@ -144,7 +144,8 @@ def _answers(session: Session, dataset: int) -> None:
         select(reply.run_id, reply.conversation_id, literal("generate"), literal(1.0), literal(500), literal(50),
                literal(False), literal(0.001), at),
     ))  # fmt: skip
-    chance = (reply.id * 7919 + criterion.id * 104729) % 1000
+    # Reduced before they are multiplied, or PostgreSQL's integers overflow.
+    chance = (reply.id % 1000 * 919 + criterion.id % 1000 * 729) % 1000
     met = chance < 700 + (reply.id % 7) * 30
     session.execute(insert(Verdict.__table__).from_select(
         ["judging_id", "reply_id", "criterion_id", "vote", "met", "explanation", "created_at"],
