@@ -152,7 +152,7 @@ def ask(model: local.LocalModel | SpokenModel, prompt: Prompt) -> ModelReply:
     return asyncio.run(model.reply(prompt))
 
 
-AT_WORK_S = 2.0
+AT_WORK_S = 6.0
 """In which a batch has reached the process, also where other tests have the processors."""
 
 
