@@ -21,7 +21,7 @@ from pruning.prompts import Asked, prompts, share
 from pruning.reading import Reading, chosen, measured, read
 from pruning.records import Records, by_layer, mean, table, whole_table
 from pruning.tables import markdown
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
 from sparsity_quality import mean_ratio
 from transformers import AutoTokenizer
 from transformers.utils import logging
@@ -314,9 +314,10 @@ def benchmark(options: argparse.Namespace) -> int:
             steps.append((part.length, partial(bench.whole, part, asked[part])))
             steps.append((part.length, lambda part=part: remarks.append(bench.beside_kvpress(part, asked[part]))))
         steps.append((part.length, partial(bench.rankings, part, asked[part])))
-    for length, step in steps:
-        if length <= (options.longest or length):
-            step()
+    with until_cut(remarks):
+        for length, step in steps:
+            if length <= (options.longest or length):
+                step()
     rankings = records.of("rankings")
     details = running(
         work={"parts": [asdict(part) for part in parts], "model": options.model, "threads": options.threads},

@@ -18,7 +18,8 @@ def markdown(details: Mapping[str, Any], window: int) -> str:
     parts = []
     for length in sorted({line["length"] for line in details["table"]}):
         lines = [line for line in details["table"] if line["length"] == length]
-        parts.append(f"### {length:,} tokens\n\n{_by_keep(lines, window)}")
+        prompts = max(line["nats"]["n"] for line in lines)
+        parts.append(f"### {length:,} tokens, {prompts} prompts\n\n{_by_keep(lines, window)}")
         if len({line["window"] for line in lines}) > 1:
             parts.append(f"Windows (nats, evidence kept):\n\n{_by_window(lines)}")
         if any(line["arm"].startswith("claa ") for line in lines):

@@ -191,6 +191,7 @@ def test_tables_hold_each_arm_once_and_say_what_is_missing() -> None:
         "zoo": [], "kvpress": [{"arm": "snapkv|0.4", "nats": figure}], "remarks": ["kvpress was slow."],
     }  # fmt: skip
     found = markdown(details, 8)
+    assert found.startswith("### 1,024 tokens, 4 prompts\n")
     assert "| 15 | oracle | 2 of 4, 0.50 [0.25–1.00] | – |" in found
     assert found.count("| 15 | claa | 2 of 4") == 1 and "| 15 | claa | 10% | 0.50 | 0.50 |" in found
     assert "| claa n=1 sum none | 0.50 |" in found and "| 1,024 | single | 10% | 0.00 | 1.00 |" in found
