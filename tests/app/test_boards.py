@@ -12,9 +12,9 @@ from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.figures import EarFigures
-from vivace_app import boards
 from vivace_app.address import Address
 from vivace_app.plots import board_plots, charts
+from vivace_app.tables import boards
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from vivace.analysis.comparison import compare
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database
-from vivace_app import forest
+from vivace_app.plots import forest
 
 
 def _compare_page() -> None:

@@ -18,8 +18,8 @@ from vivace.store.queries.efficiency import Measured, arm_board, diagnoses, laye
 from vivace.store.tables import Arm, Model, Run, Trial, now
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace.tracks.efficiency.scores import score_run
-from vivace_app import arm_tables
 from vivace_app.plots import charts
+from vivace_app.tables import arm_tables
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, Recipe
 

@@ -19,7 +19,8 @@ from vivace.store.migrate import open_for_writing
 from vivace.store.queries.log import log
 from vivace.store.queries.runs import failures, manifest, runs, workers
 from vivace.store.visibility import NOBODY, Viewer
-from vivace_app import data, run_tables
+from vivace_app import data
+from vivace_app.tables import run_tables
 
 
 def _page() -> None:

@@ -16,7 +16,7 @@ from vivace.cli.tables.arm_table import ARM_COLUMNS
 from vivace.statistics.intervals import LEVEL_Z, tango_interval
 from vivace.statistics.noninferiority import finding, non_inferiority
 from vivace.store.queries.efficiency import Measured
-from vivace_app import arm_tables
+from vivace_app.tables import arm_tables
 
 
 def rejected(gained: int, lost: int, n: int, difference: float) -> float:

@@ -10,8 +10,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from vivace.store.queries.board import BoardRow
-from vivace_app import boards
 from vivace_app.address import Address, select, select_several
+from vivace_app.tables import boards
 
 MOST_OTHERS = 5
 """Systems beside the first; more could not be read on a screen."""

@@ -9,9 +9,10 @@ import streamlit as st
 from vivace.analysis.breakdown import BYS, BreakdownRow
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace_app import boards, data, downloads, figures, markup, notices
+from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, select_several
 from vivace_app.plots import charts
+from vivace_app.tables import boards
 
 _ALL = "all"
 _BYS = {

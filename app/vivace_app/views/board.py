@@ -13,9 +13,10 @@ from vivace.analysis.published import published_figures
 from vivace.output.short_names import EAR_CHECKED, HEARING
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow
-from vivace_app import boards, data, downloads, figures, markup, notices
+from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, toggle
 from vivace_app.plots import board_plots, charts
+from vivace_app.tables import boards
 from vivace_app.views import conversation
 
 _ALL = "all"

@@ -10,8 +10,10 @@ import streamlit as st
 from vivace.analysis.breakdown import BYS
 from vivace.analysis.comparison import ComparisonRow, Correction, JudgingComparison
 from vivace.errors import UsageError
-from vivace_app import boards, data, downloads, figures, forest, markup, notices
+from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, select_several
+from vivace_app.plots import forest
+from vivace_app.tables import boards
 from vivace_app.views import conversation
 
 POSITION = 25

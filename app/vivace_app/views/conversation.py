@@ -8,10 +8,11 @@ import streamlit as st
 
 from vivace.store.database import Database
 from vivace.store.visibility import HIDDEN
-from vivace_app import boards, data, figures, notices
+from vivace_app import data, figures, notices
 from vivace_app.address import Address, select
 from vivace_app.explorer import calls, replies, searching, sides, turns, verdicts
 from vivace_app.explorer.sides import Side
+from vivace_app.tables import boards
 
 POSITION = 20
 """Among the pages, from the left."""

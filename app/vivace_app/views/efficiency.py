@@ -12,9 +12,10 @@ from vivace.model_origins import ORIGINS
 from vivace.store.database import Database
 from vivace.store.queries import efficiency
 from vivace.store.queries.efficiency import ArmRow
-from vivace_app import arm_tables, data, downloads, figures, markup, notices
+from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, toggle
 from vivace_app.plots import charts
+from vivace_app.tables import arm_tables
 from vivace_methods.families import FAMILIES, Axis
 
 _NOTE_COLOURS = {

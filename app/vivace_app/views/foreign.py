@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import streamlit as st
 
-from vivace_app import data, downloads, figures, foreign_tables
+from vivace_app import data, downloads, figures
 from vivace_app.address import Address, select
+from vivace_app.tables import foreign_tables
 
 POSITION = 70
 """Among the pages, from the left."""

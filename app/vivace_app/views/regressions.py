@@ -8,9 +8,10 @@ import streamlit as st
 
 from vivace.analysis.trends import trend
 from vivace.store.queries.regressions import SPEEDS, JobView, title
-from vivace_app import data, downloads, figures, job_tables, markup
+from vivace_app import data, downloads, figures, markup
 from vivace_app.address import Address, select
 from vivace_app.plots import charts
+from vivace_app.tables import job_tables
 
 POSITION = 50
 """Among the pages, from the left."""

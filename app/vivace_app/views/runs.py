@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from vivace.store.queries.runs import RunView
-from vivace_app import data, downloads, figures, markup, notices, run_tables
+from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select
+from vivace_app.tables import run_tables
 
 POSITION = 60
 """Among the pages, from the left."""
