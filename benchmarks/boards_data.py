@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import String, cast, insert, literal, select
 from sqlalchemy.orm import Session
 
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.tables import (
     Arm,
@@ -29,7 +30,6 @@ from vivace.store.tables import (
     Trial,
     Turn,
     Verdict,
-    now,
 )
 from vivace.tracks.dialogue.results import score_judging
 from vivace_rubrics.criteria import Axis

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from vivace.store.upload_tables import Base
+from vivace.store.tables import Base
 
 connection = context.config.attributes["connection"]
 context.configure(

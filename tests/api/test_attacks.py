@@ -32,8 +32,9 @@ from vivace.api.routes import submissions, uploads
 from vivace.engine.tokens import bearer_of, create_token, revoke_token, tokens
 from vivace.errors import UsageError
 from vivace.settings import Settings
+from vivace.store.columns import now
 from vivace.store.database import Database
-from vivace.store.tables import ApiToken, now
+from vivace.store.tables import ApiToken
 
 PATHS = ("/v1/submissions", "/v1/submissions/s00000000", "/v1/submissions/s00000000/results", "/v1/leaderboard")
 

@@ -12,10 +12,11 @@ from streamlit.testing.v1 import AppTest
 
 from support.measured import run_of
 from vivace.settings import Settings
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.efficiency import Measured, arm_board, diagnoses, layer_rows
-from vivace.store.tables import Arm, Model, Run, Trial, now
+from vivace.store.tables import Arm, Model, Run, Trial
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace.tracks.efficiency.scores import score_run
 from vivace_app.plots import charts

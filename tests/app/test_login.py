@@ -22,8 +22,8 @@ from vivace.settings import Settings
 from vivace.store import tables
 from vivace.store.columns import now
 from vivace.store.database import Database
-from vivace.store.foreign_tables import ForeignResult
 from vivace.store.migrate import open_for_writing
+from vivace.store.tables import ForeignResult
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace_app import data
 from vivace_app.viewer import viewer_of

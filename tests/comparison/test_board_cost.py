@@ -17,8 +17,7 @@ from vivace.engine.withholding import set_private
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
-from vivace.store.summary_tables import Breakdown, Gap
-from vivace.store.tables import Attempt, Judge, Judging, Reply, Verdict
+from vivace.store.tables import Attempt, Breakdown, Gap, Judge, Judging, Reply, Verdict
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace.tracks.dialogue.results import score_judging
 from vivace.tracks.dialogue.summaries.filling import fill_summaries

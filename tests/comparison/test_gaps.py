@@ -7,8 +7,9 @@ from sqlalchemy.orm import Session
 
 from support.judged import Outcomes, add_dataset, add_judging
 from vivace.analysis.gaps import gaps
+from vivace.store.columns import now
 from vivace.store.database import Database
-from vivace.store.tables import Model, Reply, Run, now
+from vivace.store.tables import Model, Reply, Run
 from vivace.tracks.dialogue.results import score_judging
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 

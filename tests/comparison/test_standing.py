@@ -11,10 +11,11 @@ from support.judged import add_dataset, add_judging
 from vivace.analysis.comparison import compare
 from vivace.analysis.gaps import gaps
 from vivace.cli.tables.board_table import BOARD_COLUMNS
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.conversation import conversation, item_rows
-from vivace.store.tables import Dataset, Judging, Model, Reply, Run, now
+from vivace.store.tables import Dataset, Judging, Model, Reply, Run
 from vivace.tracks.dialogue.results import score_judging
 
 PASS, FAIL, LOST = [[True, True]], [[True, False]], [[None, None]]

@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.settings import Settings
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.board import board
@@ -26,11 +27,10 @@ from vivace.store.tables import (
     Model,
     Reply,
     Run,
+    Shard,
     Submission,
     Verdict,
-    now,
 )
-from vivace.store.worker_tables import Shard
 
 
 def prepare(url: str, runs: int, home: Path) -> list[str]:

@@ -26,8 +26,7 @@ from vivace.errors import VivaceError
 from vivace.settings import Settings
 from vivace.spec import parse_spec
 from vivace.store.database import Database
-from vivace.store.tables import ENDED, Attempt, Event, Judging, Reply, Run, Score, Submission, Verdict
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import ENDED, Attempt, Event, Judging, Reply, Run, Score, Shard, Submission, Verdict
 
 CONCURRENCY = 4
 LEASE_S = 15

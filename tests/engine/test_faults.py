@@ -29,10 +29,11 @@ from vivace.errors import LeaseLostError
 from vivace.settings import Settings
 from vivace.store import database as database_module
 from vivace.store import migrate
+from vivace.store.columns import now
 from vivace.store.database import Database, DatabaseFullError, DatabaseReplacedError
 from vivace.store.migrate import open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import Worker, now
+from vivace.store.tables import Worker
 from vivace.store.write_lock import stuck_writer
 
 HOUR = timedelta(hours=1)

@@ -21,10 +21,10 @@ from vivace.engine.shards import DEATHS_WITHOUT_PROGRESS, settle_dead
 from vivace.engine.submissions import cancel
 from vivace.errors import LeaseLostError, UsageError
 from vivace.settings import Settings
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.records import add_event
-from vivace.store.tables import Event, Submission, Worker, now
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Event, Shard, Submission, Worker
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from engine import crowd
 from vivace.engine import quotas
 from vivace.engine.quotas import BUDGET_S, SharedQuotas
 from vivace.models.client.pacing import Pace, rates_are_shared
+from vivace.store.columns import now
 from vivace.store.database import Database
-from vivace.store.tables import Attempt, now
+from vivace.store.tables import Attempt
 
 
 class Clock:

@@ -25,11 +25,11 @@ from vivace.engine.worker import drain
 from vivace.errors import VivaceError
 from vivace.machine.offers import parse_need, unmet
 from vivace.settings import Settings
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.submissions import submissions as submission_views
-from vivace.store.tables import Submission, Worker, now
-from vivace.store.worker_tables import Machine, Shard
+from vivace.store.tables import Machine, Shard, Submission, Worker
 
 CONVERSATIONS = 7
 

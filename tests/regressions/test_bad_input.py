@@ -20,7 +20,7 @@ from vivace.regressions.deliveries import bound, check_webhook, deliver
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
-from vivace.store.regression_tables import Alert, Delivery, Night, Schedule
+from vivace.store.tables import Alert, Delivery, Night, Schedule
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.queries.regressions import jobs
-from vivace.store.regression_tables import Alert, Night, Schedule
+from vivace.store.tables import Alert, Night, Schedule
 
 BERLIN = "Europe/Berlin"
 

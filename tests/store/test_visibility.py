@@ -21,6 +21,7 @@ from vivace.errors import UsageError
 from vivace.interchange.judged import judged_of
 from vivace.settings import Settings
 from vivace.store import tables, visibility
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.identifiers import find, judgings_of, short_ids
 from vivace.store.migrate import open_for_writing
@@ -33,7 +34,7 @@ from vivace.store.queries.log import log
 from vivace.store.queries.regressions import jobs
 from vivace.store.queries.submissions import submissions
 from vivace.store.records import add_event
-from vivace.store.regression_tables import Schedule
+from vivace.store.tables import Schedule
 from vivace.store.verdicts import standing_judgings
 from vivace.store.visibility import HIDDEN, NOBODY, OPERATOR, Ownership, Viewer
 from vivace.tracks.rows import ensure_run
@@ -51,8 +52,8 @@ def database(database_url: str, tmp_path: Path) -> Iterator[Database]:
     with opened.write() as session:
         shared, own = add_dataset(session, 2), add_dataset(session, 2, name=f"{SECRET}-set")
         add_judging(session, shared, [PASSED, FAILED], name="open")
-        add_judging(session, shared, [PASSED, PASSED], name=SECRET, owner=ALICE.name, private_since=tables.now())
-        add_judging(session, own, [PASSED, PASSED], name=f"{SECRET} again", private_since=tables.now())
+        add_judging(session, shared, [PASSED, PASSED], name=SECRET, owner=ALICE.name, private_since=now())
+        add_judging(session, own, [PASSED, PASSED], name=f"{SECRET} again", private_since=now())
         for run, name in ((SHOWN, "plain"), (ALICES, SECRET)):
             submission = tables.Submission(
                 id=f"s-{run}", run_id=run, judging_id=f"{run}.judge", spec={"model": name}, status="queued",
@@ -65,7 +66,7 @@ def database(database_url: str, tmp_path: Path) -> Iterator[Database]:
             Schedule(name=f"{SECRET} job", spec={"track": "x", "model": "m", "private": True}, baseline="window",
                      gates={}, time_zone="UTC", queue="default", email=[])
         )  # fmt: skip
-    run_of(opened, private_since=tables.now())
+    run_of(opened, private_since=now())
     yield opened
     opened.close()
 
@@ -133,7 +134,7 @@ def test_comparing_with_a_private_run_says_that_there_is_none(database: Database
 def test_the_boards_version_changes_where_as_much_is_seen_as_before(database: Database) -> None:
     public, alice = database.seen_by(NOBODY), database.seen_by(ALICE)
     with database.write() as session:
-        session.execute(update(tables.Judging).values(ended_at=tables.now()))
+        session.execute(update(tables.Judging).values(ended_at=now()))
         again = session.scalars(select(tables.Run.id).where(tables.Run.id.not_in((SHOWN, ALICES, ARMS)))).one()
     versions = [data_version(public), data_version(alice)]
     set_private(database, ALICES, True, BOB.name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
+from vivace.store.tables import Alert, Delivery, Night, Regression, Schedule
 
 START = datetime(2026, 5, 1, 3, tzinfo=UTC)
 

@@ -20,10 +20,9 @@ from vivace.engine.shards import start
 from vivace.errors import LeaseLostError
 from vivace.settings import Settings
 from vivace.store.database import Database, DatabaseReplacedError
-from vivace.store.migrate import Base, open_for_writing
+from vivace.store.migrate import open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import Event, Submission, Worker
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Base, Event, Shard, Submission, Worker
 
 
 @pytest.fixture

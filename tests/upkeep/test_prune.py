@@ -18,11 +18,11 @@ from support.program import vivace
 from vivace.engine.leases import Lease, register_worker, try_lease
 from vivace.settings import Settings
 from vivace.store.artifacts import open_artifacts
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.records import insert_new
-from vivace.store.regression_tables import Night, Schedule
-from vivace.store.tables import Judging, Reply, Run, Submission, Worker, now
+from vivace.store.tables import Judging, Night, Reply, Run, Schedule, Submission, Worker
 from vivace.store.trees import store_tree
 
 RUNS = 10

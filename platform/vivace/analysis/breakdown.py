@@ -9,7 +9,7 @@ from sqlalchemy import select
 
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace.store.summary_tables import Breakdown
+from vivace.store.tables import Breakdown
 from vivace.store.verdicts import JudgingCard, judging_card
 from vivace.tracks.dialogue.summaries.parts import BYS as BYS
 from vivace.tracks.dialogue.summaries.parts import By as By

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from vivace.analysis.comparison import adjusted_p_values
 from vivace.statistics.paired import Difference
-from vivace.store import summary_tables
 from vivace.store.database import Database
+from vivace.store.tables import Gap as StoredGap
 from vivace.store.verdicts import JudgingCard, standing_cards
 from vivace.tracks.dialogue.summaries.gaps import Kind, pairings
 from vivace.tracks.dialogue.summaries.misheard import LostToTheEar
@@ -68,7 +68,7 @@ def gaps(database: Database) -> list[Gap]:
     p-values are one family.
     """
     with database.read() as session:
-        stored = {(row.text_id, row.audio_id, row.metric): row for row in session.scalars(select(summary_tables.Gap))}
+        stored = {(row.text_id, row.audio_id, row.metric): row for row in session.scalars(select(StoredGap))}
         pairs = pairings(standing_cards(session))
     found = [
         (kind, text, audio, metric, row)

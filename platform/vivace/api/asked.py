@@ -15,9 +15,8 @@ from vivace.engine.tokens import Bearer
 from vivace.output.secrets import masked
 from vivace.spec import DialogueSpec
 from vivace.store.artifacts import Artifacts
-from vivace.store.tables import ENDED, Run, Submission
+from vivace.store.tables import ENDED, Run, Submission, Upload
 from vivace.store.trees import in_tree
-from vivace.store.upload_tables import Upload
 from vivace_rubrics.texts import storable
 
 _HUB_MODEL = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*@[0-9a-f]{40}")

@@ -25,8 +25,7 @@ from vivace.errors import LeaseLostError
 from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnavailableError
 from vivace.store.migrate import head
 from vivace.store.records import add_event, clock
-from vivace.store.tables import ENDED, Run, Submission, Worker
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import ENDED, Run, Shard, Submission, Worker
 
 
 @cache

@@ -9,8 +9,7 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.leases import is_alive, this_machine
 from vivace.store.records import clock, ensure
-from vivace.store.tables import Worker
-from vivace.store.worker_tables import Machine, Shard
+from vivace.store.tables import Machine, Shard, Worker
 
 PATIENCE_S = 10.0
 """So long a machine is kept free for what waits to measure there, after it last asked."""

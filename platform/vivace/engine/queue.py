@@ -18,9 +18,7 @@ from sqlalchemy.orm import Session
 
 from vivace.files.paths import sqlite_url
 from vivace.store.database import Database
-from vivace.store.regression_tables import Night
-from vivace.store.tables import Submission
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Night, Shard, Submission
 
 WORKFLOW = "execute_shard"
 APPLICATION = "vivace"

@@ -17,8 +17,7 @@ from sqlalchemy.orm import Session
 from vivace.models.client.pacing import WINDOW_S
 from vivace.store.database import Database
 from vivace.store.records import clock
-from vivace.store.tables import Attempt, Run, Submission
-from vivace.store.worker_tables import Reservation
+from vivace.store.tables import Attempt, Reservation, Run, Submission
 
 USABLE_S = 5.0
 """So long a part of a rate may be used; as a part of a minute, so much of the rate is taken at a time."""

@@ -6,12 +6,12 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
+from vivace.store.columns import now
 from vivace.store.database import Database
-from vivace.store.foreign_tables import ForeignResult
 from vivace.store.identifiers import find
 from vivace.store.queries.foreign import foreign_id
 from vivace.store.records import add_event
-from vivace.store.tables import Judging, Run, now
+from vivace.store.tables import ForeignResult, Judging, Run
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace_rubrics.texts import is_blank
 

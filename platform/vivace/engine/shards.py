@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session
 from vivace.engine.leases import Lease, is_alive
 from vivace.engine.machines import why_not_now
 from vivace.errors import LeaseLostError
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.records import add_event
-from vivace.store.tables import ENDED, Arm, Attempt, Conversation, Event, Run, Submission, Trial, now
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import ENDED, Arm, Attempt, Conversation, Event, Run, Shard, Submission, Trial
 
 BACK_IN_THE_QUEUE = "back in the queue"
 UNWRITTEN = "its worker could not write to the database"

@@ -17,13 +17,13 @@ from vivace.files.content_hash import remember_in
 from vivace.settings import Settings
 from vivace.spec import RunSpec, is_rejudging
 from vivace.store.artifacts import open_artifacts
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.identifiers import find, submitted
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.records import add_event
-from vivace.store.tables import ENDED, Run, Submission, now
+from vivace.store.tables import ENDED, Run, Shard, Submission
 from vivace.store.visibility import Ownership
-from vivace.store.worker_tables import Shard
 from vivace.tracks.base import PreparedRun, Registered
 from vivace.tracks.registry import find_track
 

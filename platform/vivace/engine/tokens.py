@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 from sqlalchemy import select
 
 from vivace.errors import UsageError
+from vivace.store.columns import now
 from vivace.store.database import Database
-from vivace.store.tables import ApiToken, now
+from vivace.store.tables import ApiToken
 
 Scope = Literal["submit", "read", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)

@@ -8,10 +8,11 @@ from sqlalchemy import select
 
 from vivace.engine.tokens import as_person
 from vivace.errors import UsageError
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.identifiers import find
 from vivace.store.records import add_event
-from vivace.store.tables import Dataset, Run, now
+from vivace.store.tables import Dataset, Run
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 
 

@@ -23,8 +23,7 @@ from vivace.settings import Settings
 from vivace.spec import RunSpec, parse_spec
 from vivace.store.artifacts import Artifacts, open_artifacts
 from vivace.store.database import Database, DatabaseFullError, DatabaseUnavailableError
-from vivace.store.tables import Submission
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Shard, Submission
 from vivace.tracks.base import PreparedRun, Registered
 
 LOOK_S = 0.5

@@ -23,9 +23,7 @@ from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnava
 from vivace.store.migrate import head, open_for_writing
 from vivace.store.queries.submissions import submissions
 from vivace.store.records import clock
-from vivace.store.regression_tables import Night, is_night
-from vivace.store.tables import Submission, Worker
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Night, Shard, Submission, Worker, is_night
 
 POLL_S = 1.0
 """How often a worker looks for dead workers and for shards without a workflow."""

@@ -24,9 +24,9 @@ from vivace.interchange.samples import SampleFile
 from vivace.output.printable import json_text
 from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.store.database import Database
-from vivace.store.foreign_tables import ForeignOutcome, ForeignResult
 from vivace.store.identifiers import FOREIGN
 from vivace.store.records import insert_new
+from vivace.store.tables import ForeignOutcome, ForeignResult
 
 READERS: dict[Form, Callable[[Sequence[Path], str | None], list[SampleFile]]] = {
     Form.LM_EVAL: lambda paths, _: read_lm_eval_results(paths),

@@ -17,7 +17,7 @@ from vivace.statistics.regression import CONFIRMATIONS, Change
 from vivace.store.database import Database
 from vivace.store.queries.regressions import CAUSES, difference_text, title, value_text
 from vivace.store.records import clock
-from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
+from vivace.store.tables import Alert, Delivery, Night, Regression, Schedule
 
 FIGURES_TOLD = 6
 

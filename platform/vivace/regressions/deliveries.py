@@ -21,7 +21,7 @@ from vivace.output.secrets import masked, note_password
 from vivace.settings import Settings, load_settings
 from vivace.store.database import Database
 from vivace.store.records import clock
-from vivace.store.regression_tables import Alert, Delivery, Schedule
+from vivace.store.tables import Alert, Delivery, Schedule
 
 TRIES_AT_ONCE = 3
 MOST_TRIES = 9

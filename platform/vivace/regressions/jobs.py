@@ -21,8 +21,7 @@ from vivace.statistics.regression import WINDOW
 from vivace.store.database import Database
 from vivace.store.identifiers import find
 from vivace.store.records import clock
-from vivace.store.regression_tables import Schedule
-from vivace.store.tables import Judging, Run
+from vivace.store.tables import Judging, Run, Schedule
 from vivace.tracks.base import PreparedRun
 from vivace_methods.families import FAMILIES
 from vivace_methods.suggesting import did_you_mean

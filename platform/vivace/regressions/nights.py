@@ -33,9 +33,8 @@ from vivace.spec import RunSpec, parse_spec
 from vivace.statistics.regression import CONFIRMATIONS, Change, change, confirms, gate
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.records import clock
-from vivace.store.regression_tables import Night, Regression, Schedule
 from vivace.store.standing import SUFFICIENT_COVERAGE
-from vivace.store.tables import Judging, Run, Submission
+from vivace.store.tables import Judging, Night, Regression, Run, Schedule, Submission
 
 
 class IncidentError(VivaceError):

@@ -18,8 +18,7 @@ from vivace.regressions.ticks import MOST_MISSED, next_tick, ticks_until
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.records import clock
-from vivace.store.regression_tables import NIGHT, Night, Schedule
-from vivace.store.tables import Worker
+from vivace.store.tables import NIGHT, Night, Schedule, Worker
 
 
 def fire_due(database: Database, *, here: bool = False, now: datetime | None = None) -> list[str]:

@@ -15,7 +15,7 @@ import vivace_migrations
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store.database import Database, redacted
-from vivace.store.upload_tables import Base as Base
+from vivace.store.tables import Base
 
 if TYPE_CHECKING:
     from alembic.config import Config

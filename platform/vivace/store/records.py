@@ -11,7 +11,8 @@ from sqlalchemy import DateTime, Insert, func, select
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
-from vivace.store.tables import Base, Event, Run, now
+from vivace.store.columns import now
+from vivace.store.tables import Base, Event, Run
 
 Row = TypeVar("Row", bound=Base)
 

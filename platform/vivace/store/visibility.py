@@ -37,9 +37,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ExecutableOption
 
 from vivace.store import tables
-from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
-from vivace.store.summary_tables import Breakdown, Gap
-from vivace.store.worker_tables import Reservation, Shard
+from vivace.store.tables import Alert, Breakdown, Delivery, Gap, Night, Regression, Reservation, Schedule, Shard
 
 
 @dataclass(frozen=True)

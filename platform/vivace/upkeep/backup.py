@@ -23,9 +23,7 @@ from vivace.files.paths import sqlite_url
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database, redacted
-from vivace.store.migrate import Base
-from vivace.store.tables import Run, Worker
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Base, Run, Shard, Worker
 
 ROWS_AT_ONCE = 500
 

@@ -14,8 +14,8 @@ from vivace.errors import VivaceError
 from vivace.store.artifacts import Artifacts
 from vivace.store.columns import Name, Values
 from vivace.store.database import Database
-from vivace.store.migrate import Base
 from vivace.store.remote_artifacts import Held
+from vivace.store.tables import Base
 from vivace.store.trees import members, references
 
 GRACE_HOURS = 24.0
@@ -89,8 +89,7 @@ def referred(database: Database, artifacts: Artifacts) -> set[str]:
 def _specs() -> Any:
     from sqlalchemy import union_all
 
-    from vivace.store.regression_tables import Schedule
-    from vivace.store.tables import Submission
+    from vivace.store.tables import Schedule, Submission
 
     return union_all(select(Submission.spec), select(Schedule.spec))
 

@@ -13,8 +13,7 @@ from sqlalchemy.orm import Session
 from vivace.engine.leases import is_alive
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.records import clock
-from vivace.store.tables import Attempt, Submission, Worker
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import Attempt, Shard, Submission, Worker
 from vivace.store.write_lock import stuck_writer
 
 HERE = "(here)"

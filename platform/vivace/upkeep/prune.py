@@ -13,9 +13,21 @@ from sqlalchemy.orm import Session
 from vivace.engine.leases import is_alive
 from vivace.store.database import Database
 from vivace.store.records import clock
-from vivace.store.regression_tables import Night, Schedule
-from vivace.store.tables import Arm, Attempt, Judging, Model, Reply, Run, RunLabel, Submission, Trial, Worker
-from vivace.store.worker_tables import Shard
+from vivace.store.tables import (
+    Arm,
+    Attempt,
+    Judging,
+    Model,
+    Night,
+    Reply,
+    Run,
+    RunLabel,
+    Schedule,
+    Shard,
+    Submission,
+    Trial,
+    Worker,
+)
 
 KEPT_DAYS = 30.0
 """Days for which everything stays."""

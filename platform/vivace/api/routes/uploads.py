@@ -19,7 +19,7 @@ from vivace.api.faults import Refused, answers
 from vivace.engine.tokens import Bearer
 from vivace.store.artifacts import open_artifacts
 from vivace.store.records import insert_new
-from vivace.store.upload_tables import Upload
+from vivace.store.tables import Upload
 
 router = APIRouter(tags=["uploads"])
 

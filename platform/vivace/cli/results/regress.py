@@ -350,7 +350,7 @@ def _run_nights(settings: Settings, name: str | None, format: Format) -> list[in
 
 def _show_night(database: Database, job_id: int, night_id: str, format: Format) -> dict[str, Any]:
     from vivace.store.queries.regressions import jobs
-    from vivace.store.regression_tables import Schedule
+    from vivace.store.tables import Schedule
 
     with database.read() as session:
         name = session.get_one(Schedule, job_id).name

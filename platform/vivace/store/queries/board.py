@@ -17,16 +17,17 @@ from vivace.store.database import Database
 from vivace.store.identifiers import short_ids
 from vivace.store.queries.figures import Accounting, EarFigures, Ends, Figures, Scores, Times, scores_of, times_of
 from vivace.store.queries.regressions import nightly_runs
-from vivace.store.regression_tables import Alert, Night
 from vivace.store.settings import settings_of
 from vivace.store.standing import Standing, not_retracted, retraction, standing_of
 from vivace.store.tables import (
     RUN_IN_SHORT,
+    Alert,
     Arm,
     Dataset,
     Judge,
     Judging,
     Model,
+    Night,
     Run,
 )
 from vivace.store.visibility import OPERATOR

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.store.database import Database
-from vivace.store.foreign_tables import ForeignOutcome, ForeignResult
 from vivace.store.identifiers import FOREIGN, SHORTEST
+from vivace.store.tables import ForeignOutcome, ForeignResult
 
 
 @dataclass(frozen=True)

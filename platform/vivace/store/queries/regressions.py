@@ -13,7 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
-from vivace.store.regression_tables import Alert, Delivery, Night, Regression, Schedule
+from vivace.store.tables import Alert, Delivery, Night, Regression, Schedule
 
 SPEEDS = ("throughput", "first_token", "machine")
 """Metrics whose values are logarithms of speeds."""

@@ -11,6 +11,7 @@ from sqlalchemy import false, func, select
 from sqlalchemy.orm import Session
 
 from vivace.machine.offers import unmet
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.identifiers import find, submitted
 from vivace.store.records import clock
@@ -22,13 +23,12 @@ from vivace.store.tables import (
     Model,
     Reply,
     Run,
+    Shard,
     Submission,
     Trial,
     Verdict,
     Worker,
-    now,
 )
-from vivace.store.worker_tables import Shard
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from vivace.models.base import ModelReply
 from vivace.models.client.calls import CallRecord, recorded_calls
 from vivace.models.hearing_check import Hearing
 from vivace.store import tables
+from vivace.store.columns import now
 from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Registered, Workbench
 from vivace.tracks.dialogue.items import DECISION, DialogueItem
@@ -42,7 +43,7 @@ class RunRecords:
     def record_hearing(self, session: Session, values: dict[str, Any], hearing: Hearing | None = None) -> None:
         """Write how the check stands; one that has ended is also told in the log."""
         run = session.get_one(tables.Run, self._run_id)
-        run.hearing = {**values, "checked_at": tables.now().isoformat()}
+        run.hearing = {**values, "checked_at": now().isoformat()}
         if hearing is not None:
             level = "info" if hearing.outcome == "passed" else "warning"
             add_event(session, f"hearing check: {hearing.sentence()}", run_id=run.id, level=level)
@@ -69,7 +70,7 @@ class RunRecords:
             "total_s": reply.total_s,
             "heard": _heard(reply, item),
             "kept_share": reply.kept_share,
-            "created_at": tables.now(),
+            "created_at": now(),
         }
         insert_or_mend(session, tables.Reply, key, values)
         stored = session.execute(select(tables.Reply.id, tables.Reply.text).filter_by(**key)).one()
@@ -94,7 +95,7 @@ class RunRecords:
             "met": verdict.met,
             "unscored_reason": _code(verdict.unscored),
             "explanation": verdict.explanation,
-            "created_at": tables.now(),
+            "created_at": now(),
         }
         insert_or_mend(session, tables.Verdict, key, values)
 

@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from vivace.store import tables
+from vivace.store.columns import now
 from vivace.store.outcomes import renew_outcomes
 from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
@@ -36,7 +37,7 @@ def score_judging(session: Session, judging_id: str) -> None:
     reasons = _unofficial_reasons(session, run, judging, rows)
     session.execute(update(tables.Run).where(tables.Run.id == run.id).values(status="generated"))
     judging.official, judging.unofficial_reasons = not reasons, reasons
-    judging.status, judging.ended_at = "ended", tables.now()
+    judging.status, judging.ended_at = "ended", now()
     renew_effort(session, run.id)
     write_parts(session, judging_id, conversations)
     renew_gaps(session, run.id)

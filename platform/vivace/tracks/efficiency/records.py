@@ -10,6 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.store import tables
+from vivace.store.columns import now
 from vivace.store.records import add_event, ensure, insert
 from vivace.tracks.efficiency.session.messages import (
     Audited,
@@ -131,7 +132,7 @@ class ArmRecords:
             "output_tokens": len(trial["tokens"]),
             "measurements": told.measurements(),
             "unscored_reason": trial["failure"],
-            "created_at": tables.now(),
+            "created_at": now(),
         }
         statement = insert(session, tables.Trial).values(**key, **values)
         session.execute(statement.on_conflict_do_update(index_elements=list(key), set_=values))

@@ -15,6 +15,7 @@ from vivace.model_origins import ORIGINS
 from vivace.statistics.intervals import clustered_ratio, student, wilson
 from vivace.statistics.noninferiority import non_inferiority
 from vivace.store import tables
+from vivace.store.columns import now
 from vivace.store.queries.efficiency import PART_METRIC
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace_methods.diagnosis import Diagnosis, pooled
@@ -86,7 +87,7 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
         )
         record_diagnoses(session, arm.id, pooled(_diagnoses(stored[arm.id])))
         reasons = _unofficial_reasons(run, model, arm, failed, len(run.items))
-        arm.official, arm.unofficial_reasons, arm.ended_at = not reasons, reasons, tables.now()
+        arm.official, arm.unofficial_reasons, arm.ended_at = not reasons, reasons, now()
     run.status = "generated"
 
 

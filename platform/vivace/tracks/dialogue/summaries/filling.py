@@ -5,8 +5,7 @@ from __future__ import annotations
 from sqlalchemy import select
 
 from vivace.store.database import Database
-from vivace.store.summary_tables import Breakdown
-from vivace.store.tables import Judging
+from vivace.store.tables import Breakdown, Judging
 from vivace.store.verdicts import ended_conversations
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace.tracks.dialogue.summaries.parts import write_parts

@@ -10,8 +10,7 @@ from sqlalchemy.orm import Session
 
 from vivace.machine.manifest import fingerprint
 from vivace.statistics.paired import apr_difference, ars_difference
-from vivace.store.summary_tables import Gap
-from vivace.store.tables import Run
+from vivace.store.tables import Gap, Run
 from vivace.store.verdicts import JudgingCard, ended_conversations, standing_cards
 from vivace.tracks.dialogue.summaries.misheard import lost_to_the_ear
 from vivace.tracks.dialogue.summaries.pairs import paired

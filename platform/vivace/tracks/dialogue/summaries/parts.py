@@ -10,7 +10,7 @@ from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
-from vivace.store.summary_tables import Breakdown
+from vivace.store.tables import Breakdown
 from vivace.store.verdicts import JudgedConversation
 from vivace.tracks.dialogue.scores import Tallies, slice_scores
 

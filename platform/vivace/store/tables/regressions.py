@@ -9,7 +9,7 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vivace.store.columns import Message, Name, Values, now
-from vivace.store.worker_tables import Base as Base
+from vivace.store.tables.base import Base
 
 
 class Schedule(Base):

@@ -8,7 +8,7 @@ from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vivace.store.columns import Name, Values
-from vivace.store.regression_tables import Base as Base
+from vivace.store.tables.base import Base
 
 
 class Breakdown(Base):

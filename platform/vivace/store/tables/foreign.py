@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vivace.store.columns import Name, Words, now
-from vivace.store.summary_tables import Base as Base
+from vivace.store.tables.base import Base
 
 
 class ForeignResult(Base):
