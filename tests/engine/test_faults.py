@@ -23,7 +23,7 @@ from support.program import vivace
 from vivace.engine import leases, silence
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
-from vivace.engine.shards import LOSSES_WITHOUT_PROGRESS
+from vivace.engine.setbacks import LOSSES_WITHOUT_PROGRESS
 from vivace.engine.work import execute_submission
 from vivace.errors import LeaseLostError
 from vivace.settings import Settings

@@ -17,14 +17,15 @@ from engine.lab import wait_until
 from vivace.engine import leases, shards, work
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
-from vivace.engine.shards import DEATHS_WITHOUT_PROGRESS, settle_dead
+from vivace.engine.setbacks import DEATHS_WITHOUT_PROGRESS
+from vivace.engine.shards import settle_dead
 from vivace.engine.submissions import cancel
 from vivace.errors import LeaseLostError, UsageError
 from vivace.settings import Settings
 from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.records import add_event
-from vivace.store.tables import Event, Shard, Submission, Worker
+from vivace.store.tables import Conversation, Event, Reply, Shard, Submission, Worker
 
 
 @pytest.fixture
@@ -42,9 +43,9 @@ def _claimed(database: Database, worker_id: str) -> bool:
     return shards.claim(database, "s-1", worker_id).is_mine
 
 
-def _silence(database: Database, worker_id: str) -> None:
-    """Let a worker's last sign of life, and its lease, be an hour ago."""
-    ago = now() - timedelta(hours=1)
+def _silence(database: Database, worker_id: str, seconds: float = 3600) -> None:
+    """Let a worker's last sign of life, and its lease, be so long ago."""
+    ago = now() - timedelta(seconds=seconds)
     with database.write() as session:
         session.execute(update(Worker).where(Worker.id == worker_id).values(heartbeat_at=ago))
         session.execute(update(Shard).where(Shard.lease_owner == worker_id).values(lease_expires_at=ago))
@@ -184,6 +185,42 @@ def test_a_submission_that_kills_its_workers_is_given_up_in_the_end(database: Da
     found = _submission(database)
     assert found.status == "failed"
     assert found.message == "3 workers in a row stopped answering while they executed it"
+
+
+def _lost(database: Database, seconds: float) -> None:
+    """A worker takes the shard, and is silent from then on; another one looks after it."""
+    worker = register_worker(database, ["default"], 15)
+    assert _claimed(database, worker)
+    _silence(database, worker, seconds)
+    assert settle_dead(database, ["default"]) == ["s-1"]
+
+
+def test_workers_that_are_only_late_do_not_count_as_dead_until_they_are_for_long(database: Database) -> None:
+    for _ in range(DEATHS_WITHOUT_PROGRESS - 1):
+        _lost(database, 3600)
+    for _ in range(2):
+        _lost(database, 20)  # by a process that lives, on a machine that has too much to do
+    with database.write() as session:
+        for late in session.scalars(select(Worker).where(Worker.heartbeat_at > now() - timedelta(minutes=1))):
+            late.heartbeat_at = now() - timedelta(hours=1)
+    worker = register_worker(database, ["default"], 15)
+    assert _claimed(database, worker)
+    _silence(database, worker, 20)
+    assert settle_dead(database, ["default"]) == []
+    assert _submission(database).message == "4 workers in a row stopped answering while they executed it"
+
+
+def test_deaths_are_counted_from_what_was_recorded_last_whatever_the_clock_says(database: Database) -> None:
+    for number in range(DEATHS_WITHOUT_PROGRESS + 2):
+        with database.write() as session:  # replies that took no call, written by a clock that was set back
+            conversation = session.scalars(select(Conversation)).first()
+            assert conversation is not None
+            ago = now() - timedelta(days=1)
+            session.add(
+                Reply(run_id="run0", conversation_id=conversation.id, repeat=number, text="yes", created_at=ago)
+            )
+        _lost(database, 3600)
+    assert _submission(database).status == "queued"
 
 
 def test_cancelling_ends_what_nobody_executes_and_asks_who_does(database: Database) -> None:

@@ -27,6 +27,9 @@ from vivace.store.migrate import head
 from vivace.store.records import add_event, clock
 from vivace.store.tables import ENDED, Run, Shard, Submission, Worker
 
+LEASES_UNTIL_GONE = 4
+"""A worker that was silent for so many of its leases is taken for dead, although nobody can see its process."""
+
 
 @cache
 def this_host() -> str:
@@ -98,13 +101,26 @@ def register_worker(
 def is_alive(session: Session, worker_id: str | None) -> bool:
     """Whether a worker may still be working: it has beaten lately, and its process, where it can be seen, exists."""
     worker = session.get(Worker, worker_id) if worker_id is not None else None
-    if worker is None or worker.stopped_at is not None:
+    if worker is None or worker.stopped_at is not None or _has_ended(worker):
         return False
-    if worker.host == this_host():
-        started = _started(worker.pid)
-        if started is None or abs(started - worker.process_started) > 1.0:
-            return False
     return silent_for(worker.id, worker.heartbeat_at, clock(session)) < worker.lease_seconds
+
+
+def is_gone(session: Session, worker_id: str) -> bool:
+    """Whether a worker that stopped answering will not come back: its process is no more, or silent for long."""
+    worker = session.get(Worker, worker_id)
+    if worker is None or worker.stopped_at is not None:
+        return False  # it has taken its leave in order
+    silence = silent_for(worker.id, worker.heartbeat_at, clock(session))
+    return _has_ended(worker) or silence >= LEASES_UNTIL_GONE * worker.lease_seconds
+
+
+def _has_ended(worker: Worker) -> bool:
+    """Whether a worker's process is no more, as far as that can be seen from here."""
+    if worker.host != this_host():
+        return False
+    started = _started(worker.pid)
+    return started is None or abs(started - worker.process_started) > 1.0
 
 
 class Heartbeat:

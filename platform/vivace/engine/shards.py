@@ -13,18 +13,14 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.leases import Lease, is_alive
 from vivace.engine.machines import why_not_now
+from vivace.engine.setbacks import LOSSES_WITHOUT_PROGRESS, note_silence, note_unwritten
 from vivace.errors import LeaseLostError
 from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.records import add_event
-from vivace.store.tables import ENDED, Arm, Attempt, Conversation, Event, Run, Shard, Submission, Trial
+from vivace.store.tables import ENDED, Shard, Submission
 
-BACK_IN_THE_QUEUE = "back in the queue"
 UNWRITTEN = "its worker could not write to the database"
-LOSSES_WITHOUT_PROGRESS = 3
-"""So many turns may end because nothing could be written before a submission counts as failed."""
-DEATHS_WITHOUT_PROGRESS = 3
-"""So many workers may die of one shard before its submission counts as failed: it would kill all others, too."""
 OPEN = ("waiting", "queued")
 OFFERED = 20
 """So many parts of one submission wait for workers at a time: each worker looks after them every second."""
@@ -241,7 +237,7 @@ def give_back(database: Database, shard_id: str, worker_id: str, reason: str = U
         submission, shard = locked_shard(session, shard_id)
         if (shard.status, shard.worker_id) != ("running", worker_id):
             return
-        losses = _events_without_progress(session, submission, shard, UNWRITTEN) + 1
+        losses = note_unwritten(session, submission, shard)
         if submission.queue is None:
             _end(session, submission, shard, "incomplete", reason, worker_id)
         elif losses < LOSSES_WITHOUT_PROGRESS:
@@ -295,32 +291,9 @@ def _settle(database: Database, shard_id: str) -> str:
             _end(session, submission, shard, "cancelled", died, None)
         elif submission.queue is None:
             _end(session, submission, shard, "incomplete", f"{died}; the same command goes on where it stopped", None)
-        elif _events_without_progress(session, submission, shard, BACK_IN_THE_QUEUE) + 1 >= DEATHS_WITHOUT_PROGRESS:
-            message = f"{DEATHS_WITHOUT_PROGRESS} workers in a row stopped answering while they executed it"
+        elif lost := note_silence(session, submission, shard):
+            message = f"{lost} workers in a row stopped answering while they executed it"
             _end(session, submission, shard, "failed", message, None)
         else:
-            _end(session, submission, shard, "queued", f"{died}; {BACK_IN_THE_QUEUE}", None)
+            _end(session, submission, shard, "queued", f"{died}; back in the queue", None)
         return shard.status
-
-
-def _events_without_progress(session: Session, submission: Submission, shard: Shard, ending: str) -> int:
-    """How often the log has a line of this shard and this ending since something of it was last recorded."""
-    calls = select(func.max(Attempt.created_at)).where(Attempt.run_id == submission.run_id)
-    trials = select(func.max(Trial.created_at)).join(Arm).where(Arm.run_id == submission.run_id)
-    if shard.first is not None:
-        run = session.get_one(Run, submission.run_id)
-        items = run.items[shard.first : shard.last]
-        inside = select(Conversation.id).where(
-            Conversation.dataset_id == run.dataset_id, Conversation.external_id.in_(items)
-        )
-        calls = calls.where(Attempt.conversation_id.in_(inside))
-    lines = (
-        select(func.count())
-        .select_from(Event)
-        .where(Event.submission_id == submission.id, Event.message.endswith(ending))
-        .where(Event.message.contains(part_in_words(session, shard), autoescape=True))
-    )
-    for progress in (session.scalar(calls), session.scalar(trials)):
-        if progress is not None:
-            lines = lines.where(Event.created_at > progress)
-    return session.scalar(lines) or 0

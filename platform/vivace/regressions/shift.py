@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from vivace.engine.execution import StopSignal
 from vivace.engine.leases import Heartbeat, is_alive
-from vivace.engine.shards import DEATHS_WITHOUT_PROGRESS
+from vivace.engine.setbacks import DEATHS_WITHOUT_PROGRESS
 from vivace.regressions.alerts import incident_text, raise_alert
 from vivace.regressions.nights import NightInterruptedError, conduct
 from vivace.regressions.ticks import MOST_MISSED, next_tick, ticks_until

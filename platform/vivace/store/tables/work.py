@@ -71,6 +71,12 @@ class Shard(Base):
     """Grows with every change of owner; a write under an old epoch is refused."""
     started_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
+    recorded: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How much was recorded of it when a turn at it last came to nothing."""
+    lost_workers: Mapped[list[str] | None]
+    """Workers that stopped answering while they had it, since something of it was recorded."""
+    unwritten: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Turns whose results could not be written, since something of it was recorded."""
 
 
 class Worker(Base):
