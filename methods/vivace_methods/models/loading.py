@@ -22,14 +22,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
             such device.
     """
     target = available_device(device)
-    if not (folder / "config.json").is_file():
-        raise MethodError(f"{folder} holds no model: there is no config.json in it.")
-    if not any(folder.glob("*.safetensors")):
-        if any(any(folder.glob(pattern)) for pattern in _PICKLES):
-            raise MethodError(
-                f"The weights in {folder} are pickled, which can run foreign code: convert them to safetensors."
-            )
-        raise MethodError(f"There are no weights in {folder}: no file ends in .safetensors.")
+    _require_checkpoint(folder)
     require_free(stored_bytes(folder, dtype), target, f"The model in {folder}", "take one of numbers of fewer bits")
     from transformers import AutoModelForCausalLM
 
@@ -48,6 +41,33 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
             "is no whole checkpoint of such a model."
         )
     return model.to(target).eval()
+
+
+def load_configuration(folder: Path) -> Any:
+    """The configuration of the model that `load_model` would load from a folder.
+
+    Raises:
+        MethodError: the folder holds no such model, or its configuration cannot be read.
+    """
+    _require_checkpoint(folder)
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # what a configuration holds is up to its writer, and each kind checks its own
+        reason = str(error).strip().partition("\n")[0][:300]
+        raise MethodError(f"The config.json in {folder} is of no model that is known here: {reason}") from error
+
+
+def _require_checkpoint(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise MethodError(f"{folder} holds no model: there is no config.json in it.")
+    if not any(folder.glob("*.safetensors")):
+        if any(any(folder.glob(pattern)) for pattern in _PICKLES):
+            raise MethodError(
+                f"The weights in {folder} are pickled, which can run foreign code: convert them to safetensors."
+            )
+        raise MethodError(f"There are no weights in {folder}: no file ends in .safetensors.")
 
 
 def available_device(name: str) -> torch.device:

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 class LazyLlm(PrunedPrefill):
     """At a few layers, evenly spread over the model, tokens below a percentile of the last token's attention go.
 
-    Source: Fu et al., arXiv 2407.14057: the mean attention over heads. Of the paper, the prompt's half alone: tokens
-    that have gone are not brought back while decoding.
+    Source: Fu et al., arXiv 2407.14057: the mean attention over heads. It is the prompt's half of the paper's method
+    alone: there, states of pruned tokens are set aside, and brought back while decoding where a token needs them;
+    here, tokens that have gone do not come back.
 
     Attributes:
         steps: how many layers prune; behind the last of them `keep` is left, behind each as large a part of what

@@ -18,8 +18,7 @@ class PyramidInfer(PrunedPrefill):
     """After every layer a few tokens less go on, down to `keep` before the last; each layer keeps what it has read.
 
     Source: Yang et al., arXiv 2405.12532: the mean attention over heads of the last part of the prompt, of which
-        later
-    tokens count more; the first tokens always go on. The share falls along half a cosine.
+    later tokens count more; the first tokens always go on. The share falls along half a cosine.
 
     Attributes:
         part: of the tokens, the last of which look and always go on.

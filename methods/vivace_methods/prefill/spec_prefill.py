@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vivace_methods.prefill.pruned import PrunedPrefill
-from vivace_methods.protocol import MethodError, Need
+from vivace_methods.protocol import Need
 
 if TYPE_CHECKING:
     from vivace_methods.prefill.parts.pruning import Pruning
@@ -47,9 +47,14 @@ class SpecPrefill(PrunedPrefill):
         self.require_odd("kernel")
 
     def check_fitted(self, folder: Path, configuration: Any = None) -> None:
-        """See that a model is there."""
-        if not (folder / "config.json").is_file():
-            raise MethodError(f"{folder} holds no draft model for {self.name}: there is no config.json in it.")
+        """See that a model is there, which reads the same tokens."""
+        from vivace_methods.models.loading import load_configuration
+
+        draft = load_configuration(folder)
+        if configuration is not None:
+            from vivace_methods.prefill.rankers.drafts import require_draft_configuration
+
+            require_draft_configuration(self.name, configuration, draft)
 
     def read_fitted(self, folder: Path, model: Any) -> Any:
         """The draft model in a folder."""

@@ -141,7 +141,12 @@ def submit_model() -> None:
 def _collect_less() -> None:
     """Look for garbage in cycles a quarter as often, and never while the process ends: a tenth of a run's time."""
     gc.set_threshold(3_000, 10, 10)
-    atexit.register(gc.freeze)
+    atexit.register(_leave_garbage)
+
+
+def _leave_garbage() -> None:
+    if "triton" not in sys.modules:  # its binding prints a page of complaints about what is not collected
+        gc.freeze()
 
 
 def _run(program: typer.Typer) -> None:

@@ -306,6 +306,15 @@ def test_a_draft_that_reads_other_tokens_is_refused(build: Callable[..., Any], m
         method.attach(made[0], made[1])
     with pytest.raises(MethodError, match=r"no config\.json"):
         method.check_fitted(tmp_path)
+    made[1].save_pretrained(folders[1])  # before a model is loaded, or anything recorded
+    with pytest.raises(MethodError, match=r"their tokenizer\.json name other tokens"):
+        method.check_fitted(folders[1], made[0].config)
+    with pytest.raises(MethodError, match="it knows 208 tokens, and the model 199"):
+        method.check_fitted(folders[1], model.config)
+    method.check_fitted(folders[1], made[1].config)
+    (folders[1] / "config.json").write_text('{"model_type": "none of them"}')
+    with pytest.raises(MethodError, match="is of no model that is known here"):
+        method.check_fitted(folders[1], model.config)
 
 
 PASSES = {

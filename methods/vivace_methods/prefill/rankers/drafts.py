@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from vivace_methods.errors import MethodError
-from vivace_methods.models.anatomy import anatomy
+from vivace_methods.models.anatomy import anatomy, shapes
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.loading import require_causal
 from vivace_methods.prefill.rankers.answer import AnswerAttention, Fixed, answer_attention
@@ -109,14 +109,28 @@ def require_draft(name: str, model: Any, draft: Any) -> None:
     if draft is model:
         raise MethodError(f"The draft of {name} is the model itself: load a second one, smaller if there is one.")
     require_causal(draft)
-    windows = {layer.window for layer in anatomy(draft).shapes.layers} - {None}
+    require_draft_configuration(name, model.config, draft.config)
+
+
+def require_draft_configuration(name: str, model: Any, draft: Any) -> None:
+    """Refuse what is no draft of a model, as far as their configurations tell, and tokenizers beside their weights.
+
+    Args:
+        name: of the method.
+        model: configuration of the model that reads what the draft looks at.
+        draft: configuration of the draft.
+
+    Raises:
+        MethodError: it reads other tokens, looks at the latest ones alone, or is of an unknown architecture.
+    """
+    windows = {layer.window for layer in shapes(draft).layers} - {None}
     if windows:
         raise MethodError(
             f"Layers of the draft of {name} look at the latest {min(windows)} positions alone (sliding_window), and "  # type: ignore[type-var]
             "what lies before these would not be ranked: take one without."
         )
     tokenizers = [_tokenizer(each) for each in (model, draft)]
-    sizes = [each.config.get_text_config(decoder=True).vocab_size for each in (model, draft)]
+    sizes = [each.get_text_config(decoder=True).vocab_size for each in (model, draft)]
     if None not in tokenizers:
         differs, why = tokenizers[0] != tokenizers[1], f"their {TOKENIZER_FILE} name other tokens"
     else:
@@ -127,9 +141,9 @@ def require_draft(name: str, model: Any, draft: Any) -> None:
         )
 
 
-def _tokenizer(model: Any) -> Any:
+def _tokenizer(configuration: Any) -> Any:
     """What a tokenizer's file beside a model's weights says of its tokens; None where there is none."""
-    file = Path(model.config._name_or_path or "/nowhere") / TOKENIZER_FILE
+    file = Path(configuration._name_or_path or "/nowhere") / TOKENIZER_FILE
     try:
         told = json.loads(file.read_text("utf-8"))
         return told["model"], [(each["id"], each["content"]) for each in told.get("added_tokens", ())]

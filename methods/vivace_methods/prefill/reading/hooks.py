@@ -72,8 +72,17 @@ class PruningHooks:
             hooks.callback(handle.remove)
 
     def called(self, model: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Before the model: of how many last tokens does it give logits?"""
+        """Before the model: of how many last tokens does it give logits?
+
+        Raises:
+            MethodError: it is to tell how likely the prompt itself is.
+        """
         self._logits = named.get("logits_to_keep", 0)
+        if named.get("labels") is not None:
+            raise MethodError(
+                "A pruned prompt has no probabilities of its own tokens, and so no loss of labels: leave them out, "
+                "or take full."
+            )
 
     def begins(self, decoder: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """Before the decoder: is this a prompt to be pruned, or what follows one?"""
@@ -226,13 +235,18 @@ def _require_plain(named: dict[str, Any], inputs: torch.Tensor, cache: Any) -> N
     """Refuse what cannot be pruned right.
 
     Raises:
-        MethodError: several prompts at once, padding, or a cache of another kind.
+        MethodError: several prompts at once, padding, or no cache, or one of another kind.
     """
     from transformers.cache_utils import DynamicLayer
 
     if inputs.shape[0] != 1:
         raise MethodError(
             f"Prompts are pruned one at a time, and {inputs.shape[0]} came together: each keeps tokens of its own."
+        )
+    if named.get("use_cache") is False:
+        raise MethodError(
+            "What is kept of a pruned prompt lies in its cache, without which every token would read it anew: leave "
+            "out use_cache=False."
         )
     mask = named.get("attention_mask")
     if isinstance(mask, torch.Tensor) and (mask.dim() != 2 or not bool(mask.all())):
