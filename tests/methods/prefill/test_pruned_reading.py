@@ -271,7 +271,7 @@ def test_what_cannot_be_pruned_is_refused_with_a_sentence(
             model.generate(ids, max_new_tokens=2, cache_implementation="static")
         with pytest.raises(MethodError, match="chunks"):
             model.generate(ids, max_new_tokens=2, prefill_chunk_size=16)
-        with pytest.raises(MethodError, match="leave out use_cache=False"):
+        with pytest.raises(MethodError, match="anew for every token"):
             model.generate(ids, max_new_tokens=2, use_cache=False)
         with pytest.raises(MethodError, match="no loss of labels"):
             model(ids, labels=ids)

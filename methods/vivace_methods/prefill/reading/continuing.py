@@ -48,7 +48,8 @@ class PrunedCache:
             if tokens > 1 and not self.decoded and logits != tokens:
                 raise MethodError(
                     "A pass of several tokens follows the pruned prompt at once, as where prompts are read in "
-                    "chunks: read a prompt in one pass, and decode a token before going on."
+                    "chunks, or anew for every token (use_cache=False): read a prompt in one pass, and decode a "
+                    "token before going on."
                 )
             behind = self._cut(cache, behind, places)
         self.decoded = True

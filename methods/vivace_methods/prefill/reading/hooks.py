@@ -235,18 +235,13 @@ def _require_plain(named: dict[str, Any], inputs: torch.Tensor, cache: Any) -> N
     """Refuse what cannot be pruned right.
 
     Raises:
-        MethodError: several prompts at once, padding, or no cache, or one of another kind.
+        MethodError: several prompts at once, padding, or a cache of another kind.
     """
     from transformers.cache_utils import DynamicLayer
 
     if inputs.shape[0] != 1:
         raise MethodError(
             f"Prompts are pruned one at a time, and {inputs.shape[0]} came together: each keeps tokens of its own."
-        )
-    if named.get("use_cache") is False:
-        raise MethodError(
-            "What is kept of a pruned prompt lies in its cache, without which every token would read it anew: leave "
-            "out use_cache=False."
         )
     mask = named.get("attention_mask")
     if isinstance(mask, torch.Tensor) and (mask.dim() != 2 or not bool(mask.all())):
