@@ -1,9 +1,9 @@
 """What can be chosen by name: built in, or brought by another package through an entry point.
 
-A package adds a method, adapter, task, judge or budget rule by an entry point of the groups `vivace.methods`,
-`vivace.adapters`, `vivace.tasks`, `vivace.judges` and `vivace.budget_rules`. Nothing is imported before it is asked
-for, and what cannot be imported is named where it is asked for, and by `vivace doctor`; everything else goes on
-without it.
+A package adds a method, adapter, transcriber, task, judge or budget rule by an entry point of the groups
+`vivace.methods`, `vivace.adapters`, `vivace.transcribers`, `vivace.tasks`, `vivace.judges` and `vivace.budget_rules`,
+or a place for workers by one of `vivace.dispatch`. Nothing is imported before it is asked for, and what cannot be
+imported is named where it is asked for, and by `vivace doctor`; everything else goes on without it.
 """
 
 from __future__ import annotations

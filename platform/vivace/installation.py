@@ -72,13 +72,14 @@ def diagnose(settings: Settings) -> list[Checkup]:
 def _brought() -> Iterator[Checkup]:
     """What other packages bring through entry points, each imported."""
     from vivace.dispatch.registry import TARGETS
+    from vivace.models.adapters.transcription import TRANSCRIBERS
     from vivace.models.registry import ADAPTERS
     from vivace.tasks.registry import TASKS
     from vivace.tracks.dialogue.judges import JUDGES
     from vivace_methods.registry import METHODS
     from vivace_methods.speculation.budgets.registry import RULES
 
-    registries: tuple[Registry[Any], ...] = (METHODS, RULES, ADAPTERS, TASKS, JUDGES, TARGETS)
+    registries: tuple[Registry[Any], ...] = (METHODS, RULES, ADAPTERS, TRANSCRIBERS, TASKS, JUDGES, TARGETS)
     for registry in registries:
         for each in registry.brought():
             what = f"{registry.what} {each.name}"

@@ -374,9 +374,11 @@ def _changed_target(target: str, changed: ChangedPath) -> str:
 
 def _changed_transcriber(target: str, key: str, changed: ChangedPath) -> str:
     """A transcriber with its folder, if it is named by one, changed."""
+    from vivace.models.adapters.transcription import transcriber_kind
+
     adapter, _, name = target.partition(":")
-    is_here = adapter.partition("(")[0].strip() in ("local", "whisper")
-    return f"{adapter}:{changed(key, name)}" if name and is_here else target
+    kind = transcriber_kind(target)
+    return f"{adapter}:{changed(key, name)}" if name and kind is not None and kind.may_be_path else target
 
 
 def _changed_fitted(arm: str, key: str, changed: ChangedPath) -> str:

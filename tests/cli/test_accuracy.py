@@ -18,9 +18,14 @@ if any(importlib.util.find_spec(name) is None for name in ("torch", "transformer
 
 import torch
 
+from support.tiny_audio_models import tokenizer
 from vivace.tracks.efficiency.accuracy import PAPER_TASKS
 from vivace.tracks.efficiency.measured_models import loaded
 from vivace.zoo.shipped import folder_of
+from vivace_methods.decoding.joined import generator_of
+from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.registry import parse_method
+from vivace_methods.requests import Request
 
 Call = Callable[..., Any]
 
@@ -201,6 +206,36 @@ def test_what_cannot_be_measured_is_one_sentence(
     options = {"--model": "zoo:dense", "--include-path": include, "--tasks": TASKS}
     given = {**options, **dict(zip(more[::2], more[1::2], strict=True))}
     assert reason in refused("methods", "accuracy", arm, *(part for pair in given.items() for part in pair))
+
+
+def test_a_sparse_model_writes_under_lm_eval_what_it_writes_under_our_loop() -> None:
+    """And finds likely what it writes, by the same logits, where every token of a pass has its own mask."""
+    from lm_eval.models.huggingface import HFLM
+
+    words = tokenizer()
+    configuration = tiny_configuration("llama")
+    configuration.vocab_size = len(words)
+    model = random_model(configuration, seed=3)
+    drawn = torch.Generator().manual_seed(4)
+    method = parse_method("r-sparse(ratio=0.9,prompt=1.0)")
+    recipe = method.fit(model, [torch.randint(len(words), (1, 24), generator=drawn) for _ in range(4)])
+    prompt = words("You are a", return_tensors="pt").input_ids
+    dense = model.generate(prompt, do_sample=False, max_new_tokens=8, eos_token_id=None)[
+        0, prompt.shape[1] :
+    ].tolist()
+    ours: list[int] = []
+    with method.attach(model, recipe) as attached:
+        generator = generator_of(model, {"r-sparse": attached})
+        generator.generate(Request(prompt, 8), ours.extend)
+        logits = generator.logits(Request(prompt, 8), ours)
+        harness = HFLM(pretrained=model, tokenizer=words, device="cpu", batch_size=1)
+        found = harness._model_generate(prompt, max_length=prompt.shape[1] + 8, stop=[], eos_token_id=None)
+        pairs = [(("", str(each)), prompt[0].tolist(), each) for each in (ours, dense)]
+        (likelihood, is_greedy), (_, is_dense_greedy) = harness._loglikelihood_tokens(pairs, disable_tqdm=True)
+    assert found[0, prompt.shape[1] :].tolist() == ours != dense
+    assert logits is not None
+    each = logits.log_softmax(-1)[range(8), ours]
+    assert is_greedy and not is_dense_greedy and likelihood == pytest.approx(float(each.sum()), abs=1e-4)
 
 
 def test_without_lm_eval_its_package_is_asked_for(

@@ -118,7 +118,7 @@ def test_times_of_recorded_replies_are_marked_in_board_view_and_export(store: Da
     with store.write() as session:
         filled(session, measured=[PASS] * 8, written=[PASS] * 8)
         model = session.scalars(select(Model).where(Model.name == "written")).one()
-        model.adapter = "replay"
+        model.recorded = True
         reply = session.scalars(select(Reply).where(Reply.run_id == "run1")).first()
         assert reply is not None
         reply.ttft_s = reply.total_s = 0.5

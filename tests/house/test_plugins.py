@@ -1,4 +1,4 @@
-"""Another package adds a method, an adapter, a task and a judge, and what is wrong with one disturbs nothing else.
+"""Another package adds one of each kind of thing that has a name, and what is wrong with one disturbs nothing else.
 
 The package is the one that CONTRIBUTING shows, built into a wheel.
 """
@@ -28,12 +28,18 @@ from vivace_methods.plugins import PluginError
 from vivace_methods.registry import METHODS
 
 ROOT = Path(__file__).parents[2]
-GROUPS = {"methods": "method", "adapters": "adapter", "tasks": "task", "judges": "judge"}
+GROUPS = {
+    "methods": "method",
+    "adapters": "adapter",
+    "transcribers": "transcriber",
+    "tasks": "task",
+    "judges": "judge",
+}
 FAULTS = "".join(
     f'\n[project.entry-points."vivace.{group}"]\n'
     f'absent = "vivace_faulty.nowhere:Thing"\nraising = "vivace_faulty.raising:Thing"\n'
     f'wrong = "vivace_faulty:WRONG"\n{hidden} = "vivace_faulty.raising:Thing"\n'
-    for group, hidden in zip(GROUPS, ("dense", "replay", "sums", "checks"), strict=True)
+    for group, hidden in zip(GROUPS, ("dense", "replay", "whisper", "sums", "checks"), strict=True)
 )
 
 
@@ -88,7 +94,7 @@ def faulty(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_package_shown_brings_one_of_each(site: Path) -> None:
     assert set(shown_files()) == {
         "pyproject.toml",
-        *(f"vivace_example/{name}.py" for name in ("__init__", "method", "adapter", "task", "judge")),
+        *(f"vivace_example/{name}.py" for name in ("__init__", "method", "adapter", "transcriber", "task", "judge")),
     }
     methods = json.loads(vivace("methods", "list", "--format", "json").stdout)
     assert "dense-again" in [row["name"] for row in methods]
@@ -119,6 +125,13 @@ def test_an_adapter_and_a_judge_that_were_brought_come_to_the_board(site: Path, 
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(vivace("leaderboard", *where).stdout)
     assert (row["model"], row["judge"], row["coverage"]) == ("polly", "mentions e", 1.0)
+    done = vivace(
+        "run", "audio-multichallenge", "--data", "demo", "--limit", 1, "--model", "cascade:parrot:polly",
+        "--ear", "seconds:any", "--judge", "mentions:took", "--max-cost", 0.01, *where,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (heard,) = (row for row in json.loads(vivace("leaderboard", *where).stdout) if row["judge"] == "mentions took")
+    assert heard["apr"] == 1.0, "the parrot repeats what the ear wrote down"
     refused = vivace(*run, "--judge", "mentions:e", "--method", "teal:FOLDER", *where)
     assert refused.returncode == 2 and "parrot: answers as it does" in refused.stderr
 
@@ -128,8 +141,8 @@ def test_what_cannot_be_used_is_named_and_disturbs_nothing(call_doctor: Callable
     rows = {row["what"]: row for row in call_doctor()}
     for what, own, taken in zip(
         GROUPS.values(),
-        ("dense-again", "parrot", "evens", "mentions"),
-        ("dense", "replay", "sums", "checks"),
+        ("dense-again", "parrot", "seconds", "evens", "mentions"),
+        ("dense", "replay", "whisper", "sums", "checks"),
         strict=True,
     ):
         assert rows[f"{what} {own}"]["state"] == "ok" and "vivace-example 1.0" in rows[f"{what} {own}"]["found"]
@@ -152,6 +165,18 @@ def test_what_cannot_be_used_is_named_and_disturbs_nothing(call_doctor: Callable
         ("tasks", "show", "raising"),
         ("run", "audio-multichallenge", "--data", "demo", "--model", "raising:x", "--judge", "checks"),
         ("run", "audio-multichallenge", "--data", "demo", "--model", "parrot:x", "--judge", "raising:x"),
+        (
+            "run",
+            "audio-multichallenge",
+            "--data",
+            "demo",
+            "--model",
+            "cascade:parrot:x",
+            "--ear",
+            "raising:x",
+            "--judge",
+            "checks",
+        ),
     ],
 )
 def test_whoever_asks_for_what_cannot_be_used_is_told(tmp_path: Path, arguments: tuple[str, ...]) -> None:

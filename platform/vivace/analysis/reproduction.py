@@ -237,7 +237,7 @@ def _content_changes(record: _Record) -> Iterator[Change]:
             yield from _change("data", record.dataset.revision, conversations.revision)
         except VivaceError as error:
             yield Change("data", record.dataset.revision, f"not to be had: {error}")
-    if record.model.is_recorded:
+    if record.model.recorded:
         try:
             identity = open_system(record.spec.model, {}, ChatOptions()).identity
             if record.model.fingerprint not in (identity.fingerprint, model_fingerprint(identity, record.run.owner)):

@@ -12,6 +12,8 @@ from sqlalchemy import func, select
 from vivace.api.access import House
 from vivace.api.faults import Refused
 from vivace.engine.tokens import Bearer
+from vivace.models.adapters.base import Capabilities
+from vivace.models.registry import adapter_of
 from vivace.output.secrets import masked
 from vivace.spec import DialogueSpec
 from vivace.store.artifacts import Artifacts
@@ -122,14 +124,15 @@ def _granted(model: str, house: House) -> str:
 
     A target names nothing of this machine and no address; what it may name is still what the operator lists.
     """
-    adapter, _, name = model.partition(":")
-    if not _NAMED.fullmatch(model) or ".." in model or adapter in ("replay", "cascade"):
+    adapter, name = adapter_of(model), model.partition(":")[2]
+    known = Capabilities() if adapter is None else adapter.capabilities
+    if not _NAMED.fullmatch(model) or ".." in model or known.is_recorded or known.asks_another:
         raise Refused(
             422,
             "A model is written ADAPTER:NAME, and names no file, folder, address or artifact; recorded replies are "
             "uploaded.",
         )
-    if adapter == "local" and not _HUB_MODEL.fullmatch(name):
+    if known.may_be_path and not _HUB_MODEL.fullmatch(name):
         raise Refused(422, "A local model is named by its hub and commit, local:OWNER/NAME@COMMIT.")
     if not house.door.lets_ask(model):
         raise Refused(403, "The operator does not let this model be asked; upload outputs instead.")

@@ -52,6 +52,8 @@ class ModelIdentity:
     """Whether somebody gave the name on purpose, as those who import results do; then it counts."""
     method: AppliedMethod | None = None
     """What it decodes with: of the run, and not of the model, which is the same with another."""
+    is_recorded: bool = False
+    """Whether its replies were made elsewhere: their times are then what whoever submitted them wrote."""
 
     @property
     def fingerprint(self) -> str:
@@ -209,7 +211,7 @@ class SystemUnderTest(Protocol):
 
 @runtime_checkable
 class RecordedSystem(Protocol):
-    """A system known by what it answered to some conversations."""
+    """A system known by what it answered to some conversations; its identity says `is_recorded`."""
 
     @property
     def conversations(self) -> Set[str]:

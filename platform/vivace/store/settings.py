@@ -12,7 +12,7 @@ from vivace.store.tables import Model, Run
 def settings_of(model: Model, run: Run) -> dict[str, str]:
     """Setting → its value as text, those that were not given left out; an address without what may be a secret."""
     told: dict[str, Any] = {
-        **({"replies": model.fingerprint[:6]} if model.is_recorded else {"model": model.target}),
+        **({"replies": model.fingerprint[:6]} if model.recorded else {"model": model.target}),
         "method": run.method or "none",
         "server": "the provider's" if model.address is None else bare_address(model.address),
         **model.parameters,

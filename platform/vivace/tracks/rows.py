@@ -49,6 +49,7 @@ def ensure_model(
             "name": identity.name,
             "address": identity.address,
             "parameters": identity.parameters,
+            "recorded": identity.is_recorded,
         },
     )
     for key, value in card.items():

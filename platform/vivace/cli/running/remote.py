@@ -93,6 +93,7 @@ class Server:
             UsageError: the spec says what is the server's to say, or the server refuses it.
         """
         from vivace.files.text import read_text
+        from vivace.models.registry import adapter_of
         from vivace.spec import read_card
 
         values = {str(key).replace("_", "-"): value for key, value in values.items()}
@@ -105,10 +106,11 @@ class Server:
             raise UsageError(f"'{missing[0]}' is missing in the spec, or is no text.")
         card = read_card(Path(str(values["card"]))) if values.get("card") else {}
         model = str(values["model"])
-        adapter, _, name = model.partition(":")
+        adapter, name = adapter_of(model), model.partition(":")[2]
+        is_recorded = adapter is not None and adapter.capabilities.is_recorded
         asked: dict[str, Any] = {"set": values["data"], "private": bool(values.get("private", False))}
-        asked["card"] = {"name": Path(name).stem if adapter == "replay" else model, **_texts(card)}
-        if adapter == "replay":
+        asked["card"] = {"name": Path(name).stem if is_recorded else model, **_texts(card)}
+        if is_recorded:
             content = read_text(Path(name), "file of replies", 2**30).encode()
             asked["outputs"] = self.ask("POST", "/v1/uploads", content=content)["sha256"]
         else:

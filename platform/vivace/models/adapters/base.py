@@ -19,6 +19,7 @@ class Capabilities:
         is_free: whether their calls cost nobody anything.
         takes_method: whether they decode with an inference method.
         may_be_path: whether what stands behind the colon may be a file or folder, which is then found from anywhere.
+        is_recorded: whether they hold replies that were made elsewhere, and ask nobody.
         asks_another: whether what stands behind the colon is another target, whose model is asked for the replies.
         provider: whose prices and rates theirs are; empty where the name says it, `PROVIDER/NAME`.
     """
@@ -27,6 +28,7 @@ class Capabilities:
     is_free: bool = False
     takes_method: bool = False
     may_be_path: bool = False
+    is_recorded: bool = False
     asks_another: bool = False
     provider: str = ""
 

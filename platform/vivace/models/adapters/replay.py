@@ -36,7 +36,7 @@ def read_replies(path: Path, what: str = "file of replies") -> dict[str, dict[st
 class Replay:
     """Recorded replies, read from a JSONL file of `id` and `response` (and `ttft_s`, `total_s` if known)."""
 
-    capabilities: ClassVar = Capabilities(is_free=True, may_be_path=True)
+    capabilities: ClassVar = Capabilities(is_free=True, may_be_path=True, is_recorded=True)
 
     @classmethod
     def open(cls, asked: Asked) -> Replay:
@@ -63,6 +63,7 @@ class Replay:
             name=name or path.stem,
             content_sha256=file_sha256(path),
             is_named=name is not None,
+            is_recorded=True,
         )
 
     @property

@@ -26,6 +26,7 @@ from vivace.models.client.litellm_bridge import LiteLLMCompletions
 from vivace.models.client.messages import audio_part
 from vivace.models.client.prices import TokenUsage, cost_of, price_per_second
 from vivace.models.client.transport import NotACompletionError, WireExchange, named_status, parse_answer, send_watched
+from vivace_methods.plugins import PluginError, Registry
 from vivace_rubrics.criteria import Unscored
 
 STAGE = "transcribe"
@@ -94,7 +95,7 @@ def open_transcriber(text: str, options: ChatOptions, home: Path | None = None) 
         UsageError: the target is wrong, or what it names cannot be used.
         UnreachableError: the hub has to be asked for a model and does not answer.
     """
-    kind = TRANSCRIBERS.get(adapter_name(text))
+    kind = transcriber_kind(text)
     if kind is None or not text.partition(":")[2]:
         raise UsageError(
             f"The transcriber '{text}' is none; write it as ADAPTER:NAME with one of the adapters "
@@ -104,14 +105,24 @@ def open_transcriber(text: str, options: ChatOptions, home: Path | None = None) 
     return kind.make(text, own, home)
 
 
-def adapter_name(text: str) -> str:
-    """What stands before the colon of a transcriber's target, without its settings."""
-    return text.partition(":")[0].partition("(")[0].strip()
+def transcriber_kind(text: str) -> TranscriberKind | None:
+    """The kind of transcriber that a target names; None where there is none of its name.
+
+    Raises:
+        UsageError: there is one, and it cannot be imported.
+    """
+    name = text.partition(":")[0].partition("(")[0].strip()
+    if name not in TRANSCRIBERS:
+        return None
+    try:
+        return TRANSCRIBERS[name]
+    except PluginError as error:
+        raise UsageError(str(error)) from error
 
 
 def is_free(text: str) -> bool:
     """Whether what a transcriber writes down costs nobody anything."""
-    kind = TRANSCRIBERS.get(adapter_name(text))
+    kind = transcriber_kind(text)
     return kind is not None and kind.is_free
 
 
@@ -228,18 +239,34 @@ class TranscriberKind:
     Attributes:
         make: takes the target, how calls are made, and the home.
         is_free: whether what it writes down costs nobody anything.
+        may_be_path: whether what stands behind the colon may be a folder, which is then found from anywhere.
     """
 
     make: Callable[[str, ChatOptions, Path | None], Transcriber]
     is_free: bool = False
+    may_be_path: bool = False
 
 
-TRANSCRIBERS = {
-    "litellm": TranscriberKind(_served),
-    "local": TranscriberKind(_local, is_free=True),
-    "whisper": TranscriberKind(_whisper, is_free=True),
-}
-"""Name before the colon → what makes the transcriber."""
+SERVED = TranscriberKind(_served)
+LOCAL = TranscriberKind(_local, is_free=True, may_be_path=True)
+WHISPER = TranscriberKind(_whisper, is_free=True, may_be_path=True)
+
+
+def _fault_of(name: str, made: object) -> str:
+    return "" if isinstance(made, TranscriberKind) else f"it is no {__name__}.TranscriberKind"
+
+
+TRANSCRIBERS: Registry[TranscriberKind] = Registry(
+    "transcriber",
+    "vivace.transcribers",
+    {
+        "litellm": f"{__name__}:SERVED",
+        "local": f"{__name__}:LOCAL",
+        "whisper": f"{__name__}:WHISPER",
+    },
+    _fault_of,
+)
+"""Name before the colon → what makes the transcriber: built in, or of a package with an entry point."""
 
 
 class _LocalRecogniser(LocalModel):

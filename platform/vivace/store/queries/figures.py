@@ -33,7 +33,7 @@ Times = Literal["measured", "submitted"]
 
 
 def times_of(model: Model) -> Times:
-    return "submitted" if model.is_recorded else "measured"
+    return "submitted" if model.recorded else "measured"
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import String
+from sqlalchemy import String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from vivace.store.columns import Name, Words
@@ -31,11 +31,8 @@ class Model(Base):
     open_weights: Mapped[bool | None]
     licence: Mapped[str | None] = mapped_column(Name)
     description: Mapped[str | None] = mapped_column(Words)
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether its replies were made elsewhere, so that their times are what whoever submitted them wrote."""
-        return self.adapter in ("replay", "import")
+    recorded: Mapped[bool] = mapped_column(default=False, server_default=false())
+    """Whether its replies were made elsewhere, so that their times are what whoever submitted them wrote."""
 
     @property
     def is_cascade(self) -> bool:

@@ -170,7 +170,7 @@ def prepare_import(
         chosen, repeats, votes = list(conversations.conversations), 1, 1
         replies = _replies_of(verdicts, known, conversations.name, judge_name)
     identity = ModelIdentity(
-        f"import:{model}", "import", model, content_sha256=file_sha256(verdicts), is_named=True
+        f"import:{model}", "import", model, content_sha256=file_sha256(verdicts), is_named=True, is_recorded=True
     )  # fmt: skip
     return DialogueImport(
         conversations=conversations,

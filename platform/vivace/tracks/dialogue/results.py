@@ -55,7 +55,7 @@ def _unofficial_reasons(
     hears, outcome = run.input_form != "transcript", (run.hearing or {}).get("outcome")
     conditions = {
         "imported, not run here": run.imported,
-        "recorded replies, not generated here": model.is_recorded and not run.imported,
+        "recorded replies, not generated here": model.recorded and not run.imported,
         "the data are not the public dataset at its pinned revision": PINNED_REVISIONS.get(dataset.name)
         != dataset.revision,
         "a part of the data": run.limited,

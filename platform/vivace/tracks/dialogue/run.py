@@ -313,7 +313,7 @@ class DialogueRun:
 
     def ending(self, session: Session, registered: Registered) -> Ending:
         """Which criteria have no verdict, and why."""
-        return ending_of(session, registered, is_recorded=isinstance(self._system, RecordedSystem))
+        return ending_of(session, registered, is_recorded=self._system.identity.is_recorded)
 
     async def close(self) -> None:
         """Close the connections of system and judge."""
