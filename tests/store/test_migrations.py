@@ -106,6 +106,18 @@ def test_the_migrations_make_exactly_the_models(migrated: Database) -> None:
     assert checks >= {"ck_verdict_three_values", "ck_score_one_owner"}
 
 
+def test_models_known_by_replies_made_elsewhere_are_told_from_their_adapters(database: Database) -> None:
+    with database.write() as session:
+        for adapter in ("replay", "import", "litellm"):
+            session.add(tables.Model(fingerprint=adapter, target="t", adapter=adapter, name="m", parameters={}))
+    migrate_to(database, "0019")
+    with database.engine.connect() as connection, connection.begin():
+        migrate._migrate(connection)
+    with database.read() as session:
+        recorded = dict(session.execute(select(tables.Model.adapter, tables.Model.recorded)).tuples().all())
+    assert recorded == {"replay": True, "import": True, "litellm": False}
+
+
 def test_every_migration_can_be_undone_and_done_again(database: Database) -> None:
     migrate_to(database, "base")
     assert set(inspect(database.engine).get_table_names()) <= {"alembic_version"}
