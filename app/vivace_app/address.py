@@ -6,7 +6,7 @@ back there. What the URL asks for and the database does not have becomes a sente
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 import streamlit as st
 
@@ -16,6 +16,8 @@ _MOST_DIGITS = 6
 """Of a number in the URL: no conversation has as many turns or seconds."""
 _MOST_TEXT = 200
 """Characters of a text that is searched for."""
+_ALL = ""
+"""Of a choice that is none; no label is empty."""
 _MOST_NAMED = 5
 """Unknown values of one parameter that are named; a link with hundreds must not push the page out of sight."""
 
@@ -132,6 +134,21 @@ def select(
         label, list(labels), format_func=labels.__getitem__, key=key, on_change=changed, help=explanation
     )
     return choice if choice is not None else fallback
+
+
+def select_label(address: Address, given: Mapping[str, Sequence[str]]) -> Callable[[str], bool]:
+    """A select box of the labels that people gave to runs; says of a run whether it bears the one that is chosen.
+
+    Args:
+        address: the page's address.
+        given: run → its labels; where there are none, and the URL names none, nothing is drawn.
+    """
+    known = sorted({label for labels in given.values() for label in labels})
+    if not known and "label" not in address.parameters:
+        return lambda _run: True
+    options = {_ALL: "All"} | {label: label for label in known}
+    wanted = select(address, "label", "Label of the run", options, what="label", fallback=_ALL)
+    return lambda run: wanted == _ALL or wanted in given.get(run, ())
 
 
 def select_several(

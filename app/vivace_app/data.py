@@ -13,10 +13,12 @@ from vivace.analysis.breakdown import breakdown as break_down
 from vivace.analysis.comparison import Correction, JudgingComparison, compare
 from vivace.analysis.gaps import Gap
 from vivace.analysis.gaps import gaps as find_gaps
+from vivace.analysis.human_labels import agreement_with_labels, labels_version
 from vivace.audio.convert import AudioError
 from vivace.audio.waveform import waveform
 from vivace.errors import VivaceError
 from vivace.settings import Settings, load_settings
+from vivace.statistics.agreement import RaterAgreement
 from vivace.store import migrate
 from vivace.store.artifacts import open_artifacts
 from vivace.store.database import Database
@@ -28,6 +30,7 @@ from vivace.store.queries.conversation import calls as conversation_calls
 from vivace.store.queries.conversation import conversation as one_conversation
 from vivace.store.queries.explorer import Page, Wanted
 from vivace.store.queries.foreign import ForeignRow, foreign_board
+from vivace.store.queries.labels import labels as run_labels
 from vivace.store.queries.log import LogLine, log
 from vivace.store.queries.regressions import JobView
 from vivace.store.queries.regressions import jobs as regression_jobs
@@ -141,6 +144,16 @@ def calls(database: Database, judging: str, conversation_id: str, most: int) -> 
     return conversation_calls(database, judging, conversation_id, most)
 
 
+def agreement(database: Database, judging: str) -> RaterAgreement:
+    """How a judging agrees with what people say of the same replies."""
+    return _agreement(database, database.url, _version(database), judging, labels_version(database, judging))
+
+
+@st.cache_data(show_spinner=False, max_entries=64)
+def _agreement(_database: Database, url: str, version: str, judging: str, labels: str) -> RaterAgreement:
+    return agreement_with_labels(_database, judging)
+
+
 def breakdown(database: Database, judging: str, by: By, axis: str | None) -> list[BreakdownRow]:
     """A judging's scores in parts, of one axis or all.
 
@@ -216,6 +229,11 @@ def _diagnoses(
 def jobs(database: Database) -> list[JobView]:
     """The regression jobs as they stand now: a night changes them without ending any judging."""
     return regression_jobs(database)
+
+
+def labels(database: Database) -> dict[str, list[str]]:
+    """Run → the labels that people gave it, as they are now."""
+    return run_labels(database)
 
 
 def foreign(database: Database) -> list[ForeignRow]:

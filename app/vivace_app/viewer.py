@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
+from vivace.output import for_strangers
 from vivace.settings import load_settings
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 
@@ -33,6 +35,16 @@ def viewer_of(claims: Mapping[str, Any]) -> Viewer:
     if claims.get("is_logged_in") is not True or not is_verified or not isinstance(email, str) or not email.strip():
         return NOBODY
     return Viewer(email.strip().lower())
+
+
+def told(text: str) -> str:
+    """A message of a run as whoever looks may read it, as over the API: the operator alone is told addresses."""
+    return text if viewer().sees_all else for_strangers.told(text, load_settings().home)
+
+
+def told_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose texts are as whoever looks may read them."""
+    return table if viewer().sees_all else table.map(lambda value: told(value) if isinstance(value, str) else value)
 
 
 def show_login() -> None:

@@ -211,9 +211,10 @@ def test_quality_is_drawn_against_what_is_known_with_its_intervals(rows: list[Bo
     names = boards.labels(timed)
     frame = boards.trade_off(boards.RankedTogether(timed), names, "ttft")
     assert "withdrawn" not in list(frame["model"]) and set(frame["taken low"]) == {0.5}
-    dear = [replace(timed[0], unpriced_calls=1), replace(timed[1], cost_usd=2.4)]
+    dear = [replace(timed[0], unpriced_calls=1), replace(timed[1], cost_usd=2.4, price_interval=(0.08, 0.12))]
     price = boards.trade_off(boards.RankedTogether(dear), names[:2], "price")
     assert list(price["taken"]) == [2.4 / 24], "of the other nobody knows all that it cost"
+    assert price.loc[0, ["taken low", "taken high"]].tolist() == [0.08, 0.12]
     drawn = board_plots.trade_off(frame, "seconds").to_dict()
     assert drawn["layer"][2]["encoding"]["shape"]["scale"]["domain"] == ["official", "unofficial", "incomplete"]
 

@@ -6,14 +6,16 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from streamlit.testing.v1 import AppTest
 
 from support.judged import add_dataset, add_judging
 from vivace.settings import Settings
 from vivace.store import migrate
-from vivace.store.tables import Attempt, Criterion, Verdict
+from vivace.store.tables import Attempt, Criterion, HumanLabel, Judging, Reply, Verdict
 from vivace_app.explorer.turns import drawing, marked
+
+HOSTILE = "<b onclick=alert(1)>ann</b> [link](http://evil.invalid) :smile: $x$"
 
 
 def _conversation_page() -> None:
@@ -69,6 +71,29 @@ def test_what_no_filter_takes_becomes_a_sentence(judgings: dict[str, str], name:
     assert len(app.warning) == 1
     assert f"`{value}`" in app.warning[0].value
     assert len(listed(app)) == 24
+
+
+def test_people_stand_beside_the_verdicts_with_how_far_they_agree(judgings: dict[str, str], home: Path) -> None:
+    database = migrate.open_for_writing(Settings(home=home, database=None))
+    with database.write() as session:
+        reply = session.scalars(
+            select(Reply).join(Judging, Judging.run_id == Reply.run_id)
+            .where(Judging.id == judgings["careful"]).order_by(Reply.conversation_id)
+        ).first()  # fmt: skip
+        criteria = session.scalars(select(Criterion).where(Criterion.conversation_id == reply.conversation_id)).all()
+        for name, answers in (("ann", [True, False]), (HOSTILE, [True, None])):
+            session.add_all(
+                HumanLabel(reply_id=reply.id, criterion_id=criterion.id, labeler=name, met=met)
+                for criterion, met in zip(criteria, answers, strict=True)
+            )
+    database.close()
+    page = conversation(judging=judgings["careful"], other=judgings["strict"])
+    said = words(page)
+    assert f"People: {HOSTILE} ✓ met, ann ✓ met. The judge agrees." in said
+    assert f"People: {HOSTILE} ? no answer, ann ✗ not met. The judge says otherwise." in said
+    assert "A: the judge says what most people say on 1 of 2 criteria in 1 labelled conversation: 0.50" in said
+    assert "B: the judge says" not in said, "nobody has labelled the other's replies"
+    assert "People" not in words(conversation(judging=judgings["steady"]))
 
 
 def test_previous_and_next_go_through_what_matches(judgings: dict[str, str]) -> None:

@@ -17,6 +17,7 @@ from streamlit.testing.v1 import AppTest
 
 from vivace.settings import Settings
 from vivace.store import migrate
+from vivace.upkeep.labels import change
 
 MAIN = str(importlib.resources.files("vivace_app") / "main.py")
 
@@ -161,8 +162,10 @@ def test_board_survives_any_url(name: str, hostile: str) -> None:
     assert not app.warning, "said once"
 
 
-@pytest.mark.usefixtures("judgings")
-def test_rows_are_filtered_by_how_they_heard_and_answered() -> None:
+def test_rows_are_filtered_by_how_they_heard_and_answered(judgings: dict[str, str], home: Path) -> None:
+    change(migrate.open_for_writing(Settings(home=home, database=None)), judgings["reader"], ["+nightly"])
+    labelled = board(label="nightly")
+    assert models(labelled) == ["reader"] and list(labelled.dataframe[0].value["Labels"]) == ["nightly"]
     app = board(input="transcript")
     assert models(app) == ["reader"] and app.query_params["input"] == "transcript"
     app.selectbox(key="address-input").set_value("all").run()

@@ -22,6 +22,8 @@ from vivace.store.visibility import NOBODY, Viewer
 from vivace_app import data
 from vivace_app.tables import run_tables
 
+ADDRESS = "http://10.0.0.5:8000"
+
 
 def _page() -> None:
     from vivace_app.views import runs as view
@@ -64,7 +66,7 @@ def database(home: Path) -> Database:
             ))  # fmt: skip
         for error, detail in (("timeout", "first"), ("timeout", "second"), ("rate_limited", None)):
             session.add(tables.Attempt(run_id="run0", stage="generate", seconds=1.0, error=error, detail=detail))
-        session.add(tables.Event(run_id="run0", level="info", message="<b>began</b>"))
+        session.add(tables.Event(run_id="run0", level="info", message=f"<b>began</b> at {ADDRESS}/v1"))
     return opened
 
 
@@ -96,12 +98,17 @@ def test_private_runs_are_nowhere_for_others(database: Database) -> None:
         assert bool(manifest(seen, "run1")) == ("run1" in ids)
 
 
-def test_the_page_shows_queue_workers_reasons_and_differences(database: Database) -> None:
+def test_the_page_shows_queue_workers_reasons_and_differences(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app = page()
     assert next(one.value for one in app.text if "running" in one.value) == "0 running, 1 waiting, 1 workers alive"
     texts = "\n".join(str(frame.value.to_dict()) for frame in app.dataframe)
     assert "secret" not in texts and "alice" not in texts  # nobody has logged in
-    assert "w-silent" in texts and "timeout" in texts and "<b>began</b>" in texts
+    assert "w-silent" in texts and "timeout" in texts and "<b>began</b> at [address]" in texts
+    assert ADDRESS not in texts, "the operator alone is told where servers are"
+    monkeypatch.setenv("VIVACE_SHOW_PRIVATE", "1")
+    assert any(ADDRESS in str(frame.value.to_dict()) for frame in page(run="run0").dataframe)
     assert any("not official" in one.value for one in app.warning)
     assert not page(run="gone").exception
 

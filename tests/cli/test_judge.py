@@ -18,6 +18,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from support.chat_server import Answer, Behaviour, Call, chat_server, verdict
 from support.datasets import conversation_rows, write_jsonl, write_parquet
 from support.program import board, start_vivace, vivace
+from vivace.analysis.human_labels import agreement_with_labels, labels_version
 from vivace.analysis.judge_calibration import calibrate
 from vivace.errors import UsageError
 from vivace.settings import load_settings, normalised_url
@@ -167,6 +168,36 @@ def test_several_labelers_give_a_majority_and_their_own_agreement_below(tmp_path
         [{"id": first, "criteria_met": given[name][first], "labeler": name} for name in given],
     )
     assert calibrate(database_of(tmp_path), only_run(tmp_path), tie)[0].agreement.confusion.cells == (1, 0, 0, 0)
+
+
+def test_recorded_labels_are_compared_as_a_files_are_and_never_lost(tmp_path: Path) -> None:
+    rows = conversation_rows(3, criteria=2, audio=False)
+    imported(tmp_path, {row["id"]: [True, None] for row in rows}, rows)
+    home, first = ("--home", tmp_path / "home"), rows[0]["id"]
+    given = [
+        {"id": row["id"], "criteria_met": [row["id"] == first, None], "labeler": name}
+        for name in (" ann", "ben") for row in rows
+    ]  # fmt: skip
+    file = write_jsonl(tmp_path / "labels.jsonl", given)
+    refused = vivace("judge", "calibrate", only_run(tmp_path), *home)
+    assert refused.returncode == 2 and "No labels of run" in refused.stderr
+    for said in ("12 labels of 2 people are recorded", "0 labels of 2 people are recorded for run"):
+        done = vivace("judge", "label", "--labels", file, *home)
+        assert done.returncode == 0 and said in done.stderr, done.stderr
+    database = database_of(tmp_path)
+    (judging,) = (row.judging for row in stored_board(database))
+    of_file, recorded = calibrate(database, judging, file), calibrate(database, judging)
+    assert [row.as_json() for row in recorded] == [row.as_json() for row in of_file]
+    assert agreement_with_labels(database, judging) == recorded[0].agreement
+    assert labels_version(database, judging).startswith("12/")
+    given[0]["criteria_met"] = [None, True]
+    changed = write_jsonl(tmp_path / "changed.jsonl", given)
+    refused = vivace("judge", "label", "--labels", changed, *home)
+    assert refused.returncode == 2 and "give --replace" in refused.stderr.replace("\n", " ")
+    done = vivace("judge", "label", "--labels", changed, "--replace", *home)
+    assert done.returncode == 0 and "2 are changed, 10 were there before" in done.stderr
+    assert "ann: met → says nothing" in vivace("logs", only_run(tmp_path), *home).stdout
+    database.close()
 
 
 def test_unscored_verdicts_and_missing_labels_count_on_neither_side(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, event, update
+from sqlalchemy import delete, event, select, update
 
 from support.judged import add_dataset, add_judging
 from support.measured import run_of
@@ -17,8 +17,10 @@ from vivace.engine.withholding import set_private
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
-from vivace.store.tables import Attempt, Breakdown, Gap, Judge, Judging, Reply, Verdict
+from vivace.store.tables import Attempt, Breakdown, Conversation, Gap, Judge, Judging, Reply, Verdict
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
+from vivace.tracks.base import Registered
+from vivace.tracks.dialogue.records import RunRecords
 from vivace.tracks.dialogue.results import score_judging
 from vivace.tracks.dialogue.summaries.filling import fill_summaries
 from vivace.tracks.efficiency.scores import score_run
@@ -90,6 +92,19 @@ def test_what_replies_and_calls_took_is_as_it_was_when_a_judging_of_their_run_la
     assert (second.cost_usd, second.total_median_s) == (5.5, 8.0)
     assert list(second.accounting) == ["generate", "judge"]
     assert _scored(first) == _scored(row)
+
+
+def test_a_reply_made_again_counts_at_once_whoever_asked_for_it(store: Database) -> None:
+    run = judged(store).partition(".")[0]
+    with store.write() as session:
+        for conversation in session.scalars(select(Conversation)):
+            asked = {"conversation_id": conversation.id, "stage": "generate", "seconds": 1.0}
+            session.add(Attempt(run_id=run, cost_usd=1.0 + conversation.position, **asked))
+        RunRecords(Registered(run, "another")).renew_effort_of_ended(session)
+    (row,) = board(store)
+    assert row.cost_usd == 3.5
+    # 1 $ and 2 $, each with its share of the half that was asked for none: 12.706 is Student's t of one degree.
+    assert row.price_interval == pytest.approx((0.25, 1.5 + 12.7062 * 0.5 + 0.25), abs=1e-3)
 
 
 def test_a_board_of_whole_runs_does_not_read_what_they_planned(store: Database) -> None:

@@ -14,7 +14,9 @@ import yaml
 from comparison.test_files_of_others import LOGS, line, lines, log, sample
 from support.judged import add_dataset, add_judging
 from support.program import vivace
+from vivace.analysis.human_labels import record_labels
 from vivace.engine.retractions import restore, retract
+from vivace.engine.withholding import set_private
 from vivace.errors import UsageError
 from vivace.interchange.every_eval_ever import write_records
 from vivace.interchange.foreign_results import import_results, read_results
@@ -24,8 +26,9 @@ from vivace.output.printable import json_text
 from vivace.store.database import Database
 from vivace.store.migrate import upgrade
 from vivace.store.queries.board import board
-from vivace.store.queries.conversation import item_rows
+from vivace.store.queries.conversation import LabelView, conversation, item_rows
 from vivace.store.queries.foreign import ForeignRow, foreign_board, foreign_items
+from vivace.store.visibility import NOBODY, OPERATOR, Ownership, Viewer
 from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.exported_items import read_items
 
@@ -148,6 +151,9 @@ def test_a_judgings_items_come_in_again_as_they_were(store: Database, tmp_path: 
     importing = ("import", "audio-multichallenge", *home, "--format", "json", "--data", set_file, "--verdicts")
     first = vivace(*importing, verdicts, "--model", "m", "--judge-name", "people")
     (row,) = json.loads(first.stdout)
+    labels = tmp_path / "labels.jsonl"
+    labels.write_text('{"id": "c1", "criteria_met": [false, null], "labeler": "ann"}\n')
+    record_labels(store, row["judging"], labels)
     items = tmp_path / "items.jsonl"
     exported = vivace("export", row["judging"], *home, "--output", items)
     assert exported.returncode == 0, exported.stderr
@@ -161,11 +167,15 @@ def test_a_judgings_items_come_in_again_as_they_were(store: Database, tmp_path: 
         key: other[key] for key in other.keys() - of_the_row
     }
     assert other["run"] != row["run"]
+    found = conversation(store, other["judging"], "c1")
+    assert found is not None
+    assert [verdict.labels for verdict in found.verdicts] == [(LabelView("ann", False),), (LabelView("ann", None),)]
     for change, said in (
         (lambda text: text[: text.rindex("\n", 0, -1) + 1], "was not written to its end"),
         (lambda text: text + text[: text.index("\n") + 1], "comes again"),
         (lambda text: text.replace("One.", "Three.", 1), "is another one in these data"),
         (lambda text: text.replace('"met": true', '"met": "yes"', 1), "neither true, false nor null"),
+        (lambda text: text.replace('{"ann": false}', '{"ann": 1}'), '"labels" must be an object'),
     ):
         changed = tmp_path / "changed.jsonl"
         changed.write_text(change(items.read_text()))
@@ -319,6 +329,24 @@ def test_the_verb_writes_nothing_where_a_file_is_refused_and_shows_its_board(tmp
     ):
         refused = vivace("import", *words, *home)
         assert refused.returncode == 2 and said in refused.stderr.replace("\n", " "), refused.stderr
+
+
+def test_a_private_result_is_its_owners_and_the_operators_alone(store: Database) -> None:
+    files = read_results(Form.INSPECT, [LOGS / "first.eval"])
+    (id,) = import_results(store, files, Ownership("ann", private=True)).ids
+    import_results(store, files)  # what is there stays as it is
+
+    def seen() -> list[bool]:
+        views = [store.seen_by(viewer) for viewer in (NOBODY, Viewer("ben"), Viewer("ann"), OPERATOR)]
+        boards = [bool(foreign_board(view)) for view in views]
+        assert boards == [bool(foreign_items(view, id)) for view in views]
+        return boards
+
+    assert seen() == [False, False, True, True]
+    assert set_private(store, id[:8], private=True, owner="ben").endswith("is private: ben sees it.")
+    assert seen() == [False, True, False, True]
+    set_private(store, id, private=False)
+    assert seen() == [True] * 4
 
 
 def test_a_result_is_retracted_with_its_reason_and_brought_back(store: Database) -> None:

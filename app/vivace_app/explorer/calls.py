@@ -11,6 +11,7 @@ from vivace.store.database import Database
 from vivace.store.queries.conversation import CallView
 from vivace_app import data, downloads, figures
 from vivace_app.explorer.sides import Side
+from vivace_app.viewer import told_table
 
 _MOST = 500
 """Calls of one system that are read; a rubric of ten with three votes and retries stays far below."""
@@ -22,7 +23,7 @@ def show(database: Database, sides: Sequence[Side], conversation: str) -> None:
     if not any(made):
         return
     with st.expander(f"Calls: {sum(map(len, made))}", icon=":material/receipt_long:"):
-        frame = table(sides, made)
+        frame = told_table(table(sides, made))
         column = st.column_config
         st.dataframe(
             figures.cells(frame),

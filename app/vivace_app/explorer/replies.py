@@ -11,6 +11,7 @@ from vivace.store.queries.conversation import ConversationView
 from vivace_app import figures, markup
 from vivace_app.explorer import turns
 from vivace_app.explorer.sides import Side, places
+from vivace_app.viewer import told
 
 
 def show(sides: Sequence[Side], views: Sequence[ConversationView | None]) -> None:
@@ -32,7 +33,7 @@ def _show_reply(side: Side, view: ConversationView | None, *, title: str) -> Non
     if view.reply_unscored_reason is not None:
         st.text(f"There is no reply: {figures.reason(view.reply_unscored_reason)}.")
         if view.reply_detail:
-            markup.show(view.reply_detail, "the reason")
+            markup.show(told(view.reply_detail), "the reason")
     elif view.reply is not None:
         markup.show(view.reply or "(empty reply)", "the reply")
     if view.reply_raw_text is not None:

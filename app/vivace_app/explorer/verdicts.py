@@ -7,9 +7,11 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from vivace.store.database import Database
 from vivace.store.queries.conversation import ConversationView, VerdictView, VoteView
 from vivace_app import downloads, figures, markup
 from vivace_app.address import Address, toggle
+from vivace_app.explorer import people
 from vivace_app.explorer.sides import Side, places
 
 _WORDS = {True: "✓ met", False: "✗ not met", None: "? unscored"}
@@ -19,9 +21,12 @@ _LABEL_CHARACTERS = 160
 """Of a criterion in the grid; the whole stands below it."""
 
 
-def show(address: Address, sides: Sequence[Side], views: Sequence[ConversationView | None]) -> None:
-    """Draw the verdicts on each criterion."""
+def show(
+    address: Address, database: Database, sides: Sequence[Side], views: Sequence[ConversationView | None]
+) -> None:
+    """Draw the verdicts on each criterion, and what people say of it."""
     st.subheader("Criteria", anchor=False)
+    people.show_agreement(database, sides, views)
     first = next(view for view in views if view is not None)
     criteria = range(len(first.verdicts))
     lines = [[_verdict(view, place) for view in views] for place in criteria]
@@ -80,9 +85,11 @@ def _shortened(text: str) -> str:
 
 def _cell(verdict: VerdictView | None) -> str:
     words = f'<span style="white-space:nowrap">{_met(verdict)}</span>'
-    if verdict is None or not verdict.votes:
-        return words
-    return f"{words}<br><small>votes {_signs(verdict.votes)}</small>"
+    if verdict is not None and verdict.votes:
+        words += f"<br><small>votes {_signs(verdict.votes)}</small>"
+    if verdict is not None and verdict.labels:
+        words += f"<br><small>people {people.signs(verdict.labels)}</small>"
+    return words
 
 
 def _signs(votes: Sequence[VoteView]) -> str:
@@ -109,6 +116,7 @@ def _show_verdict(verdict: VerdictView | None, title: str) -> None:
         st.text(f"Reason: {figures.reason(verdict.unscored_reason)}.")
     if verdict.explanation:
         markup.show(verdict.explanation, "the judge's reason")
+    people.show(verdict)
     if verdict.votes:
         with st.expander("Single votes"):
             for number, vote in enumerate(verdict.votes, start=1):
@@ -131,6 +139,7 @@ def table(
                 "Unscored": verdict.unscored_reason,
                 "Reason": verdict.explanation,
                 "Votes": _signs(verdict.votes),
+                "People": people.words(verdict.labels) or None,
             }
             for criterion, line in zip(criteria, lines, strict=True)
             for side, verdict in zip(sides, line, strict=True)

@@ -108,7 +108,7 @@ def plot(data: pd.DataFrame, title: str, far: float) -> alt.LayerChart:
             "shows:N", scale=alt.Scale(domain=shown, range=[_SHAPES[name] for name in shown]), legend=legend
         ),
     }
-    axis = alt.Axis(format="+.0f", gridOpacity=0.5)
+    axis = alt.Axis(format="+.0f", gridOpacity=0.5, tickCount=8)
     scale = alt.Scale(domain=[-far, far], nice=False)
     y = alt.Y("part:N", sort=None, title=None, axis=alt.Axis(labelLimit=_NAME_PIXELS, ticks=False, domain=False))
     base = alt.Chart(data).encode(y=y)

@@ -48,8 +48,14 @@ def groups(rows: Sequence[ArmRow]) -> dict[tuple[str, ...], list[ArmRow]]:
     return found
 
 
-def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
-    """One line for each arm, with the texts that people read; without the times of small models: they say nothing."""
+def table(rows: Sequence[ArmRow], given: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
+    """One line for each arm, with the texts that people read; without the times of small models: they say nothing.
+
+    Args:
+        rows: the arms.
+        given: run → the labels that people gave it.
+    """
+    labels = [", ".join((given or {}).get(row.run, ())) for row in rows]
     frame = pd.DataFrame(
         {
             "Frontier": [row.mark for row in rows],
@@ -70,9 +76,11 @@ def table(rows: Sequence[ArmRow]) -> pd.DataFrame:
             "Date": [row.date.date() for row in rows],
             "Settings": [settings_text(row.apart) for row in rows],
             "Run": [row.short_run for row in rows],
+            "Labels": labels,
         }
     )
     unneeded = [] if any(row.apart for row in rows) else ["Settings"]
+    unneeded += [] if any(labels) else ["Labels"]
     return frame.drop(columns=[*unneeded, *(TIMES if all(row.synthetic for row in rows) else ())])
 
 

@@ -164,9 +164,16 @@ def choices(rows: Sequence[BoardRow], wanted: Filter) -> dict[str, str]:
     return {value: wanted.words.get(value, value) for value in found}
 
 
-def table(group: RankedTogether) -> pd.DataFrame:
-    """A group as the board's table, one line per row of the group in its order, without columns that say nothing."""
-    frame = pd.DataFrame([_line(row, group.axes) for row in group.rows])
+def table(group: RankedTogether, given: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
+    """A group as the board's table, one line per row of the group in its order, without columns that say nothing.
+
+    Args:
+        group: the rows.
+        given: run → the labels that people gave it.
+    """
+    frame = pd.DataFrame([
+        {**_line(row, group.axes), "Labels": ", ".join((given or {}).get(row.run, ()))} for row in group.rows
+    ])  # fmt: skip
     used = [
         name for name in frame.columns
         if name in _ALWAYS or any(value not in (None, "", 0) and str(value).strip() != figures.ABSENT
@@ -257,7 +264,7 @@ def _taken(row: BoardRow, against: str) -> tuple[float | None, tuple[float | Non
     if against == "price":
         replies = row.figures.n * row.repeats
         is_known = row.cost_usd is not None and not row.unpriced_calls and replies
-        return (row.cost_usd / replies if is_known and row.cost_usd is not None else None), (None, None)
+        return (row.cost_usd / replies if is_known and row.cost_usd is not None else None), row.price_interval
     if against == "ttft":
         return row.ttft_median_s, row.ttft_interval
     return row.total_median_s, row.total_interval

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from vivace.output.short_names import EAR_CHECKED, HEARING
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow
 from vivace_app import data, downloads, figures, markup, notices
-from vivace_app.address import Address, select, toggle
+from vivace_app.address import Address, select, select_label, toggle
 from vivace_app.plots import board_plots, charts
 from vivace_app.tables import boards
 from vivace_app.views import conversation
@@ -88,14 +88,15 @@ def show() -> None:
         return
     address = Address()
     problems = st.container()
-    shown = _filtered(address, database, everything)
+    given = data.labels(database)
+    shown = _filtered(address, database, everything, given)
     groups = boards.groups(shown)
     if not groups:
         st.info("No results match these filters.", icon=":material/filter_alt_off:")
     if len(groups) > 1:
         st.caption("Scores on different data or from different judges do not compare; each table ranks its own.")
     for place, group in enumerate(groups[:_GROUPS_SHOWN]):
-        _show_group(address, group, first=place == 0)
+        _show_group(address, group, given, first=place == 0)
     _show_gaps(database, shown)
     _show_published(address, everything, shown)
     if len(groups) > _GROUPS_SHOWN:
@@ -170,7 +171,9 @@ def _show_published(address: Address, everything: Sequence[BoardRow], shown: Seq
         )
 
 
-def _filtered(address: Address, database: Database, everything: Sequence[BoardRow]) -> list[BoardRow]:
+def _filtered(
+    address: Address, database: Database, everything: Sequence[BoardRow], given: Mapping[str, Sequence[str]]
+) -> list[BoardRow]:
     """Draw the filters, and return the rows that pass them."""
     tracks = {row.track: figures.track_name(row.track) for row in everything}
     track = next(iter(tracks))
@@ -202,7 +205,7 @@ def _filtered(address: Address, database: Database, everything: Sequence[BoardRo
             "Show retracted",
             explanation="Results that were withdrawn, with the reason; they have no rank.",
         )
-    chosen = _more_filters(address, here)
+    chosen = _more_filters(address, here, given)
     rows = data.board(database, official_only=official)
     if withdrawn:
         rows = [*rows, *data.retracted(database, official_only=official)]
@@ -216,14 +219,20 @@ def _filtered(address: Address, database: Database, everything: Sequence[BoardRo
     ]
 
 
-def _more_filters(address: Address, here: Sequence[BoardRow]) -> Callable[[BoardRow], bool]:
+def _more_filters(
+    address: Address, here: Sequence[BoardRow], given: Mapping[str, Sequence[str]]
+) -> Callable[[BoardRow], bool]:
     """Draw what rows can be chosen by besides, where they differ in it, and return whether a row is chosen."""
     offered = [(one, boards.choices(here, one)) for one in boards.FILTERS]
-    offered = [(one, found) for one, found in offered if len(found) > 1 or one.name in address.parameters]
+    offered = [
+        (one, found) for one, found in offered
+        # What is known of some and not of others is something to choose by, too.
+        if (found and len({one.of(row) for row in here}) > 1) or one.name in address.parameters
+    ]  # fmt: skip
     names = [one.name for one, _ in offered]
     wanted: dict[str, str] = {}
     with st.expander("More filters", icon=":material/filter_list:",
-                     expanded=any(name in address.parameters for name in (*names, "since"))):  # fmt: skip
+                     expanded=any(name in address.parameters for name in (*names, "since", "label"))):  # fmt: skip
         columns = st.columns(3)
         for place, (one, found) in enumerate(offered):
             with columns[place % len(columns)]:
@@ -232,13 +241,19 @@ def _more_filters(address: Address, here: Sequence[BoardRow]) -> Callable[[Board
                 )
         with columns[len(offered) % len(columns)]:
             age = select(address, "since", "Date", {_ALL: "All"} | boards.AGES, what="date", fallback=_ALL)
+        with columns[(len(offered) + 1) % len(columns)]:
+            bears = select_label(address, {row.run: given.get(row.run, ()) for row in here})
     oldest = None if age == _ALL else datetime.now(UTC) - timedelta(days=int(age))
     return lambda row: (
-        (oldest is None or row.date >= oldest) and all(wanted[one.name] in (_ALL, one.of(row)) for one, _ in offered)
+        (oldest is None or row.date >= oldest)
+        and bears(row.run)
+        and all(wanted[one.name] in (_ALL, one.of(row)) for one, _ in offered)
     )
 
 
-def _show_group(address: Address, group: boards.RankedTogether, *, first: bool) -> None:
+def _show_group(
+    address: Address, group: boards.RankedTogether, given: Mapping[str, Sequence[str]], *, first: bool
+) -> None:
     one = group.rows[0]
     st.markdown(
         f"#### {figures.literal(group.data)} judged by {figures.literal(group.judge)}",
@@ -249,7 +264,7 @@ def _show_group(address: Address, group: boards.RankedTogether, *, first: bool) 
     # The selection is keyed by the visit: coming back from a conversation must not open it again.
     visit = st.session_state.setdefault("board-visit", 0)
     key = f"board-{visit}-{boards.group_key(group)}"
-    frame = boards.table(group)
+    frame = boards.table(group, given)
     selected = st.dataframe(
         figures.cells(frame),
         key=key,
@@ -367,6 +382,7 @@ def _columns(group: boards.RankedTogether) -> dict[str, Any]:
         "Run": column.TextColumn(
             help="The run's id, as far as `vivace` needs it: `vivace logs`, `export`, `reproduce`."
         ),
+        "Labels": column.TextColumn(help="Words that people gave the run: `vivace label`."),
         "Notes": column.MultiselectColumn(
             options=list(boards.NOTES),
             color=[_NOTE_COLOURS[note] for note in boards.NOTES],

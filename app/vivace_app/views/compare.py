@@ -39,7 +39,8 @@ def show() -> None:
     st.title("Compare", anchor=False)
     st.caption(
         "Is one system better than another? Both answered the same conversations, so that each is its own control: "
-        "differences are paired, with 95 % intervals, and corrected for how many are looked at."
+        "differences are paired, and p-values are corrected for how many are looked at. Intervals and uncorrected "
+        "p-values are of each difference by itself; what is shown to be better or worse follows the corrected p."
     )
     database = data.database()
     groups = boards.groups(data.board(database)) if database else []
@@ -139,14 +140,17 @@ def _show_differences(found: JudgingComparison, metric: str) -> None:
 def _sentence(row: ComparisonRow) -> str:
     """What the difference over all conversations says, in words."""
     difference = row.difference
-    size = f"{figures.points(difference.value, difference.low, difference.high)} points"
-    p = "not known" if row.p_adjusted is None else f"{row.p_adjusted:.4f}"
+    size = f"{figures.points(difference.value, difference.low, difference.high)} points (95 % interval of this one)"
+    p = (
+        "p is not known" if row.p_adjusted is None or difference.p_value is None
+        else f"p = {difference.p_value:.4f}; corrected for all that is compared here, p = {row.p_adjusted:.4f}"
+    )  # fmt: skip
     smallest = (
         ""
         if difference.detectable is None
         else f" A true difference of {100 * difference.detectable:.1f} points is found in 80 of 100 such comparisons."
     )
-    return f"**{forest.outcome(row).capitalize()}**: {size}, p = {p} after correction, n = {difference.n}.{smallest}"
+    return f"**{forest.outcome(row).capitalize()}**: {size}, {p}; n = {difference.n}.{smallest}"
 
 
 def _columns() -> dict[str, Any]:

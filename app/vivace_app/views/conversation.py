@@ -66,7 +66,7 @@ def _show_conversation(address: Address, database: Database, chosen: Sequence[Si
     }
     turns.show(first.turns, heard)
     replies.show(chosen, views)
-    verdicts.show(address, chosen, views)
+    verdicts.show(address, database, chosen, views)
     calls.show(database, chosen, identifier)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,7 +13,7 @@ from vivace.store.database import Database
 from vivace.store.queries import efficiency
 from vivace.store.queries.efficiency import ArmRow
 from vivace_app import data, downloads, figures, markup, notices
-from vivace_app.address import Address, select, toggle
+from vivace_app.address import Address, select, select_label, toggle
 from vivace_app.plots import charts
 from vivace_app.tables import arm_tables
 from vivace_methods.families import FAMILIES, Axis
@@ -54,19 +54,20 @@ def show() -> None:
         return
     address = Address()
     problems = st.container()
-    rows = _filtered(address, everything)
+    given = data.labels(database)
+    rows = _filtered(address, everything, given)
     if not rows:
         st.info("No results match these filters.", icon=":material/filter_alt_off:")
     else:
         group = _choose_group(address, rows)
-        _show_group(address, group)
+        _show_group(address, group, given)
         _show_layers(address, database, group)
         _show_details(group)
     with problems:
         address.show_problems()
 
 
-def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
+def _filtered(address: Address, everything: Sequence[ArmRow], given: Mapping[str, Sequence[str]]) -> list[ArmRow]:
     """Draw the filters, and return the rows that pass them: of one track and one machine."""
     first, second, third, fourth = st.columns([2, 3, 1.6, 1.6], vertical_alignment="bottom")
     tracks = {name: family.title for name, family in FAMILIES.items() if any(row.track == name for row in everything)}
@@ -92,9 +93,10 @@ def _filtered(address: Address, everything: Sequence[ArmRow]) -> list[ArmRow]:
         withdrawn = toggle(
             address, "retracted", "Show retracted", explanation="Results that were withdrawn, with the reason."
         )
+    bears = select_label(address, {row.run: given.get(row.run, ()) for row in here})
     return [
         row for row in here
-        if row.hardware_fingerprint == machine and (withdrawn or row.retracted is None)
+        if bears(row.run) and row.hardware_fingerprint == machine and (withdrawn or row.retracted is None)
         and (row.official or not official)
     ]  # fmt: skip
 
@@ -119,7 +121,7 @@ def _title(rows: Sequence[ArmRow]) -> str:
     return f"{first.adapter}:{first.model} on {first.data}"
 
 
-def _show_group(address: Address, rows: Sequence[ArmRow]) -> None:
+def _show_group(address: Address, rows: Sequence[ArmRow], given: Mapping[str, Sequence[str]]) -> None:
     first = rows[0]
     st.markdown(
         f"#### {figures.literal(f'{first.adapter}:{first.model}')} on {figures.literal(first.data)}",
@@ -140,7 +142,7 @@ def _show_group(address: Address, rows: Sequence[ArmRow]) -> None:
         )
     if not ORIGINS[first.adapter].are_answers_real:
         st.info("Random weights of real shapes: times mean something, answers do not.", icon=":material/casino:")
-    table = arm_tables.table(rows)
+    table = arm_tables.table(rows, given)
     st.dataframe(
         figures.cells(table),
         key=f"arms-{'-'.join(part[:8] for part in first.group)}",

@@ -10,6 +10,7 @@ from vivace.store.queries.runs import RunView
 from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select
 from vivace_app.tables import run_tables
+from vivace_app.viewer import told, told_table
 
 POSITION = 60
 """Among the pages, from the left."""
@@ -40,7 +41,7 @@ def show() -> None:
         return
     _show_live()
     st.subheader("Newest runs", anchor=False)
-    table = run_tables.runs(found)
+    table = told_table(run_tables.runs(found))
     st.dataframe(
         figures.cells(table.dropna(axis="columns", how="all")), key="runs", hide_index=True,
         placeholder=figures.ABSENT, height=_HEIGHT if len(found) > _ROWS else "content",
@@ -77,18 +78,21 @@ def _draw_live() -> None:
     alive = sum(one.health == "alive" for one in workers)
     st.text(f"{running} running, {len(waiting) - running} waiting, {alive} workers alive")
     if waiting:
+        queue = told_table(run_tables.queue(waiting))
         st.dataframe(
-            figures.cells(run_tables.queue(waiting)), key="queue", hide_index=True, placeholder=figures.ABSENT,
+            figures.cells(queue), key="queue", hide_index=True, placeholder=figures.ABSENT,
             column_config={"Done": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1)},
             alt="What is worked on and what waits",
         )  # fmt: skip
+        downloads.offer("queue", queue)
     if workers:
+        serving = run_tables.workers(workers)
         st.dataframe(
-            figures.cells(run_tables.workers(workers)), key="workers", hide_index=True,
-            placeholder=figures.ABSENT,
+            figures.cells(serving), key="workers", hide_index=True, placeholder=figures.ABSENT,
             column_config={"Since": st.column_config.DatetimeColumn(format=_TIME)},
             alt="Workers with their last sign of life",
         )  # fmt: skip
+        downloads.offer("workers", serving)
 
 
 def _show_run(address: Address, run: RunView, names: dict[str, str]) -> None:
@@ -96,11 +100,11 @@ def _show_run(address: Address, run: RunView, names: dict[str, str]) -> None:
     if database is None:
         return
     if run.message:
-        markup.show(f"{run.status}: {run.message}")
+        markup.show(told(f"{run.status}: {run.message}"))
     if run.retracted is not None:
         markup.show(f"Retracted: {run.retracted}")
     _show_why_not(run)
-    failed = run_tables.failed(data.what_failed(database, run.run))
+    failed = told_table(run_tables.failed(data.what_failed(database, run.run)))
     if not failed.empty:
         st.subheader("What failed", anchor=False)
         st.dataframe(
@@ -108,7 +112,7 @@ def _show_run(address: Address, run: RunView, names: dict[str, str]) -> None:
             alt="Failed calls, replies and trials by reason",
         )  # fmt: skip
         downloads.offer(f"failures {run.short}", failed)
-    lines = run_tables.lines(data.run_log(database, run.run, run_tables.LINES))
+    lines = told_table(run_tables.lines(data.run_log(database, run.run, run_tables.LINES)))
     if not lines.empty:
         st.subheader("Log", anchor=False)
         st.dataframe(
@@ -120,7 +124,8 @@ def _show_run(address: Address, run: RunView, names: dict[str, str]) -> None:
     others = {_NONE: "Nothing: show all"} | {key: name for key, name in names.items() if key != run.run}
     other = select(address, "other", "Compare with", others, what="run", fallback=_NONE)
     mine = data.run_manifest(database, run.run)
-    table = run_tables.manifest(mine, None if other == _NONE else data.run_manifest(database, other))
+    # What differs is found before anything is left out of it.
+    table = told_table(run_tables.manifest(mine, None if other == _NONE else data.run_manifest(database, other)))
     if table.empty:
         st.info("The two were made in the same way.", icon=":material/equal:")
         return

@@ -9,10 +9,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
-
+from vivace.analysis.human_labels import Answers, majority, read_labels, recorded_labels
 from vivace.errors import UsageError
-from vivace.files.text import json_rows
 from vivace.spec import DialogueSpec
 from vivace.statistics.agreement import (
     CorrectedRate,
@@ -26,17 +24,11 @@ from vivace.statistics.agreement import (
 from vivace.statistics.intervals import wilson
 from vivace.store import tables
 from vivace.store.database import Database
-from vivace.store.verdicts import JudgingCard, judging_card, verdicts
+from vivace.store.verdicts import judging_card, verdicts
 from vivace.tracks.dialogue.judges import OpenJudge, open_judge
 from vivace.tracks.dialogue.rejudge import recorded_run
 from vivace_rubrics.attacks import ATTACKS, CONTROL_MET, CONTROL_NOT_MET, CONTROLS, EXCHANGES, Attack
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
-from vivace_rubrics.texts import storable, without_thoughts
-
-Answers = dict[str, list[bool | None]]
-"""Conversation → met, not met or None for each criterion of its rubric."""
-UNNAMED = "labels"
-"""The labeler of rows that name none."""
 
 # Labels
 
@@ -73,7 +65,7 @@ def _figures(rate: CorrectedRate | None) -> dict[str, Any]:
     return asdict(rate) if rate else dict.fromkeys(CorrectedRate.__annotations__)
 
 
-def calibrate(database: Database, identifier: str, file: Path) -> list[CalibrationRow]:
+def calibrate(database: Database, identifier: str, file: Path | None = None) -> list[CalibrationRow]:
     """A judging's recorded verdicts against people's labels of the same replies, overall and per axis.
 
     Where several people have labelled a criterion, the label is their majority, and a tie is none; their
@@ -81,8 +73,7 @@ def calibrate(database: Database, identifier: str, file: Path) -> list[Calibrati
 
     Args:
         identifier: an ended judging, or a run that has one.
-        file: JSON lines of `id`, `criteria_met` (true, false or null for each criterion) and, where there is
-            more than one, `labeler`; a `response`, where given, must be the recorded reply.
+        file: of labels, as `read_labels` takes it; None for those that are recorded.
 
     Raises:
         UsageError: there is no such judging, or the labels are not of it.
@@ -91,8 +82,8 @@ def calibrate(database: Database, identifier: str, file: Path) -> list[Calibrati
     judged = verdicts(database, card)
     axes = {key: axis for key, (axis, _) in judged.items()}
     by_judge = {key: [met[number] for number in sorted(met)] for key, (_, met) in judged.items()}
-    by_labeler = _labels(file, card, by_judge, _reply_texts(database, card))
-    labels = _majority(list(by_labeler.values()))
+    by_labeler = recorded_labels(database, card) if file is None else read_labels(database, card, file)
+    labels = majority(list(by_labeler.values()))
     rows = []
     for name in ("", *sorted(set(axes.values()))):
         chosen = {key: answers for key, answers in by_judge.items() if name in ("", axes[key])}
@@ -101,58 +92,13 @@ def calibrate(database: Database, identifier: str, file: Path) -> list[Calibrati
             ars, apr = (prediction_powered(part) for part in _partly_labelled(chosen, labels))
             rows.append(CalibrationRow(card.judge, "labels", name, agreement, ars, apr))
     if not rows:
-        raise UsageError(f"No criterion has both a verdict of {card.judging} and a label in '{file}'.")
+        where = "that is recorded" if file is None else f"in '{file}'"
+        raise UsageError(f"No criterion has both a verdict of {card.judging} and a label {where}.")
     for one, other in combinations(by_labeler, 2):
         agreement = _agreement(by_labeler[one], by_labeler[other])
         if agreement.confusion.n:
             rows.append(CalibrationRow(one, other, "", agreement))
     return rows
-
-
-def _labels(file: Path, card: JudgingCard, judged: Answers, replies: dict[str, str | None]) -> dict[str, Answers]:
-    """Labeler → labels, all of them checked against the judging."""
-    by_labeler: dict[str, Answers] = {}
-    for where, row in json_rows(file, "file of labels"):
-        key, given, labeler = row.get("id"), row.get("criteria_met"), row.get("labeler", UNNAMED)
-        if not isinstance(key, str) or key not in judged:
-            raise UsageError(f"{where}: the judging {card.judging} has no conversation {key!r}.")
-        if not isinstance(given, list) or not all(met is None or isinstance(met, bool) for met in given):
-            raise UsageError(f'{where}: "criteria_met" must be a list of true, false or null.')
-        if len(given) != len(judged[key]):
-            raise UsageError(f"{where}: {len(given)} labels for the {len(judged[key])} criteria of '{key}'.")
-        if not isinstance(labeler, str) or not labeler.strip():
-            raise UsageError(f'{where}: "labeler" must be a name.')
-        if key in by_labeler.setdefault(labeler, {}):
-            raise UsageError(f"{where}: '{labeler}' labels '{key}' a second time.")
-        if isinstance(row.get("response"), str) and _said(row["response"]) != _said(replies[key] or ""):
-            raise UsageError(f"{where}: its response to '{key}' is not the reply that {card.judging} has judged.")
-        by_labeler[labeler][key] = given
-    return by_labeler
-
-
-def _said(text: str) -> str:
-    """A reply as it is judged, but for blanks around it."""
-    return without_thoughts(storable(text)).strip()
-
-
-def _reply_texts(database: Database, card: JudgingCard) -> dict[str, str | None]:
-    with database.read() as session:
-        query = (
-            select(tables.Conversation.external_id, tables.Reply.text)
-            .join(tables.Reply, tables.Reply.conversation_id == tables.Conversation.id)
-            .join(tables.Judging, tables.Judging.run_id == tables.Reply.run_id)
-            .where(tables.Judging.id == card.judging, tables.Reply.repeat == 0)
-        )
-        return dict(session.execute(query).all())
-
-
-def _majority(labelers: Sequence[Answers]) -> Answers:
-    result: Answers = {}
-    for key in {key: None for labels in labelers for key in labels}:
-        given = zip(*(labels[key] for labels in labelers if key in labels), strict=True)
-        balances = [sum((met is True) - (met is False) for met in answers) for answers in given]
-        result[key] = [None if balance == 0 else balance > 0 for balance in balances]
-    return result
 
 
 def _agreement(one: Answers, other: Answers) -> RaterAgreement:

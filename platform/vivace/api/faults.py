@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
@@ -15,13 +14,12 @@ from sqlalchemy.exc import DBAPIError, TimeoutError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from vivace.errors import UsageError, VivaceError
-from vivace.output.secrets import masked
+from vivace.output import for_strangers
 from vivace.settings import Settings
 from vivace.store.database import DatabaseUnavailableError
 
 LOG = logging.getLogger("vivace.api")
 LONGEST = 1_000
-_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>()\[\]]+", re.IGNORECASE)
 RETRY_S = 10
 """Seconds after which to come again while the database is away."""
 
@@ -63,13 +61,8 @@ def answers(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def told(text: str, settings: Settings) -> str:
-    """A message as strangers may read it: without keys, paths of this machine, and addresses behind it."""
-    text = _ADDRESS.sub("[address]", text)
-    for folder in sorted({settings.home, settings.home.absolute(), settings.home.resolve()}, key=str, reverse=True):
-        if len(str(folder)) > 1:
-            text = re.sub(re.escape(str(folder)) + r"(/[^\s'\"]*/)?/?", "", text)
-    text = re.sub(r"(?<![\w:/.])(/[\w.@+-]+){2,}/", "", text)
-    return " ".join(masked(text).split())[:LONGEST]
+    """A message as strangers may read it, in one line of bounded length."""
+    return " ".join(for_strangers.told(text, settings.home).split())[:LONGEST]
 
 
 def handle(app: FastAPI, settings: Settings) -> None:

@@ -37,6 +37,8 @@ EFFICIENCY: Path = _HERE / "efficiency.yaml"
 
 CASCADE: Path = _HERE / "cascade.yaml"
 """The live system: two real models, one that hears and one that answers."""
+CASCADE_CARD: Path = _HERE / "systems" / "live-cascade.card.yaml"
+"""What is known of both: who made them, how large they are, and that their weights are open."""
 REAL_EFFICIENCY: Path = _HERE / "smollm2.yaml"
 """A suite on the one that answers."""
 REAL_MODELS = ("smollm2-135m", "whisper-base")

@@ -11,16 +11,17 @@ from vivace.errors import UsageError
 from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.identifiers import find
+from vivace.store.queries.foreign import foreign_id
 from vivace.store.records import add_event
-from vivace.store.tables import Dataset, Run
+from vivace.store.tables import Dataset, ForeignResult, Run
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 
 
 def set_private(database: Database, identifier: str, private: bool, owner: str | None = None) -> str:
-    """Make a run private or public; what is made of it goes with it.
+    """Make a run private or public, with what is made of it; or another tool's result, with its samples.
 
     Args:
-        identifier: a run, or a judging or a submission of it.
+        identifier: a run, a judging or a submission of it, or the result.
         private: whether only its owner and the operator shall see it.
         owner: to whom it is given; None leaves it whose it is.
 
@@ -31,18 +32,25 @@ def set_private(database: Database, identifier: str, private: bool, owner: str |
         UsageError: there is no such run.
     """
     with database.write() as session:
+        if (foreign := foreign_id(session, identifier)) is not None:
+            result = session.get_one(ForeignResult, foreign)
+            return f"The result {result.id} of {result.tool} is {_set(result, private, owner)}."
         found = find(session, identifier)
         if found is None:
             raise UsageError(f"There is no run '{identifier}'; `vivace leaderboard --format json` shows the ids.")
         run = session.get_one(Run, found.run)
-        if private != (run.private_since is not None):
-            run.private_since = now() if private else None
-        run.owner = as_person(owner) if owner else run.owner
-        whose = run.owner or "the operator"
-        said = f"private: {whose} sees it" if private else f"public; it is {whose}'s"
+        said = _set(run, private, owner)
         add_event(session, said, run_id=run.id)
         renew_gaps(session)
     return f"Run {run.id} is {said}."
+
+
+def _set(held: Run | ForeignResult, private: bool, owner: str | None) -> str:
+    if private != (held.private_since is not None):
+        held.private_since = now() if private else None
+    held.owner = as_person(owner) if owner else held.owner
+    whose = held.owner or "the operator"
+    return f"private: {whose} sees it" if private else f"public; it is {whose}'s"
 
 
 def hide_items(database: Database, sets: Sequence[int], hidden: bool) -> None:

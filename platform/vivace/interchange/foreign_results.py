@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,13 @@ from vivace.interchange.lm_eval_results import read_lm_eval_results
 from vivace.interchange.provenance import moment
 from vivace.interchange.samples import SampleFile
 from vivace.output.printable import json_text
-from vivace.statistics.intervals import clustered_ratio, student, wilson
+from vivace.statistics.intervals import clustered_ratio, mean_interval, wilson
+from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.identifiers import FOREIGN
 from vivace.store.records import insert_new
 from vivace.store.tables import ForeignOutcome, ForeignResult
+from vivace.store.visibility import THE_OPERATORS, Ownership
 
 READERS: dict[Form, Callable[[Sequence[Path], str | None], list[SampleFile]]] = {
     Form.LM_EVAL: lambda paths, _: read_lm_eval_results(paths),
@@ -56,12 +57,13 @@ class Imported:
     new: int
 
 
-def import_results(database: Database, files: Sequence[SampleFile]) -> Imported:
+def import_results(database: Database, files: Sequence[SampleFile], ownership: Ownership = THE_OPERATORS) -> Imported:
     """Record what was read, all or none; what is there already stays as it is.
 
     Args:
         database: to write to.
         files: of `read_results`.
+        ownership: whose new results are.
     """
     ids, new = [], 0
     with database.write() as session:
@@ -70,7 +72,7 @@ def import_results(database: Database, files: Sequence[SampleFile]) -> Imported:
             ids.append(id)
             if session.get(ForeignResult, id) is None:
                 new += 1
-                _record(session, id, file)
+                _record(session, id, file, ownership)
     return Imported(list(dict.fromkeys(ids)), new)
 
 
@@ -151,7 +153,7 @@ def _scored(file: SampleFile) -> int | None:
     return sum(each.value is not None for each in file.outcomes) if file.samples else file.origin.scored
 
 
-def _record(session: Session, id: str, file: SampleFile) -> None:
+def _record(session: Session, id: str, file: SampleFile, ownership: Ownership) -> None:
     columns = _columns(file)
     made_at = columns.pop("made_at")
     session.add(
@@ -163,6 +165,8 @@ def _record(session: Session, id: str, file: SampleFile) -> None:
             notes=list(dict.fromkeys([*file.notes, *_remarks(file)])),
             samples=len(file.samples),
             source=file.path.name,
+            owner=ownership.owner,
+            private_since=now() if ownership.private else None,
             **_figures(file),
         )
     )
@@ -210,11 +214,8 @@ def _interval(file: SampleFile, values: Sequence[float], is_rate: bool) -> tuple
         once = all(len(sample.outcomes) == 1 for sample in file.samples.values()) and set(values) <= {0.0, 1.0}
         interval = wilson(sum(values), len(values)) if once else clustered_ratio([(value, 1.0) for value in values])
         return (None, None) if interval is None else (interval.low, interval.high)
-    if len(values) < 2 or (spread := statistics.stdev(values)) == 0:  # no spread seen is not no spread
-        return None, None
-    half = student(len(values) - 1) * spread / math.sqrt(len(values))
-    mean = math.fsum(values) / len(values)
-    return mean - half, mean + half
+    interval = mean_interval(values)
+    return (None, None) if interval is None else (interval.low, interval.high)
 
 
 def _remarks(file: SampleFile) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,18 @@ def clustered_ratio(clusters: Sequence[tuple[float, float]]) -> Interval | None:
     alike = sum(size**2 for _, size in scored) / total
     effective = total / design_effect(seen, telling, 1 + SHARED * (alike - 1))
     return wilson(ratio * effective, effective, student(k - 1))
+
+
+def mean_interval(values: Sequence[float]) -> Interval | None:
+    """The 95 % interval of a mean, with Student's t; None of fewer than two values, and of values that are all alike.
+
+    No spread seen is not no spread, and so tells no interval.
+    """
+    if len(values) < 2 or (spread := statistics.stdev(values)) == 0:
+        return None
+    half = student(len(values) - 1) * spread / math.sqrt(len(values))
+    mean = math.fsum(values) / len(values)
+    return Interval(mean - half, mean + half)
 
 
 def tango_interval(gained: float, lost: float, n: float, quantile: float = LEVEL_Z) -> tuple[float, float]:

@@ -1,9 +1,10 @@
 """Who may see what: the one rule of private runs and hidden test items, laid over every query of a viewer's session.
 
 A run is public, or private: then its owner and the operator see it, and for anybody else nothing that hangs on it is
-there: no judging, no reply, no score, no line of its log. The items of a hidden set are seen by the operator alone:
-for anybody else the rows are there, so that scores, counts and comparisons stay as they are, and what was said, asked
-and answered is blank; a query that names such a column finds no row of a hidden set.
+there: no judging, no reply, no score, no line of its log; and so for another tool's result with its samples. The
+items of a hidden set are seen by the operator alone: for anybody else the rows are there, so that scores, counts and
+comparisons stay as they are, and what was said, asked and answered is blank; a query that names such a column finds
+no row of a hidden set.
 
 Whoever reads for a person takes `database.seen_by(viewer)`; nothing else has to be thought of in a query, as long as
 it is made of the mapped classes. A `Database` without a viewer is the operator's, who holds the database anyway.
@@ -37,7 +38,19 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.base import ExecutableOption
 
 from vivace.store import tables
-from vivace.store.tables import Alert, Breakdown, Delivery, Gap, Night, Regression, Reservation, Schedule, Shard
+from vivace.store.tables import (
+    Alert,
+    Breakdown,
+    Delivery,
+    ForeignOutcome,
+    ForeignResult,
+    Gap,
+    Night,
+    Regression,
+    Reservation,
+    Schedule,
+    Shard,
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,8 @@ _TELLING: frozenset[Entity] = frozenset((*_CONTENT, tables.Trial))
 _BY_NAME: dict[str, Entity] = {str(mapper.local_table): mapper.class_ for mapper in tables.Base.registry.mappers}
 # Of plain tables: the rule is not laid over its own parts.
 _run, _judging, _arm = tables.Run.__table__.c, tables.Judging.__table__.c, tables.Arm.__table__.c
-_submission = tables.Submission.__table__.c
+_reply, _submission = tables.Reply.__table__.c, tables.Submission.__table__.c
+_foreign = ForeignResult.__table__.c
 _set, _conversation = tables.Dataset.__table__.c, tables.Conversation.__table__.c
 _schedule, _night, _alert = Schedule.__table__.c, Night.__table__.c, Alert.__table__.c
 
@@ -180,11 +194,11 @@ def _hidden_items(connection: Connection) -> _HiddenItems:
     )
 
 
-def _is_seen(name: str | None) -> ColumnElement[bool]:
-    """Of a run: whether somebody of this name sees it."""
-    public = _run.private_since.is_(None)
-    # Runs without an owner are to be told apart from the viewer's, not to be neither.
-    return public if name is None else or_(public, _run.owner.is_not_distinct_from(name))
+def _is_seen(name: str | None, of: Any = _run) -> ColumnElement[bool]:
+    """Of a run, or another tool's result: whether somebody of this name sees it."""
+    public = of.private_since.is_(None)
+    # What has no owner is to be told apart from the viewer's, not to be neither.
+    return cast(ColumnElement[bool], public if name is None else or_(public, of.owner.is_not_distinct_from(name)))
 
 
 def _laid_over(table: Entity, rule: Rule) -> ExecutableOption:
@@ -198,6 +212,7 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
     seen = _is_seen(name)
     runs = select(_run.id).where(seen)
     judgings = select(_judging.id).where(_judging.run_id.in_(runs))
+    replies = select(_reply.id).where(_reply.run_id.in_(runs))
     arms = select(_arm.id).where(_arm.run_id.in_(runs))
     submissions = select(_submission.id).where(_submission.run_id.in_(runs))
     sets = select(_run.dataset_id).where(seen)
@@ -205,6 +220,7 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
     # As text, because SQLite tells what is true as a number.
     is_private = as_type(_schedule.spec.op("->>")(literal_column("'private'")), String).in_(("1", "true"))
     private_jobs = select(_schedule.id).where(is_private)
+    foreign = select(_foreign.id).where(_is_seen(name, _foreign))
     nights = select(_night.id).where(_night.schedule_id.not_in(private_jobs))
     alerts = select(_alert.id).where(_alert.schedule_id.not_in(private_jobs))
     rules: dict[Entity, Rule] = {
@@ -217,6 +233,7 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
         tables.Reply: lambda of: of.run_id.in_(runs),
         tables.Judging: lambda of: of.run_id.in_(runs),
         tables.Verdict: lambda of: of.judging_id.in_(judgings),
+        tables.HumanLabel: lambda of: of.reply_id.in_(replies),
         tables.Outcome: lambda of: of.judging_id.in_(judgings),
         Breakdown: lambda of: of.judging_id.in_(judgings),
         Gap: lambda of: and_(of.text_id.in_(judgings), of.audio_id.in_(judgings)),
@@ -235,6 +252,8 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
         Regression: lambda of: of.night_id.in_(nights),
         Alert: lambda of: of.schedule_id.not_in(private_jobs),
         Delivery: lambda of: of.alert_id.in_(alerts),
+        ForeignResult: lambda of: of.id.in_(foreign),
+        ForeignOutcome: lambda of: of.result_id.in_(foreign),
     }
     return {table: _laid_over(table, rule) for table, rule in rules.items()}
 

@@ -110,7 +110,7 @@ async def finish_all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
 class Import(Protocol):
     """A run made elsewhere, checked and ready to be recorded."""
 
-    def record(self, database: Database) -> Registered:
+    def record(self, database: Database, ownership: Ownership = THE_OPERATORS) -> Registered:
         """Write it; a second time changes nothing."""
         ...
 

@@ -16,6 +16,7 @@ from vivace.store.records import clock
 from vivace.store.tables import (
     Arm,
     Attempt,
+    HumanLabel,
     Judging,
     Model,
     Night,
@@ -59,7 +60,7 @@ def prunable(database: Database, days: float = KEPT_DAYS, *, retracted: bool = F
     """The runs that `prune` would remove, the oldest first.
 
     Never one that a board shows, that a night of a regression job made or was held against, that a job's baseline
-    names, that bears a label, or that is queued or executed.
+    names, that bears a label, whose replies people have labelled, or that is queued or executed.
 
     Args:
         days: since when nothing may have been done with it.
@@ -107,6 +108,7 @@ def _prunable(session: Session, days: float, retracted: bool, *more: ColumnEleme
         .where(may_go, Run.created_at < before, *more)
         .where(~exists().where(Submission.run_id == Run.id, Submission.status.in_(("queued", "running"))))
         .where(~exists().where(RunLabel.run_id == Run.id))
+        .where(~exists().where(Reply.run_id == Run.id, HumanLabel.reply_id == Reply.id))
         .order_by(Run.created_at)
     )
     referred = _referred(session)

@@ -36,8 +36,8 @@ class Form(StrEnum):
 PARQUET_TYPES = {
     "judging": "string", "model": "string", "judge": "string", "conversation": "string", "axis": "string",
     "repeat": "int32", "criterion": "int32", "criterion_text": "string", "vote": "int32", "met": "bool",
-    "unscored_reason": "string", "explanation": "string", "reply": "string", "reply_raw_text": "string",
-    "reply_unscored_reason": "string", "heard": "string", "kept_share": "double",
+    "unscored_reason": "string", "explanation": "string", "labels": "string", "reply": "string",
+    "reply_raw_text": "string", "reply_unscored_reason": "string", "heard": "string", "kept_share": "double",
     "ttft_s": "double", "total_s": "double", "times": "string", "retracted": "string",
 }  # fmt: skip
 """The columns of a Parquet file: the same whatever the rows hold, so that files of several runs go together."""
@@ -88,9 +88,9 @@ def export(
 ) -> None:
     """Write one row per reply and criterion, with its verdict.
 
-    Conversation, axis, repeat, sentence, vote, verdict, reason, reply, what an ear heard, times. Vote 0 is the one
-    that counts. Of a run of the efficiency tracks: one row per trial, with tokens, times and quality. Of a run's
-    judgings those that were retracted are left out, unless there are no others.
+    Conversation, axis, repeat, sentence, vote, verdict, reason, people's labels, reply, what an ear heard, times.
+    Vote 0 is the one that counts. Of a run of the efficiency tracks: one row per trial, with tokens, times and
+    quality. Of a run's judgings those that were retracted are left out, unless there are no others.
     """
     from vivace.errors import UsageError
     from vivace.store.identifiers import judgings_of, run_of

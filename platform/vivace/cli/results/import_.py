@@ -47,6 +47,9 @@ def import_(
         str | None, typer.Option("--judge-name", help="Who judged; needed where the file holds verdicts without it.")
     ] = None,
     card: Annotated[Path | None, typer.Option("--card", help="A YAML file that describes the model.")] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Keep it from all but its owner and the operator.")
+    ] = False,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
@@ -62,26 +65,33 @@ def import_(
     if form is not None:
         if data is not None or verdicts is not None or judge_name is not None or card is not None:
             raise UsageError("--data, --verdicts, --judge-name and --card are of a track's verdicts, not of --from.")
-        _import_foreign(form, [Path(each) for each in what], model, format, home, database)
+        _import_foreign(form, [Path(each) for each in what], model, private, format, home, database)
         return
     if len(what) > 1:
         raise UsageError(
             f"Verdicts are of one track, and here are {len(what)} names; files of other tools take --from."
         )
-    _import_run(what[0], data, verdicts, model, judge_name, card, format, home, database)
+    _import_run(what[0], data, verdicts, model, judge_name, card, private, format, home, database)
 
 
 def _import_foreign(
-    form: Form, paths: list[Path], model: str | None, format: Format, home: Path | None, database: str | None
+    form: Form,
+    paths: list[Path],
+    model: str | None,
+    private: bool,
+    format: Format,
+    home: Path | None,
+    database: str | None,
 ) -> None:
     from vivace.cli.tables.foreign_table import FOREIGN_TABLE
     from vivace.interchange.foreign_results import import_results, read_results
     from vivace.store.migrate import open_for_writing
     from vivace.store.queries.foreign import foreign_board
+    from vivace.store.visibility import Ownership
 
     files = read_results(form, paths, model)  # before a database is made
     opened = open_for_writing(settings_of(home, database))
-    imported = import_results(opened, files)
+    imported = import_results(opened, files, Ownership(private=private))
     rows = [row.as_json() for row in foreign_board(opened, include_retracted=True) if row.result in imported.ids]
     print_rows(rows, format, FOREIGN_TABLE)
     opened.close()
@@ -100,6 +110,7 @@ def _import_run(
     model: str | None,
     judge_name: str | None,
     card: Path | None,
+    private: bool,
     format: Format,
     home: Path | None,
     database: str | None,
@@ -109,6 +120,7 @@ def _import_run(
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_writing
     from vivace.store.queries.board import board
+    from vivace.store.visibility import Ownership
     from vivace.tracks.registry import find_track
 
     found = find_track(track)
@@ -119,7 +131,7 @@ def _import_run(
     importing = found.prepare_import(data, verdicts, model, judge_name, card)
     settings = settings_of(home, database)
     opened = open_for_writing(settings)
-    registered = importing.record(opened)
+    registered = importing.record(opened, Ownership(private=private))
     if registered.judging_id is None:
         say(f"Run {registered.run_id} is recorded with its replies; the file holds no verdicts.")
         return

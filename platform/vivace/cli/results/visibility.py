@@ -11,14 +11,14 @@ from vivace.cli.common import DatabaseOption, HomeOption, say, settings_of
 
 
 class Visibility(StrEnum):
-    """Who may see a run."""
+    """Who may see it."""
 
     PUBLIC = "public"
     PRIVATE = "private"
 
 
 def visibility(
-    run: Annotated[str, typer.Argument(help="A run, or a judging or submission of it.")],
+    run: Annotated[str, typer.Argument(help="A run, a judging or submission of it, or another tool's result.")],
     who: Annotated[Visibility, typer.Argument(help="public, or private: its owner and the operator alone see it.")],
     owner: Annotated[
         str | None, typer.Option("--owner", help="Give it to this person, by the name of a token or a login.")
@@ -26,7 +26,7 @@ def visibility(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Make a run, with all that is made of it, private or public."""
+    """Make a run, or another tool's result, with all that is made of it, private or public."""
     from vivace.engine.withholding import set_private
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading, open_for_writing

@@ -114,18 +114,52 @@ CALIBRATION_COLUMNS = {
 }
 
 
+LABELS_HELP = "JSONL of id, criteria_met (true, false or null, one per rubric item) and optionally labeler."
+
+
+@app.command()
+def label(
+    labels: Annotated[Path, typer.Option("--labels", help=LABELS_HELP)],
+    judging: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run that has an ended judging, or one of these.", show_default="the only one there is"
+        ),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Put labels in the place of other ones by the same person.")
+    ] = False,
+    home: HomeOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Record people's labels of a run's replies, for `calibrate` and for the page of a conversation.
+
+    All or none of a file is recorded; the same file again changes nothing.
+    """
+    from vivace.analysis.human_labels import record_labels
+    from vivace.store.migrate import open_for_writing
+
+    settings = settings_of(home, database)
+    named = judging or _only_judging(_opened(settings))
+    opened = open_for_writing(settings)
+    done = record_labels(opened, named, labels, replace=replace)
+    opened.close()
+    say(
+        f"{done.new} labels of {len(done.labelers)} people are recorded for run {done.run}"
+        + (f", {done.changed} are changed" if done.changed else "")
+        + (f", {done.known} were there before" if done.known else "")
+        + f"; `vivace judge calibrate {done.run}` compares them with a judge."
+    )
+
+
 @app.command()
 def calibrate(
-    labels: Annotated[
-        Path,
-        typer.Option(
-            "--labels",
-            help="JSONL of id, criteria_met (true, false or null, one per rubric item) and optionally labeler.",
-        ),
-    ],
     judging: Annotated[
         str | None,
         typer.Argument(help="An ended judging, or a run that has one.", show_default="the only one there is"),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help=LABELS_HELP, show_default="those that `label` has recorded")
     ] = None,
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,

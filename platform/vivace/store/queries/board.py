@@ -90,6 +90,8 @@ class BoardRow:
     """Who says so: this program, or whoever submitted recorded replies."""
     cost_usd: float | None
     """Of all calls for this row: those that made the replies, and those that judged them."""
+    price_interval: Ends
+    """Where the mean cost of a reply with its verdicts could lie, by conversation."""
     unpriced_calls: int
     """Calls for this row that were answered and whose cost is not known: where there are any, it cost more."""
     accounting: dict[str, Accounting]
@@ -297,6 +299,7 @@ def _board_row(row: _BoardEntry, rank: int | None, tied: bool, short_run: str, a
         ttft_interval=row.scores.ttft_interval,
         total_interval=row.scores.total_interval,
         kept_share=row.scores.kept_share,
+        price_interval=row.scores.price_interval,
         times=times_of(row.model),
         cost_usd=whole.cost_usd,
         unpriced_calls=whole.unpriced,

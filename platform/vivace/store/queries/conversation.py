@@ -19,6 +19,7 @@ from vivace.store.tables import (
     Attempt,
     Conversation,
     Criterion,
+    HumanLabel,
     Judge,
     Judging,
     Model,
@@ -29,6 +30,9 @@ from vivace.store.tables import (
     Verdict,
 )
 from vivace.store.verdicts import JudgedConversation, conversations_of
+
+Labels = dict[tuple[int, int], dict[str, bool | None]]
+"""Rows of a reply and of a criterion → labeler → what they say."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,14 @@ class VoteView:
 
 
 @dataclass(frozen=True)
+class LabelView:
+    """What one person says of a criterion; `met` is None where they have looked and do not say."""
+
+    labeler: str
+    met: bool | None
+
+
+@dataclass(frozen=True)
 class VerdictView:
     """One criterion with its verdict; `met` is None and `unscored_reason` set where there is none."""
 
@@ -108,6 +120,8 @@ class VerdictView:
     explanation: str | None
     votes: tuple[VoteView, ...] = ()
     """The single votes behind it; empty where there is only the one."""
+    labels: tuple[LabelView, ...] = ()
+    """What people say of the same reply, by their names."""
 
 
 @dataclass(frozen=True)
@@ -287,7 +301,7 @@ def _verdicts(session: Session, judging: str, row_id: int, reply_id: int | None)
         .where(Criterion.conversation_id == row_id)
         .order_by(Criterion.number)
     )
-    votes = _votes(session, judging, reply_id)
+    votes, labels = _votes(session, judging, reply_id), _labels(session, reply_id)
     return [
         VerdictView(
             number=criterion.number,
@@ -296,6 +310,7 @@ def _verdicts(session: Session, judging: str, row_id: int, reply_id: int | None)
             unscored_reason=verdict.unscored_reason if verdict else "not_recorded",
             explanation=verdict.explanation if verdict else None,
             votes=tuple(votes[criterion.id]),
+            labels=tuple(labels[criterion.id]),
         )
         for criterion, verdict in session.execute(query)
     ]
@@ -314,10 +329,20 @@ def _votes(session: Session, judging: str, reply_id: int | None) -> dict[int, li
     return given
 
 
+def _labels(session: Session, reply_id: int | None) -> dict[int, list[LabelView]]:
+    """Criterion's row → what people say of it for one reply."""
+    query = select(HumanLabel).where(HumanLabel.reply_id == reply_id).order_by(HumanLabel.labeler)
+    given: dict[int, list[LabelView]] = defaultdict(list)
+    for label in session.scalars(query):
+        given[label.criterion_id].append(LabelView(label.labeler, label.met))
+    return given
+
+
 def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
     """One flat row per planned conversation, repeat, criterion and vote of a judging, for exports.
 
-    Vote 0 is the decision that counts, and is always there; 1, 2, … are the single votes behind it, if any.
+    Vote 0 is the decision that counts, and is always there; 1, 2, … are the single votes behind it, if any. What
+    people say of the criterion stands beside each, by their names.
     """
     with database.read() as session:
         judging_row = session.get(Judging, judging)
@@ -335,6 +360,10 @@ def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
         query = select(Verdict).where(Verdict.judging_id == judging).order_by(Verdict.vote)
         for verdict in session.scalars(query):
             verdicts[verdict.reply_id, verdict.criterion_id].append(verdict)
+        labels: Labels = defaultdict(dict)
+        of_run = select(HumanLabel).join(Reply, Reply.id == HumanLabel.reply_id).where(Reply.run_id == run.id)
+        for label in session.scalars(of_run.order_by(HumanLabel.labeler)):
+            labels[label.reply_id, label.criterion_id][label.labeler] = label.met
         conversations = session.scalars(
             select(Conversation).where(Conversation.dataset_id == run.dataset_id).order_by(Conversation.position)
         ).all()
@@ -353,7 +382,9 @@ def item_rows(database: Database, judging: str) -> list[dict[str, Any]]:
         if conversation.external_id in planned
         for repeat in range(run.repeats)
         for criterion in criteria[conversation.id]
-        for row in _item_rows(conversation, repeat, criterion, replies.get((conversation.id, repeat)), verdicts)
+        for row in _item_rows(
+            conversation, repeat, criterion, replies.get((conversation.id, repeat)), verdicts, labels
+        )
     ]
 
 
@@ -363,6 +394,7 @@ def _item_rows(
     criterion: Criterion,
     reply: Reply | None,
     verdicts: dict[tuple[int, int], list[Verdict]],
+    labels: Labels,
 ) -> Iterator[dict[str, Any]]:
     """The decision on one criterion of one reply, and the votes behind it."""
     given: list[Verdict | None] = [*verdicts[reply.id, criterion.id]] if reply is not None else []
@@ -379,6 +411,7 @@ def _item_rows(
             "met": verdict.met if verdict else None,
             "unscored_reason": verdict.unscored_reason if verdict else "not_recorded",
             "explanation": verdict.explanation if verdict else None,
+            "labels": (labels.get((reply.id, criterion.id)) if reply else None) or None,
             "reply": reply.text if reply else None,
             "reply_raw_text": reply.raw_text if reply else None,
             "reply_unscored_reason": reply.unscored_reason if reply else "not_recorded",

@@ -22,6 +22,8 @@ TIMES = ("ttft_median_s", "total_median_s")
 HEARD = ("word_error_rate", "ear_median_s")
 """Metrics of what the ear of a cascade heard, and how long it took for a reply; of other systems there are none."""
 
+PRICE = "price_usd"
+"""The metric of what a reply and its verdicts cost; there is none where the price of some call is not known."""
 KEPT = "kept_share"
 """The metric of how much of prompts went through a model's last layer, where they are pruned."""
 
@@ -150,6 +152,7 @@ class Scores:
         hearing: of a cascade, how well its ear heard; None of other systems.
         kept_share: the mean part of a prompt's tokens that went through the model's last layer; None where prompts
             are read whole.
+        price_interval: of the mean price of a reply with its verdicts; None where that of some call is not known.
     """
 
     slices: Mapping[str, Figures]
@@ -160,6 +163,7 @@ class Scores:
     total_interval: Ends = (None, None)
     hearing: EarFigures | None = None
     kept_share: float | None = None
+    price_interval: Ends = (None, None)
 
 
 def scores_of(session: Session, judgings: Sequence[str]) -> dict[str, Scores]:
@@ -182,6 +186,7 @@ def _scores(slices: Mapping[str, Mapping[str, Score]]) -> Scores:
         total_interval=(None, None) if total is None else (total.low, total.high),
         hearing=_hearing(whole),
         kept_share=whole[KEPT].value if KEPT in whole else None,
+        price_interval=(whole[PRICE].low, whole[PRICE].high) if PRICE in whole else (None, None),
     )
 
 

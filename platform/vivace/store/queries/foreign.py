@@ -47,6 +47,10 @@ class ForeignRow:
     notes: list[str]
     source: str
     imported_at: datetime
+    owner: str | None
+    """Whose it is; None of the operator's."""
+    private: bool
+    """Whether its owner and the operator alone see it."""
     retracted: str | None
 
     @property
@@ -110,16 +114,15 @@ def foreign_items(database: Database, identifier: str) -> list[dict[str, Any]] |
         if id is None:
             return None
         result = session.get_one(ForeignResult, id)
-        about = {
-            key: value
-            for key, value in _row(result).as_json().items()
-            if key
-            not in ("value", "low", "high", "minimum", "maximum", "unscored", "samples", "source", "imported_at")
-        }
+        about = {key: value for key, value in _row(result).as_json().items() if key not in _OF_THE_RESULT}
         outcomes = list(_outcomes(session, id))
     return [{**about, **each} for each in outcomes or [dict.fromkeys(OUTCOME)]]
 
 
+_OF_THE_RESULT = (
+    "value", "low", "high", "minimum", "maximum", "unscored", "samples", "source", "imported_at", "owner", "private"
+)  # fmt: skip
+"""What its samples do not need to be read again."""
 OUTCOME = ("sample", "attempt", "asked", "text", "value", "unscored_reason", "counted")
 """What is known of a try."""
 
@@ -134,5 +137,6 @@ def _outcomes(session: Session, id: str) -> Iterator[dict[str, Any]]:
 def _row(result: ForeignResult) -> ForeignRow:
     renamed = {"id": "result", "created_at": "imported_at", "retraction_reason": "retracted"}
     columns = {column.key: getattr(result, column.key) for column in result.__table__.columns}
+    columns["private"] = columns.pop("private_since") is not None
     columns.pop("retracted_at")
     return ForeignRow(**{renamed.get(name, name): value for name, value in columns.items()})

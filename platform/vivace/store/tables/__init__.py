@@ -5,7 +5,7 @@ from vivace.store.tables.arms import Arm, Diagnosis, Trial
 from vivace.store.tables.base import Base
 from vivace.store.tables.conversations import Conversation, Criterion, Turn
 from vivace.store.tables.foreign import ForeignOutcome, ForeignResult
-from vivace.store.tables.judgings import Judging, Outcome, Score, Verdict
+from vivace.store.tables.judgings import HumanLabel, Judging, Outcome, Score, Verdict
 from vivace.store.tables.regressions import NIGHT, Alert, Delivery, Night, Regression, Schedule, is_night
 from vivace.store.tables.runs import RUN_IN_SHORT, Attempt, Event, Reply, Run, RunLabel
 from vivace.store.tables.subjects import Dataset, Hardware, Judge, Model
@@ -32,6 +32,7 @@ __all__ = [
     "ForeignResult",
     "Gap",
     "Hardware",
+    "HumanLabel",
     "Judge",
     "Judging",
     "Machine",

@@ -53,6 +53,10 @@ class ForeignResult(Base):
     source: Mapped[str] = mapped_column(Name)
     """The file's name."""
     created_at: Mapped[datetime] = mapped_column(default=now)
+    owner: Mapped[str | None] = mapped_column(Name)
+    """Whose it is, by the name of a token or a login; null of the operator's."""
+    private_since: Mapped[datetime | None]
+    """Since when only its owner and the operator see it; null of what everybody sees."""
     retracted_at: Mapped[datetime | None]
     retraction_reason: Mapped[str | None] = mapped_column(Words)
 

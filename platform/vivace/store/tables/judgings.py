@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from vivace.store.columns import Words, now
+from vivace.store.columns import Name, Words, now
 from vivace.store.tables.base import Base
 
 
@@ -69,6 +69,21 @@ class Outcome(Base):
     """The share of its replies with every criterion met."""
     verdicts: Mapped[str] = mapped_column(Text)
     """For each reply a sign for each criterion, in their order: `1` met, `0` not met, `?` unscored; `/` between."""
+
+
+class HumanLabel(Base):
+    """What one person says of one criterion of a reply, to hold judges against."""
+
+    __tablename__ = "human_label"
+    __table_args__ = (UniqueConstraint("reply_id", "criterion_id", "labeler"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    reply_id: Mapped[int] = mapped_column(ForeignKey("reply.id", ondelete="CASCADE"))
+    criterion_id: Mapped[int] = mapped_column(ForeignKey("criterion.id"))
+    labeler: Mapped[str] = mapped_column(Name)
+    met: Mapped[bool | None]
+    """Null where the person has looked and does not say."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Score(Base):

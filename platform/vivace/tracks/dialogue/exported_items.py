@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vivace.errors import UsageError
 from vivace.tracks.dialogue.data.conversations import Conversation
 from vivace_rubrics.criteria import Unscored
+from vivace_rubrics.texts import storable
 
 FIELDS = ("model", "judge", "conversation", "repeat", "criterion", "criterion_text", "vote", "met", "unscored_reason")
 MOST_REPEATS = 1_000
+LONGEST_LABELER = 100
+"""Characters of the name of somebody who labels."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,8 @@ class GivenVerdict:
     met: bool | None
     unscored_reason: str | None
     explanation: str | None = None
+    labels: Mapping[str, bool | None] = field(default_factory=dict)
+    """Labeler → what they say of it."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,7 @@ def _reply(lines: Sequence[tuple[str, Mapping[str, Any]]]) -> GivenReply:
         verdicts=[
             GivenVerdict(
                 row["criterion"], row["vote"], row["met"], _reason(row, "unscored_reason"),
-                _text(row, "explanation", where),
+                _text(row, "explanation", where), _labels(row, where),
             )
             for where, row in lines
         ],
@@ -143,6 +148,21 @@ def _text(row: Mapping[str, Any], name: str, place: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise UsageError(f'{place}: "{name}" is no text.')
     return value
+
+
+def _labels(row: Mapping[str, Any], place: str) -> dict[str, bool | None]:
+    """What people say, of the line that decides; an export of older times has none."""
+    given = row.get("labels") or {}
+    if not isinstance(given, dict) or not all(met is None or isinstance(met, bool) for met in given.values()):
+        raise UsageError(f'{place}: "labels" must be an object of names and true, false or null.')
+    if wrong := [name for name in given if not is_labeler(name)]:
+        raise UsageError(f"{place}: {wrong[0]!r:.60} is no name of a labeler.")
+    return {} if row["vote"] else given
+
+
+def is_labeler(name: object) -> bool:
+    """Whether this may be the name of somebody who labels: no blank text, and none that fills a page."""
+    return isinstance(name, str) and name == storable(name).strip() != "" and len(name) <= LONGEST_LABELER
 
 
 def _reason(row: Mapping[str, Any], name: str) -> str | None:

@@ -19,6 +19,7 @@ from vivace.spec import read_card
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.records import add_event, insert_new
+from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
@@ -52,7 +53,7 @@ class DialogueImport:
     repeats: int = 1
     votes: int = 1
 
-    def record(self, database: Database) -> Registered:
+    def record(self, database: Database, ownership: Ownership = THE_OPERATORS) -> Registered:
         """Write it all in one transaction, and score it; a file recorded before changes nothing."""
         with database.write() as session:
             dataset = ingest.store_conversations(session, self.conversations, self.conversations.conversations, {})
@@ -67,6 +68,7 @@ class DialogueImport:
                 form="unknown",
                 limited=len(self.planned) < len(self.conversations.conversations),
                 imported=True,
+                ownership=ownership,
             )
             if self._is_recorded(session, registered):
                 return registered
@@ -112,6 +114,19 @@ class DialogueImport:
             for verdict in self._given(conversation, repeat).verdicts
         ]
         insert_new(session, tables.Verdict, verdicts)
+        labels = [
+            {
+                "reply_id": replies[row_ids[conversation.id], repeat],
+                "criterion_id": criteria[row_ids[conversation.id], verdict.criterion],
+                "labeler": labeler,
+                "met": met,
+            }
+            for conversation in self.planned
+            for repeat in range(self.repeats)
+            for verdict in self._given(conversation, repeat).verdicts
+            for labeler, met in verdict.labels.items()
+        ]
+        insert_new(session, tables.HumanLabel, labels)
 
     def _is_recorded(self, session: Session, registered: Registered) -> bool:
         if registered.judging_id is not None:

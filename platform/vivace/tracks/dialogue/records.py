@@ -18,6 +18,7 @@ from vivace.store import tables
 from vivace.store.columns import now
 from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Registered, Workbench
+from vivace.tracks.dialogue.effort import renew_effort
 from vivace.tracks.dialogue.items import DECISION, DialogueItem
 from vivace_rubrics.criteria import Unscored, Verdict
 
@@ -75,6 +76,18 @@ class RunRecords:
         insert_or_mend(session, tables.Reply, key, values)
         stored = session.execute(select(tables.Reply.id, tables.Reply.text).filter_by(**key)).one()
         return stored.id, stored.text
+
+    def renew_effort_of_ended(self, session: Session) -> None:
+        """Have the run's judgings that have ended say what their replies took, after one was made again.
+
+        Not only once the judging that asked for it ends: it may be stopped before.
+        """
+        ended = select(tables.Judging.id).where(
+            tables.Judging.run_id == self._run_id, tables.Judging.status == "ended"
+        )
+        if session.scalar(ended.limit(1)) is not None:
+            session.flush()
+            renew_effort(session, self._run_id)
 
     def record_no_reply(self, session: Session, item: DialogueItem, reply_id: int) -> None:
         """Write that nothing can be judged where there is no reply."""

@@ -233,7 +233,9 @@ class DialogueRun:
 
             def record(session: Session) -> tuple[int, str | None]:
                 self._records.record_calls(session, "generate", item, calls, seconds)
-                return self._records.record_reply(session, item, reply, audio)
+                recorded = self._records.record_reply(session, item, reply, audio)
+                self._records.renew_effort_of_ended(session)
+                return recorded
 
             recorded = await bench.write(record)
         bench.note(calls)
