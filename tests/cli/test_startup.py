@@ -100,3 +100,15 @@ def test_the_list_of_verbs_is_not_cut_short(call: Callable[..., Any], monkeypatc
     listed = call("--help").out.partition("Commands:")[2]
     assert "..." not in listed
     assert {line.split()[0] for line in listed.splitlines() if line} >= {*program.VERBS, "db"}
+
+
+def test_garbage_is_left_at_the_end_unless_triton_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton prints pages about what it finds left, behind the one sentence of an error."""
+    left: list[bool] = []
+    monkeypatch.setattr(program.gc, "freeze", lambda: left.append(True))
+    monkeypatch.delitem(sys.modules, "triton", raising=False)
+    program._leave_garbage()
+    assert left == [True]
+    monkeypatch.setitem(sys.modules, "triton", program)
+    program._leave_garbage()
+    assert left == [True]
