@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from vivace_methods.errors import MethodError
@@ -31,7 +32,10 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
             folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True,
         )  # fmt: skip
-    except (ValueError, OSError, RuntimeError, SafetensorError) as error:
+    except (
+        ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, SafetensorError,
+        StrictDataclassError,
+    ) as error:  # fmt: skip
         reason = str(error).strip().partition("\n")[0][:300]
         raise MethodError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
     # Where weights are missing transformers makes some up, and says so in a log only.

@@ -34,6 +34,12 @@ class DraftModel(Drafted):
     needs: ClassVar[tuple[Need, ...]] = (Need.DRAFTER,)
     fitted_files: ClassVar[tuple[str, ...]] = ("config.json", "*.safetensors", "tokenizer.json")
 
+    def check_fitted(self, folder: Path, configuration: Any = None) -> None:
+        """See that an ordinary model is there, with the model's vocabulary."""
+        from vivace_methods.speculation.drafters.small_model import check_small_model
+
+        check_small_model(folder, configuration)
+
     def read_fitted(self, folder: Path, model: Any) -> Any:
         """The small model in a folder."""
         from vivace_methods.speculation.drafters.small_model import load_small_model

@@ -108,13 +108,23 @@ def test_a_draft_model_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     target = model_of("llama")
     target.config._name_or_path = str(saved(target, tmp_path / "target", ["a", "b"]))
     other = saved(model_of("llama", seed=1), tmp_path / "other", ["b", "a"])
-    with pytest.raises(MethodError, match="has another vocabulary than LlamaForCausalLM"):
+    with pytest.raises(MethodError, match="has another vocabulary than the llama it is to draft for"):
         DraftModel().read_fitted(other, target)
+    with pytest.raises(MethodError, match="has another vocabulary than the llama"):  # before any weight is read
+        DraftModel().check_fitted(other, target.config)
     alike = DraftModel().read_fitted(saved(model_of("llama", seed=1), tmp_path / "alike", ["a", "b"]), target)
     assert answered(target, "draft-model", alike)[0] == answered(target, "autoregressive")[0]
     wordless = saved(model_of("llama", vocab_size=150), tmp_path / "wordless", None)
-    with pytest.raises(MethodError, match="knows 150 tokens and LlamaForCausalLM knows 199"):
+    with pytest.raises(MethodError, match="knows 150 tokens and the llama it is to draft for knows 199"):
         DraftModel().read_fitted(wordless, target)
+    with pytest.raises(MethodError, match="knows 150 tokens and the llama it is to draft for knows 199"):
+        DraftModel().check_fitted(wordless, target.config)
+    with pytest.raises(MethodError, match=r"there is no config\.json"):
+        DraftModel().check_fitted(tmp_path, target.config)
+    its = json.loads((wordless / "config.json").read_text())
+    (wordless / "config.json").write_text(json.dumps({**its, "draft_vocab_size": 150}))
+    with pytest.raises(MethodError, match="holds no ordinary model; if it is EAGLE-3's drafter, write eagle-3:"):
+        DraftModel().check_fitted(wordless, target.config)
 
 
 def test_what_cannot_draft_is_refused() -> None:

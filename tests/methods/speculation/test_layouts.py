@@ -15,7 +15,7 @@ from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
-from vivace_methods.speculation.drafters.eagle3_checkpoint import load_drafter
+from vivace_methods.speculation.drafters.eagle3_checkpoint import check_drafter, load_drafter
 
 HIDDEN, HEADS, GROUPS, WIDTH, INNER, VOCABULARY, DRAFTED, LAYERS = 32, 4, 2, 8, 48, 199, 60, 8
 TAPS = (2, 4, 5)
@@ -230,6 +230,8 @@ def test_a_tensor_that_is_missing_or_too_many_is_named(name: str, target: Any, t
         save_file({key: value for key, value in whole.items() if key != lost}, tmp_path / "model.safetensors")
         with pytest.raises(MethodError, match=f"missing {lost}"):
             load_drafter(tmp_path, target)
+        with pytest.raises(MethodError, match=f"missing {lost}"):  # before a run begins, and no weight is read
+            check_drafter(tmp_path, target.config)
     save_file({**whole, f"{prefix}.self_attn.q_proj.bias": torch.ones(HEADS * WIDTH)}, tmp_path / "model.safetensors")
     with pytest.raises(MethodError, match=rf"unknown {prefix}.self_attn.q_proj.bias"):
         load_drafter(tmp_path, target)
@@ -288,3 +290,33 @@ def test_pickled_weights_are_not_read(target: Any, tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"x")
     with pytest.raises(MethodError, match="pickled, which can run foreign code"):
         load_drafter(tmp_path, target)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"hidden_act": "none"}, "is no configuration of a drafter"),
+        ({"head_dim": 7}, "is no configuration of a drafter"),
+        ({"rms_norm_eps": "x"}, "is no configuration of a drafter"),
+        ({"num_attention_heads": 0}, "num_attention_heads of 0, and it must be a number from 1"),
+        ({"draft_vocab_size": -4}, "draft_vocab_size of -4"),
+        ({"draft_vocab_size": "many"}, "draft_vocab_size of 'many'"),
+        ({"num_key_value_heads": 3}, "4 heads, which 3 key-value heads cannot share"),
+    ],
+)
+def test_sizes_of_no_drafter_are_one_sentence(
+    changed: dict[str, Any], reason: str, target: Any, tmp_path: Path
+) -> None:
+    save_file(safeailab(tmp_path), tmp_path / "model.safetensors")
+    check_drafter(tmp_path, target.config)
+    written = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**written, **changed}))
+    with pytest.raises(MethodError, match=reason) as caught:
+        check_drafter(tmp_path, target.config)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_embedding_of_its_own_has_all_tokens(target: Any, tmp_path: Path) -> None:
+    save_file({**specforge(tmp_path), "embed_tokens.weight": torch.ones(90, HIDDEN)}, tmp_path / "model.safetensors")
+    with pytest.raises(MethodError, match=r"embed_tokens.weight in .* are \(90, 32\), and config.json means \(199"):
+        check_drafter(tmp_path, target.config)

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import LlamaConfig
@@ -36,6 +37,12 @@ _WINDOWED = "sliding_attention"
 _NORMS = ("norm_before_fc", "fc_norm", "norm_output", "norm_before_residual")
 """Options that some write beside the layers that are read, in `eagle_config`."""
 _LAYERS = "eagle_aux_hidden_state_layer_ids"
+_SIZES = (
+    "vocab_size", "draft_vocab_size", "hidden_size", "target_hidden_size", "intermediate_size", "num_attention_heads",
+    "num_key_value_heads", "head_dim",
+)  # fmt: skip
+_EMBEDDING = "embed_tokens.weight"
+_TABLES = ("d2t", "t2d")
 
 
 @dataclass(frozen=True)
@@ -73,19 +80,20 @@ def save_drafter(drafter: Eagle3Drafter, folder: Path) -> None:
 
 
 def check_drafter(folder: Path, configuration: Any = None) -> None:
-    """See that a folder holds a drafter, without reading its weights.
+    """See that a folder holds a drafter, by the names and shapes of its weights, without reading them.
 
     Args:
         folder: with `config.json` and `model.safetensors`.
         configuration: of the target; None where it is not known.
 
     Raises:
-        MethodError: it is not there, is of another layout, or belongs to another target.
+        MethodError: it is not there, is damaged, is of another layout, or belongs to another target.
     """
     layout = _layout(folder)
-    _weights_file(folder)
+    found = _shapes(folder)
     if configuration is not None:
-        _configuration(folder, layout, configuration.get_text_config(decoder=True))
+        target = configuration.get_text_config(decoder=True)
+        _names(folder, layout, _configuration(folder, layout, target), target.hidden_size, found)
 
 
 def load_drafter(folder: Path, model: Any) -> Eagle3Drafter:
@@ -99,25 +107,16 @@ def load_drafter(folder: Path, model: Any) -> Eagle3Drafter:
         MethodError: it is not there, is damaged, is of another layout, or belongs to another target.
     """
     layout = _layout(folder)
-    target = model.config.get_text_config(decoder=True)
-    configuration = _configuration(folder, layout, target)
+    configuration = _configuration(folder, layout, model.config.get_text_config(decoder=True))
     weights = _weights(folder)
     embedding = model.get_input_embeddings()
-    own = weights.pop("embed_tokens.weight", None)
+    shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
+    names = _names(folder, layout, configuration, embedding.embedding_dim, shapes)
+    own = weights.pop(_EMBEDDING, None)
     if own is not None:
         embedding = nn.Embedding.from_pretrained(own)
-    if embedding.embedding_dim != configuration.hidden_size:
-        raise MethodError(
-            f"The drafter in {folder} is {configuration.hidden_size} wide and the embedding it reads is "
-            f"{embedding.embedding_dim}: it belongs to another model."
-        )
     if configuration.draft_vocab_size == configuration.vocab_size:
         _drop_tables_that_change_nothing(folder, weights)
-    with torch.device("meta"):
-        made = Eagle3Drafter(configuration, embedding).state_dict()
-    names = {layout.written(name): name for name in made}
-    expected = {name: tuple(made[ours].shape) for name, ours in names.items()}
-    _require_same(folder, expected, {name: tuple(weight.shape) for name, weight in weights.items()})
     drafter = Eagle3Drafter(configuration, embedding)
     drafter.load_state_dict({names[name]: weight for name, weight in weights.items()})
     drafter.checkpoint = f"{folder.name} ({layout.name})"
@@ -184,10 +183,28 @@ def _configuration(folder: Path, layout: _Layout, target: Any) -> LlamaConfig:
             f"The drafter in {folder} reads the layers {taps} and the model has those from 0 to {layers - 1}: "
             "it belongs to another model."
         )
+    _require_sizes(folder, written)
     try:
         return LlamaConfig(**{**written, "taps": taps, "num_hidden_layers": 1})
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise MethodError(f"{folder / 'config.json'} is no configuration of a drafter ({error}).") from error
+    except (TypeError, ValueError, KeyError, AttributeError, StrictDataclassError) as error:
+        raise _no_configuration(folder, error) from error
+
+
+def _no_configuration(folder: Path, error: Exception) -> MethodError:
+    said = " ".join(str(error).split())
+    return MethodError(f"{folder / 'config.json'} is no configuration of a drafter ({said}).")
+
+
+def _require_sizes(folder: Path, written: Mapping[str, Any]) -> None:
+    """Refuse sizes that are no numbers of anything, and heads that no group has."""
+    for name in _SIZES:
+        value = written.get(name, 1)
+        if value is not None and (type(value) is not int or not 0 < value < 2**31):
+            raise MethodError(f"The drafter in {folder} has a {name} of {value!r}, and it must be a number from 1.")
+    heads = written.get("num_attention_heads") or 1
+    groups = written.get("num_key_value_heads") or heads
+    if heads % groups:
+        raise MethodError(f"The drafter in {folder} has {heads} heads, which {groups} key-value heads cannot share.")
 
 
 def _require_target(folder: Path, written: Mapping[str, Any], target: Any) -> None:
@@ -205,7 +222,7 @@ def _require_target(folder: Path, written: Mapping[str, Any], target: Any) -> No
 
 def _drop_tables_that_change_nothing(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     """Tables of a draft vocabulary that is the target's own, which some write and some leave out."""
-    moved, drafted = weights.pop("d2t", None), weights.pop("t2d", None)
+    moved, drafted = (weights.pop(name, None) for name in _TABLES)
     if (moved is not None and bool(moved.any())) or (drafted is not None and not bool(drafted.all())):
         raise MethodError(
             f"The tables d2t and t2d in {folder} move tokens, though the draft vocabulary is the model's whole one: "
@@ -221,13 +238,63 @@ def _weights_file(folder: Path) -> Path:
     return path
 
 
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the weights, from the head of their file."""
+    path = _weights_file(folder)
+    try:
+        with safe_open(path, "pt") as opened:
+            return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
 def _weights(folder: Path) -> dict[str, torch.Tensor]:
     path = _weights_file(folder)
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
     except (SafetensorError, OSError) as error:
-        raise MethodError(f"{path} is damaged ({error}): fetch or build the drafter again.") from error
+        raise _damaged(path, error) from error
     return weights
+
+
+def _damaged(path: Path, error: Exception) -> MethodError:
+    return MethodError(f"{path} is damaged ({error}): fetch or build the drafter again.")
+
+
+def _names(
+    folder: Path, layout: _Layout, configuration: LlamaConfig, width: int, found: Mapping[str, tuple[int, ...]]
+) -> dict[str, str]:
+    """Ours of each name in the layout.
+
+    Args:
+        folder: of the drafter.
+        layout: of its checkpoint.
+        configuration: of the drafter.
+        width: of the target's embedding.
+        found: the names and shapes of what is there.
+
+    Raises:
+        MethodError: that is not, name by name and shape by shape, the configuration's drafter.
+    """
+    hidden, vocabulary = configuration.hidden_size, configuration.vocab_size
+    try:
+        with torch.device("meta"):
+            made = Eagle3Drafter(configuration, nn.Embedding(vocabulary, hidden)).state_dict()
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError) as error:
+        raise _no_configuration(folder, error) from error
+    names = {layout.written(name): name for name in made}
+    expected = {name: tuple(made[ours].shape) for name, ours in names.items()}
+    if _EMBEDDING in found:
+        expected[_EMBEDDING] = (vocabulary, hidden)
+    elif width != hidden:
+        raise MethodError(
+            f"The drafter in {folder} is {hidden} wide and the embedding it reads is {width}: it belongs to another "
+            "model."
+        )
+    if configuration.draft_vocab_size == vocabulary:
+        found = {name: shape for name, shape in found.items() if name not in _TABLES}
+    _require_same(folder, expected, found)
+    return names
 
 
 def _require_same(folder: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:

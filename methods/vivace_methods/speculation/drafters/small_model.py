@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,30 @@ from vivace_methods.errors import MethodError
 from vivace_methods.models import implementations
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.ledger import Pass
-from vivace_methods.models.loading import load_model
+from vivace_methods.models.loading import load_configuration, load_model
 from vivace_methods.protocol import CacheNeed, Read
 from vivace_methods.speculation.drafters.base import Drafter, Drafting
 from vivace_methods.speculation.trees.growth import Growth, Level, Proposing, draw, grow
 
 _NEEDS = frozenset({CacheNeed.CROP})
+
+
+def check_small_model(folder: Path, configuration: Any = None) -> None:
+    """See that a folder holds a model that may draft for another, without reading its weights.
+
+    Args:
+        folder: of the small model.
+        configuration: of the target; None where it is not known.
+
+    Raises:
+        MethodError: it is not there, is no such model, or its vocabulary is another.
+    """
+    written = load_configuration(folder)
+    if hasattr(written, "draft_vocab_size"):
+        raise MethodError(f"{folder} holds no ordinary model; if it is EAGLE-3's drafter, write eagle-3:{folder}.")
+    if configuration is not None:
+        sizes = [each.get_text_config(decoder=True).vocab_size for each in (written, configuration)]
+        _require_same_words(folder, configuration, sizes)
 
 
 def load_small_model(folder: Path, target: Any) -> Any:
@@ -32,16 +50,36 @@ def load_small_model(folder: Path, target: Any) -> Any:
     Raises:
         MethodError: the folder holds no such model, or its vocabulary is another.
     """
+    check_small_model(folder)
     model = load_model(folder, dtype=target.dtype, device=str(target.device))
-    mine, its = (_vocabulary(each) for each in (folder, Path(target.config._name_or_path or "-")))
-    if mine != its and None not in (mine, its):
-        raise MethodError(
-            f"The model in {folder} has another vocabulary than {type(target).__name__}: the same id is another word "
-            "there, and nothing it drafts could stand."
-        )
-    if None in (mine, its):
-        _require_same_size(model, target)
+    sizes = [each.get_input_embeddings().num_embeddings for each in (model, target)]
+    _require_same_words(folder, target.config, sizes)
     return model
+
+
+def _require_same_words(folder: Path, target: Any, sizes: Sequence[int]) -> None:
+    """Refuse another vocabulary, by the tokenizers, or where one of them cannot be read, by the tokens there are.
+
+    Args:
+        folder: of the small model.
+        target: the configuration of the other.
+        sizes: tokens that either knows.
+
+    Raises:
+        MethodError: they differ.
+    """
+    mine, its = (_vocabulary(each) for each in (folder, Path(target._name_or_path or "-")))
+    if None not in (mine, its):
+        if mine != its:
+            raise MethodError(
+                f"The model in {folder} has another vocabulary than the {target.model_type} it is to draft for: the "
+                "same id is another word there, and nothing it drafts could stand."
+            )
+    elif sizes[0] != sizes[1]:
+        raise MethodError(
+            f"The model in {folder} knows {sizes[0]} tokens and the {target.model_type} it is to draft for knows "
+            f"{sizes[1]}: a draft model must have the vocabulary of the model that it drafts for."
+        )
 
 
 def require_drafting(model: Any, target: Any, *, trees: bool) -> None:
@@ -60,15 +98,6 @@ def require_drafting(model: Any, target: Any, *, trees: bool) -> None:
         raise MethodError(
             f"{type(model).__name__} looks at a window of the latest positions, and drafts chains alone: leave out "
             "tokens."
-        )
-
-
-def _require_same_size(model: Any, target: Any) -> None:
-    mine, its = (each.get_input_embeddings().num_embeddings for each in (model, target))
-    if mine != its:
-        raise MethodError(
-            f"{type(model).__name__} knows {mine} tokens and {type(target).__name__} knows {its}: a draft model must "
-            "have the vocabulary of the model that it drafts for."
         )
 
 
