@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from vivace_methods.protocol import Attached, MethodError
-from vivace_methods.speculation.budgets.mixtures import Mixture, mixtures_of
+from vivace_methods.speculation.budgets.mixtures import Mixture
 from vivace_methods.speculation.budgets.registry import parse_rule
 from vivace_methods.speculation.eagle3 import Eagle3
 
@@ -83,8 +83,9 @@ class MoeSpec(Eagle3):
 
     def check_model(self, configuration: Any) -> None:
         """Refuse a model without experts, and budgets that none of its layers can keep to."""
-        mixtures = mixtures_of(configuration)
-        if mixtures is not None:
+        from vivace_methods.speculation.budgets.routers import mixtures_of_model
+
+        if mixtures := mixtures_of_model(configuration, self.name, sigmoid=self.sigmoid):
             self._counts(configuration.model_type, mixtures)
 
     def _counts(self, model: str, mixtures: Sequence[Mixture]) -> list[int]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from vivace_methods.protocol import Attached, MethodError
-from vivace_methods.speculation.budgets.mixtures import mixtures_of
 from vivace_methods.speculation.eagle3 import Eagle3
 
 
@@ -41,8 +40,10 @@ class Piggyback(Eagle3):
 
     def check_model(self, configuration: Any) -> None:
         """Refuse a model without experts, and more experts of a token's own than it has."""
-        if (mixtures := mixtures_of(configuration)) is not None:
-            self._own(min(each.active for each in mixtures))
+        from vivace_methods.speculation.budgets.routers import mixtures_of_model
+
+        mixtures = mixtures_of_model(configuration, self.name, sigmoid=False)
+        self._own(min((each.active for each in mixtures), default=self.own))
 
     def _own(self, active: int) -> int:
         """Experts that each token keeps, of so many."""

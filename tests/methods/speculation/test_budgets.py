@@ -249,6 +249,23 @@ def test_sigmoid_routers_are_an_extension_of_our_own() -> None:
     assert not (index == natural[0, 0]).any() and torch.allclose(own.sum(-1), torch.full((5,), 2.5))
 
 
+def test_routers_by_sigmoids_are_refused_before_a_model_is_loaded_unless_they_are_asked_for() -> None:
+    """The architecture is one whose costs nobody knows: its modules tell."""
+    sizes = {
+        "vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "moe_intermediate_size": 8, "n_group": 2,
+        "num_hidden_layers": 3, "first_k_dense_replace": 1, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "num_experts_per_tok": 2, "n_routed_experts": 8, "topk_group": 1, "q_lora_rank": 8, "kv_lora_rank": 8,
+        "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 8,
+    }  # fmt: skip
+    configuration = AutoConfig.for_model("deepseek_v3", **sizes)
+    for method in ("moe-spec(budget=4)", "piggyback"):
+        with pytest.raises(MethodError, match="DeepseekV3ForCausalLM choose by sigmoids"):
+            parse_method(method).check_model(configuration)
+    parse_method("moe-spec(budgets=4/2,sigmoid=true)").check_model(configuration)
+    with pytest.raises(MethodError, match="budget of 1 experts is too small for layer 1"):
+        parse_method("moe-spec(budget=1,sigmoid=true)").check_model(configuration)
+
+
 @pytest.mark.parametrize(
     ("method", "kind", "reason"),
     [
@@ -282,6 +299,20 @@ def test_a_router_of_another_kind_is_refused() -> None:
     gate.forward = lambda hidden: (lambda out: (out[0], out[1] * 3, out[2]))(forward(hidden))
     with pytest.raises(MethodError, match="OlmoeTopKRouter in layer 1 is of another kind"):
         routers_of(model, "moe-spec", sigmoid=False)
+
+
+@pytest.mark.parametrize("renormalised", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whether_weights_are_renormalised_is_seen_also_of_a_router_that_is_nearly_certain(
+    dtype: torch.dtype, renormalised: bool
+) -> None:
+    """Loud inputs alone do not tell: where a token's experts have all of the probability, both look the same."""
+    model = mixture("olmoe", norm_topk_prob=renormalised)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.gate.weight.mul_(20)
+    found = routers_of(model.to(dtype), "moe-spec", sigmoid=False)
+    assert [router.renormalised for router in found] == [renormalised] * 2
 
 
 @pytest.mark.parametrize("own", [1, 2])

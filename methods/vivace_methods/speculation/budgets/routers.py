@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from vivace_methods.errors import MethodError
-from vivace_methods.speculation.budgets.mixtures import no_mixture
+from vivace_methods.speculation.budgets.mixtures import Mixture, mixtures_of, no_mixture
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
 """By how much weights may differ from what they are taken for; others are rounded to three digits or fewer."""
+_LOUDNESS = (1.0, 0.1, 0.003)
+"""Of the inputs that a router is tried with: loud ones leave nearly all to a token's experts, whose sum is then 1
+anyhow, and quiet ones do not."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,66 @@ def routers_of(model: Any, name: str, *, sigmoid: bool) -> list[Router]:
     Raises:
         MethodError: there are none, or of a kind that is not known.
     """
-    found = [router for number, layer in enumerate(_layers(model)) for router in _in_layer(layer, number, name)]
+    blocks = _blocks(model, sigmoid=sigmoid)
+    return [_known(block, number, name) for number, block in blocks]
+
+
+def mixtures_of_model(configuration: Any, name: str, *, sigmoid: bool) -> list[Mixture]:
+    """The layers with experts of a model that need not be there; none where its modules do not tell how many.
+
+    Args:
+        configuration: of transformers.
+        name: of the method that asks.
+        sigmoid: whether routers by sigmoids are taken, too.
+
+    Raises:
+        MethodError: there are none, or they choose by sigmoids.
+    """
+    if (found := mixtures_of(configuration)) is not None:
+        return found
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(configuration)
+    except ValueError as error:
+        raise MethodError(f"{name} decodes language models, and {configuration.model_type} is none.") from error
+    routers = [(number, _router(block)) for number, block in _blocks(model, sigmoid=sigmoid)]
+    if not all(
+        hasattr(router, "weight") and isinstance(getattr(router, "top_k", None), int) for _, router in routers
+    ):
+        return []
+    return [Mixture(number, router.weight.shape[0], router.top_k) for number, router in routers]
+
+
+def _blocks(model: Any, *, sigmoid: bool) -> list[tuple[int, Any]]:
+    """Each block with experts, and the number of its layer.
+
+    Raises:
+        MethodError: as `routers_of` says.
+    """
+    found = [
+        (number, block)
+        for number, layer in enumerate(_layers(model))
+        for block in layer.modules()
+        if isinstance(getattr(block, "experts", None), torch.nn.Module)
+    ]
     if not found:
         raise no_mixture(type(model).__name__)
-    if any(router.sigmoid for router in found) and not sigmoid:
+    if not sigmoid and any(_has_sigmoids(_router(block)) for _, block in found):
         raise MethodError(
             f"The routers of {type(model).__name__} choose by sigmoids, and the paper's by a softmax: write "
-            f"{name}(sigmoid=true) for an extension of our own."
+            "moe-spec(sigmoid=true) for an extension of our own."
         )
     return found
+
+
+def _router(block: Any) -> Any:
+    return getattr(block, "gate", None) or getattr(block, "router", None)
+
+
+def _has_sigmoids(router: Any) -> bool:
+    return hasattr(router, "e_score_correction_bias")
 
 
 def _layers(model: Any) -> list[Any]:
@@ -73,18 +127,13 @@ def _layers(model: Any) -> list[Any]:
     return list(getattr(decoder, "layers", None) or [])
 
 
-def _in_layer(layer: Any, number: int, name: str) -> list[Router]:
-    blocks = [block for block in layer.modules() if isinstance(getattr(block, "experts", None), torch.nn.Module)]
-    return [_known(block, number, name) for block in blocks]
-
-
 def _known(block: Any, number: int, name: str) -> Router:
     """The router of a block, by what it makes of a token.
 
     Raises:
         MethodError: it does not give what routers of transformers give, or makes something else of it.
     """
-    module = getattr(block, "gate", None) or getattr(block, "router", None)
+    module = _router(block)
     kind = type(module).__name__
     unknown = MethodError(
         f"{name} puts a budget on routers that give logits, weights and indices, and {kind} in layer {number} is of "
@@ -92,21 +141,20 @@ def _known(block: Any, number: int, name: str) -> Router:
     )
     if module is None or not isinstance(getattr(module, "weight", None), torch.Tensor):
         raise unknown
-    hidden = torch.linspace(
-        -1, 1, 2 * module.weight.shape[-1], dtype=module.weight.dtype, device=module.weight.device
-    )
+    width = module.weight.shape[-1]
+    hidden = torch.linspace(-1, 1, len(_LOUDNESS) * width, dtype=torch.float64).view(-1, width)
+    hidden = (hidden * torch.tensor(_LOUDNESS, dtype=torch.float64)[:, None]).to(module.weight)
     with torch.inference_mode():
-        given = module(hidden.view(2, -1))
+        given = module(hidden)
         if not (isinstance(given, tuple) and len(given) == 3 and given[1].shape == given[2].shape):
             raise unknown
         logits, weights, index = given
-        sigmoid = hasattr(module, "e_score_correction_bias")
+        sigmoid = _has_sigmoids(module)
         scale = float(getattr(module, "routed_scaling_factor", 1.0)) if sigmoid else 1.0
         router = Router(module, number, logits.shape[-1], index.shape[-1], True, sigmoid, scale)
-        values = router.thoughts(logits)[1].gather(1, index)
-        close = _CLOSE.get(weights.dtype, 2e-2)
-        if torch.allclose(weights.float(), scale * values / values.sum(-1, keepdim=True), atol=close):
-            return router
-        if torch.allclose(weights.float(), scale * values, atol=close):
-            return Router(module, number, router.experts, router.active, False, sigmoid, scale)
+        values = scale * router.thoughts(logits)[1].gather(1, index)
+        sums = values.sum(-1, keepdim=True) / scale
+        far, far_as_they_are = (float((weights.float() - each).abs().max()) for each in (values / sums, values))
+    if min(far, far_as_they_are) <= _CLOSE.get(weights.dtype, 2e-2):
+        return replace(router, renormalised=far <= far_as_they_are)
     raise unknown
