@@ -14,16 +14,17 @@ from transformers import AutoConfig, DynamicCache
 
 from vivace_methods.decoding.joined import applied, generator_of
 from vivace_methods.decoding.run import Run
-from vivace_methods.decoding.sampling import Greedy
+from vivace_methods.decoding.sampling import Greedy, Sampled, probabilities
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.models.passes import passes_of
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Embedded, Generator, MethodError, Read, Request
 from vivace_methods.registry import parse_method
+from vivace_methods.requests import Sampling
 from vivace_methods.speculation.drafters.base import Drafter, Drafting
 from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
 from vivace_methods.speculation.speculating import SpeculativeDecoder, speculating
-from vivace_methods.speculation.trees.growth import Dynamic, Growth, Level, Proposing, Static, grow
+from vivace_methods.speculation.trees.growth import Dynamic, Growth, Level, Proposing, Static, draw, grow
 
 WINDOW = 7
 WINDOWED = ("mixtral", "gpt_oss", "gemma2", "mistral")
@@ -186,6 +187,17 @@ def test_a_dynamic_tree_holds_the_likeliest_paths(seed: int) -> None:
     assert tree.logs[1:].tolist() == pytest.approx([logs[path] for path in paths_of(tree)], abs=1e-5)
     shallow = grow(torch.tensor([[9]]), Dynamic(8, 2, 9).within(3), Thinking(3, seed), 1)
     assert len(shallow) == 4 and set(shallow.depths) == {0, 1}
+
+
+def test_a_drawn_chain_tells_how_likely_its_paths_are() -> None:
+    """For a budget that counts tokens by that: in the distribution that they are drawn from."""
+    sampling = Sampling(0.7, 0.9, 3)
+    thinking = Thinking(11)
+    chain = draw(torch.tensor([[9]]), 4, thinking, Sampled(sampling, torch.device("cpu")))
+    path = tuple(chain.tokens[0, 1:].tolist())
+    odds = [probabilities(thinking.of(path[:length])[None], sampling)[0, path[length]] for length in range(4)]
+    assert chain.logs is not None and chain.logs[0] == 0
+    assert chain.logs[1:].tolist() == pytest.approx(torch.stack(odds).log().cumsum(0).tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("growth", [Dynamic(20, 4, 3), Static(20, 4, 3), Static(64, 9, 8), Dynamic(64, 6, 10)])

@@ -234,7 +234,10 @@ def draw(root: torch.Tensor, depth: int, proposing: Proposing, chooser: Chooser)
             alone = torch.zeros(1, dtype=torch.int64, device=logits.device)
             seen = torch.ones(1, level, dtype=torch.bool, device=logits.device)
             logits = proposing.further(Level(token, alone, seen, level, True))
-    return Tree.chain(torch.cat(tokens, 1), torch.cat(odds))
+    ids = torch.cat(tokens, 1)
+    its_odds = torch.cat(odds)
+    logs = its_odds.gather(1, ids[:, 1:].T).log().cumsum(0).flatten().float().cpu()
+    return replace(Tree.chain(ids, its_odds), logs=torch.cat([torch.zeros(1), logs]))
 
 
 def _tree(
