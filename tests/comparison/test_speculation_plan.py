@@ -104,6 +104,22 @@ def test_a_proposal_keeps_within_the_tolerance_and_is_judged_on_prompts_that_it_
         plan_speculation(answers, forms, prompts(9), None, 0.02)
 
 
+def test_where_plain_decoding_gets_nothing_right_agreement_with_it_is_what_counts() -> None:
+    """Else a budget that ruins everything would lose nothing, and be proposed."""
+
+    class Words:
+        def decode(self, tokens: tuple[int, ...], **named: Any) -> str:
+            return " ".join(map(str, tokens))
+
+    tight = answer(3, 1.2, tokens=(9, 9, 9, 9), experts=8.0)
+    answers = answers_of(**{PLAIN: answer(1, 1.0), CHAIN.name: answer(2, 1.5), TIGHT.name: tight})
+    asked = prompts(12, references=("nothing like it",))
+    plan = plan_speculation(answers, [CHAIN, TIGHT], asked, Words(), 0.02)
+    assert plan.here == CHAIN.name and "got no task right" in plan.sentences[0]
+    lost = {row["form"]: row["lost"] for row in plan.rows}
+    assert lost == {CHAIN.name: 0.0, TIGHT.name: 1.0}
+
+
 def test_agreement_ends_at_the_first_other_token() -> None:
     usual = answer(1, 1.0, tokens=(1, 2, 3, 4))
     assert agreement(answer(1, 1.0, tokens=(1, 2, 9, 4)), usual) == 0.5

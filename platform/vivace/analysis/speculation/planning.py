@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FEWEST_PROMPTS = 10
 """Of which each half has five, and so an interval."""
+_UNGRADED = (
+    "Plain decoding got no task right, so that the score tells nothing: quality lost is agreement with its answers."
+)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ def plan_speculation(
             f"A plan needs at least {FEWEST_PROMPTS} prompts, for each half gives an interval; raise --limit."
         )
     halves = _halves(prompts)
+    usual = scores_of(answers[PLAIN], prompts, tokenizer)
+    said = []
+    if usual and not any(usual.values()):  # nothing could be lost of it
+        tokenizer, said = None, [_UNGRADED]
     try:
         half, other = (_Half(answers, forms, each, tokenizer) for each in halves)
         times = PassTimes(answer for form in forms for answer in half.of(form.name).values())
@@ -106,7 +113,11 @@ def plan_speculation(
         at_floor=None if at_floor is None else at_floor.name,
         judged=judged,
         judged_at_floor=judged_at_floor,
-        sentences=[*_here(prospects, here, judged, tolerance), *_at_floor(at_floor, judged_at_floor, tolerance)],
+        sentences=[
+            *said,
+            *_here(prospects, here, judged, tolerance),
+            *_at_floor(at_floor, judged_at_floor, tolerance),
+        ],
     )
 
 
@@ -169,7 +180,7 @@ def _figure(name: str, estimate: Estimate) -> dict[str, float | None]:
 
 def _here(prospects: Sequence[Prospect], here: Prospect | None, judged: Judged | None, tolerance: float) -> list[str]:
     """What is proposed for this machine, and how that did."""
-    within = f"losing at most {tolerance:g} of quality"
+    within = f"losing at most {tolerance:g} of quality on half of the prompts"
     if here is None or judged is None:
         tolerated = [each for each in prospects if each.lost.value <= tolerance]
         nearest = ""
@@ -200,10 +211,10 @@ def _at_floor(at_floor: Prospect | None, judged: Judged | None, tolerance: float
 
 def _verdict(judged: Judged, known: str, tolerance: float) -> str:
     faster = "is faster" if (judged.speed.low or judged.speed.value) > 1 else "is not shown to be faster"
-    kept = "holds" if judged.lost.value <= tolerance else "does not hold"
+    kept = "holds there" if judged.lost.value <= tolerance else "does not hold there"
     return (
         f"On the other half of the prompts it {faster}: {_interval(judged.speed)} times as fast {known}; it loses "
-        f"{_interval(judged.lost)} of quality there, so that the tolerance {kept}."
+        f"{_interval(judged.lost)} of quality, so that the tolerance {kept}."
     )
 
 
