@@ -84,7 +84,7 @@ def plan_speculation(
         )
     halves = _halves(prompts)
     usual = scores_of(answers[PLAIN], prompts, tokenizer)
-    said = []
+    said: list[str] = []
     if usual and not any(usual.values()):  # nothing could be lost of it
         tokenizer, said = None, [_UNGRADED]
     try:
