@@ -239,18 +239,21 @@ class Eagle3Drafter(nn.Module):  # type: ignore[misc]
         return drafted + self.d2t[drafted] if self._own_vocabulary else drafted
 
 
-def new_configuration(target: Any, *, intermediate: int, taps: Sequence[int] | None = None) -> LlamaConfig:
-    """The configuration of a new drafter for a target, with the target's whole vocabulary.
+def new_configuration(
+    target: Any, *, intermediate: int, taps: Sequence[int] | None = None, drafted: int | None = None
+) -> LlamaConfig:
+    """The configuration of a new drafter for a target.
 
     Args:
         target: the configuration of the target.
         intermediate: width of the drafter's feed-forward part.
         taps: layers of the target whose inputs are read; None for EAGLE-3's own: 2, the middle, and the third last.
+        drafted: tokens that it may draft; None for the target's whole vocabulary.
     """
     return LlamaConfig(
         architectures=["LlamaForCausalLMEagle3"],
         vocab_size=target.vocab_size,
-        draft_vocab_size=target.vocab_size,
+        draft_vocab_size=drafted or target.vocab_size,
         hidden_size=target.hidden_size,
         intermediate_size=intermediate,
         num_hidden_layers=1,

@@ -17,7 +17,7 @@ def unrolled_losses(
     counted: torch.Tensor,
     unrolled: int,
 ) -> list[torch.Tensor]:
-    """The loss of each unrolled step: cross-entropy of the drafter against the target's whole distribution.
+    """The loss of each unrolled step: cross-entropy of the drafter against the target over what it drafts.
 
     Step j starts from the output of step j − 1 and is given the right tokens, one further along. It sees what the
     first step wrote for earlier positions, and what steps 1 to j wrote for its own.
@@ -25,10 +25,10 @@ def unrolled_losses(
     Source: arXiv 2503.01840, section 3.2 ("training-time test"); there is no loss on features.
 
     Args:
-        drafter: with the target's whole vocabulary.
+        drafter: to train.
         tokens: ids, shape (rows, positions).
         tapped: inputs of the target's tapped layers, each of shape (rows, positions, hidden).
-        target_logits: of the target, shape (rows, positions, vocabulary).
+        target_logits: of the target, over the tokens that can be drafted, shape (rows, positions, draft vocabulary).
         counted: whether the target's prediction at a position counts, shape (rows, positions).
         unrolled: number of steps.
 

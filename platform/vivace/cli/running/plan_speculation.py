@@ -61,11 +61,12 @@ def plan_speculation(
     from vivace.analysis.speculation.trial import Asked, tried
     from vivace.cli.running.steps import steps_of
     from vivace_methods.protocol import MethodError
+    from vivace_methods.spelling import split_list
 
     asked = Asked(
         model=model,
         drafter=drafter,
-        tasks=[name for name in tasks.split(",") if name.strip()],
+        tasks=split_list(tasks),
         limit=limit,
         chains=_numbers(chains, "--chains"),
         trees=_numbers(trees, "--trees"),
