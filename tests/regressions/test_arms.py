@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from support.measured import PROMPTS, run_of
 from support.program import vivace
@@ -17,6 +18,7 @@ from vivace.spec import parse_spec
 from vivace.statistics.regression import Sample
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
+from vivace.store.tables import Dataset
 
 SPEC = {"track": "sparsity", "model": "zoo:moe", "tasks": ["sums"], "arms": ["teal"]}
 GATES = {"quality": 0.0, "speed": 0.03, "machine": 0.1}
@@ -76,6 +78,22 @@ def test_a_slower_machine_and_a_slower_method_are_told_apart(
     assert found.names == names
     if machine_lost:
         assert any("slower itself" in note for note in found.notes)
+
+
+def test_tasks_of_another_revision_are_named_and_no_model_is_blamed(database: Database) -> None:
+    sample, speed, _ = read(database)
+    with database.write() as session:
+        session.add(Dataset(fingerprint="other", name="sums", revision="revision-2", has_audio=False))
+        session.flush()
+        other = session.scalars(select(Dataset.id).where(Dataset.fingerprint == "other")).one()
+    worse = {**sample.figures, speed: slower(sample.figures[speed], 0.2)}
+    tonight = replace(sample, dataset_id=other, figures=worse)
+    found = find_causes(
+        database, parse_spec(dict(SPEC)), [speed], [tonight] * 2, [sample] * 7, {speed: speed.tolerance(GATES)}
+    )
+    assert found.names == ["data"]
+    assert "of prompts only the names are kept" in found.notes[0]
+    assert "−20" in found.notes[1]
 
 
 def test_what_a_job_can_notice_is_said_before_it_is_made(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from support.regression_world import Inbox
 from vivace.errors import UsageError
 from vivace.regressions import deliveries
 from vivace.regressions.deliveries import bound, check_webhook, deliver
+from vivace.regressions.jobs import read_jobs
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
@@ -57,6 +58,7 @@ def add(folder: Path, run: dict[str, object], **job: object) -> tuple[int, str]:
         ({"webhook": "env:NOT_SET_ANYWHERE"}, "is not set"),
         ({"email": ["a@b.org"]}, "VIVACE_SMTP"),
         ({"owner": 7}, "must be a text"),
+        ({"owner": "x" * 501}, "500 characters at the most"),
     ],
 )
 def test_a_job_that_cannot_be_gets_a_sentence(
@@ -126,6 +128,14 @@ def test_what_is_due_is_run_by_plain_cron_once(tmp_path: Path, run: dict[str, ob
     done = vivace("regress", "run", "--due", *common)
     assert (done.returncode, "accepted; " in done.stderr, "later ticks were missed" in done.stderr) == (0, True, True)
     assert "Nothing is due" in vivace("regress", "run", "--due", *common).stderr
+
+
+def test_a_file_of_jobs_holds_nothing_else(tmp_path: Path) -> None:
+    file = tmp_path / "jobs.yaml"
+    for text in ("jobs: {}", "jobs: [a]", "job: {}", "jobs: {a: {}}\nowner: us"):
+        file.write_text(text)
+        with pytest.raises(UsageError, match="'jobs' and nothing else"):
+            read_jobs(file)
 
 
 def test_a_job_keeps_its_track(tmp_path: Path, run: dict[str, object]) -> None:
@@ -235,6 +245,8 @@ def test_mail_is_sent_with_one_line_for_its_subject(database: Database, monkeypa
     [
         "https://hooks.slack.com/services/T00000000/B00000000/XXXXXXXXXXXXXXXXXXXXXXXX",
         "https://user:secret-password@example.org/",
+        "https://user@example.org/",
+        "https://example.org/hook?token=abc",
         "http://",
         "http://exa mple.org",
         "http://example.org:99999/",

@@ -16,8 +16,8 @@ from vivace.regressions.samples import Figure, RunSample, judged_figures
 from vivace.spec import DialogueSpec, RunSpec
 from vivace.statistics.regression import Change, Sample, change, confirms, split
 from vivace.store.database import Database
-from vivace.store.queries.regressions import difference_text
-from vivace.store.tables import Conversation, Criterion, Dataset, Reply, Run, Turn
+from vivace.store.queries.regressions import difference_text, title
+from vivace.store.tables import Conversation, Criterion, Dataset, Model, Reply, Run, Turn
 from vivace.store.verdicts import conversations_of
 
 Part = tuple[str, Figure, Change, bool]
@@ -158,8 +158,8 @@ def _split_judge(
         causes.name("model")
     if first:
         causes.notes.append(
-            f"The frozen replies of run {frozen.run} judged again: {_told(figure, parts.instrument)}; without "
-            f"that the nights' own change is {_told(figure, parts.rest)}."
+            f"The frozen replies of run {frozen.run} judged again, {title(figure.metric, figure.slice)}: "
+            f"{_told(figure, parts.instrument)}; without that the nights' own change is {_told(figure, parts.rest)}."
         )
 
 
@@ -183,7 +183,7 @@ def _note_machine(
 def _changed_units(
     database: Database, tonight: RunSample, baseline: Sequence[RunSample], causes: Causes
 ) -> set[str] | None:
-    """The conversations that are not what they were; None where the data are the same."""
+    """The conversations or prompts that are not what they were; None where the data are the same."""
     others = {run.dataset_id for run in baseline} - {tonight.dataset_id}
     if not others:
         return None
@@ -197,9 +197,12 @@ def _changed_units(
             for unit, content in _contents(session, other).items()
             if ours.get(unit, content) != content
         }
+    how = f"{len(changed)} of {len(ours)} conversations read differently"
+    if not ours:
+        changed = {unit for sample in tonight.figures.values() for unit in sample}
+        how = "of prompts only the names are kept, so that any of them may be another"
     causes.notes.append(
-        f"The data are at another revision: {then.revision[:8]} before, {now.revision[:8]} now; "
-        f"{len(changed)} of {len(ours)} conversations read differently."
+        f"The data are at another revision: {then.revision[:8]} before, {now.revision[:8]} now; {how}."
     )
     return changed
 
@@ -242,10 +245,12 @@ def _without_changed(
     if of_kept is not None:
         causes.parts.append(("same-data", figure, of_kept, is_shown))
     if explains:
-        causes.name("data")
         assert of_changed is not None
-        untouched = "" if of_kept is None else f"; in those that read as before {_told(figure, of_kept)}"
-        causes.notes.append(f"In the conversations that changed: {_told(figure, of_changed)}{untouched}.")
+        if "data" not in causes.names:  # of the surest figure; the parts have all of them
+            untouched = "" if of_kept is None else f"; of what reads as before, {_told(figure, of_kept)}"
+            named = title(figure.metric, figure.slice)
+            causes.notes.append(f"Of what changed, {named}: {_told(figure, of_changed)}{untouched}.")
+        causes.name("data")
     return kept, baseline, not is_shown and explains
 
 
@@ -260,6 +265,10 @@ def _note_what_differs(database: Database, tonight: RunSample, before: RunSample
     """What is known to be another: replies, the model that the server names, code and packages."""
     with database.read() as session:
         now, then = session.get_one(Run, tonight.run), session.get_one(Run, before.run)
+        models = [session.get_one(Model, run.model_id) for run in (then, now)]
+        if models[0].fingerprint != models[1].fingerprint:
+            named = [f"{model.name} {model.fingerprint[:6]}" for model in models]
+            causes.notes.append(f"The model is another one: {named[0]} before, {named[1]} now.")
         texts = [_replies(session, run.id) for run in (now, then)]
         common = texts[0].keys() & texts[1].keys()
         if common:

@@ -55,9 +55,10 @@ def check_webhook(webhook: str | None) -> None:
     parts = _split(webhook)
     if parts is None:
         raise UsageError(f"The webhook '{masked(webhook)}' is no address; write http(s)://HOST/… or env:VARIABLE.")
-    if masked(webhook) != webhook or parts.password or _MEANS_SECRET.search(f"{parts.path}?{parts.query}"):
+    # Whoever reads the database reads the address: what may be a key in it, however short, has to stand elsewhere.
+    if masked(webhook) != webhook or "@" in parts.netloc or parts.query or _MEANS_SECRET.search(parts.path):
         raise UsageError(
-            "The webhook's address holds what looks like a secret, and would be stored; put it into a variable of "
+            "The webhook's address holds what may be a secret, and would be stored; put it into a variable of "
             "the environment or of .env, and write env:VARIABLE."
         )
 

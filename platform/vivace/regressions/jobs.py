@@ -33,6 +33,8 @@ points), of speeds as a share of what they were. `speed` is that of an arm besid
 QUALITY_ALONE = ("quality",)
 KEYS = ("run", "baseline", "gates", "cron", "time-zone", "queue", "owner", "webhook", "email")
 LARGEST_WINDOW = 60
+LONGEST_TEXT = 500
+"""Characters of an owner, an address or a cron line."""
 _NO_BASELINE = "The baseline '{}' is neither window, window:N, last nor a run that is recorded."
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}")
 
@@ -73,8 +75,10 @@ def parse_job(name: str, values: Mapping[str, Any], source: str) -> Job:
     email = given.pop("email", ())
     emails = tuple(email) if isinstance(email, list | tuple) else (email,)
     for key, value in [*given.items(), *(("email", one) for one in emails)]:
-        if not isinstance(value, str) or not value.strip():
-            raise UsageError(f"{source}: '{key}' must be a text, and is {value!r}.")
+        if not isinstance(value, str) or not 0 < len(value.strip()) <= LONGEST_TEXT:
+            raise UsageError(
+                f"{source}: '{key}' must be a text of {LONGEST_TEXT} characters at the most, and is {value!r:.60}."
+            )
     options = {key.replace("-", "_"): value for key, value in given.items()}
     return Job(name, spec, gates=gates, email=emails, **options)
 
@@ -101,9 +105,12 @@ def read_jobs(path: Path) -> list[Job]:
     Raises:
         UsageError: something in it is wrong.
     """
-    jobs = read_spec_file(path).get("jobs")
-    if not isinstance(jobs, dict) or not jobs or not all(isinstance(each, dict) for each in jobs.values()):
-        raise UsageError(f"'{path}' must have 'jobs', and in it each job's name with its keys: {', '.join(KEYS)}.")
+    values = read_spec_file(path)
+    jobs = values.pop("jobs", None)
+    if values or not isinstance(jobs, dict) or not jobs or not all(isinstance(each, dict) for each in jobs.values()):
+        raise UsageError(
+            f"'{path}' must have 'jobs' and nothing else, and in it each job's name with its keys: {', '.join(KEYS)}."
+        )
     return [parse_job(str(name), values, f"job '{name}' in '{path}'") for name, values in jobs.items()]
 
 

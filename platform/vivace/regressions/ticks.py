@@ -14,6 +14,8 @@ from vivace.errors import UsageError
 
 MOST_MISSED = 1000
 """Ticks that are counted, and no more."""
+MOST_FIELDS = 6
+"""Of a cron line: seconds, and the usual five."""
 
 
 def time_zone(name: str) -> ZoneInfo:
@@ -42,6 +44,10 @@ def next_tick(cron: str, zone: str, after: datetime) -> datetime:
     local = after.astimezone(time_zone(zone))
     if re.search(r"(^|\s)[RrHh]", cron):
         raise UsageError(f"The cron line '{cron}' leaves its time to chance; write the times out.")
+    if len(cron.split()) > MOST_FIELDS:
+        raise UsageError(
+            f"The cron line '{cron}' names years, after which a job has no tick; leave the last field out."
+        )
     try:
         ticks = croniter(cron, local, second_at_beginning=True)
         every_hour = ticks.expanded[1] == ["*"]

@@ -249,8 +249,19 @@ def nightly_runs(session: Session) -> NightlyRuns:
 
 
 def _job(session: Session, row: Schedule, limit: int) -> JobView:
-    newest = select(Night).where(Night.schedule_id == row.id).order_by(Night.created_at.desc(), Night.id).limit(limit)
-    nights = session.scalars(newest).all()[::-1]
+    # Of the ticks that made no night there may be any number, which must not hide the nights that were made.
+    is_skipped = Night.outcome.is_not_distinct_from("skipped")
+    nights = [
+        night
+        for which in (~is_skipped, is_skipped)
+        for night in session.scalars(
+            select(Night)
+            .where(Night.schedule_id == row.id, which)
+            .order_by(Night.created_at.desc(), Night.id)
+            .limit(limit)
+        )
+    ]
+    nights.sort(key=lambda night: night.created_at)
     figures: dict[str, list[FigureView]] = defaultdict(list)
     ids = [night.id for night in nights]
     for one in session.scalars(select(Regression).where(Regression.night_id.in_(ids)).order_by(Regression.id)):
