@@ -138,7 +138,8 @@ def test_ticks_that_made_no_night_hide_none_that_was_made(database: Database) ->
             session.add(night)
     (view,) = jobs(database, nights=2)
     assert [night.outcome for night in view.nights] == ["accepted", "skipped", "skipped"]
-    assert view.state == "quiet" and view.last_night is not None and view.last_night.id == "n0"
+    assert (view.made, view.state) == (1, "quiet")
+    assert view.last_night is not None and view.last_night.id == "n0"
 
 
 def test_a_night_that_no_worker_takes_is_an_incident_by_the_next_tick(database: Database) -> None:

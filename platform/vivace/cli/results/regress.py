@@ -149,7 +149,7 @@ def _job_row(job: JobView) -> dict[str, Any]:
         "against": job.baseline,
         "next": _when(job.next_due_at, job.time_zone) if job.paused_at is None else "–",
         "last": "–" if last is None else f"{_when(last.at, job.time_zone)}: {last.outcome}",
-        "nights": len(job.nights),
+        "nights": job.made,
         "alert": "–" if alert is None else alert.message.splitlines()[0],
         "owner": job.owner or "–",
     }

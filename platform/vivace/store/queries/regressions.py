@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from vivace.store.database import Database
@@ -164,6 +164,8 @@ class JobView:
     next_due_at: datetime | None
     paused_at: datetime | None
     muted_until: datetime | None
+    made: int
+    """Nights that there are in all, besides those that were skipped."""
     nights: tuple[NightView, ...]
     alerts: tuple[AlertView, ...]
     """The newest first."""
@@ -281,6 +283,7 @@ def _job(session: Session, row: Schedule, limit: int) -> JobView:
     return JobView(
         track=str(row.spec["track"]),
         model=str(row.spec["model"]),
+        made=session.scalar(select(func.count()).where(Night.schedule_id == row.id, ~is_skipped)) or 0,
         nights=tuple(_night(night, figures[night.id]) for night in nights),
         alerts=tuple(_alert(alert, sent[alert.id]) for alert in alerts),
         **{name: getattr(row, name) for name in fields},
