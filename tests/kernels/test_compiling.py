@@ -15,8 +15,13 @@ from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
 from vivace_kernels.sparsity.teal_gemv import teal_gemv, teal_pack
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-HEAVY = (*DTYPES[:2], pytest.param(torch.float16, marks=pytest.mark.full))
-"""Of half precision one in the default suite: they differ in a conversion."""
+DEFAULT = ((torch.float32, 1), (torch.bfloat16, 1), (torch.bfloat16, 2), (torch.float16, 1))
+"""Types and tokens that the default suite compiles: of two tokens one type, for they differ in a conversion."""
+CASES = [
+    pytest.param(dtype, tokens, id=f"{dtype}-{tokens}", marks=[] if (dtype, tokens) in DEFAULT else pytest.mark.full)
+    for dtype in DTYPES
+    for tokens in (1, 2)
+]
 CAPABILITIES = (pytest.param(80, marks=pytest.mark.full), 90)
 
 
@@ -28,8 +33,7 @@ def assert_sound(each: Assembled, record_property: Callable[[str, object], None]
 
 
 @pytest.mark.parametrize("capability", CAPABILITIES)
-@pytest.mark.parametrize("tokens", [1, 2])
-@pytest.mark.parametrize("dtype", HEAVY, ids=str)
+@pytest.mark.parametrize(("dtype", "tokens"), CASES)
 def test_the_sparse_product_compiles_without_spilling(
     compiling: Call,
     dtype: torch.dtype,
