@@ -10,13 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from report import running
+from report import running, write
 
 HERE = Path(__file__).parent
 SOURCES = ("kernels", "methods", "rubrics", "platform")
@@ -30,13 +31,14 @@ LEAST_S = 5.0
 
 @dataclass(frozen=True)
 class Part:
-    """One script.
+    """One script, or a part of one.
 
     Attributes:
-        name: of the script, and of its result.
+        name: of its result, and of the script where it is the whole of one.
         limit_s: after which it is told to end.
         arguments: what it measures on a GPU.
         quick: what it tries in place of that at tiny size.
+        script: its name where it is not the part's.
         folder: in which the script lies.
     """
 
@@ -44,17 +46,25 @@ class Part:
     limit_s: float
     arguments: tuple[str, ...] = ()
     quick: tuple[str, ...] = ("--quick",)
+    script: str = ""
     folder: Path = HERE
+
+    @property
+    def file(self) -> Path:
+        """The script."""
+        return self.folder / f"{self.script or self.name}.py"
 
 
 PARTS = (
     Part("gpu_correctness", 90, ("--check",), ("--quick", "--check")),
-    Part("gpu_sparsity", 120),
-    Part("gpu_prefill", 150, ("--tokens", "32768", "--tokens", "10240")),
-    Part("gpu_speculation", 90, ("--model", "allenai/OLMoE-1B-7B-0125")),
-    Part("gpu_baselines", 60, ("--model", "meta-llama/Llama-3.1-8B")),
+    Part("gpu_sparsity", 100, ("--part", "groups"), ("--quick", "--part", "groups")),
+    Part("gpu_sparsity_step", 150, ("--part", "step"), ("--quick", "--part", "step"), script="gpu_sparsity"),
+    Part("gpu_prefill", 100, ("--tokens", "32768", "--tokens", "10240")),
+    Part("gpu_speculation", 80, ("--model", "allenai/OLMoE-1B-7B-0125")),
+    Part("gpu_baselines", 60, ("--model", "meta-llama/Llama-3.1-8B", "--layers", "8", "--short")),
 )
-"""In order of worth: first whether kernels are right at all and what the device can do, then headline cases."""
+"""In order of worth: first whether kernels are right at all and what the device can do, then headline cases. The last
+ones take what those before them leave of the nine minutes."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,14 @@ class Outcome:
 
 
 def run_parts(
-    parts: Sequence[Part], output: Path, *, device: str, quick: bool, minutes: float, grace_s: float = GRACE_S
+    parts: Sequence[Part],
+    output: Path,
+    *,
+    device: str,
+    quick: bool,
+    minutes: float,
+    grace_s: float = GRACE_S,
+    on_outcome: Callable[[Sequence[Outcome]], None] = lambda outcomes: None,
 ) -> list[Outcome]:
     """Run parts one after the other, each within its limit and all within the minutes.
 
@@ -93,29 +110,55 @@ def run_parts(
         quick: at tiny size.
         minutes: for all.
         grace_s: how long a part may take to end once it is told to.
+        on_outcome: told of all outcomes so far after each part.
     """
     output.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    outcomes = []
-    for part in parts:
-        left = 60 * minutes - (time.monotonic() - began) - grace_s
-        if left < LEAST_S:
-            outcomes.append(Outcome(part.name, 0.0, "not begun: no time was left", None))
-        else:
-            limited = replace(part, limit_s=min(part.limit_s, left))
-            outcomes.append(_run(limited, output / f"{part.name}.json", device, quick, grace_s))
-        print(_line(outcomes[-1]), flush=True)
+    outcomes: list[Outcome] = []
+    with environment(device) as variables:
+        for part in parts:
+            left = 60 * minutes - (time.monotonic() - began) - grace_s
+            if left < LEAST_S:
+                outcomes.append(Outcome(part.name, 0.0, "not begun: no time was left", None))
+            else:
+                limited = replace(part, limit_s=min(part.limit_s, left))
+                outcomes.append(_run(limited, output / f"{part.name}.json", device, quick, grace_s, variables))
+            print(_line(outcomes[-1]), flush=True)
+            on_outcome(outcomes)
     return outcomes
 
 
-def _run(part: Part, result: Path, device: str, quick: bool, grace_s: float) -> Outcome:
+@contextlib.contextmanager
+def environment(device: str) -> Iterator[dict[str, str]]:
+    """The environment of parts, while the context lasts.
+
+    Kernels are interpreted on a processor and never on a GPU, whatever the shell says; nothing looks for a network;
+    and where the home cannot be written, compilers keep what they make elsewhere, for all parts together.
+    """
+    known = os.environ.get("PYTHONPATH")
+    paths = [*(str(HERE.parent / folder) for folder in SOURCES), *([known] if known else [])]
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        "TRITON_INTERPRET": "0" if device == "cuda" else "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if os.access(Path("~").expanduser(), os.W_OK):
+        yield variables
+        return
+    with tempfile.TemporaryDirectory(prefix="vivace-gpu-") as folder:
+        yield {**variables, "HOME": folder, "TRITON_HOME": folder, "XDG_CACHE_HOME": folder}
+
+
+def _run(part: Part, result: Path, device: str, quick: bool, grace_s: float, variables: Mapping[str, str]) -> Outcome:
     result.unlink(missing_ok=True)  # what an earlier call left is no result of this one
     print(f"== {part.name}, at most {part.limit_s:.0f} s", flush=True)
-    words = [sys.executable, str(part.folder / f"{part.name}.py"), "--device", device, "--json", str(result)]
+    words = [sys.executable, str(part.file), "--device", device, "--json", str(result)]
     began = time.monotonic()
     process = subprocess.Popen(
         [*words, *(part.quick if quick else part.arguments)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths()), "PYTHONUNBUFFERED": "1"},
+        env=dict(variables),
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # so that what it starts ends with it
     )
@@ -134,11 +177,6 @@ def _run(part: Part, result: Path, device: str, quick: bool, grace_s: float) -> 
     if kept is None and said == "done":
         said = "ended without a result"
     return Outcome(part.name, time.monotonic() - began, said, None if kept is None else str(result))
-
-
-def _paths() -> list[str]:
-    known = os.environ.get("PYTHONPATH")
-    return [*(str(HERE.parent / folder) for folder in SOURCES), *([known] if known else [])]
 
 
 def _ended(process: subprocess.Popen[bytes], grace_s: float) -> bool:
@@ -199,10 +237,21 @@ def main(given: Sequence[str] | None = None, parts: Sequence[Part] = PARTS) -> i
         return 2
     output = options.output or HERE / "results" / device_folder(options.device)
     chosen = [part for part in parts if not options.only or part.name in options.only]
-    outcomes = run_parts(chosen, output, device=options.device, quick=options.quick, minutes=options.minutes)
-    told = running(parts=[asdict(outcome) for outcome in outcomes], minutes=options.minutes)
-    whole = {"benchmark": "gpu_all", "manifest": told, "rows": []}
-    (output / "gpu_all.json").write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def told(outcomes: Sequence[Outcome]) -> None:
+        manifest = running(parts=[asdict(outcome) for outcome in outcomes], minutes=options.minutes)
+        write(output / "gpu_all.json", {"benchmark": "gpu_all", "manifest": manifest, "rows": []})
+
+    # Told to end, it ends the part that runs, which has a session of its own and would go on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        told([])
+    except OSError as error:
+        print(f"Results cannot be written to {output} ({error.strerror}): name another --output.", file=sys.stderr)
+        return 2
+    outcomes = run_parts(
+        chosen, output, device=options.device, quick=options.quick, minutes=options.minutes, on_outcome=told
+    )
     print("\n".join(map(_line, outcomes)))
     return 0 if all(outcome.is_done for outcome in outcomes) else 1
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.util
 import json
+import math
+import os
 import signal
 import statistics
 import sys
@@ -11,8 +15,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+if importlib.util.find_spec("vivace") is None:  # in a copy of the checkout, where nothing of it was installed
+    sys.path[1:1] = [str(Path(__file__).parents[1] / root) for root in ("kernels", "methods", "rubrics", "platform")]
 
 from vivace.machine.manifest import hardware, manifest
 
@@ -39,6 +47,21 @@ def until_cut(notes: list[str]) -> Iterator[None]:
         yield
     except Cut:
         notes.append("cut short: the cases that are missing were not measured")
+
+
+@contextmanager
+def going_on(faults: list[str], what: str) -> Iterator[None]:
+    """Let what stands inside fail by itself, and go on with what comes after it.
+
+    Args:
+        faults: to which it is added why it failed.
+        what: may fail.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever a driver, a compiler or a library may raise
+        faults.append(f"{what} failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        print(faults[-1], file=sys.stderr)
 
 
 @dataclass(frozen=True)
@@ -147,12 +170,10 @@ class Report:
         return limit is None or row.ratio <= limit
 
     def as_json(self) -> dict[str, Any]:
-        """The form in which results are kept."""
-        return {
-            "benchmark": self.benchmark,
-            "manifest": self.manifest,
-            "rows": [asdict(row) for row in self.rows],
-        }
+        """The form in which results are kept; what is no finite number is null, for JSON has no word for it."""
+        rows = [asdict(row) for row in self.rows]
+        found: dict[str, Any] = _finite({"benchmark": self.benchmark, "manifest": self.manifest, "rows": rows})
+        return found
 
     def table(self) -> str:
         """The rows for people to read, limits and verdicts beside them."""
@@ -186,9 +207,32 @@ class Report:
         return "pass" if self._holds(row) else "MISSED"
 
 
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def running(**more: Any) -> dict[str, Any]:
-    """A report's manifest: versions, code revision and machine, and whatever else a benchmark has to say."""
-    return {**manifest(), "machine": hardware(), **more}
+    """A report's manifest: versions, code revision and machine, and whatever else a benchmark has to say.
+
+    Where the code is no checkout, as a copy on a machine without git, a hash of it stands in the revision's place.
+    """
+    told = manifest()
+    return {**told, "code": told["code"] or {"sources": sources()}, "machine": hardware(), **more}
+
+
+@cache
+def sources(root: Path = Path(__file__).parents[1]) -> str:
+    """SHA-256 of the Python and C++ files that benchmarks run, by their names."""
+    found = hashlib.sha256()
+    for folder in ("benchmarks", "kernels", "methods", "platform"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".py", ".cpp", ".h"):
+                found.update(f"{path.relative_to(root)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 def arguments(description: str, quick: str) -> argparse.ArgumentParser:
@@ -240,12 +284,24 @@ def finished(
             signal.signal(signal.SIGTERM, before)
 
 
+def keep(report: Report, options: argparse.Namespace) -> None:
+    """Write a report where it is wanted: called after each case, so that what was found outlives whatever comes."""
+    if options.json is not None:
+        write(options.json, report.as_json())
+
+
+def write(file: Path, found: Mapping[str, Any]) -> None:
+    """Write JSON, beside the file's place first: whoever is stopped in the middle leaves what was there before."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_text(json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    beside.replace(file)
+
+
 def conclude(report: Report, options: argparse.Namespace) -> int:
     """Print a report, write it where it is wanted, and give the exit code."""
     print(report.table())
-    if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report.as_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    keep(report, options)
     for row in report.missed:
         print(
             f"The limit on {row.metric} of {row.case} is missed: {row.ratio:.3f}, and {report.limit(row):.2f} is "

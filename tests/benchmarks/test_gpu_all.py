@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
-from gpu_all import PARTS, Part, main, run_parts
+from gpu_all import PARTS, Part, environment, main, run_parts
 
 SCRIPTS = {
     "good": "found = {'rows': [1]}",
@@ -36,6 +40,14 @@ import json, sys
 def write(found):
     open(sys.argv[sys.argv.index('--json') + 1], 'w').write(json.dumps(found))
 """
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """The command has a way of its own to be told to end."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
@@ -85,12 +97,48 @@ def test_what_it_says_without_a_gpu_or_of_a_processor(
     assert json.loads((tmp_path / "gpu_all.json").read_text())["manifest"]["parts"] == []
 
 
+def test_parts_compile_on_a_gpu_whatever_the_shell_says_and_where_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    with environment("cuda") as variables:
+        assert variables["TRITON_INTERPRET"] == "0" and variables["HOME"] == os.environ["HOME"]
+        roots = variables["PYTHONPATH"].split(os.pathsep)
+        assert all(any((Path(root) / name).is_dir() for root in roots) for name in ("vivace", "vivace_kernels"))
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # a home that cannot be written
+    with environment("cpu") as variables:
+        assert variables["TRITON_INTERPRET"] == "1"
+        assert variables["HOME"] == variables["TRITON_HOME"] != os.environ["HOME"]
+        assert Path(variables["HOME"]).is_dir()
+    assert not Path(variables["HOME"]).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a file").write_text("")
+    assert main(["--device", "cpu", "--quick", "--output", str(tmp_path / "a file" / "results")], []) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cannot be written" in said and "--output" in said
+
+
+def test_what_has_ended_is_told_after_each_part(folder: Path) -> None:
+    seen: list[list[str]] = []
+    parts = [Part("empty", 60, folder=folder), Part("good again", 60, script="good", folder=folder)]
+    run_parts(
+        parts, folder / "out", device="cpu", quick=True, minutes=5,
+        on_outcome=lambda outcomes: seen.append([outcome.part for outcome in outcomes]),
+    )  # fmt: skip
+    assert seen == [["empty"], ["empty", "good again"]] and (folder / "out" / "good again.json").is_file()
+
+
 @pytest.mark.full
 def test_all_parts_run_at_tiny_size_in_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each row of kernels and methods is within what is allowed, and every part leaves a result."""
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert main(["--device", "cpu", "--quick", "--minutes", "60", "--output", str(tmp_path)]) == 0
+    unhurried = [replace(part, limit_s=3600) for part in PARTS]  # limits are for a machine that does nothing else
+    assert main(["--device", "cpu", "--quick", "--minutes", "60", "--output", str(tmp_path)], unhurried) == 0
     assert {path.stem for path in tmp_path.glob("*.json")} == {"gpu_all", *(part.name for part in PARTS)}
     errors = json.loads((tmp_path / "gpu_correctness.json").read_text())
     assert errors["rows"] and all(row["ratio"] <= 1 for row in errors["rows"])

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 import pytest
-from report import Report, Row, arguments, compare, conclude, running
+from report import Report, Row, arguments, compare, conclude, going_on, keep, running, sources
 
 LIMITS = {"cpu_s": 0.8, "memory_bytes": 1.3}
 
@@ -86,3 +86,44 @@ def test_below_a_measured_floor_lies_a_whole_interval(high: float, below: bool) 
     assert found.ratio < 0.5
     assert bool(Report("b", {}, [found], LIMITS, floors_are_measured=True).below_floor) is below
     assert Report("b", {}, [found], LIMITS).below_floor
+
+
+def test_what_is_no_finite_number_is_null_and_a_result_is_whole_or_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strict readers of JSON know no infinity; and whoever is killed while he writes spoils nothing."""
+    file = tmp_path / "found.json"
+    options = arguments("a", "b").parse_args(["--json", str(file)])
+    keep(Report("b", {"figures": [{"x": (math.inf, 1.0)}]}, [row(math.nan)], LIMITS), options)
+
+    def strict(word: str) -> None:
+        raise AssertionError(word)
+
+    written = json.loads(file.read_text(encoding="utf-8"), parse_constant=strict)
+    assert written["rows"][0]["ratio"] is None and written["manifest"]["figures"] == [{"x": [None, 1.0]}]
+    monkeypatch.setattr(Path, "replace", lambda self, target: None)  # stopped just before the end
+    keep(Report("b", {}, [], LIMITS), options)
+    assert json.loads(file.read_text(encoding="utf-8")) == written
+
+
+def test_one_case_fails_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    faults: list[str] = []
+    for name in ("first", "second", "third"):
+        with going_on(faults, name):
+            if name == "second":
+                raise RuntimeError("CUDA error:\n  an illegal memory access")
+    assert faults == ["second failed: RuntimeError: CUDA error: an illegal memory access"]
+    assert capsys.readouterr().err == f"{faults[0]}\n"
+
+
+def test_where_there_is_no_git_the_sources_have_a_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "a.py").write_text("1")
+    first = sources(tmp_path)
+    sources.cache_clear()
+    (tmp_path / "kernels" / "a.py").write_text("2")
+    assert sources(tmp_path) != first
+    monkeypatch.setattr("report.manifest", lambda: {"code": None})
+    assert len(running()["code"]["sources"]) == 64
+    monkeypatch.setattr("report.manifest", lambda: {"code": {"commit": "a"}})
+    assert running()["code"] == {"commit": "a"}

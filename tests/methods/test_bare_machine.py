@@ -8,7 +8,10 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = ("torch", "transformers", "triton", "numpy", "safetensors", "tokenizers")
@@ -67,9 +70,11 @@ def brought() -> set[str]:
     }
 
 
-def on_a_bare_machine(folder: Path, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a script where nothing else can be imported."""
-    installed = brought() | {"vivace_methods", "vivace_kernels", "sitecustomize"}
+def on_a_bare_machine(
+    folder: Path, script: str, *arguments: str, beside: Collection[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a script where nothing else can be imported but the methods, the kernels, and what is named beside them."""
+    installed = brought() | {"vivace_methods", "vivace_kernels", "sitecustomize", *beside}
     (folder / "sitecustomize.py").write_text(BARE.replace("{installed!r}", repr(installed)))
     paths = [folder, ROOT / "methods", ROOT / "kernels"]
     return subprocess.run(
@@ -120,3 +125,20 @@ def test_methods_are_listed_without_transformers(tmp_path: Path) -> None:
     """Its models take seconds to import: a list, a wrong setting and a run that is only planned do without."""
     done = on_a_bare_machine(tmp_path, "import sys, vivace_methods.registry; print('transformers' in sys.modules)")
     assert done.stdout.strip() == "False", done.stderr
+
+
+BENCHMARKS = ROOT / "benchmarks"
+SCRIPTS = [path.stem for path in sorted(BENCHMARKS.glob("gpu_*.py"))]
+
+
+@pytest.mark.parametrize(
+    "scripts", [["gpu_all"], pytest.param(SCRIPTS, marks=pytest.mark.full)], ids=["the first", "all"]
+)
+def test_what_waits_for_a_gpu_begins_on_a_checkout(tmp_path: Path, scripts: list[str]) -> None:
+    """Nothing of it is installed, and no path is set: as on a machine that is lent for some minutes."""
+    begin = (
+        "import importlib, sys; sys.path.insert(0, sys.argv[1]); [importlib.import_module(n) for n in sys.argv[2:]]"
+    )
+    beside = {"vivace", *(path.stem for path in BENCHMARKS.iterdir())}
+    done = on_a_bare_machine(tmp_path, begin, str(BENCHMARKS), *scripts, beside=beside)
+    assert done.returncode == 0, done.stderr
