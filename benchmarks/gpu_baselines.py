@@ -5,13 +5,26 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from baselines import PlainForward, TransformersGenerate
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
+from device_times import compiler_notes
+from report import (
+    BenchmarkError,
+    Report,
+    Row,
+    arguments,
+    conclude,
+    estimated,
+    finished,
+    going_on,
+    keep,
+    running,
+    until_cut,
+)
 
 from vivace_methods.arms import Arm
 from vivace_methods.decoding.joined import applied
@@ -25,7 +38,7 @@ from vivace_methods.timing.baseline_choice import candidates
 from vivace_methods.timing.floor import FloorProbe
 from vivace_methods.timing.measurement import measure_arms
 from vivace_methods.timing.ratios import Estimate
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt, failure_reason, out_of_memory
+from vivace_methods.timing.stopwatch import Recording, TimedPrompt, Trial, failure_reason, out_of_memory
 from vivace_methods.timing.summary import summarise
 
 LIMITS = {"time_s": 1.05, "ttft_s": 1.05}
@@ -56,6 +69,7 @@ class Size:
 
 
 FULL = Size(prompt=512, decoded=128, read=(512, 2048, 4096), prompts=5, repetitions=4)
+SHORT = Size(prompt=512, decoded=32, read=(2048,), prompts=5, repetitions=1)
 QUICK = Size(prompt=32, decoded=8, read=(64,), prompts=5, repetitions=1)
 
 
@@ -81,7 +95,9 @@ class Bench:
         self._device, self._size, self._probe = device, size, probe
         self.rows: list[Row] = []
         self.notes: list[str] = []
+        self.faults: list[str] = []
         self.trials: list[dict[str, Any]] = []
+        self.kept: Callable[[], None] = lambda: None
 
     def model(self, name: str, layers: int | None) -> None:
         """Measure one model; one that does not fit is left out, with a note."""
@@ -94,8 +110,10 @@ class Bench:
                 raise
             self._note(f"{name} is left out: {failure_reason(error)}")
         else:
-            self._decoding(name, model)
-            self._reading(name, model)
+            # Prompts first: nothing has to be compiled for them.
+            for what, work in (("prompts", self._reading), ("answers", self._decoding)):
+                with going_on(self.faults, f"{name}, {what}"):
+                    work(name, model)
             del model
         gc.collect()
         if self._device.type == "cuda":
@@ -104,20 +122,26 @@ class Bench:
     def _decoding(self, name: str, model: Any) -> None:
         case = Case(f"{name}, {self._size.decoded} tokens", self._size.prompt, self._size.decoded)
         arms = {"generate": Arm.of(TransformersGenerate()), **self._running("speculation", model)}
-        recording = self._recorded(case, model, arms)
         passes = [decode_cost(model.config, case.prompt + done, DTYPE) for done in range(case.answer - 1)]
-        whole = self._seconds(prefill_cost(model.config, case.prompt, DTYPE), *passes)
-        self._beside(case, recording, "time_s", whole)
-        self._above_floor(case, recording, "tpot_s", self._seconds(*passes) / len(passes))
+
+        def tell(recording: Recording) -> None:
+            whole = self._seconds(prefill_cost(model.config, case.prompt, DTYPE), *passes)
+            self._beside(case, recording, "time_s", whole)
+            self._above_floor(case, recording, "tpot_s", self._seconds(*passes) / len(passes))
+
+        self._recorded(case, model, arms, tell)
 
     def _reading(self, name: str, model: Any) -> None:
         for length in self._size.read:
             case = Case(f"{name}, prompt of {length}", length, 1)
             arms = {"forward": Arm.of(PlainForward()), **self._running("prefill", model)}
-            recording = self._recorded(case, model, arms)
             least = self._seconds(prefill_cost(model.config, length, DTYPE))
-            self._beside(case, recording, "ttft_s", least)
-            self._above_floor(case, recording, "ttft_s", least)
+
+            def tell(recording: Recording, case: Case = case, least: float = least) -> None:
+                self._beside(case, recording, "ttft_s", least)
+                self._above_floor(case, recording, "ttft_s", least)
+
+            self._recorded(case, model, arms, tell)
 
     def _running(self, family: Any, model: Any) -> dict[str, Arm]:
         """The family's baselines that this machine can run."""
@@ -135,7 +159,8 @@ class Bench:
             self._note(f"{method.label} is left out: {error}")
             return False
 
-    def _recorded(self, case: Case, model: Any, arms: Mapping[str, Arm]) -> Recording:
+    def _recorded(self, case: Case, model: Any, arms: Mapping[str, Arm], tell: Callable[[Recording], None]) -> None:
+        """Measure arms, and tell what comes of it; where it is told to end, what was timed until then counts."""
         drawn = torch.Generator().manual_seed(0)
         prompts = [
             TimedPrompt(
@@ -146,19 +171,29 @@ class Bench:
         ]
         print(f"{case.name}: {', '.join(arms)}", file=sys.stderr)
         self._probe.again()
-        recording = measure_arms(
-            model, arms, prompts, baseline=next(iter(arms)), repetitions=self._size.repetitions, audited=0,
-            between=self._probe.between,
-        )  # fmt: skip
-        self._probe.again()
+        trials: list[Trial] = []
+        baseline = next(iter(arms))
+        try:
+            measure_arms(
+                model, arms, prompts, baseline=baseline, repetitions=self._size.repetitions, audited=0,
+                between=self._probe.between, on_trial=trials.append,
+            )  # fmt: skip
+            self._probe.again()
+        finally:
+            if trials:
+                with going_on(self.faults, case.name):
+                    self._told(case, Recording(baseline, tuple(trials)), tell)
+                self.kept()
+
+    def _told(self, case: Case, recording: Recording, tell: Callable[[Recording], None]) -> None:
         for arm in recording.arms:
             for reason in recording.failures(arm):
                 self._note(f"{case.name}: {arm} failed ({reason})")
-        for finding in audit(recording, equal_lengths=list(arms)):
+        for finding in audit(recording, equal_lengths=recording.arms):
             self._note(f"{case.name}: {finding.arm} {finding.fault} ({finding.sentence})")
         figures = {arm: each.as_json() for arm, each in summarise(recording).items()}
         self.trials.append({"case": case.name, "figures": figures})
-        return recording
+        tell(recording)
 
     def _beside(self, case: Case, recording: Recording, metric: str, least: float) -> None:
         """Every arm beside transformers; the fastest is the headline."""
@@ -211,30 +246,36 @@ def benchmark(options: argparse.Namespace) -> int:
         )
     if options.quick and options.layers is not None:
         raise BenchmarkError("--layers is for models of real shapes, and --quick takes tiny ones: leave one out.")
-    size = QUICK if options.quick else FULL
+    size = QUICK if options.quick else SHORT if options.short else FULL
     probe = FloorProbe(device, dtypes=[DTYPE], **(SMALL if options.quick else {}))
     bench = Bench(device, size, probe)
+
+    def report() -> Report:
+        floor = probe.floor
+        details = running(
+            device={
+                "name": floor.device.name,
+                "kind": floor.device.kind,
+                "cuda": torch.version.cuda,
+                "threads": floor.device.threads,
+            },
+            floor={
+                "read_bytes_per_s": floor.read_bytes_per_s,
+                "flops_per_s": dict(floor.flops_per_s),
+                "launch_s": floor.launch_s,
+            },
+            work={**vars(size), "layers": options.layers, "dtype": "bfloat16"},
+            compiler=compiler_notes(),
+            notes=[*bench.notes, *bench.faults],
+            figures=bench.trials,
+        )
+        return Report("gpu_baselines", details, bench.rows, LIMITS)
+
+    bench.kept = lambda: keep(report(), options)
     with until_cut(bench.notes):
         for name in TINY if options.quick else options.model or REAL_SHAPES:
             bench.model(name, options.layers)
-    floor = probe.floor
-    details = running(
-        device={
-            "name": floor.device.name,
-            "kind": floor.device.kind,
-            "cuda": torch.version.cuda,
-            "threads": floor.device.threads,
-        },
-        floor={
-            "read_bytes_per_s": floor.read_bytes_per_s,
-            "flops_per_s": dict(floor.flops_per_s),
-            "launch_s": floor.launch_s,
-        },
-        work={**vars(size), "layers": options.layers, "dtype": "bfloat16"},
-        notes=bench.notes,
-        figures=bench.trials,
-    )
-    return conclude(Report("gpu_baselines", details, bench.rows, LIMITS), options)
+    return conclude(report(), options) or int(bool(bench.faults))
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -242,6 +283,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__ or "", "tiny models, whose times mean nothing, on whatever device")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--layers", type=int, help="fewer layers than the models have")
+    parser.add_argument("--short", action="store_true", help="shorter answers, and one length of prompts")
     parser.add_argument("--model", action="append", metavar="NAME", help=f"one of {', '.join(REAL_SHAPES)}")
     options = parser.parse_args(given)
     return finished(benchmark, options, MethodError)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, finished, running, until_cut
+from device_times import fetch_seconds
+from report import BenchmarkError, Report, Row, arguments, conclude, finished, keep, running, until_cut
 
 from vivace_kernels.gpu import require_gpu
 from vivace_kernels.prefill.kept_attention_cpu import kept_attention_reference
@@ -36,6 +43,12 @@ LOOSER = {
 """Times as much: TEAL's kernel sums float16 in float16, and experts round twice."""
 SETTINGS: dict[str, dict[str, Any]] = {"cats": {"sparsity": 0.3}}
 """Of methods that cannot do their usual on tiny models."""
+COMPILED = ("r-sparse", "cats")
+"""Methods whose step is compiled into a graph here as it usually is; of the others, whose steps are made of the same,
+compilers would take minutes."""
+PROCESSES = 12
+"""In which a GPU is tried at the same time: compilers share the machine, and a kernel that reads what is not its own
+spoils nobody else's."""
 LOGITS = 2e-3
 """Of the largest logit, in float32 on both devices: layers add up what sums in another order make of each."""
 PROMPT, ANSWER, CALIBRATION = 48, 6, 256
@@ -66,7 +79,7 @@ class Size:
     tokens: Sequence[int]
 
 
-FULL = Size(4096, (4096, 1024, 1000), 8200, 820, 64, 1024, (1, 16, 63))
+FULL = Size(4096, (4096, 1024, 1000), 8200, 820, 64, 512, (1, 16, 63))
 QUICK = Size(64, (128, 128, 40), 139, 20, 8, 32, (1, 5))
 
 
@@ -80,15 +93,15 @@ class Inputs:
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-        self._drawn = torch.Generator().manual_seed(0)
+        self._drawn = torch.Generator(device).manual_seed(0)
 
     def normal(self, *shape: int, scale: float = 1.0) -> torch.Tensor:
         """From the normal distribution."""
-        return (torch.randn(shape, generator=self._drawn) * scale).to(self.device, self.dtype)
+        return (torch.randn(shape, generator=self._drawn, device=self.device) * scale).to(self.dtype)
 
     def uniform(self, *shape: int) -> torch.Tensor:
         """From 0 to 1, in float32."""
-        return torch.rand(shape, generator=self._drawn).to(self.device)
+        return torch.rand(shape, generator=self._drawn, device=self.device)
 
 
 def sparse_kernel(inputs: Inputs, size: Size) -> Iterator[Checked]:
@@ -173,12 +186,13 @@ def expert_kernel(inputs: Inputs, size: Size) -> Iterator[Checked]:
         return  # the kernel is for types of sixteen bits
     gate_up = inputs.normal(size.experts, 2 * size.width, size.hidden, scale=size.hidden**-0.5)
     down = inputs.normal(size.experts, size.hidden, size.width, scale=size.width**-0.5)
+    stored = gate_up.cpu(), down.cpu()
     for tokens in size.tokens:
         x, logits = inputs.normal(tokens, size.hidden), inputs.normal(tokens, size.experts)
         routed = routing_reference(logits, Rule(2, max(2, size.experts // 3)), torch.float32)
         index, weights = routed.index, routed.weights.to(inputs.dtype)
-        given = [each.cpu() for each in (x, gate_up, down, index, weights)]
-        yield expert_gemm(x, gate_up, down, index, weights, shortlist=routed.shortlist), experts_reference(*given)
+        exact = experts_reference(x.cpu(), *stored, index.cpu(), weights.cpu())
+        yield expert_gemm(x, gate_up, down, index, weights, shortlist=routed.shortlist), exact
 
 
 KERNELS: dict[str, Callable[[Inputs, Size], Iterator[Checked]]] = {
@@ -192,35 +206,49 @@ KERNELS: dict[str, Callable[[Inputs, Size], Iterator[Checked]]] = {
 
 
 class Bench:
-    """Rows of errors: each divided by what is allowed, so that 1 is the limit."""
+    """Rows of errors: each divided by what is allowed, so that 1 is the limit.
 
-    def __init__(self, device: torch.device, size: Size) -> None:
+    Args:
+        device: that is tried.
+        size: of what is tried.
+        only: names of kernels and methods; empty for all.
+
+    Attributes:
+        kept: called after each row and each note.
+    """
+
+    def __init__(self, device: torch.device, size: Size, only: Sequence[str] = ()) -> None:
         self.rows: list[Row] = []
         self.notes: list[str] = []
-        self._device, self._size = device, size
+        self._device, self._size, self._only = device, size, only
+        self.kept: Callable[[], None] = lambda: None
 
     def kernels(self) -> None:
         """Each kernel in each type, beside its float64 reference."""
         for name, check in KERNELS.items():
+            if self._only and name not in self._only:
+                continue
             for dtype in (torch.float32, torch.bfloat16, torch.float16):
                 try:
                     pairs = list(check(Inputs(self._device, dtype), self._size))
+                    allowed = ALLOWED[dtype] * LOOSER.get((name, dtype), 1)
+                    errors = [_error(found, exact) / allowed for found, exact in pairs]
                 except Exception as error:  # a kernel that does not compile must not keep others from being seen
                     self._fault(f"{name}, {dtype_name(dtype)}", error)
                     continue
-                if pairs:
-                    allowed = ALLOWED[dtype] * LOOSER.get((name, dtype), 1)
-                    errors = [_error(found, exact) / allowed for found, exact in pairs]
+                if errors:
                     self._row(f"{name}, {dtype_name(dtype)}", "float64", errors)
 
     def methods(self) -> None:
         """Logits of each method on a small random model, on this device and on a processor, in float32."""
         torch.backends.cuda.matmul.allow_tf32 = False
         for name, kind in METHODS.items():
+            if self._only and name not in self._only:
+                continue
             for model_type in ("llama", "olmoe"):
                 case = f"{name}, {model_type}"
                 try:
-                    method = kind(**SETTINGS.get(name, {}))
+                    method = kind(**_settings(name, kind))
                     if Need.DRAFTER in method.needs:
                         self._note(f"{name} is left out: it needs a drafter")
                         break
@@ -230,19 +258,78 @@ class Bench:
                 except Exception as error:
                     self._fault(case, error)
 
+    def apart(self, quick: bool) -> None:
+        """Everything by several processes at the same time, each with some kernels or methods.
+
+        What a process has not shown, because it broke or because time is up, is a fault.
+
+        Args:
+            quick: whether at tiny size.
+        """
+        others = PROCESSES - len(KERNELS)
+        shares = [*([kernel] for kernel in KERNELS), *(list(METHODS)[place::others] for place in range(others))]
+        words = [sys.executable, __file__, "--device", str(self._device), *(["--quick"] if quick else [])]
+        with ExitStack() as ending:
+            folder = Path(ending.enter_context(tempfile.TemporaryDirectory()))
+            begun = []
+            for place, names in enumerate(shares):
+                only = [word for name in names for word in ("--only", name)]
+                process = subprocess.Popen(
+                    [*words, *only, "--json", str(folder / f"{place}.json")],
+                    stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "2"},
+                )  # fmt: skip
+                ending.callback(process.wait)
+                ending.callback(process.kill)  # which does nothing to one that has ended
+                begun.append(process)
+            try:
+                for process in begun:
+                    process.wait()
+            finally:  # also where it is told to end
+                for place, (names, process) in enumerate(zip(shares, begun, strict=True)):
+                    self._take(folder / f"{place}.json", names, process.poll())
+
+    def _take(self, file: Path, names: Sequence[str], code: int | None) -> None:
+        """Add what a process has found so far."""
+        rows, notes = [], []
+        try:
+            found = json.loads(file.read_text(encoding="utf-8"))
+            rows, notes = found["rows"], found["manifest"]["notes"]
+        except (OSError, ValueError):
+            pass  # then all that it was to show is missing
+        for row in rows:  # what was no number was written as null
+            self.rows.append(Row(**{**row, **{name: _number(row[name]) for name in ("ratio", "low", "high")}}))
+        self.notes += notes
+        seen = [*(row["case"] for row in rows), *notes]
+        for name in names:
+            if not any(each == name or each.startswith((f"{name},", f"{name} ")) for each in seen):
+                ending = "had not come to it when time was up" if code is None else f"ended with exit code {code}"
+                self._fault(name, RuntimeError(f"its process {ending}"))
+
     def _row(self, case: str, baseline: str, errors: Sequence[float]) -> None:
         ordered = sorted(errors)
         self.rows.append(
             Row(case, "here", baseline, "error", ordered[-1], ordered[0], ordered[-1], len(errors), None, True)
         )
+        self.kept()
 
     def _fault(self, case: str, error: Exception) -> None:
         self._note(f"{case}: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
         self.rows.append(Row(case, "here", "float64", "error", float("inf"), 0.0, float("inf"), 0, None, True))
+        self.kept()
 
     def _note(self, text: str) -> None:
         print(text, file=sys.stderr)
         self.notes.append(text)
+
+
+def _number(written: float | None) -> float:
+    return float("inf") if written is None else written
+
+
+def _settings(name: str, kind: type[Method]) -> dict[str, Any]:
+    """Of a method, with which it is tried."""
+    is_compiled = name in COMPILED or "compile" not in {each.name for each in fields(kind)}
+    return {**SETTINGS.get(name, {}), **({} if is_compiled else {"compile": "none"})}
 
 
 def _error(found: torch.Tensor, exact: torch.Tensor) -> float:
@@ -284,29 +371,49 @@ def benchmark(options: argparse.Namespace) -> int:
         require_gpu(device)
     except ValueError as error:
         raise BenchmarkError(f"{error} Set TRITON_INTERPRET=1 to try tiny shapes on a processor.") from error
-    probe = FloorProbe(device, **({"reads": (2**20,), "sides": (64,)} if options.quick else {}))
-    bench = Bench(device, QUICK if options.quick else FULL)
+    bench = Bench(device, QUICK if options.quick else FULL, options.only or ())
+    # The device is probed first, while nothing else runs on it.
+    probed = {} if options.only else _probed(device, quick=options.quick)
+
+    def report() -> Report:
+        details = running(
+            **probed,
+            allowed={**{dtype_name(dtype): bound for dtype, bound in ALLOWED.items()}, "logits": LOGITS},
+            notes=bench.notes,
+        )
+        return Report("gpu_correctness", details, bench.rows, {"error": 1.0})
+
+    bench.kept = lambda: keep(report(), options)
     with until_cut(bench.notes):
-        bench.kernels()
-        bench.methods()
-    floor = probe.floor
-    details = running(
-        device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
-        floor={
+        if device.type == "cuda" and not options.only:
+            bench.apart(options.quick)
+        else:
+            bench.kernels()
+            bench.methods()
+    return conclude(report(), options)
+
+
+def _probed(device: torch.device, *, quick: bool) -> dict[str, Any]:
+    """What the device can do: bytes past its caches, products, launches, and a look at one number."""
+    floor = FloorProbe(device, **({"reads": (2**20,), "sides": (64,)} if quick else {})).floor
+    return {
+        "device": {"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
+        "floor": {
             "read_bytes_per_s": floor.read_bytes_per_s,
             "flops_per_s": dict(floor.flops_per_s),
             "launch_s": floor.launch_s,
+            "fetch_s": fetch_seconds(device),
         },
-        allowed={**{dtype_name(dtype): bound for dtype, bound in ALLOWED.items()}, "logits": LOGITS},
-        notes=bench.notes,
-    )
-    return conclude(Report("gpu_correctness", details, bench.rows, {"error": 1.0}), options)
+    }
 
 
 def main(given: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = arguments(__doc__ or "", "tiny shapes, on whatever device")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", choices=[*KERNELS, *METHODS], help="one of them alone"
+    )
     return finished(benchmark, parser.parse_args(given), MethodError)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pruning.bounds import Bench, seconds_of
 from pruning.contest import Case, Contest, Round, limit_of, rows_of, sentences, told
-from report import BenchmarkError, Report, arguments, conclude, finished, running, until_cut
+from report import BenchmarkError, Report, arguments, conclude, finished, going_on, keep, running, until_cut
 from transformers import LlamaConfig
 
 from vivace_kernels.prefill.kept_attention import kept_attention
@@ -110,22 +110,41 @@ def kernel_seconds(bench: Bench, case: Case) -> dict[str, Any]:
 
 
 def measured(
-    size: Size, device: torch.device, found: dict[str, list[Round]], seen: dict[str, dict[str, Any]]
+    size: Size,
+    device: torch.device,
+    found: dict[str, list[Round]],
+    seen: dict[str, dict[str, Any]],
+    faults: list[str],
+    kept: Callable[[], None],
 ) -> None:
-    """Measure all cases, each into what was found before."""
+    """Measure all cases, each into what was found before.
+
+    Args:
+        size: what is measured.
+        device: on which.
+        found: rounds of each case.
+        seen: what was seen of each besides.
+        faults: to which it is added what failed; the other cases go on.
+        kept: called after each round.
+    """
     model, draft = ((each, Bench(each)) for each in models(size, device))
     for case in size.cases:
         print(f"{case.name}: {size.rounds} rounds", file=sys.stderr)
-        with ExitStack() as contexts, torch.inference_mode():
+        with going_on(faults, case.name), ExitStack() as contexts, torch.inference_mode():
             contest = Contest(case, methods_of(case.keep), model, draft, contexts)
             contest.warm_up()
-            contest.figures["kernels"] = kernel_seconds(model[1], case)
+            contest.figures["kernels"] = {}
             seen[case.name] = contest.figures
+            with going_on(faults, f"{case.name}, kernels by themselves"):
+                contest.figures["kernels"] = kernel_seconds(model[1], case)
             rounds: list[Round] = []
             for turn in range(size.rounds):
                 rounds.append(contest.round(turn))
                 found[case.name] = rounds
+                kept()
         gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def benchmark(options: argparse.Namespace) -> int:
@@ -142,11 +161,27 @@ def benchmark(options: argparse.Namespace) -> int:
     rounds: dict[str, list[Round]] = {}
     seen: dict[str, dict[str, Any]] = {}
     notes: list[str] = []
+    faults: list[str] = []
+
+    def report() -> Report:
+        return _report(size, device, rounds, seen, [*notes, *faults])
+
     with until_cut(notes):
-        measured(size, device, rounds, seen)
-    summary = told(rounds, seen)
-    for sentence in sentences(summary):
+        measured(size, device, rounds, seen, faults, lambda: keep(report(), options))
+    for sentence in sentences(told(rounds, seen)):
         print(sentence)
+    return conclude(report(), options) or int(bool(faults))
+
+
+def _report(
+    size: Size,
+    device: torch.device,
+    rounds: Mapping[str, Sequence[Round]],
+    seen: Mapping[str, Mapping[str, Any]],
+    notes: Sequence[str],
+) -> Report:
+    """What was found so far."""
+    summary = told(rounds, seen)
     rows, limits = [], {}
     for case in size.cases:
         if case.name not in rounds:
@@ -167,7 +202,7 @@ def benchmark(options: argparse.Namespace) -> int:
         kernels={case: its["kernels"] for case, its in seen.items()},
         rates={case: [each.rates for each in its] for case, its in rounds.items()},
     )
-    return conclude(Report("gpu_prefill", details, rows, limits, floors_are_measured=True), options)
+    return Report("gpu_prefill", details, rows, limits, floors_are_measured=True)
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -6,49 +6,43 @@ import argparse
 import math
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
+from device_times import compiler_notes, fetch_seconds, timed
+from report import (
+    BenchmarkError,
+    Report,
+    arguments,
+    conclude,
+    estimated,
+    finished,
+    going_on,
+    keep,
+    running,
+    until_cut,
+)
+from sparse_steps import METHODS, RATIO, SPARSITY, Answers, Steps
 
 from vivace_kernels.gpu import require_gpu
 from vivace_kernels.sparsity.packed import Factors, Packed, pack, reference
 from vivace_kernels.sparsity.sparse_gemv import sparse_gemv
 from vivace_kernels.sparsity.teal_gemv import TILES, TealLinears, Tile, teal_gemv, teal_pack, teal_reference
-from vivace_methods.arms import Arm
-from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import available_device
-from vivace_methods.models.random import random_configuration, random_model
-from vivace_methods.protocol import MethodError, Request
-from vivace_methods.registry import parse_method
-from vivace_methods.sparsity.activation import ActivationSparsity
+from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.fitting.budget import budget
-from vivace_methods.timing.audits import audit
-from vivace_methods.timing.baseline_choice import fastest_baseline
 from vivace_methods.timing.floor import FloorProbe, dtype_name
-from vivace_methods.timing.measurement import measure_arms
 from vivace_methods.timing.ratios import paired_ratio
-from vivace_methods.timing.stopwatch import DeviceClock, Recording, TimedPrompt, failure_reason
-from vivace_methods.timing.summary import ArmSummary, summarise
+from vivace_methods.timing.stopwatch import failure_reason
 
-SPARSITY, RATIO = 0.5, 0.95
-"""Half of the weights are not read; of those that are, the low-rank part has a twentieth (R-Sparse, uniform)."""
 LIMITS: Mapping[str | tuple[str, str], float] = {"time_s": 1 / 0.7, "tpot_s": 1 / 1.6}
 """Of the R-Sparse kernel over the time in which its weights can be read: 70 % of the bandwidth; and of a decode step
 with it over the fastest dense one."""
-METHODS = {
-    "r-sparse": f"r-sparse(sparsity={SPARSITY},ratio={RATIO},sequential=false)",
-    "r-sparse(ratio=1)": f"r-sparse(sparsity={SPARSITY},ratio=1.0,criterion=magnitude,sequential=false)",
-}
 SMALL: Mapping[str, Any] = {"reads": (2**20,), "sides": (64,)}
 """What the probe tries beside tiny shapes, which lie in caches."""
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-CALIBRATED = 256
-"""Tokens of each text that thresholds of the whole model are taken from."""
 PAST_THE_CACHE = 4
 """Times the GPU's L2 cache that the weights take which an arm reads before it comes to the same ones again."""
 
@@ -74,17 +68,20 @@ class Group:
 
 
 GROUPS = (
-    Group("Llama-2-7B q|k|v", 4096, (4096, 4096, 4096)),
-    Group("both o", 4096, (4096,)),
-    Group("Llama-2-7B gate|up", 4096, (11008, 11008)),
-    Group("Llama-2-7B down", 11008, (4096,)),
     Group("Llama-3-8B q|k|v", 4096, (4096, 1024, 1024)),
+    Group("both o", 4096, (4096,)),
     Group("Llama-3-8B gate|up", 4096, (14336, 14336)),
     Group("Llama-3-8B down", 14336, (4096,)),
+    Group("Llama-2-7B q|k|v", 4096, (4096, 4096, 4096)),
+    Group("Llama-2-7B gate|up", 4096, (11008, 11008)),
+    Group("Llama-2-7B down", 11008, (4096,)),
 )
+"""In order of worth: those whose whole decode step is measured come first."""
 TINY = (Group("q|k|v", 128, (128, 64, 64)), Group("gate|up", 96, (48, 48)))
 BASELINES = ("cublas", "inductor", "teal")
 """Beside which all arms that come after them are set."""
+PARTS = ("groups", "step", "inductor")
+"""In order of worth: the compiler takes longest to tune its product, beside which the others are set once more."""
 
 
 @dataclass(frozen=True)
@@ -96,29 +93,23 @@ class Size:
         calls: of each arm for one time, at least.
         repetitions: times of each arm.
         tiles: of TEAL's kernel, of which the fastest is taken.
-        model: whose decode steps are timed.
-        prompt: tokens that precede them.
-        decoded: steps of an answer, and one.
-        answers: of each arm, each to a prompt of its own, half as many times two.
+        answers: whose decode steps are timed.
     """
 
     groups: tuple[Group, ...]
     calls: int
     repetitions: int
     tiles: tuple[Tile, ...]
-    model: str
-    prompt: int
-    decoded: int
-    answers: int
+    answers: Answers
 
 
 FULL = Size(
     GROUPS, calls=256, repetitions=40, tiles=TILES,
-    model="meta-llama/Llama-3.1-8B", prompt=128, decoded=128, answers=20,
+    answers=Answers("meta-llama/Llama-3.1-8B", prompt=128, decoded=128, count=20),
 )  # fmt: skip
 QUICK = Size(
     TINY, calls=1, repetitions=5, tiles=(Tile(64, 64, 4), Tile(32, 64, 4)),
-    model="llama", prompt=32, decoded=8, answers=10,
+    answers=Answers("llama", prompt=32, decoded=8, count=10),
 )  # fmt: skip
 
 Call = Callable[[], torch.Tensor | list[torch.Tensor]]
@@ -139,22 +130,37 @@ class GroupArm:
     weights: float
 
 
-class Bench:
-    """A device that was probed, and what was measured on it so far."""
+class Bench(Steps):
+    """A device that was probed, and what was measured on it so far: groups of layers, and decode steps.
+
+    Args:
+        device: on which.
+        dtype: of all numbers.
+        size: of what is measured.
+        probe: of the device.
+    """
 
     def __init__(self, device: torch.device, dtype: torch.dtype, size: Size, probe: FloorProbe) -> None:
-        self._device, self._dtype, self._size, self._probe = device, dtype, size, probe
-        self._clock = DeviceClock(device)
-        self.rows: list[Row] = []
-        self.notes: list[str] = []
-        self.figures: list[dict[str, Any]] = []
+        super().__init__(device, dtype, size.answers, probe)
+        self._size = size
 
-    def group(self, group: Group) -> None:
-        """Measure all arms on one group of layers."""
+    def group(self, group: Group, *, compiled: bool = False) -> None:
+        """Measure all arms on one group of layers.
+
+        Args:
+            group: the layers.
+            compiled: whether what torch compiles is measured, and the others for the sake of its rows alone.
+        """
         print(group.case, file=sys.stderr)
-        arms = self._arms(group)
-        for name, arm in arms.items():
-            self._require_right(group, name, arm)
+        arms = self._arms(group, compiled=compiled)
+        for name in list(arms):
+            with going_on(self.faults, f"{name} on {group.case}"):
+                self._require_right(group, name, arms[name])
+                continue
+            del arms[name]
+        told = {"inductor"} & arms.keys() if compiled else set(arms)
+        if not told:
+            return
         self._probe.again()
         times = self._times(arms)
         rate = self._probe.again().read_bytes_per_s
@@ -164,10 +170,12 @@ class Bench:
             for baseline in times:
                 if name == baseline:
                     break
-                if baseline in BASELINES:
+                if baseline in BASELINES and told & {name, baseline}:
                     best = least[name] / statistics.median(times[baseline])
                     ratio = paired_ratio(taken, times[baseline], same)
                     self.rows.append(estimated(group.case, name, baseline, "time_s", ratio, floor=best))
+            if name not in told:
+                continue
             ratio = paired_ratio(taken, [least[name]] * len(taken), same)
             self.rows.append(
                 estimated(group.case, name, "floor", "time_s", ratio, floor=1.0, headline=name == "r-sparse")
@@ -183,79 +191,7 @@ class Bench:
                 }
             )
 
-    def step(self) -> None:
-        """Measure decode steps of a whole random model, with half of its blocks' weights and with all."""
-        size = self._size
-        configuration = random_configuration(size.model)
-        configuration.bos_token_id = configuration.eos_token_id = configuration.pad_token_id = None  # none ends early
-        model = random_model(configuration, dtype=self._dtype, device=self._device)
-        drawn = torch.Generator().manual_seed(3)
-
-        def text(length: int) -> torch.Tensor:
-            return torch.randint(configuration.vocab_size, (1, length), generator=drawn)
-
-        texts = [text(CALIBRATED).to(self._device) for _ in range(4)]
-        prompts = [
-            TimedPrompt(f"p{number}", Request(text(size.prompt), size.decoded)) for number in range(size.answers // 2)
-        ]
-        with tempfile.TemporaryDirectory() as folder:
-            arms = {}
-            for name, written in METHODS.items():
-                print(f"fitting {name}", file=sys.stderr)
-                method = parse_method(written)
-                assert isinstance(method, ActivationSparsity)
-                method.fit(model, texts).save(Path(folder) / name)
-                arms[name] = Arm.of(method, str(Path(folder) / name))
-            usual = prompts[0].request
-            dense = fastest_baseline("sparsity", model, replace(usual, prompt=usual.prompt.to(self._device)))
-            self._note(dense.sentence)
-            self._probe.again()
-            recording = measure_arms(
-                model, {"dense": Arm.of(dense.method), **arms}, prompts, baseline="dense", repetitions=2, audited=0,
-                between=self._probe.between,
-            )  # fmt: skip
-            self._probe.again()
-        self._steps(f"{size.model}, a decoded token", configuration, recording)
-
-    def _steps(self, case: str, configuration: Any, recording: Recording) -> None:
-        for arm in recording.arms:
-            for reason in recording.failures(arm):
-                self._note(f"{case}: {arm} failed ({reason})")
-        for finding in audit(recording, equal_lengths=list(recording.arms)):
-            self._note(f"{case}: {finding.arm} {finding.fault} ({finding.sentence})")
-        figures = summarise(recording)
-        for arm, its in figures.items():
-            if not recording.of(arm):
-                continue  # it failed, and a note says why
-            least = self._least(arm, configuration, recording)
-            beside, dense = its.comparison and its.comparison.tpot_s, figures["dense"].tpot_s
-            if beside is not None and dense is not None:
-                floor, headline = least / dense.value, arm == "r-sparse"
-                self.rows.append(estimated(case, arm, "dense", "tpot_s", beside, floor=floor, headline=headline))
-            self._above_floor(case, arm, its, least)
-
-    def _least(self, arm: str, configuration: Any, recording: Recording) -> float:
-        """Seconds in which this device could read what one step reads, on average over an arm's trials."""
-        size = self._size
-        steps = size.decoded - 1
-        passes = [decode_cost(configuration, size.prompt + done, self._dtype) for done in range(steps)]
-        spared = statistics.mean(
-            trial.figures.get("weights_dense", 0) - trial.figures.get("weights_read", 0)
-            for trial in recording.of(arm)
-        )
-        moved = sum(each.bytes for each in passes) - spared * self._dtype.itemsize
-        computed = sum(each.flops for each in passes) - 2 * spared  # a token multiplies and adds once for each weight
-        return self._probe.floor.floor_seconds(moved / steps, computed / steps, self._dtype)
-
-    def _above_floor(self, case: str, arm: str, its: ArmSummary, least: float) -> None:
-        taken = its.tpot_s
-        if taken is None or taken.low is None or taken.high is None:
-            return
-        times = replace(taken, value=taken.value / least, low=taken.low / least, high=taken.high / least)
-        self.rows.append(estimated(case, arm, "floor", "tpot_s", times, floor=1.0))
-        self.figures.append({"case": case, "arm": arm, "least_s": least, **its.as_json()})
-
-    def _arms(self, group: Group) -> dict[str, GroupArm]:
+    def _arms(self, group: Group, *, compiled: bool) -> dict[str, GroupArm]:
         drawn = torch.Generator(self._device).manual_seed(0)
         budgets = [budget(group.inputs, outputs, SPARSITY, RATIO) for outputs in group.outputs]
         copies = self._copies(sum(each.weights for each in budgets))
@@ -277,13 +213,29 @@ class Bench:
         whole = [torch.cat(each) for each in weights]
         return {
             "cublas": self._dense(torch.nn.functional.linear, inputs, whole),
-            **self._inductor(inputs, whole),
-            "teal": self._teal(inputs, weights, thresholds),
+            **(self._inductor(inputs, whole) if compiled else self._teal(inputs, weights, thresholds)),
             "r-sparse(ratio=1)": self._sparse(inputs, weights, without, thresholds),
             "r-sparse": self._sparse(
                 inputs, weights, factors, [kept_limit(inputs, each.channels) for each in budgets]
             ),
         }
+
+    def works(self, part: str) -> dict[str, Callable[[], None]]:
+        """What a part consists of, by names."""
+        if part == "step":
+            return {"decode steps": self.step}
+        if part == "inductor" and self._device.type != "cuda":
+            self._note("inductor is left out: it is tuned for a GPU.")
+            return {}
+
+        def of(group: Group) -> Callable[[], None]:
+            def work() -> None:
+                with torch.inference_mode():
+                    self.group(group, compiled=part == "inductor")
+
+            return work
+
+        return {f"{part}, {group.case}": of(group) for group in self._size.groups}
 
     def _copies(self, weights: int) -> int:
         """So many of a group's weights that none is still in the cache when it is read again."""
@@ -301,9 +253,6 @@ class Bench:
 
     def _inductor(self, inputs: Sequence[torch.Tensor], whole: Sequence[torch.Tensor]) -> dict[str, GroupArm]:
         """The product as torch compiles it, tuned: a kernel of its own for one token."""
-        if self._device.type != "cuda":
-            self._note("inductor is left out: it is tuned for a GPU.")
-            return {}
         torch.compiler.reset()
         arm = self._dense(torch.compile(_linear, mode="max-autotune-no-cudagraphs", dynamic=False), inputs, whole)
         try:
@@ -325,24 +274,33 @@ class Bench:
             pack(those, its_factors, each_channel, [None] * len(those))
             for those, its_factors in zip(weights, factors, strict=True)
         ]
-        counts = torch.zeros(len(limits), dtype=torch.int32, device=self._device)
-        for x, packed in zip(inputs, packs, strict=True):
-            sparse_gemv(x, packed, counts=counts)
-        kept = [count / len(packs) for count in counts.tolist()]
+        counted = sum(packed.kept(x).sum((1, 2)) for x, packed in zip(inputs, packs, strict=True))
+        assert isinstance(counted, torch.Tensor)
+        kept = [count / len(packs) for count in counted.tolist()]
         calls = [_bound(sparse_gemv, x, packed) for x, packed in zip(inputs, packs, strict=True)]
         return GroupArm(calls, reference(inputs[0], packs[0]), _read(packs[0], kept))
 
     def _teal(
         self, inputs: Sequence[torch.Tensor], weights: Sequence[Sequence[torch.Tensor]], thresholds: Sequence[float]
-    ) -> GroupArm:
-        """As TEAL has it: q, k and v in one launch, gate and up in two."""
+    ) -> dict[str, GroupArm]:
+        """As TEAL has it: in float16, where its sums need no launch of their own to become outputs; q, k and v in one
+        launch, gate and up in two."""
         layers = range(len(thresholds))
         launches = [list(layers)] if len(layers) == 3 else [[layer] for layer in layers]
+        inputs = [x.half() for x in inputs]
         parts = [
-            [teal_pack([those[layer] for layer in some], [thresholds[layer] for layer in some]) for some in launches]
+            [
+                teal_pack([those[layer].half() for layer in some], [thresholds[layer] for layer in some])
+                for some in launches
+            ]
             for those in weights
         ]
-        found = [(self._seconds(_teal_calls(inputs, parts, tile)), tile) for tile in self._size.tiles]
+        found = []
+        for tile in self._size.tiles:
+            with going_on(self.notes, f"teal's {tile}"):
+                found.append((self._seconds(_teal_calls(inputs, parts, tile)), tile))
+        if not found:
+            return {}
         best = min(found, key=lambda each: each[0])[1]
         self._note(f"teal's fastest tile is {best}.")
         exact = torch.cat([teal_reference(inputs[0], part) for part in parts[0]], dim=1)
@@ -351,7 +309,7 @@ class Bench:
             for x, those in zip(inputs, weights, strict=True)
             for weight, threshold in zip(those, thresholds, strict=True)
         )
-        return GroupArm(_teal_calls(inputs, parts, best), exact, read / len(inputs))
+        return {"teal": GroupArm(_teal_calls(inputs, parts, best), exact, read / len(inputs))}
 
     def _require_right(self, group: Group, name: str, arm: GroupArm) -> None:
         found = arm.calls[0]()
@@ -368,22 +326,17 @@ class Bench:
         for repetition in range(-1, self._size.repetitions):
             for name in list(works) if repetition % 2 else reversed(list(works)):
                 work, calls = works[name]
-                start = self._clock.now()
-                work()
-                taken = (self._clock.now() - start) / calls
+                taken = timed(work, self._device)
+                if not taken.is_apart:
+                    self._note(f"{name}: the host was slower than the device, and its gaps are counted")
                 if repetition >= 0:  # the first round warms up
-                    times[name].append(taken)
+                    times[name].append(taken.device_s / calls)
         return times
 
     def _seconds(self, calls: Sequence[Call]) -> float:
         """The shortest of some times of one call."""
         work, count = self._repeated(calls)
-        times = []
-        for _ in range(3):
-            start = self._clock.now()
-            work()
-            times.append((self._clock.now() - start) / count)
-        return min(times)
+        return min(timed(work, self._device).device_s for _ in range(3)) / count
 
     def _repeated(self, calls: Sequence[Call]) -> tuple[Callable[[], None], int]:
         """All calls one after the other, as often as it takes, as one CUDA graph; and how many these are."""
@@ -406,10 +359,6 @@ class Bench:
         with torch.cuda.graph(graph):
             work()
         return graph.replay, rounds * len(calls)
-
-    def _note(self, text: str) -> None:
-        print(text, file=sys.stderr)
-        self.notes.append(text)
 
 
 def bare_table(figures: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -466,35 +415,43 @@ def benchmark(options: argparse.Namespace) -> int:
     size, dtype = QUICK if options.quick else FULL, DTYPES[options.dtype]
     probe = FloorProbe(device, dtypes=[dtype], **(SMALL if options.quick else {}))
     bench = Bench(device, dtype, size, probe)
+    wanted = [part for part in PARTS if options.part in (None, part)]
+
+    def report() -> Report:
+        floor = probe.floor
+        details = running(
+            device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
+            floor={
+                "read_bytes_per_s": floor.read_bytes_per_s,
+                "launch_s": floor.launch_s,
+                "fetch_s": fetch_seconds(device),
+            },
+            work={
+                "parts": wanted,
+                "sparsity": SPARSITY,
+                "ratio": RATIO,
+                "dtype": dtype_name(dtype),
+                "calls": size.calls,
+                "repetitions": size.repetitions,
+                **asdict(size.answers),
+                "arms": METHODS,
+            },
+            compiler=compiler_notes(),
+            notes=[*bench.notes, *bench.faults],
+            figures=bench.figures,
+        )
+        return Report("gpu_sparsity", details, bench.rows, LIMITS)
+
     with until_cut(bench.notes):
-        if options.part != "step":
-            with torch.inference_mode():
-                for group in size.groups:
-                    bench.group(group)
-                    if device.type == "cuda":
-                        torch.cuda.empty_cache()
-            print("\n".join(bare_table(bench.figures)), file=sys.stderr)
-        if options.part != "groups":
-            bench.step()
-    floor = probe.floor
-    details = running(
-        device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
-        floor={"read_bytes_per_s": floor.read_bytes_per_s, "launch_s": floor.launch_s},
-        work={
-            "sparsity": SPARSITY,
-            "ratio": RATIO,
-            "dtype": dtype_name(dtype),
-            "calls": size.calls,
-            "repetitions": size.repetitions,
-            "model": size.model,
-            "prompt": size.prompt,
-            "decoded": size.decoded,
-            "arms": METHODS,
-        },
-        notes=bench.notes,
-        figures=bench.figures,
-    )
-    return conclude(Report("gpu_sparsity", details, bench.rows, LIMITS), options)
+        for part in wanted:
+            for name, work in bench.works(part).items():
+                with going_on(bench.faults, name):
+                    work()
+                keep(report(), options)
+                if device.type == "cuda":
+                    torch.cuda.empty_cache()
+    print("\n".join(bare_table(bench.figures)), file=sys.stderr)
+    return conclude(report(), options) or int(bool(bench.faults))
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -502,7 +459,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__ or "", "tiny shapes, whose times mean nothing, on whatever device")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=sorted(DTYPES))
-    parser.add_argument("--part", choices=("groups", "step"), help="only groups of layers, or only decode steps")
+    parser.add_argument("--part", choices=PARTS, help="groups of layers, decode steps, or what torch compiles, alone")
     options = parser.parse_args(given)
     return finished(benchmark, options, MethodError)
 

@@ -7,13 +7,25 @@ import gc
 import random
 import statistics
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
+from device_times import timed
+from report import (
+    BenchmarkError,
+    Report,
+    Row,
+    arguments,
+    conclude,
+    estimated,
+    finished,
+    going_on,
+    keep,
+    running,
+    until_cut,
+)
 from speculation_passes import depths
 from transformers import AutoConfig, DynamicCache
 
@@ -311,18 +323,9 @@ def captured(run: Callable[[], object], device: torch.device) -> Callable[[], ob
 
 
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Of one run; on a GPU by its own events."""
+    """Of one run; on a GPU by its own events, behind work that holds it up until the graph was asked for."""
     with torch.inference_mode():
-        if device.type != "cuda":
-            start = time.perf_counter()
-            work()
-            return time.perf_counter() - start
-        begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begun.record()
-        work()
-        ended.record()
-        torch.cuda.synchronize(device)
-        return float(begun.elapsed_time(ended)) / 1e3
+        return timed(work, device).device_s
 
 
 class Bench:
@@ -334,18 +337,21 @@ class Bench:
         self.limits: dict[str | tuple[str, str], float] = {}
         self.figures: list[dict[str, Any]] = []
         self.notes: list[str] = []
+        self.faults: list[str] = []
+        self.kept: Callable[[], None] = lambda: None
 
     def model(self, subject: Subject, layers: int | None) -> None:
         """Measure one model; one that does not fit is left out, with a note."""
         print(f"{subject.name}: making it", file=sys.stderr)
-        try:
-            made = Mixture(subject, self._size, self._device, layers)
-            self._measure(made)
-            del made
-        except Exception as error:
-            if not isinstance(error, MethodError) and not out_of_memory(error):
-                raise
-            self._note(f"{subject.name} is left out: {failure_reason(error)}")
+        with going_on(self.faults, subject.name):
+            try:
+                made = Mixture(subject, self._size, self._device, layers)
+                self._measure(made)
+                del made
+            except Exception as error:
+                if not isinstance(error, MethodError) and not out_of_memory(error):
+                    raise
+                self._note(f"{subject.name} is left out: {failure_reason(error)}")
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -357,8 +363,9 @@ class Bench:
         self._note(f"{made.subject.name}: the plain step takes {step.kernels}, the fastest here")
         for tokens in made.size.tokens:
             kinds = [step, *(kind for kind in made.kinds() if kind.tokens == tokens)]
-            timed = self._timed(made, kinds)
-            self._add(made, step, tokens, timed)
+            with going_on(self.faults, f"{made.subject.name}, {tokens} tokens"):
+                self._add(made, step, tokens, self._timed(made, kinds))
+            self.kept()
 
     def _timed(self, made: Mixture, kinds: Sequence[Kind]) -> dict[Kind, tuple[list[float], float]]:
         """Seconds of each kind, in turns, and those of its experts by themselves."""
@@ -457,6 +464,23 @@ def benchmark(options: argparse.Namespace) -> int:
     probe = FloorProbe(device, dtypes=[DTYPE], **small)
     probe.again()
     bench = Bench(device, size, probe)
+
+    def report() -> Report:
+        floor = probe.floor
+        details = running(
+            device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
+            floor={
+                "read_bytes_per_s": floor.read_bytes_per_s,
+                "flops_per_s": dict(floor.flops_per_s),
+                "launch_s": floor.launch_s,
+            },
+            work={**asdict(size), "layers": options.layers, "dtype": "bfloat16"},
+            notes=[*bench.notes, *bench.faults],
+            figures=bench.figures,
+        )
+        return Report("gpu_speculation", details, bench.rows, bench.limits)
+
+    bench.kept = lambda: keep(report(), options)
     with until_cut(bench.notes):
         for subject in size.subjects:
             bench.model(subject, options.layers)
@@ -465,19 +489,7 @@ def benchmark(options: argparse.Namespace) -> int:
             f"{each['case']:<50} {each['arm']:<24} {1e3 * each['pass_s']:>8.3f} ms  {each['bandwidth']:>4.0%} of the "
             f"bandwidth (experts alone {each['experts_bandwidth']:.0%})  {each['steps']:.2f} steps"
         )
-    floor = probe.floor
-    details = running(
-        device={"name": floor.device.name, "kind": floor.device.kind, "cuda": torch.version.cuda},
-        floor={
-            "read_bytes_per_s": floor.read_bytes_per_s,
-            "flops_per_s": dict(floor.flops_per_s),
-            "launch_s": floor.launch_s,
-        },
-        work={**asdict(size), "layers": options.layers, "dtype": "bfloat16"},
-        notes=bench.notes,
-        figures=bench.figures,
-    )
-    return conclude(Report("gpu_speculation", details, bench.rows, bench.limits), options)
+    return conclude(report(), options) or int(bool(bench.faults))
 
 
 def main(given: Sequence[str] | None = None) -> int:

@@ -36,7 +36,9 @@ def test_the_goal_on_long_prompts_is_a_limit_of_its_own(
 ) -> None:
     """Early selection saves 0.44 of the time, which is nearly all that could be saved, and less than the goal."""
 
-    def measured(size: object, device: object, found: dict[str, list[Round]], seen: dict[str, object]) -> None:
+    def measured(
+        size: object, device: object, found: dict[str, list[Round]], seen: dict[str, object], *others: object
+    ) -> None:
         floors = {"full": 1.0, **dict.fromkeys(ARMS, 0.55)}
         found[LONG.name] = [Round({"full": 1.0, **dict.fromkeys(ARMS, 0.56)}, floors, {})] * 5
         seen[LONG.name] = {"kernels": {}, **{arm: {"scoring_share": 0.0} for arm in floors}}

@@ -67,10 +67,10 @@ def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) 
     assert sum(note.startswith("teal's fastest tile") for note in notes) == len(TINY)
 
 
-def launched_by_a_step() -> int:
+def launched_by_a_step(architecture: str) -> int:
     """Kernels that a decode step of two layers launches, where they are interpreted."""
     with patch("vivace_methods.sparsity.applying.groups.sparse_product", sparse_gemv):
-        model = random_model(random_configuration("llama"), seed=0)
+        model = random_model(random_configuration(architecture), seed=0)
         method = parse_method("r-sparse(sparsity=0.5,ratio=0.8,sequential=false)")
         texts = [torch.randint(199, (1, 40), generator=torch.Generator().manual_seed(seed)) for seed in (1, 2)]
         with torch.inference_mode(), method.attach(model, method.fit(model, texts)):
@@ -80,7 +80,7 @@ def launched_by_a_step() -> int:
 def test_a_decode_step_launches_four_sparse_kernels_a_layer() -> None:
     """q, k and v; o; gate and up; down. There were eight."""
     with other_process(TRITON_INTERPRET="1") as call:
-        assert call(launched_by_a_step) == 2 * 4
+        assert [call(launched_by_a_step, each) for each in ("llama", "qwen3", "gemma2")] == [2 * 4] * 3
 
 
 def test_an_arm_that_computes_something_else_is_no_result() -> None:

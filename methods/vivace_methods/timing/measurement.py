@@ -42,6 +42,7 @@ def measure_arms(
     folder_of: FolderOf = Path,
     audited: int = AUDITED,
     between: Callable[[], object] = lambda: None,
+    afterwards: Callable[[Mapping[str, Generator]], object] = lambda generators: None,
 ) -> Recording:
     """Time arms against each other on one model, on the device on which the model lies.
 
@@ -66,6 +67,7 @@ def measure_arms(
         folder_of: where a fitted thing lies by the name that an arm gives it; the platform knows `zoo:NAME`.
         audited: as `Stopwatch.run` says.
         between: called before each round of a prompt, on no clock: where a `FloorProbe` has its further tries.
+        afterwards: told of the arms that could be applied, when all was timed and they still are: for a profiler.
 
     Returns:
         This session's trials and audit trials. `audits.audit` finds what speaks against them, `summary.summarise`
@@ -83,7 +85,9 @@ def measure_arms(
     watch = ProcessWatch(model.device, nobody=baseline)
     with applied(model, arms, folder_of, watch.applied) as (generators, failed):
         stopwatch = Stopwatch(generators, baseline, DeviceClock(model.device), watch, failed)
-        return stopwatch.run(timed, repetitions, warm, on_trial, done=done, audited=audited, between=between)
+        found = stopwatch.run(timed, repetitions, warm, on_trial, done=done, audited=audited, between=between)
+        afterwards(generators)
+        return found
 
 
 @contextmanager

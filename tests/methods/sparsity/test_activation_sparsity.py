@@ -65,11 +65,20 @@ def answered(model: Any, name: str, recipe: Any = None) -> tuple[list[int], dict
     return tokens, trace.figures
 
 
-@pytest.mark.parametrize("name", ["r-sparse(ratio=0.9%s)", "cats(sparsity=0.3%s)"])
+@pytest.mark.parametrize(
+    ("name", "launched"),
+    [
+        pytest.param("r-sparse(ratio=0.9%s)", 4, id="r-sparse(ratio=0.9%s)"),
+        pytest.param("cats(sparsity=0.3%s)", 1, id="cats(sparsity=0.3%s)"),
+    ],
+)
 def test_a_compiled_step_is_one_graph_that_does_the_same(
-    model: Any, texts: list[torch.Tensor], name: str, monkeypatch: pytest.MonkeyPatch
+    model: Any, texts: list[torch.Tensor], name: str, launched: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All but the making of CUDA graphs, for which there must be no break and nothing that is compiled anew."""
+    """All but the making of CUDA graphs, for which there must be no break and nothing that is compiled anew.
+
+    The graph has one call of our own for each input of a layer that is sparse, each of which is one launch.
+    """
     counter = CompileCounterWithBackend("aot_eager")
 
     def compiled(model: Any, mode: str) -> Any:
@@ -82,6 +91,8 @@ def test_a_compiled_step_is_one_graph_that_does_the_same(
     tokens, its_figures = answered(model, name % ",compile=reduce-overhead", recipe)
     assert (tokens, its_figures) == (plain, figures)
     assert len(tokens) == REQUEST.most_tokens and counter.frame_count == 1
+    calls = [node for node in counter.graphs[0].graph.nodes if "vivace.opaque" in str(node.target)]
+    assert len(calls) == launched * model.config.num_hidden_layers
 
 
 def test_a_compiled_step_needs_a_gpu(model: Any, texts: list[torch.Tensor]) -> None:
