@@ -26,8 +26,10 @@ from vivace_kernels.sparsity.packed import Factors, Packed, pack
 ROOT = Path(__file__).parents[1]
 SHARED = {80: 163 * 1024, 90: 227 * 1024}
 """Bytes of shared memory that the programs of one processor have together: of an A100, and of an H200."""
-INPUTS, OUTPUTS, RANKS = 4096, (4096, 1024, 1024), (51, 20, 20)
+OUTPUTS, RANKS = (4096, 1024, 1024), (51, 20, 20)
 """Of Llama-3-8B's q, k and v."""
+CHANNELS, INPUTS = 4096, 64
+"""Of their input; and fewer, which make the same kernel at once."""
 AS_IT_IS = "as it is"
 
 
@@ -198,7 +200,7 @@ def imbalance(parts: int, draws: int = 1000) -> float:
         draws: of which the mean is given.
     """
     drawn = torch.Generator().manual_seed(0)
-    kept = torch.rand(draws, parts, INPUTS // parts, generator=drawn) < 0.5
+    kept = torch.rand(draws, parts, CHANNELS // parts, generator=drawn) < 0.5
     each = kept.sum(2).double()
     return float((each.amax(1) / each.mean(1)).mean())
 
