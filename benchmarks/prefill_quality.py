@@ -38,7 +38,7 @@ from vivace_methods.models.cost import cost
 from vivace_methods.models.loading import load_model
 from vivace_methods.prefill.claa import Claa
 from vivace_methods.prefill.fastkv import FastKv
-from vivace_methods.prefill.reading.asking import asking
+from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
 from vivace_methods.protocol import Generator, MethodError, Request
 from vivace_methods.registry import METHODS, parse_method

@@ -21,7 +21,7 @@ from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.prefill.rankers.answer import AnswerAttention, AnswerRanker, Fixed
 from vivace_methods.prefill.rankers.base import Prompt, Shown
-from vivace_methods.prefill.reading.asking import Asked as Asking
+from vivace_methods.prefill.reading.asked_passes import AskedPasses
 
 KERNEL = 7
 AT_ONCE = 6_000
@@ -76,7 +76,7 @@ class Measured:
 def read(
     model: Any,
     found: Anatomy,
-    asking: Asking,
+    asking: AskedPasses,
     asked: Asked,
     layers: Collection[int],
     ends: Collection[int],

@@ -19,7 +19,7 @@ FolderOf = Callable[[str], Path]
 
 
 @dataclass(frozen=True)
-class Member:
+class ArmMember:
     """A method in an arm.
 
     Attributes:
@@ -51,7 +51,7 @@ class Arm:
         members: in the order in which they were written, at least one.
     """
 
-    members: tuple[Member, ...]
+    members: tuple[ArmMember, ...]
 
     def __post_init__(self) -> None:
         for role in Role:
@@ -62,7 +62,7 @@ class Arm:
     @classmethod
     def of(cls, method: Method, fitted: str | None = None) -> Arm:
         """An arm of a single method."""
-        return cls((Member(method, fitted),))
+        return cls((ArmMember(method, fitted),))
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class Arm:
         return tuple(member.method for member in self.members)
 
     @property
-    def inexact(self) -> tuple[Member, ...]:
+    def inexact(self) -> tuple[ArmMember, ...]:
         """The members that change what a model writes: arms that share these must write the same."""
         return tuple(member for member in self.members if not member.method.exact)
 

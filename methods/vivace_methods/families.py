@@ -10,7 +10,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """A figure that arms are held against each other by: its name, its words, and whether more of it is better."""
 
     metric: str
@@ -51,13 +51,13 @@ class Family:
     title: str
     baseline: str
     candidates: tuple[Candidate, ...]
-    measured_cost: Axis
-    counted_cost: Axis
-    quality: Axis = Axis("quality", "quality", more_is_better=True)
+    measured_cost: PlotAxis
+    counted_cost: PlotAxis
+    quality: PlotAxis = PlotAxis("quality", "quality", more_is_better=True)
 
 
-_SPEED = Axis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True)
-_BYTES = Axis("bytes_ratio", "bytes moved per token, relative to the baseline")
+_SPEED = PlotAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True)
+_BYTES = PlotAxis("bytes_ratio", "bytes moved per token, relative to the baseline")
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -83,8 +83,8 @@ FAMILIES: dict[str, Family] = {
                 Candidate("full(attention=flash_attention_2)", "cuda"),
                 Candidate("full(attention=eager)", "cpu"),
             ),
-            measured_cost=Axis("ttft_ratio", "time to first token, relative to the baseline"),
-            counted_cost=Axis("flops_ratio", "FLOPs per token, relative to the baseline"),
+            measured_cost=PlotAxis("ttft_ratio", "time to first token, relative to the baseline"),
+            counted_cost=PlotAxis("flops_ratio", "FLOPs per token, relative to the baseline"),
         ),
         Family(
             "sparsity",

@@ -22,7 +22,7 @@ from vivace_methods.spelling import Part, write
 if TYPE_CHECKING:
     import torch
 
-    from vivace_methods.decoding.run import Run
+    from vivace_methods.decoding.generation import Generation
     from vivace_methods.diagnosis import Diagnosis, Evidence
     from vivace_methods.models.ledger import Ledger, Pass
     from vivace_methods.models.passes import Passes
@@ -143,7 +143,7 @@ class Reader(ABC):
     needs: frozenset[CacheNeed] = frozenset()
 
     @abstractmethod
-    def read(self, run: Run) -> Read:
+    def read(self, run: Generation) -> Read:
         """Read the prompt of `run.request` through `run.forward`."""
 
 
@@ -155,7 +155,7 @@ class Decoder(ABC):
     """Layers whose inputs it wants of every pass of the model."""
 
     @abstractmethod
-    def steps(self, run: Run, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
+    def steps(self, run: Generation, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
         """The tokens of each step after the first token; at least one, for ever.
 
         Whoever asks stops asking where the answer ends, and then closes the iterator.

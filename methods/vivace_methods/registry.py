@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-from vivace_methods.arms import Arm, Member
+from vivace_methods.arms import Arm, ArmMember
 from vivace_methods.plugins import PluginError, Registry, fault_of_subclass
 from vivace_methods.protocol import Method, MethodError
 from vivace_methods.spelling import Part, SpellingError, check_settings, parse, parse_one, read_settings
@@ -120,7 +120,7 @@ def parse_arm(text: str) -> Arm:
                 f"There is no method '{part.name}'{did_you_mean(part.name, METHODS)} in '{text}'; a folder with + in "
                 f"its name is put into quotation marks, {before.name}:'{before.folder}+…'."
             )
-    return Arm(tuple(Member(method_of(part), part.folder) for part in parts))
+    return Arm(tuple(ArmMember(method_of(part), part.folder) for part in parts))
 
 
 @contextmanager

@@ -31,6 +31,7 @@ _EMPHASIS = re.compile(
 
 
 def without_emphasis(text: str) -> str:
+    """The text without Markdown's marks of emphasis, however deep they stand in one another."""
     while True:
         inner = _EMPHASIS.sub(lambda match: match[2] or match[4], text)
         if inner == text:
@@ -58,6 +59,7 @@ WORD_CHARACTER = r"[\w\u0300-\u036f]"
 
 
 def is_word_character(character: str) -> bool:
+    """Whether a character is a part of a word."""
     return re.match(WORD_CHARACTER, character) is not None
 
 
@@ -79,4 +81,5 @@ def phrase_pattern(phrase: str) -> str:
 
 
 def occurs(phrase: str, folded_reply: str) -> bool:
+    """Whether a phrase stands in a folded reply as whole words."""
     return re.search(phrase_pattern(phrase), folded_reply) is not None

@@ -29,6 +29,7 @@ def blocks(text: str) -> list[str]:
 
 
 def has_word(text: str) -> bool:
+    """Whether a letter or a digit is in a text."""
     return any(character.isalnum() for character in text)
 
 

@@ -18,7 +18,7 @@ from vivace.audio.containers import Container, container
 from vivace.audio.convert import (
     MODEL_RATE,
     AudioError,
-    Recording,
+    DecodedAudio,
     decode,
     encode_wav,
     for_model,
@@ -58,8 +58,8 @@ def test_16_bit_audio_at_16_khz_goes_through_unchanged() -> None:
 
 
 def test_resampling_keeps_what_fits_and_lets_no_alias_through() -> None:
-    kept = to_mono(Recording(sine(3000, 1.0, 48_000)[:, None], 48_000))
-    folded = to_mono(Recording(sine(12_000, 1.0, 48_000)[:, None], 48_000))
+    kept = to_mono(DecodedAudio(sine(3000, 1.0, 48_000)[:, None], 48_000))
+    folded = to_mono(DecodedAudio(sine(12_000, 1.0, 48_000)[:, None], 48_000))
     inner = slice(2000, -2000)
     assert np.sqrt(np.mean(kept[inner] ** 2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.01)
     assert np.sqrt(np.mean(folded[inner] ** 2)) < 1e-4
@@ -67,7 +67,7 @@ def test_resampling_keeps_what_fits_and_lets_no_alias_through() -> None:
 
 def test_channels_are_averaged() -> None:
     left = sine(440, 0.2, MODEL_RATE)
-    assert np.allclose(to_mono(Recording(np.stack([left, -left], axis=1), MODEL_RATE)), 0)
+    assert np.allclose(to_mono(DecodedAudio(np.stack([left, -left], axis=1), MODEL_RATE)), 0)
 
 
 @pytest.mark.parametrize("container", ["WAV", "MP3"])

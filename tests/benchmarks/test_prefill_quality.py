@@ -26,7 +26,7 @@ from vivace_methods.prefill.controls import RandomTokens, RecentTokens, UniformT
 from vivace_methods.prefill.fastkv import FastKv
 from vivace_methods.prefill.oracle import Oracle
 from vivace_methods.prefill.pruned import PrunedPrefill
-from vivace_methods.prefill.reading.asking import asking
+from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
 from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from vivace_methods.arms import Arm, Member
+from vivace_methods.arms import Arm, ArmMember
 from vivace_methods.models.passes import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
@@ -98,4 +98,4 @@ def test_which_arms_must_write_what_others_write(tmp_path: Path) -> None:
         "baseline": parse_arm("autoregressive"),
     }
     assert same_as(arms, "baseline") == {"eagle-3": "baseline", "dense": "baseline", "both": "teal"}
-    assert Member(arms["dense"].methods[0]).method.exact
+    assert ArmMember(arms["dense"].methods[0]).method.exact

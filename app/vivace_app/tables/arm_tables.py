@@ -14,7 +14,7 @@ from vivace.statistics.noninferiority import finding
 from vivace.store.queries.efficiency import LAYER_FIGURES, ArmRow, Measured, frontier, hardware_name
 from vivace_app import figures
 from vivace_methods.diagnosis import Diagnosis
-from vivace_methods.families import Axis
+from vivace_methods.families import PlotAxis
 
 NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "private", "retracted")
 
@@ -101,17 +101,17 @@ def _pruning(rows: Sequence[ArmRow]) -> dict[str, list[float | None]]:
 MEMORY = "memory"
 """The axis of the most memory that an arm took, whoever counted it."""
 _COSTS = (
-    Axis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
-    Axis("ttft_ratio", "time to first token, relative to the baseline"),
-    Axis("bytes_ratio", "bytes moved per token, relative to the baseline"),
-    Axis("flops_ratio", "FLOPs per token, relative to the baseline"),
+    PlotAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True),
+    PlotAxis("ttft_ratio", "time to first token, relative to the baseline"),
+    PlotAxis("bytes_ratio", "bytes moved per token, relative to the baseline"),
+    PlotAxis("flops_ratio", "FLOPs per token, relative to the baseline"),
 )
 _TIMES = ("speed_ratio", "ttft_ratio")
 _COUNTERS = ("peak_bytes_allocated", "peak_bytes_process")
 """Who counts memory: the device's allocator where there is one, else the whole process."""
 
 
-def costs(rows: Sequence[ArmRow]) -> dict[str, Axis]:
+def costs(rows: Sequence[ArmRow]) -> dict[str, PlotAxis]:
     """What quality can be held against, the family's own first: figures that at least two arms have.
 
     Times of small models say nothing, and are not among them.
@@ -119,7 +119,7 @@ def costs(rows: Sequence[ArmRow]) -> dict[str, Axis]:
     own = rows[0].axis
     counters = sorted({metric for row in rows for metric in row.figures if metric.startswith("peak_bytes")})
     counter = next((one for one in (*_COUNTERS, *counters) if one in counters), None)
-    memory = () if counter is None else (Axis(counter, "peak memory, in bytes"),)
+    memory = () if counter is None else (PlotAxis(counter, "peak memory, in bytes"),)
     offered = [own, *(axis for axis in _COSTS if axis.metric != own.metric), *memory]
     return {
         MEMORY if axis.metric.startswith("peak_bytes") else axis.metric: axis
@@ -129,7 +129,7 @@ def costs(rows: Sequence[ArmRow]) -> dict[str, Axis]:
     }
 
 
-def points(rows: Sequence[ArmRow], axis: Axis | None = None) -> pd.DataFrame:
+def points(rows: Sequence[ArmRow], axis: PlotAxis | None = None) -> pd.DataFrame:
     """The arms that have both a quality and a cost, with the intervals of both; empty where none has.
 
     Args:
@@ -166,7 +166,7 @@ WITHIN = 0.02
 """Points below the baseline's quality that people ask about first."""
 
 
-def fastest_within(rows: Sequence[ArmRow], axis: Axis) -> ArmRow | None:
+def fastest_within(rows: Sequence[ArmRow], axis: PlotAxis) -> ArmRow | None:
     """The arm that is best on an axis among those whose measured quality is within two points of the baseline's."""
     held = [
         row
@@ -178,7 +178,7 @@ def fastest_within(rows: Sequence[ArmRow], axis: Axis) -> ArmRow | None:
     return min(held, key=lambda row: sign * (row.value(axis.metric) or 0.0), default=None)
 
 
-def gains(row: ArmRow, rows: Sequence[ArmRow], axis: Axis) -> bool:
+def gains(row: ArmRow, rows: Sequence[ArmRow], axis: PlotAxis) -> bool:
     """Whether an arm is better on an axis than the baseline among these rows: the best of the others need not be."""
     value = row.value(axis.metric)
     baseline = next((one.value(axis.metric) for one in rows if one.baseline), None)
@@ -279,7 +279,7 @@ def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{title: layer.get(name) for title, name in columns.items()} for layer in found])
 
 
-def floor(rows: Sequence[ArmRow], axis: Axis | None = None) -> float | None:
+def floor(rows: Sequence[ArmRow], axis: PlotAxis | None = None) -> float | None:
     """Where the hardware's limit lies on an axis of time: the baseline's own work at the rates that were probed.
 
     None for small models, whose axis is the very work of which floors are made, and where it is not known.

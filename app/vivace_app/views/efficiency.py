@@ -16,7 +16,7 @@ from vivace_app import data, downloads, figures, markup, notices
 from vivace_app.address import Address, select, select_label, toggle
 from vivace_app.plots import charts
 from vivace_app.tables import arm_tables
-from vivace_methods.families import FAMILIES, Axis
+from vivace_methods.families import FAMILIES, PlotAxis
 
 _NOTE_COLOURS = {
     "official": "blue",
@@ -160,7 +160,7 @@ def _show_group(address: Address, rows: Sequence[ArmRow], given: Mapping[str, Se
         downloads.draw("needles", words, charts.depth_and_length, cells)
 
 
-def _show_frontier(rows: Sequence[ArmRow], axis: Axis) -> None:
+def _show_frontier(rows: Sequence[ArmRow], axis: PlotAxis) -> None:
     """Quality against one cost, with the arm that people ask about first."""
     points = arm_tables.points(rows, axis)
     if len(points) < 2:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vivace_methods.decoding.caches import Caches
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.sampling import Chooser, Forced, chooser_of
 from vivace_methods.models.layer_inputs import layers_of, tapping
 from vivace_methods.models.ledger import Pass
@@ -59,7 +59,7 @@ class Loop(Generator):
         passes.ledger.clear()
         with torch.inference_mode(), tapping(self._tapped) as features:
             cache = self._caches.new(request.prompt.shape[1] + request.most_tokens)
-            run = Run(self._model, request, passes, cache, chooser, features)
+            run = Generation(self._model, request, passes, cache, chooser, features)
             read = self._reader.read(run)
             first = chooser.next(read.logits)
             tokens = [int(first)]

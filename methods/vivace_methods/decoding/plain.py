@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.protocol import CacheKind, CacheNeed, Compile, Decoder, MethodError, Read, Reader
 
 
 class FullReader(Reader):
     """The whole prompt through the whole model, in one pass."""
 
-    def read(self, run: Run) -> Read:
+    def read(self, run: Generation) -> Read:
         """Read it; everything is kept."""
         request = run.request
         logits = run.forward(request.prompt, "read", embedded=request.embedded)
@@ -51,7 +51,7 @@ class PlainDecoder(Decoder):
         elif cache == "static":
             self.needs = frozenset({CacheNeed.FIXED})
 
-    def steps(self, run: Run, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
+    def steps(self, run: Generation, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
         """A token each."""
         token = first
         step = None if self._step is None else run.passes.around(self._step)

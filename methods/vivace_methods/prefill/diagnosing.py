@@ -15,7 +15,7 @@ from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.prefill.rankers.answer import AnswerAttention, AnswerRanker, answer_attention
 from vivace_methods.prefill.rankers.base import Asking, Prompt, Ranker, Ranking, Show, Shown
 from vivace_methods.prefill.rankers.last_query import LastQueryRanker
-from vivace_methods.prefill.reading.asking import asking
+from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
 from vivace_methods.protocol import MethodError, Need, Request
 from vivace_methods.registry import METHODS

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from vivace_methods.decoding.caches import negotiate
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.errors import MethodError
 from vivace_methods.models import implementations
@@ -85,7 +85,7 @@ class SpeculativeDecoder(Decoder):
         self.needs = TREES if trees else CHAINS
         self.features = drafter.taps
 
-    def steps(self, run: Run, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
+    def steps(self, run: Generation, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
         """The drafts of a tree that stand, and a token of the model's own after them."""
         self._drafted = []
         self._require_room(run)
@@ -95,7 +95,9 @@ class SpeculativeDecoder(Decoder):
         while True:
             root = yield from self._step(run, drafting, root)
 
-    def _step(self, run: Run, drafting: Drafting, root: torch.Tensor) -> Generator[list[int], None, torch.Tensor]:
+    def _step(
+        self, run: Generation, drafting: Drafting, root: torch.Tensor
+    ) -> Generator[list[int], None, torch.Tensor]:
         """One tree: its tokens that stand, and the latest of them as the root of the next."""
         most = min(self._depth, run.left - 1)  # the token of the model's own is the last that may be written
         depth = self.pace.depth(most) if most else 0
@@ -109,7 +111,7 @@ class SpeculativeDecoder(Decoder):
         yield stands.tokens.flatten().tolist()
         return stands.tokens[:, -1:]
 
-    def _require_room(self, run: Run) -> None:
+    def _require_room(self, run: Generation) -> None:
         needed = run.request.prompt.shape[1] + run.request.most_tokens
         if self._held is not None and needed > self._held:
             raise MethodError(

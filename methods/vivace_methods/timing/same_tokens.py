@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from vivace_methods.arms import Arm, FolderOf, Member
+from vivace_methods.arms import Arm, ArmMember, FolderOf
 from vivace_methods.protocol import Generator
 from vivace_methods.requests import Request
 from vivace_methods.timing.audits import Finding
@@ -38,7 +38,7 @@ def same_as(arms: Mapping[str, Arm], baseline: str) -> dict[str, str]:
         arms: name → arm.
         baseline: the name of the one that comes first wherever it can.
     """
-    first: dict[tuple[Member, ...], str] = {}
+    first: dict[tuple[ArmMember, ...], str] = {}
     names = sorted(arms, key=lambda name: (name != baseline, len(arms[name].members)))
     found = {}
     for name in names:

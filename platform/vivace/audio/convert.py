@@ -33,7 +33,7 @@ stops in an MP3 that does not tell its length where it guesses the end to be."""
 
 
 @dataclass(frozen=True)
-class Recording:
+class DecodedAudio:
     """Decoded audio.
 
     Attributes:
@@ -71,7 +71,7 @@ class _Bytes(io.BytesIO):
             return self.tell()
 
 
-def decode(content: bytes) -> Recording:
+def decode(content: bytes) -> DecodedAudio:
     """Decode a recording of one of the kinds of `Container`, all of it.
 
     Raises:
@@ -88,7 +88,7 @@ def decode(content: bytes) -> Recording:
         raise AudioError("the recording holds no sound")
     if not np.isfinite(samples).all():
         raise AudioError("the recording holds samples that are not numbers")
-    return Recording(samples, rate)
+    return DecodedAudio(samples, rate)
 
 
 def _too_long() -> AudioError:
@@ -163,7 +163,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "error_string", error)).strip().rstrip(".")
 
 
-def to_mono(recording: Recording, rate: int = MODEL_RATE) -> npt.NDArray[np.float64]:
+def to_mono(recording: DecodedAudio, rate: int = MODEL_RATE) -> npt.NDArray[np.float64]:
     """Average the channels and resample (soxr, HQ): float64, shape (frames,)."""
     mono: npt.NDArray[np.float64] = recording.samples.mean(axis=1)
     if recording.rate == rate:

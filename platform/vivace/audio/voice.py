@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from vivace.audio.convert import AudioError, Recording, decode
+from vivace.audio.convert import AudioError, DecodedAudio, decode
 from vivace.errors import IncompleteError, UsageError
 
 DEFAULT_RATE = 165
@@ -197,7 +197,7 @@ class LiteLLMVoice:
         return content
 
 
-def espeak(text: str, voice: str, rate: int, pitch: int = 50) -> Recording:
+def espeak(text: str, voice: str, rate: int, pitch: int = 50) -> DecodedAudio:
     """What espeak-ng says, with the silence around it.
 
     Args:
@@ -214,7 +214,7 @@ def espeak(text: str, voice: str, rate: int, pitch: int = 50) -> Recording:
     if done.returncode or not done.stdout:
         raise VoiceError(f"espeak-ng could not speak {text!r}: {done.stderr.decode().strip()}")
     samples, hertz = soundfile.read(io.BytesIO(done.stdout), dtype="float64", always_2d=True)
-    return Recording(samples, int(hertz))
+    return DecodedAudio(samples, int(hertz))
 
 
 def espeak_version() -> str:

@@ -12,11 +12,11 @@ import pytest
 import torch
 from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 
-from vivace_methods.arms import Arm, Member
+from vivace_methods.arms import Arm, ArmMember
 from vivace_methods.decoding.caches import compact, negotiate
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.joined import generator_of
 from vivace_methods.decoding.plain import PlainDecoder
-from vivace_methods.decoding.run import Run
 from vivace_methods.models.layer_inputs import tapping
 from vivace_methods.models.passes import passes_of
 from vivace_methods.models.random import random_model, tiny_configuration
@@ -168,7 +168,7 @@ class Forgetful(Reader):
 
     needs = frozenset({CacheNeed.COMPACT})
 
-    def read(self, run: Run) -> Read:
+    def read(self, run: Generation) -> Read:
         logits = run.forward(run.request.prompt, "read")
         kept = torch.tensor([0, 4, 5, 6, 7])
         for layer in range(len(run.cache.layers)):
@@ -210,7 +210,7 @@ def test_a_reader_that_forgets_leaves_what_follows_in_its_place(model: Any, fold
     drafted = parse_arm(f"eagle-3(depth=3):{folders['drafter']}").members
     assert answered(model, Arm((*alone.members, *drafted)))[0] == tokens
     sparse = f"r-sparse(ratio=0.9):{folders['r-sparse(ratio=0.9)']}"
-    both = answered(model, Arm((Member(Forgetting()), *parse_arm(sparse).members)))[0]
+    both = answered(model, Arm((ArmMember(Forgetting()), *parse_arm(sparse).members)))[0]
     assert both != tokens and both != answered(model, sparse)[0]
 
 

@@ -16,7 +16,7 @@ from vivace_methods.prefill.diagnosing import KINDS, rank_correlation, rankers
 from vivace_methods.prefill.rankers.answer import AnswerRanker
 from vivace_methods.prefill.rankers.base import Prompt, Shown
 from vivace_methods.prefill.rankers.window import WindowRanker
-from vivace_methods.prefill.reading.asking import asking
+from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
 from vivace_methods.protocol import Request
 from vivace_methods.registry import parse_method

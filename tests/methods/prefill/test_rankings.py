@@ -21,7 +21,7 @@ from vivace_methods.prefill.rankers.last_query import LastQueryRanker, LastToken
 from vivace_methods.prefill.rankers.positions import PlaceRanker
 from vivace_methods.prefill.rankers.settling import SettlingRanker
 from vivace_methods.prefill.rankers.window import WindowRanker
-from vivace_methods.prefill.reading.asking import asking
+from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
 from vivace_methods.registry import parse_method
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from transformers import AutoConfig, DynamicCache
 
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.joined import applied, generator_of
-from vivace_methods.decoding.run import Run
 from vivace_methods.decoding.sampling import Greedy, Sampled, probabilities
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.models.passes import passes_of
@@ -51,12 +51,12 @@ class Guessing(Drafter):
         self.expected, self.vocabulary = expected, vocabulary
         self.random = random.Random(seed)
 
-    def start(self, run: Run, read: Read) -> Drafting:
+    def start(self, run: Generation, read: Read) -> Drafting:
         return _Guess(self, run)
 
 
 class _Guess(Drafting):
-    def __init__(self, guessing: Guessing, run: Run) -> None:
+    def __init__(self, guessing: Guessing, run: Generation) -> None:
         self.guessing, self.run = guessing, run
 
     def draft(self, root: torch.Tensor, most: int) -> Tree:
@@ -114,7 +114,7 @@ def test_the_logits_of_a_tree_are_those_of_its_paths(kind: str) -> None:
         cache = DynamicCache(config=model.config)
         cache.activate_past_recording()
         with passes_of(model) as passes, torch.inference_mode():
-            run = Run(model, Request(prompt, 1), passes, cache, Greedy(), {})
+            run = Generation(model, Request(prompt, 1), passes, cache, Greedy(), {})
             run.forward(prompt, "read")
             found = run.forward(tokens, "verify", tree=tree, logits=0)
             for node in range(len(tree)):

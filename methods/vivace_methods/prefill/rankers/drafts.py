@@ -17,7 +17,7 @@ from vivace_methods.models.ledger import Pass
 from vivace_methods.models.loading import require_causal
 from vivace_methods.prefill.rankers.answer import AnswerAttention, Fixed, answer_attention
 from vivace_methods.prefill.rankers.base import Prompt, Ranker, Show
-from vivace_methods.prefill.reading.asking import Asked, asking
+from vivace_methods.prefill.reading.asked_passes import AskedPasses, asking
 from vivace_methods.prefill.reading.attention import showing_attention
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -36,7 +36,7 @@ class Draft:
     def __init__(self, model: Any) -> None:
         self._anatomy = anatomy(model)
         self.weights = sum(part.numel() for part in model.parameters())
-        self._asked: Asked | None = None
+        self._asked: AskedPasses | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.models.passes import Passes
 from vivace_methods.prefill.parts.pruning import Pruning
 from vivace_methods.prefill.rankers.base import Prompt
-from vivace_methods.prefill.reading.asking import Asked, asking, stopped_pass
+from vivace_methods.prefill.reading.asked_passes import AskedPasses, asking, stopped_pass
 from vivace_methods.prefill.reading.continuing import PrunedCache, mask_for
 from vivace_methods.prefill.reading.pass_under_way import PrunedPass
 
@@ -37,7 +37,9 @@ class PruningHooks:
         usual_ends: those that the model names.
     """
 
-    def __init__(self, anatomy: Anatomy, pruning: Pruning, passes: Passes, asked: Asked, is_flash: bool) -> None:
+    def __init__(
+        self, anatomy: Anatomy, pruning: Pruning, passes: Passes, asked: AskedPasses, is_flash: bool
+    ) -> None:
         self._anatomy, self._pruning, self._passes, self._asked = anatomy, pruning, passes, asked
         self._is_flash = is_flash
         self.layers = len(anatomy.layers)

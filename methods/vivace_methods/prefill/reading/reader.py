@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.plain_arms import plain_decoding
-from vivace_methods.decoding.run import Run
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.models.ledger import Pass
 from vivace_methods.prefill.parts.pruning import Pruning
@@ -48,7 +48,7 @@ class PrunedReader(Reader):
             "evidence_share": shares[-1],
         }
 
-    def read(self, run: Run) -> Read:
+    def read(self, run: Generation) -> Read:
         """Read it; features are given of the tokens that went through every layer."""
         request = run.request
         self._evidence, self._hooks.latest = request.evidence, None

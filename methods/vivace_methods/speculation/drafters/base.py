@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.protocol import Read
 
@@ -31,7 +31,7 @@ class Drafter(ABC):
         return nullcontext()
 
     @abstractmethod
-    def start(self, run: Run, read: Read) -> Drafting:
+    def start(self, run: Generation, read: Read) -> Drafting:
         """Begin a generation.
 
         Args:

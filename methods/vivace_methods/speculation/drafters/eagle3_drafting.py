@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.models.ledger import Pass
 from vivace_methods.protocol import Read
@@ -30,7 +30,7 @@ class Eagle3(Drafter):
         self.taps, self.title = network.taps, network.checkpoint
         self.weights = sum(weights.numel() for weights in network.parameters())
 
-    def start(self, run: Run, read: Read) -> Drafting:
+    def start(self, run: Generation, read: Read) -> Drafting:
         """Begin with the features of the prompt."""
         drafting = _Drafting(self, run)
         drafting.stands(read.ids, read.features)
@@ -40,7 +40,7 @@ class Eagle3(Drafter):
 class _Drafting(Drafting):
     """What is kept of verified positions, and what of them the layer has not seen yet."""
 
-    def __init__(self, drafter: Eagle3, run: Run) -> None:
+    def __init__(self, drafter: Eagle3, run: Generation) -> None:
         self._drafter, self._run = drafter, run
         self._past: KeysAndValues | None = None
         self._ids: list[torch.Tensor] = []
@@ -78,7 +78,7 @@ class _Proposing(Proposing):
     """
 
     drafter: Eagle3
-    run: Run
+    run: Generation
     out: torch.Tensor
     past: KeysAndValues
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.protocol import Read
 from vivace_methods.speculation.drafters.base import Drafter, Drafting
@@ -22,7 +22,7 @@ class Lookup(Drafter):
     def __init__(self, longest: int) -> None:
         self._longest = longest
 
-    def start(self, run: Run, read: Read) -> Drafting:
+    def start(self, run: Generation, read: Read) -> Drafting:
         """Begin with the prompt."""
         drafting = _Drafting(self._longest)
         drafting.stands(read.ids, {})

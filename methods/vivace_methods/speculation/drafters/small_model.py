@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from vivace_methods.decoding.caches import negotiate
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.tree_masks import tree_masks
 from vivace_methods.decoding.trees import Tree
 from vivace_methods.errors import MethodError
@@ -128,7 +128,7 @@ class SmallModel(Drafter):
         self.caches = negotiate(model, {"draft-model": _NEEDS})
         self.weights = _weights_of_a_token(model)
 
-    def start(self, run: Run, read: Read) -> Drafting:
+    def start(self, run: Generation, read: Read) -> Drafting:
         """Begin with the tokens of the prompt."""
         held = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         needed = run.request.prompt.shape[1] + run.request.most_tokens
@@ -151,7 +151,7 @@ class SmallModel(Drafter):
 class _Drafting(Drafting):
     """The small model's cache of verified positions, and tokens that it has not read yet."""
 
-    def __init__(self, drafter: SmallModel, run: Run) -> None:
+    def __init__(self, drafter: SmallModel, run: Generation) -> None:
         self._drafter, self._run = drafter, run
         self._cache = drafter.caches.new(0)
         self._ids: list[torch.Tensor] = []
@@ -184,7 +184,7 @@ class _Proposing(Proposing):
         unread: tokens up to the root, shape (1, tokens).
     """
 
-    def __init__(self, drafter: SmallModel, run: Run, cache: Any, unread: torch.Tensor) -> None:
+    def __init__(self, drafter: SmallModel, run: Generation, cache: Any, unread: torch.Tensor) -> None:
         self._drafter, self._run, self._cache, self._unread = drafter, run, cache, unread
         self.depths: list[int] = []
 

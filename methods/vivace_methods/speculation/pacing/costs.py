@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from vivace_methods.decoding.caches import negotiate
-from vivace_methods.decoding.run import Run
+from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.sampling import Greedy
 from vivace_methods.models.layer_inputs import layers_of, tapping
 from vivace_methods.models.passes import passes_of
@@ -76,7 +76,7 @@ def measured_costs(model: Any, drafter: Drafter, depth: int, tokens: int) -> Pas
     drafting: dict[int, list[float]] = {each: [] for each in depths}
     caches = negotiate(model, {"costs": [CacheNeed.CROP]})
     with passes_of(model) as passes, torch.inference_mode(), tapping(layers_of(model, drafter.taps)) as features:
-        run = Run(model, Request(prompt, 1), passes, caches.new(context + tokens), Greedy(), features)
+        run = Generation(model, Request(prompt, 1), passes, caches.new(context + tokens), Greedy(), features)
         read = Read(run.forward(prompt, "read")[:, -1], prompt, dict(features))
         for _ in range(TRIES):
             for size in sizes:
@@ -95,7 +95,7 @@ def measured_costs(model: Any, drafter: Drafter, depth: int, tokens: int) -> Pas
     )
 
 
-def _verify(run: Run, tokens: torch.Tensor) -> None:
+def _verify(run: Generation, tokens: torch.Tensor) -> None:
     run.forward(tokens, "verify", logits=0)
     run.keep(tokens.shape[1], [])
 

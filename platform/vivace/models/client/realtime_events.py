@@ -71,6 +71,7 @@ def _base64(content: bytes) -> str:
 
 
 def event_of(kind: str, **fields: Any) -> str:
+    """An event of a kind, as JSON."""
     return json.dumps({"type": kind, **fields})
 
 
@@ -79,6 +80,11 @@ def _message(role: str, content: dict[str, Any]) -> str:
 
 
 def checked_parameters(arguments: dict[str, Any], output: Output) -> dict[str, Any]:
+    """The generation parameters, with the voice that speaks where none is named.
+
+    Raises:
+        UsageError: one that is not the user's to set, or one of spoken replies where text is asked for.
+    """
     if output not in get_args(Output):
         raise UsageError(f"A Realtime model answers in {' or '.join(get_args(Output))}, not in '{output}'.")
     for name in arguments:
@@ -90,6 +96,7 @@ def checked_parameters(arguments: dict[str, Any], output: Output) -> dict[str, A
 
 
 def session_of(parameters: dict[str, Any], output: Output) -> dict[str, Any]:
+    """The settings of a session: what is heard and spoken is PCM, and nothing decides but us when a turn ends."""
     pcm = {"type": "audio/pcm", "rate": RATE}
     spoken = {name: value for name, value in parameters.items() if name in SPOKEN_ARGUMENTS}
     others = {name: value for name, value in parameters.items() if name not in SPOKEN_ARGUMENTS}

@@ -142,6 +142,7 @@ async def _receive(connection: AsyncRealtimeConnection) -> RealtimeServerEvent:
 
 
 async def converse(connection: AsyncRealtimeConnection, events: Sequence[str], received: ReceivedAnswer) -> None:
+    """Send a conversation, and take in what comes until the answer has ended or is too long."""
     received.sent_at = time.perf_counter()
     # What comes while the conversation is still being sent is read at once, and never heaps up.
     sending = asyncio.create_task(_send(connection, events))

@@ -19,7 +19,7 @@ from vivace.store.queries.regressions import nightly_runs
 from vivace.store.standing import Standing, standing_of
 from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
 from vivace_methods.diagnosis import Diagnosis
-from vivace_methods.families import FAMILIES, Axis
+from vivace_methods.families import FAMILIES, PlotAxis
 
 LAYER_FIGURES = ("kept", "sparsity", "ratio", "rank", "criterion", "threshold", "output_error")
 """What `layer_rows` gives of each layer."""
@@ -54,7 +54,7 @@ class ArmRow:
     baseline: bool
     baseline_arm: str
     """The arm of its run that it is compared with."""
-    axis: Axis
+    axis: PlotAxis
     """What quality is held against."""
     figures: Mapping[str, Measured]
     tasks: Mapping[str, Measured]
@@ -288,7 +288,7 @@ def _ordered(group: Sequence[ArmRow]) -> list[ArmRow]:
     return sorted(marked, key=lambda row: (not row.baseline, places[row.standing], _dearness(row)))
 
 
-def _dearness(row: ArmRow, axis: Axis | None = None) -> float:
+def _dearness(row: ArmRow, axis: PlotAxis | None = None) -> float:
     held = axis or row.axis
     cost = row.value(held.metric)
     if cost is None:
@@ -296,7 +296,7 @@ def _dearness(row: ArmRow, axis: Axis | None = None) -> float:
     return -cost if held.more_is_better else cost
 
 
-def frontier(rows: Sequence[ArmRow], axis: Axis | None = None) -> list[ArmRow]:
+def frontier(rows: Sequence[ArmRow], axis: PlotAxis | None = None) -> list[ArmRow]:
     """The rows that no other one beats: as good for less, or better for as much; from the cheapest on.
 
     Rows without a quality or a cost are on no frontier. Figures are compared as they are; whether two of them differ

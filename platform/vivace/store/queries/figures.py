@@ -35,6 +35,7 @@ Times = Literal["measured", "submitted"]
 
 
 def times_of(model: Model) -> Times:
+    """Who took the times of a model's replies."""
     return "submitted" if model.recorded else "measured"
 
 

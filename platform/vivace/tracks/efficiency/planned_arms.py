@@ -8,7 +8,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.tracks.efficiency.measured_models import MeasuredModel
-from vivace_methods.arms import Arm, FolderOf, Member
+from vivace_methods.arms import Arm, ArmMember, FolderOf
 from vivace_methods.protocol import Method, MethodError
 from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
 from vivace_methods.spelling import setting_types
@@ -97,7 +97,7 @@ def _at(arm: Arm, setting: str, value: Any) -> Arm:
     return Arm(tuple(_member_at(each, setting, value) for each in arm.members))
 
 
-def _member_at(member: Member, setting: str, value: Any) -> Member:
+def _member_at(member: ArmMember, setting: str, value: Any) -> ArmMember:
     if setting not in setting_types(type(member.method)):
         return member
     written = member.method.part_showing(member.method.settings)

@@ -140,7 +140,7 @@ class ArmRecords:
     def _record_predictions(self, session: Session, told: Predictions) -> None:
         key = {"arm_id": self._row_ids[told.arm], "prompt": told.prompt, "repetition": 0}
         trial = session.scalars(select(tables.Trial).filter_by(**key)).one()
-        trial.measurements = {**trial.measurements, **told.found}
+        trial.measurements = {**trial.measurements, **told.compared}
 
     def _record_baseline(self, session: Session, told: ChosenBaseline) -> None:
         session.get_one(tables.Run, self._run_id).method = told.arm

@@ -177,7 +177,7 @@ class Predictions:
 
     arm: str
     prompt: str
-    found: dict[str, Any]
+    compared: dict[str, Any]
     """`kl` over `kl_tokens`: from the baseline's predictions; `nats` over `nats_tokens`: of the reference."""
     kind: Literal["predictions"] = "predictions"
 

@@ -15,7 +15,7 @@ from vivace_methods.models.passes import Passes
 from vivace_methods.requests import Embedded, Request
 
 
-class Run:
+class Generation:
     """One generation under way, as readers and decoders see it.
 
     Attributes:

@@ -19,7 +19,7 @@ class _Stopped(Exception):
     """Ends a pass from inside of a layer."""
 
 
-class Asked:
+class AskedPasses:
     """A model whose layers show their attention while it is asked.
 
     Attributes:
@@ -99,13 +99,13 @@ def stopped_pass(anatomy: Anatomy, tokens: int, last: int) -> Pass:
 
 
 @contextmanager
-def asking(anatomy: Anatomy) -> Iterator[Asked]:
+def asking(anatomy: Anatomy) -> Iterator[AskedPasses]:
     """A model that can be asked while the context lasts; its attention must show what it is given.
 
     Args:
         anatomy: of the model.
     """
-    asked = Asked(anatomy)
+    asked = AskedPasses(anatomy)
 
     def enters(layer: int, module: Any, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
         return (given, {**named, **asked.named(layer)}) if asked.running else None
