@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -16,9 +15,17 @@ from vivace.files.text import parse_yaml, read_yaml, whole
 from vivace.machine.offers import parse_need
 from vivace.model_origins import ORIGINS
 from vivace.models.client.prices import parse_price
+from vivace.named_paths import (
+    ChangedPath,
+    absolute_path,
+    changed_fitted,
+    changed_target,
+    changed_task,
+    changed_transcriber,
+)
 from vivace.output.secrets import is_named_like_secret, without_keys
 from vivace_methods.families import FAMILIES
-from vivace_methods.spelling import Part, SpellingError, parse, parse_sweep, split_list, write
+from vivace_methods.spelling import parse_sweep, split_list
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.json_text import parse_json
 
@@ -66,10 +73,6 @@ def _homes(value: Any) -> Any:
     if isinstance(value, list):
         return [_homes(each) for each in value]
     return with_homes(value) if isinstance(value, str) else value
-
-
-ChangedPath = Callable[[str, str], str]
-"""A spec's key, and a path that stands under it → what shall stand there."""
 
 
 def _needs(needs: list[str]) -> list[str]:
@@ -266,12 +269,12 @@ class DialogueSpec(RunSpec):
 
     def _changed(self, changed: ChangedPath) -> dict[str, Any]:
         changes = super()._changed(changed)
-        changes["model"] = _changed_target(self.model, changed)
+        changes["model"] = changed_target(self.model, changed)
         if self.method is not None:
-            changes["method"] = _changed_fitted(self.method, "method", changed)
+            changes["method"] = changed_fitted(self.method, "method", changed)
         for key in ("transcriber", "ear"):
             if (named := getattr(self, key)) is not None:
-                changes[key] = _changed_transcriber(named, key, changed)
+                changes[key] = changed_transcriber(named, key, changed)
         for key in ("data", "judge_prompt", "digits"):
             if (value := getattr(self, key)) is not None:
                 changes[key] = changed(key, value)
@@ -352,64 +355,11 @@ class EfficiencySpec(RunSpec):
         adapter, _, name = self.model.partition(":")
         if adapter in ORIGINS and ORIGINS[adapter].may_be_folder and name:
             changes["model"] = f"{adapter}:{changed('model', name)}"
-        changes["arms"] = [_changed_fitted(arm, "arms", changed) for arm in self.arms]
+        changes["arms"] = [changed_fitted(arm, "arms", changed) for arm in self.arms]
         if self.calibration is not None:
             changes["calibration"] = changed("calibration", self.calibration)
-        changes["tasks"] = [_changed_task(task, changed) for task in self.tasks]
+        changes["tasks"] = [changed_task(task, changed) for task in self.tasks]
         return changes
-
-
-def _changed_target(target: str, changed: ChangedPath) -> str:
-    """A model with its file or folder, if it is named by one, changed."""
-    from vivace.models.registry import adapter_of  # what an adapter can is known where it is
-
-    adapter, _, name = target.partition(":")
-    found = adapter_of(adapter)
-    if found is None or not name:
-        return target
-    if found.capabilities.asks_another:
-        return f"{adapter}:{_changed_target(name, changed)}"
-    return f"{adapter}:{changed('model', name)}" if found.capabilities.may_be_path else target
-
-
-def _changed_transcriber(target: str, key: str, changed: ChangedPath) -> str:
-    """A transcriber with its folder, if it is named by one, changed."""
-    from vivace.models.adapters.transcription import transcriber_kind
-
-    adapter, _, name = target.partition(":")
-    kind = transcriber_kind(target)
-    return f"{adapter}:{changed(key, name)}" if name and kind is not None and kind.may_be_path else target
-
-
-def _changed_fitted(arm: str, key: str, changed: ChangedPath) -> str:
-    """An arm with the folders of what was fitted for it, if it names any, changed."""
-    return _with_paths(arm, lambda part: replace(part, folder=part.folder and changed(key, part.folder)))
-
-
-def _changed_task(task: str, changed: ChangedPath) -> str:
-    """A task with the path of its data, if it names one, changed."""
-
-    def with_data(part: Part) -> Part:
-        return replace(part, settings={
-            setting: changed("tasks", value) if setting == "path" and isinstance(value, str) else value
-            for setting, value in part.settings.items()
-        })  # fmt: skip
-
-    return _with_paths(task, with_data)
-
-
-def _with_paths(text: str, changed: Callable[[Part], Part]) -> str:
-    try:
-        parts = parse(text)
-    except SpellingError:
-        return text  # whoever looks up its name says what is wrong with it
-    found = tuple(map(changed, parts))
-    return text if found == parts else write(found)
-
-
-def absolute_path(path: str) -> str:
-    """A path as it is found from anywhere; what is none stays as it is."""
-    return str(Path(path).absolute()) if Path(path).exists() else path
 
 
 SPECS: dict[str, type[RunSpec]] = {

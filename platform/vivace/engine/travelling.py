@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vivace.named_paths import absolute_path
 from vivace.settings import Settings
-from vivace.spec import RunSpec, absolute_path
+from vivace.spec import RunSpec
 from vivace.store.artifacts import Artifacts, open_artifacts
 from vivace.store.trees import FetchedTrees, let_go_of_trees, references, store_tree
 from vivace.tracks.registry import find_track

@@ -260,9 +260,9 @@ TRANSCRIBERS: Registry[TranscriberKind] = Registry(
     "transcriber",
     "vivace.transcribers",
     {
-        "litellm": f"{__name__}:SERVED",
-        "local": f"{__name__}:LOCAL",
-        "whisper": f"{__name__}:WHISPER",
+        "litellm": "vivace.models.adapters.transcription:SERVED",
+        "local": "vivace.models.adapters.transcription:LOCAL",
+        "whisper": "vivace.models.adapters.transcription:WHISPER",
     },
     _fault_of,
 )
