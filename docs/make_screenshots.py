@@ -60,6 +60,7 @@ def main() -> None:
         for scheme, ending in SCHEMES.items():
             window = {"width": arguments.width, "height": 900}
             page = browser.new_page(viewport=window, color_scheme=scheme, reduced_motion="reduce")
+            page.set_default_timeout(120_000)
             page.goto(address)
             settle(page)
             links = page.get_by_test_id("stTopNavLink")
@@ -99,7 +100,10 @@ def served(home: Path) -> Iterator[str]:
 def settle(page: Page) -> None:
     """Wait until the page has drawn everything, fonts and charts included."""
     page.get_by_role("heading", level=1).wait_for()
-    page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    for _ in range(2):  # a change by hand is on its way to the server for a moment
+        page.wait_for_timeout(300)
+        page.wait_for_selector("[data-testid=stApp][data-test-script-state=notRunning]")
+    page.wait_for_function("document.querySelector('[data-stale=true]') === null")
     page.wait_for_function("document.fonts.ready.then(() => true)")
     page.wait_for_timeout(1500)
 
@@ -107,6 +111,7 @@ def settle(page: Page) -> None:
 def where_two_differ(page: Page) -> None:
     """Go to a conversation on which two systems differ, by way of their comparison, where there are two."""
     page.get_by_test_id("stTopNavLink").filter(has_text="Compare").click()
+    page.get_by_role("heading", level=1, name="Compare").wait_for()
     settle(page)
     links = page.get_by_role("link", name="All conversations on which")
     if links.count():

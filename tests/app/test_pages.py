@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, update
 from streamlit.testing.v1 import AppTest
 
 from vivace.settings import Settings
 from vivace.store import migrate
+from vivace.store.tables import Model
 from vivace.upkeep.labels import change
 
 MAIN = str(importlib.resources.files("vivace_app") / "main.py")
@@ -163,15 +164,21 @@ def test_board_survives_any_url(name: str, hostile: str) -> None:
 
 
 def test_rows_are_filtered_by_how_they_heard_and_answered(judgings: dict[str, str], home: Path) -> None:
-    change(migrate.open_for_writing(Settings(home=home, database=None)), judgings["reader"], ["+nightly"])
-    labelled = board(label="nightly")
+    database = migrate.open_for_writing(Settings(home=home, database=None))
+    change(database, judgings["reader"], ["+nightly"])
+    with database.write() as session:
+        session.execute(update(Model).where(Model.name == "reader").values(open_weights=True))
+    database.close()
+    labelled = board(label="nightly", weights="open")
     assert models(labelled) == ["reader"] and list(labelled.dataframe[0].value["Labels"]) == ["nightly"]
+    assert list(labelled.dataframe[0].value["Weights"]) == ["open"]
     app = board(input="transcript")
+    assert app.selectbox(key="address-weights").options == ["All", "Open weights"], "of the others nobody knows"
     assert models(app) == ["reader"] and app.query_params["input"] == "transcript"
     app.selectbox(key="address-input").set_value("all").run()
     assert "careful" in models(app) and "input" not in app.query_params
     assert not board(since="7").dataframe and board(since="soon").warning
-    assert board(weights="open").warning, "no card says that weights are open"
+    assert board(weights="closed").warning, "no card says that weights are closed"
 
 
 @pytest.mark.usefixtures("judgings")

@@ -11,7 +11,7 @@ import pytest
 from support.program import vivace
 from vivace.cli.running import execution
 from vivace.cli.running.demo import _dialogue, _efficiency, _missing
-from vivace.spec import DialogueSpec, EfficiencySpec
+from vivace.spec import DialogueSpec, EfficiencySpec, read_card
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +46,7 @@ def test_with_them_a_live_cascade_and_methods_on_its_model_are_parts_of_it() -> 
     live = [part for part in (*_dialogue(is_real=True), *_efficiency(is_real=True)) if part.is_live]
     cascade, sweep = (part.spec for part in live)
     assert isinstance(cascade, DialogueSpec) and isinstance(sweep, EfficiencySpec)
+    assert cascade.card is not None and read_card(Path(cascade.card))["open_weights"] is True
     assert (cascade.model, cascade.ear) == ("cascade:packaged:smollm2-135m", "whisper:packaged:whisper-base")
     methods = [arm.partition("(")[0].partition(":")[0] for arm in sweep.arms]
     assert (sweep.model, methods) == ("packaged:smollm2-135m", ["int8", "teal", "r-sparse"])

@@ -17,8 +17,8 @@ _OVERALL_WIDTH = 360
 _AXIS_WIDTH = 175
 _AROUND = 80
 """Pixels for the legend and the title above a panel, and the axis below it."""
-_LEGEND = 60
-"""Pixels for a legend of colours below one."""
+_LEGEND = 100
+"""Pixels for a legend of colours below one, and its distance: what is too little is taken from the cells."""
 _PANEL_WIDTH, _PANEL_LABEL = 200, 110
 """Of panels of which several make one plot: together with their labels they fit on a telephone."""
 
@@ -192,7 +192,7 @@ def heat_map(data: pd.DataFrame, row: str, *, share: bool) -> alt.Chart | alt.Fa
     )  # fmt: skip
     measures = list(dict.fromkeys(data["measure"]))
     if len(measures) == 1:
-        alone: alt.Chart = cells.properties(title=measures[0], height=20 * len(names) + _AROUND + _LEGEND)
+        alone: alt.Chart = cells.properties(title=measures[0], height=24 * len(names) + _AROUND + _LEGEND)
         return alone
     chart: alt.FacetChart = (
         cells.properties(width=_PANEL_WIDTH, height=20 * len(names))

@@ -124,6 +124,10 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
     )
 
 
+def _weights(row: BoardRow) -> str | None:
+    return None if row.open_weights is None else "open" if row.open_weights else "closed"
+
+
 @dataclass(frozen=True)
 class Filter:
     """One thing that rows can be chosen by.
@@ -148,7 +152,7 @@ FILTERS = (
     Filter("output", "Answers in", lambda row: row.output_form, {"text": "Text", "audio": "Speech"}),
     Filter("system", "System", lambda row: "cascade" if row.is_cascade else "end-to-end",
            {"cascade": "Cascade of ear and model", "end-to-end": "End to end"}),
-    Filter("weights", "Weights", lambda row: {True: "open", False: "closed", None: None}[row.open_weights],
+    Filter("weights", "Weights", _weights,
            {"open": "Open weights", "closed": "Closed weights"}),
     Filter("organisation", "Organisation", lambda row: row.organisation),
     Filter("size", "Size", lambda row: row.size),
@@ -216,6 +220,7 @@ def _line(row: BoardRow, axes: Sequence[str]) -> dict[str, object]:
         "Notes": notes(row),
         "Organisation": row.organisation,
         "Size": row.size,
+        "Weights": _weights(row),
         "Licence": row.licence,
         "Date": row.date,
         "Run": row.short_run,

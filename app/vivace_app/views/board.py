@@ -425,5 +425,6 @@ def _card_columns() -> dict[str, Any]:
     return {
         "Organisation": column.TextColumn(help="Who made the model, where its card says so."),
         "Size": column.TextColumn(help="Of the model, where its card says so."),
+        "Weights": column.TextColumn(help="Whether they are open, where the model's card says so."),
         "Licence": column.TextColumn(help="Of the weights, where the model's card says so."),
     }
