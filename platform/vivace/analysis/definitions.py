@@ -105,7 +105,8 @@ _CONVERSATIONS = Chapter(
             "Time and cost",
             "Medians over replies of the time to the first token and to the end. Cost and tokens are sums over "
             "all calls that made and judged the replies, failed ones included; calls without a known price are "
-            "counted beside it.",
+            "counted beside it. What a reply costs with its verdicts is a mean over conversations, and its interval "
+            "Student's over them.",
             "vivace.tracks.dialogue.effort:effort_rows",
         ),
     ),
@@ -138,6 +139,12 @@ _CERTAINTY = Chapter(
             "With several votes on each criterion their majority counts. Their agreement is the chance that two "
             "of them are alike; κ is what remains of it beyond chance.",
             "vivace.statistics.agreement:vote_agreement",
+        ),
+        Definition(
+            "People's labels",
+            "Where people have said of recorded replies what meets a criterion, their majority is held against the "
+            "judge; a tie says nothing. Intervals of the agreement are by conversation.",
+            "vivace.analysis.human_labels:agreement_with_labels",
         ),
     ),
 )
