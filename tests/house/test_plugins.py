@@ -25,9 +25,10 @@ from hatchling.builders.wheel import WheelBuilder
 from support.datasets import conversation_rows, write_jsonl
 from support.program import vivace
 from vivace_methods.plugins import PluginError
-from vivace_methods.registry import METHODS
+from vivace_methods.registry import METHODS, parse_method
 
 ROOT = Path(__file__).parents[2]
+METHODS_PAGE = ROOT / "docs" / "methods.md"
 GROUPS = {
     "methods": "method",
     "adapters": "adapter",
@@ -41,6 +42,34 @@ FAULTS = "".join(
     f'wrong = "vivace_faulty:WRONG"\n{hidden} = "vivace_faulty.raising:Thing"\n'
     for group, hidden in zip(GROUPS, ("dense", "replay", "whisper", "sums", "checks"), strict=True)
 )
+
+ONE_FILE_EACH = """
+[build-system]
+requires = ["hatchling"]
+[project]
+name = "vivace-brought"
+version = "1.0"
+[project.entry-points."vivace.methods"]
+recent = "vivace_brought.recent:Recent"
+[project.entry-points."vivace.budget_rules"]
+first = "vivace_brought.first:FirstExperts"
+"""
+FIRST_EXPERTS = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from vivace_methods.speculation.budgets.base import BudgetRule, Routed
+
+
+@dataclass(frozen=True)
+class FirstExperts(BudgetRule):
+    name: ClassVar[str] = "first"
+
+    def scores(self, routed: Routed) -> torch.Tensor:
+        return -torch.arange(routed.shares.shape[1], dtype=torch.float32)
+"""
 
 
 def shown_files() -> dict[str, str]:
@@ -115,6 +144,41 @@ def test_a_method_and_a_task_that_were_brought_come_to_the_board(site: Path, tmp
     assert {(row["arm"], row["data"]) for row in rows} == {
         (arm, "evens(below=50)") for arm in ("dense", "dense-again")
     }
+
+
+@pytest.fixture
+def brought(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with the reader that docs/methods.md shows, and a budget rule, each of one file."""
+    (reader,) = re.findall(r"^```python\n# recent\.py\n(.*?)^```", METHODS_PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    files = {"__init__": "", "recent": reader, "first": FIRST_EXPERTS}
+    modules = {f"vivace_brought/{name}.py": text for name, text in files.items()}
+    install({"pyproject.toml": ONE_FILE_EACH, **modules}, tmp_path / "brought", tmp_path / "brought-site")
+    monkeypatch.syspath_prepend(str(tmp_path / "brought-site"))
+    return tmp_path / "brought-site"
+
+
+@pytest.mark.usefixtures("brought")
+def test_a_reader_and_a_budget_rule_that_were_brought_are_known() -> None:
+    assert "recent" in [row["name"] for row in json.loads(vivace("methods", "list", "--format", "json").stdout)]
+    assert parse_method("moe-spec(budget=8,rule=first)").label == "moe-spec(budget=8,rule=first)"
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("models_start_at_once")
+@pytest.mark.parametrize(
+    ("track", "model", "task", "arm"),
+    [
+        ("prefill", "zoo:retrieval", "needles(length=128)", "recent(keep=0.25)"),
+        ("speculation", "zoo:moe", "sums", "moe-spec(budget=8,rule=first):zoo:moe-drafter"),
+    ],
+)
+def test_a_reader_and_a_budget_rule_that_were_brought_come_to_the_board(
+    brought: Path, tmp_path: Path, track: str, model: str, task: str, arm: str
+) -> None:
+    small = ("--limit", 1, "--repeats", 1, "--most-tokens", 3, "--home", tmp_path / "home", "--format", "json")
+    done = vivace("run", track, "--model", model, "--tasks", task, "--arms", arm, *small, cwd=brought)
+    assert done.returncode == 0, done.stderr
+    assert arm in {row["arm"] for row in json.loads(vivace("leaderboard", track, *small[-4:]).stdout)}
 
 
 def test_an_adapter_and_a_judge_that_were_brought_come_to_the_board(site: Path, tmp_path: Path) -> None:
