@@ -150,6 +150,18 @@ class RunSpec(BaseModel):
         """How it is to be executed."""
         return ExecutionSettings()
 
+    @property
+    def needed(self) -> list[str]:
+        """What a worker must have: the needs that are written, and a GPU where the model is to run on one."""
+        asks = str(self._device or "").startswith("cuda")
+        has_said = any(parse_need(need).name in ("gpu", "gpu-memory") for need in self.needs)
+        return [*self.needs, *(["gpu"] if asks and not has_said else [])]
+
+    @property
+    def _device(self) -> Any:
+        """Where the model is to run, if that is said."""
+        return None
+
     def as_json(self) -> dict[str, Any]:
         """The spec as it is stored and read back."""
         return self.model_dump(mode="json", by_alias=True)
@@ -267,6 +279,10 @@ class DialogueSpec(RunSpec):
         """How it is to be executed."""
         return ExecutionSettings(self.concurrency, self.max_cost, self.max_errors, self.cache)
 
+    @property
+    def _device(self) -> Any:
+        return self.model_arg.get("device")
+
     def _changed(self, changed: ChangedPath) -> dict[str, Any]:
         changes = super()._changed(changed)
         changes["model"] = changed_target(self.model, changed)
@@ -349,6 +365,10 @@ class EfficiencySpec(RunSpec):
     """On a processor each arm's is taken in a process of its own."""
     seed: Annotated[int, Flag("Of samples and random weights.")] = Field(default=1, ge=0)
     margin: Annotated[float, Flag("The loss of quality that counts as none.")] = Field(default=0.05, gt=0, lt=1)
+
+    @property
+    def _device(self) -> Any:
+        return self.device
 
     def _changed(self, changed: ChangedPath) -> dict[str, Any]:
         changes = super()._changed(changed)

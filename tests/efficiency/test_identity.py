@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from vivace.errors import UsageError
 from vivace.files import content_hash
 from vivace.files.content_hash import file_sha256, folder_sha256, remember_in
 from vivace.models.adapters.replay import Replay
@@ -17,8 +18,9 @@ from vivace.spec import EfficiencySpec, parse_spec
 from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
-from vivace.store.tables import Arm, Run
+from vivace.store.tables import Arm, Hardware, Model, Run, Trial
 from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.efficiency.machine import Machine
 from vivace.tracks.efficiency.track import EfficiencyTrack
 
 
@@ -100,6 +102,46 @@ def test_what_is_not_read_makes_no_other_run(database: Database, home: Path, tmp
     first = registered(database, home, **spec)
     (tmp_path / "recipe" / "README.md").write_text("how it was made")
     assert registered(database, home, **spec, calibration="stories") == first, "nothing is fitted on it"
+
+
+def test_a_run_that_is_sent_is_measured_by_whichever_machine_takes_it_and_by_no_second_one(
+    database: Database, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = parse_spec(
+        {"track": "sparsity", "model": "random:llama", "tasks": ["tokens(length=8,vocabulary=99)"], "limit": 1,
+         "device": "cuda", "arms": ["dense"]}
+    )  # fmt: skip
+    assert isinstance(spec, EfficiencySpec)
+    assert spec.needed == ["gpu"], "whoever takes it must have what it asks for"
+    assert spec.model_copy(update={"needs": ["gpu=H200"]}).needed == ["gpu=H200"]
+
+    def register(machine: str | None, run_id: str | None = None) -> Run:
+        if machine is not None:
+            made = Machine("cuda", "bfloat16", 1, {"gpu": machine})
+            monkeypatch.setattr("vivace.tracks.efficiency.run.machine_for", lambda *_: made)
+        run = EfficiencyTrack("sparsity").prepare(spec, home)
+        elsewhere = machine is None
+        found = run.register(database, Artifacts(home / "artifacts"), run_id=run_id, elsewhere=elsewhere).run_id
+        with database.read() as session:
+            return session.get_one(Run, found)
+
+    sent = register(None)  # by somebody who has no such device
+    assert sent.hardware_id is None
+    taken = register("H200", sent.id)
+    assert (taken.id, register(None).id) == (sent.id, sent.id)
+    with database.write() as session:
+        assert session.get_one(Model, taken.model_id).parameters["dtype"] == "bfloat16"
+        assert session.get_one(Hardware, taken.hardware_id).details == {"gpu": "H200"}
+    other = register("B200", sent.id)
+    assert other.hardware_id != taken.hardware_id, "nothing was measured yet"
+    with database.write() as session:
+        arm = session.query(Arm).filter_by(run_id=sent.id).first()
+        assert arm is not None
+        session.add(Trial(arm_id=arm.id, prompt="p", repetition=0, measurements={}))
+    assert register("B200", sent.id).hardware_id == other.hardware_id
+    with pytest.raises(UsageError, match="begun on another machine"):
+        register("H200", sent.id)
+    assert register("H200").id != sent.id, "what is measured at once is known by its machine"
 
 
 def test_a_recorded_reply_is_itself_under_any_file_name(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def submit(
         asyncio.run(_preflight(run))
     database = open_for_writing(settings)
     artifacts = open_artifacts(settings)
-    registered = run.register(database, artifacts, ownership=Ownership(owner, spec.private), force=force)
+    registered = run.register(
+        database, artifacts, ownership=Ownership(owner, spec.private), force=force, elsewhere=queue is not None
+    )
     if queue is not None:
         spec = sent(spec, settings, artifacts)
     with database.write() as session:
@@ -165,7 +167,7 @@ def _shards(session: Session, submission: Submission, spec: RunSpec) -> list[Sha
             first=bounds[number - 1] if count > 1 else None,
             last=bounds[number] if count > 1 else None,
             timed=track.takes_machine_alone,
-            needs=list(spec.needs),
+            needs=spec.needed,
             status="queued" if number == 1 else "waiting",
         )
         for number in range(1, count + 1)

@@ -155,6 +155,7 @@ class PreparedRun(Protocol):
         ownership: Ownership = THE_OPERATORS,
         force: bool = False,
         run_id: str | None = None,
+        elsewhere: bool = False,
     ) -> Registered:
         """Write the run's own rows, or find them. Doing it twice changes nothing.
 
@@ -162,6 +163,7 @@ class PreparedRun(Protocol):
             ownership: whose a new run is.
             force: a new run beside the one of the same identity.
             run_id: the run it must turn out to be, when it was submitted earlier.
+            elsewhere: whether a worker will execute it, on a machine that is not known yet.
         """
         ...
 

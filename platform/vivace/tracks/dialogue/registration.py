@@ -46,6 +46,7 @@ def register_run(
     force: bool = False,
     imported: bool = False,
     run_id: str | None = None,
+    elsewhere: bool = False,
 ) -> Registered:
     """Write or find the rows of one run and its judging.
 
@@ -53,6 +54,7 @@ def register_run(
         ownership: whose a new run is.
         force: a new run beside the one of the same identity.
         run_id: the run it must turn out to be, when it was submitted earlier.
+        elsewhere: whether another machine will execute it.
 
     Raises:
         UsageError: the run was retracted, or is not the one that was submitted.
@@ -68,7 +70,6 @@ def register_run(
         "track": TRACK,
         "dataset_id": dataset.id,
         "model_id": model.id,
-        "hardware_id": machine.id,
         "method": None if method is None else method.name,
         "input_form": form,
         "output_form": identity.parameters.get("output", "text"),
@@ -78,7 +79,8 @@ def register_run(
         "imported": imported,
         "manifest": {**manifest(), **_method_manifest(method)},
     }
-    run = ensure_run(session, run_identity, values, ownership=ownership, force=force, run_id=run_id)
+    place = {"hardware_id": None if elsewhere else machine.id}
+    run = ensure_run(session, run_identity, values, place, ownership=ownership, force=force, run_id=run_id)
     return register_judging(session, run.id, judge) if judge else Registered(run.id, None)
 
 

@@ -204,6 +204,7 @@ class Rejudging(DialogueRun):
         ownership: Ownership = THE_OPERATORS,
         force: bool = False,
         run_id: str | None = None,
+        elsewhere: bool = False,
     ) -> Registered:
         """Write or find the judging; the run itself is there."""
         with database.write() as session:

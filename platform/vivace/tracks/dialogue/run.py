@@ -137,6 +137,7 @@ class DialogueRun:
         ownership: Ownership = THE_OPERATORS,
         force: bool = False,
         run_id: str | None = None,
+        elsewhere: bool = False,
     ) -> Registered:
         """Write or find conversations, model, judge, run and judging."""
         ingest.store_audio(self._conversations, self._new_audio, artifacts)
@@ -155,6 +156,7 @@ class DialogueRun:
                 ownership=ownership,
                 force=force,
                 run_id=run_id,
+                elsewhere=elsewhere,
             )
         self._records = RunRecords(registered)
         self._restore_audio(database, artifacts)

@@ -23,6 +23,19 @@ class Machine:
     """What makes two machines the same for these times."""
 
 
+NO_HALVES = "float16 is not measured on a processor: use --dtype bfloat16 or float32."
+
+
+def check_numbers(spec: EfficiencySpec) -> None:
+    """Refuse what no machine measures, wherever it is executed.
+
+    Raises:
+        UsageError: kernels for this device do not know the type of number.
+    """
+    if spec.device == "cpu" and spec.dtype == "float16":
+        raise UsageError(NO_HALVES)
+
+
 def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
     """Where the model will run.
 
@@ -37,7 +50,7 @@ def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
     device = ("cuda" if cuda else "cpu") if spec.device == "auto" else spec.device
     dtype = ("bfloat16" if device == "cuda" else "float32") if spec.dtype == "auto" else spec.dtype
     if device == "cpu" and dtype == "float16":
-        raise UsageError("float16 is not measured on a processor: use --dtype bfloat16 or float32.")
+        raise UsageError(NO_HALVES)
     # Work of microseconds is only delayed by handing it out, and many times so where the machine has other work.
     threads = spec.threads or (os.cpu_count() if origin.are_times_real else 1) or 1
     where = torch.cuda.get_device_name() if device == "cuda" else "cpu"

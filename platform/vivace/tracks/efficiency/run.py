@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.manifest import fingerprint, manifest
+from vivace.models.base import ModelIdentity
 from vivace.spec import EfficiencySpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
@@ -22,8 +24,9 @@ from vivace.store.database import Database
 from vivace.store.records import ensure
 from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Ending, Registered, Workbench
-from vivace.tracks.efficiency.machine import Machine
+from vivace.tracks.efficiency.machine import Machine, machine_for
 from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
+from vivace.tracks.efficiency.placement import place
 from vivace.tracks.efficiency.planned_arms import check_arms
 from vivace.tracks.efficiency.prompts import PlannedTasks
 from vivace.tracks.efficiency.records import ArmRecords
@@ -68,18 +71,26 @@ class EfficiencyRun:
         baseline: str | None,
         asked: Any,
         planned: PlannedTasks,
-        machine: Machine,
         card: dict[str, Any],
         home: Path,
     ) -> None:
         self._track, self._spec, self._target = track, spec, target
         self._arms, self._baseline, self._planned = arms, baseline, planned
-        self._machine, self._card = machine, card
+        self._card = card
         self._zoo, self._recipes = home / "zoo", home / "recipes"
         self._recipe_folders: dict[str, Path] = {}
         """Arm → where its recipe lies, of those that were fitted here."""
         self._asked = asked
         self._records: ArmRecords  # from its registration on
+
+    @cached_property
+    def _machine(self) -> Machine:
+        """This machine, which executes it; only a request that is sent to another one never asks.
+
+        Raises:
+            UsageError: it lacks the device, or the device's kernels do not know the type of number.
+        """
+        return machine_for(self._spec, self._target.origin)
 
     def describe(self) -> dict[str, Any]:
         """What the run takes, for `--dry-run`."""
@@ -106,8 +117,9 @@ class EfficiencyRun:
         """Turn a model out of GGUF, where it is one, and see that the arms fit it, as far as configurations tell.
 
         Raises:
-            UsageError: an arm does not, or what was fitted for it does not.
+            UsageError: an arm does not, or what was fitted for it does not, or this machine has no such device.
         """
+        _ = self._machine
         checkpoint = self._target.checkpoint
         if checkpoint is not None and checkpoint.gguf is not None:
             await asyncio.to_thread(checkpoint.fetched)
@@ -124,37 +136,48 @@ class EfficiencyRun:
         ownership: Ownership = THE_OPERATORS,
         force: bool = False,
         run_id: str | None = None,
+        elsewhere: bool = False,
     ) -> Registered:
-        """Write or find model, tasks, machine, run and arms."""
-        identity = self._target.identity({"dtype": self._machine.dtype})
+        """Write or find model, tasks, machine, run and arms.
+
+        A run that was sent to whatever machine has what it needs is known by that, and gets its machine when one
+        begins it.
+
+        Raises:
+            UsageError: trials of another machine are recorded already, with which none of this one can be compared.
+        """
         planned, spec = self._planned, self._spec
         with database.write() as session:
-            model = ensure_model(session, identity, self._card, owner=ownership.owner, run_id=run_id)
             dataset = ensure(
                 session,
                 tables.Dataset,
                 {"fingerprint": fingerprint(["tasks", planned.revision])},
                 {"name": planned.name, "revision": planned.revision, "has_audio": False},
             )
-            details = self._machine.details
-            machine = ensure(session, tables.Hardware, {"fingerprint": fingerprint(details)}, {"details": details})
-            made_of = [
-                self._track, dataset.fingerprint, identity.fingerprint, machine.fingerprint, self._asked,
-                spec.repeats, spec.margin,
-            ]  # fmt: skip
+
+            def identity_of(model: ModelIdentity, machine: str) -> str:
+                asked = [self._asked, spec.repeats, spec.margin]
+                return fingerprint([self._track, dataset.fingerprint, model.fingerprint, machine, *asked])
+
+            machine = None if elsewhere else self._machine
+            found = place(session, self._target, spec, machine, run_id, identity_of)
+            known = None if found.begins_here else run_id
+            model = ensure_model(session, found.model, self._card, owner=ownership.owner, run_id=known)
             values = {
                 "track": self._track,
                 "dataset_id": dataset.id,
-                "model_id": model.id,
-                "hardware_id": machine.id,
                 "method": self._baseline,
                 "input_form": "text",
                 "repeats": spec.repeats,
                 "items": [prompt.name for prompt in planned.prompts],
                 "limited": True,
+            }
+            here = {
+                "hardware_id": found.hardware_id,
+                "model_id": model.id,
                 "manifest": {**manifest(), "seed": spec.seed, "margin": spec.margin},
             }
-            run = ensure_run(session, fingerprint(made_of), values, ownership=ownership, force=force, run_id=run_id)
+            run = ensure_run(session, found.identity, values, here, ownership=ownership, force=force, run_id=run_id)
             self._records = ArmRecords(run.id, self._arms, self._baseline)
             self._records.register(session)
             self._planned = planned.named(run.items)

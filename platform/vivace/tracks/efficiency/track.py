@@ -9,7 +9,7 @@ from vivace.files.content_hash import folder_sha256
 from vivace.spec import EfficiencySpec, RunSpec, read_card
 from vivace.tracks.base import Import
 from vivace.tracks.efficiency.fitting_texts import find_calibration
-from vivace.tracks.efficiency.machine import machine_for
+from vivace.tracks.efficiency.machine import check_numbers
 from vivace.tracks.efficiency.measured_models import find_target, folder_of_fitted
 from vivace.tracks.efficiency.planned_arms import plan_arms
 from vivace.tracks.efficiency.prompts import plan_tasks
@@ -29,6 +29,7 @@ class EfficiencyTrack:
     def prepare(self, spec: RunSpec, home: Path) -> EfficiencyRun:
         """Find model, arms and tasks; nothing is loaded."""
         assert isinstance(spec, EfficiencySpec)
+        check_numbers(spec)
         zoo = home / "zoo"
         target = find_target(spec.model, spec.layers, home)
         # How long a small model takes says nothing, nor which baseline is the fastest on it.
@@ -45,9 +46,7 @@ class EfficiencyTrack:
         card = read_card(Path(spec.card)) if spec.card else {}
         named = None if baseline is None else next(iter(arms))
         asked = [contents, None if named is None else contents[0][0], *([] if calibration is None else [calibration])]
-        return EfficiencyRun(
-            self.name, spec, target, arms, named, asked, planned, machine_for(spec, target.origin), card, home
-        )
+        return EfficiencyRun(self.name, spec, target, arms, named, asked, planned, card, home)
 
     def files_beside(self, key: str, path: Path) -> list[Path]:
         """None: what is named is all that is read."""
