@@ -14,11 +14,14 @@ from sqlalchemy import select
 from support.datasets import conversation_rows, write_jsonl
 from support.program import board, vivace
 from support.regression_world import Inbox
+from vivace.cli.results import regress
+from vivace.engine.travelling import laid_out
 from vivace.errors import UsageError
 from vivace.regressions import deliveries
 from vivace.regressions.deliveries import bound, check_webhook, deliver
-from vivace.regressions.jobs import read_jobs
+from vivace.regressions.jobs import parse_job, read_jobs
 from vivace.settings import Settings
+from vivace.spec import DialogueSpec, parse_spec
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.tables import Alert, Delivery, Night, Schedule
@@ -40,6 +43,25 @@ def add(folder: Path, run: dict[str, object], **job: object) -> tuple[int, str]:
     done = vivace("regress", "add", "--file", file, "--home", folder / "home")
     assert "Traceback" not in done.stderr
     return done.returncode, done.stderr
+
+
+def test_what_a_job_reads_goes_to_workers_that_have_no_folder_in_common_with_it(
+    tmp_path: Path, run: dict[str, object]
+) -> None:
+    settings = Settings(home=tmp_path / "home", artifacts=str(tmp_path / "shared"))
+    regress._add([parse_job("nightly", {"run": run}, "here")], settings, dry_run=False)
+    kept = {name: (tmp_path / name).read_bytes() for name in ("data.jsonl", "replies.jsonl")}
+    for name in kept:
+        (tmp_path / name).unlink()
+    database = open_for_writing(settings)
+    with database.read() as session:
+        spec = parse_spec(session.scalars(select(Schedule)).one().spec)
+    database.close()
+    assert isinstance(spec, DialogueSpec)
+    there = laid_out(spec, settings.model_copy(update={"home": tmp_path / "worker"}))
+    assert isinstance(there, DialogueSpec)
+    assert Path(there.data).read_bytes() == kept["data.jsonl"]
+    assert Path(there.model.removeprefix("replay:")).read_bytes() == kept["replies.jsonl"]
 
 
 @pytest.mark.parametrize(

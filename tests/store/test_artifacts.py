@@ -95,6 +95,18 @@ def test_a_store_that_does_not_answer_is_said_so(tmp_path: Path, monkeypatch: py
         open_artifacts(Settings(home=tmp_path, artifacts="nothing://of/the/kind"))
 
 
+def test_keys_and_endpoint_of_the_store_may_stand_in_the_file_of_the_surroundings(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    (tmp_path / ".env").write_text("".join(f"{name}={os.environ[name]}\n" for name in names))
+    for name in names:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    sha256 = open_artifacts(Settings(home=tmp_path / "home", artifacts=bucket)).put(b"found")
+    assert open_artifacts(Settings(home=tmp_path / "other", artifacts=bucket)).get(sha256) == b"found"
+
+
 def test_trees_travel_whole_under_their_names(shared: Artifacts, url: str, tmp_path: Path) -> None:
     folder = tmp_path / "fit"
     (folder / "deep").mkdir(parents=True)

@@ -34,7 +34,7 @@ from vivace.store.queries.log import log
 from vivace.store.queries.regressions import jobs
 from vivace.store.queries.submissions import submissions
 from vivace.store.records import add_event
-from vivace.store.tables import Schedule
+from vivace.store.tables import Model, Schedule
 from vivace.store.verdicts import standing_judgings
 from vivace.store.visibility import HIDDEN, NOBODY, OPERATOR, Ownership, Viewer
 from vivace.tracks.rows import ensure_run
@@ -154,6 +154,10 @@ def test_made_public_and_private_again_the_boards_version_changes_and_the_log_sa
         assert (SECRET in everything(public)) is not private
     assert versions[0] != versions[1] != versions[2] and versions[2] == versions[3]
     assert data_version(public) != data_version(database.seen_by(ALICE))
+    versions = [data_version(public)]
+    with database.write() as session:
+        session.scalars(select(Model)).first().licence = "apache-2.0"  # type: ignore[union-attr]
+    assert data_version(public) not in versions, "a card says something else"
     set_private(database, SHOWN, True, BOB.name)
     assert {row.model for row in board(database.seen_by(BOB))} == {"open"} and not board(public)
     assert "private: bob@example.org sees it" in repr(log(database, SHOWN))

@@ -42,6 +42,11 @@ ArtifactsOption = Annotated[
         show_default="in the home folder",
     ),
 ]
+LogOption = Annotated[
+    Path | None, typer.Option("--log", help="Write what is said into a file, too.", show_default="none")
+]
+LogSizeOption = Annotated[float, typer.Option("--log-size", min=0.01, help="Megabytes after which it is put aside.")]
+LogFilesOption = Annotated[int, typer.Option("--log-files", min=1, help="Files put aside that stay.")]
 
 
 class Format(StrEnum):

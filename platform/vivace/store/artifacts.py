@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vivace.errors import VivaceError
 from vivace.files.content_hash import file_sha256
+from vivace.machine.environment import load_surroundings
 from vivace.settings import Settings
 from vivace.store.remote_artifacts import Held, RemoteArtifacts, is_hash
 
@@ -27,6 +28,7 @@ def open_artifacts(settings: Settings) -> Artifacts:
     if folder is not None:
         return Artifacts(folder)
     assert settings.artifacts is not None
+    load_surroundings()  # keys and endpoint of the store may stand in `.env`
     remote = RemoteArtifacts(settings.artifacts)
     return Artifacts(settings.home / "artifacts", remote, int(settings.artifacts_cache_gb * 2**30))
 

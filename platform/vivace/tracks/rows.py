@@ -61,7 +61,7 @@ def ensure_run(
     session: Session,
     identity: str,
     values: dict[str, Any],
-    place: dict[str, Any],
+    place: dict[str, Any] | None = None,
     *,
     ownership: Ownership,
     force: bool,
@@ -73,7 +73,7 @@ def ensure_run(
         session: of the store.
         identity: the hash of what makes its result.
         values: column → value of a new one.
-        place: column → value, of what depends on the machine that executes it: written when one is found that does.
+        place: column → value, of what depends on the machine that executes it: written when the first does.
         ownership: whose it is; one that was public becomes private where that is asked for, and never the reverse.
         force: a new run beside the one of the same identity.
         run_id: the run it must turn out to be, when it was submitted earlier.
@@ -86,12 +86,12 @@ def ensure_run(
         ordinal = run_ordinal(session, identity, owner, force, run_id)
         key = {"identity": identity, "ordinal": ordinal}
         name = identity[:12] + (f"-{ordinal + 1}" if ordinal else "")
-        run = ensure(session, tables.Run, key, {"id": name, "owner": owner, **values, **place})
+        run = ensure(session, tables.Run, key, {"id": name, "owner": owner, **values, **(place or {})})
         if run_id is not None or run.owner == owner:
             break
         # Somebody else's was written in between: the next one is ours.
     if run.hardware_id is None:
-        for column, value in place.items():
+        for column, value in (place or {}).items():
             setattr(run, column, value)
     if ownership.private and run_id is None and run.private_since is None:
         run.private_since = now()

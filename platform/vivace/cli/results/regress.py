@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from vivace.cli.common import (
+    ArtifactsOption,
     DatabaseOption,
     Format,
     FormatOption,
@@ -71,6 +73,7 @@ def add(
     ] = False,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
     flags: dict[str, Any],
 ) -> None:
     """Make a job, or change the one of that name. Nothing is run yet."""
@@ -78,7 +81,7 @@ def add(
     from vivace.errors import UsageError
     from vivace.regressions.jobs import parse_job, read_jobs
 
-    settings = settings_of(home, database)
+    settings = settings_of(home, database, artifacts)
     if file is not None:
         if name is not None:
             raise UsageError("--file brings jobs with their names; leave the name and the track out.")
@@ -114,8 +117,10 @@ def _gates(written: list[str] | None) -> dict[str, Any]:
 
 def _add(jobs: list[Job], settings: Settings, dry_run: bool) -> None:
     """Check all of them before the first is written."""
+    from vivace.engine.travelling import sent
     from vivace.regressions.jobs import check_job, save_job
     from vivace.regressions.noticing import what_is_noticed
+    from vivace.store.artifacts import open_artifacts
     from vivace.store.migrate import open_for_reading, open_for_writing
 
     stored = open_for_reading(settings)
@@ -125,7 +130,7 @@ def _add(jobs: list[Job], settings: Settings, dry_run: bool) -> None:
     if not dry_run:
         opened = open_for_writing(settings)
         for job in jobs:
-            is_new = save_job(opened, job)
+            is_new = save_job(opened, replace(job, spec=sent(job.spec, settings, open_artifacts(settings))))
             say(f"Job '{job.name}' is {'recorded' if is_new else 'changed'}.")
         opened.close()
     for job, sentence in zip(jobs, told, strict=True):
@@ -295,13 +300,14 @@ def run(
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
     database: DatabaseOption = None,
+    artifacts: ArtifactsOption = None,
 ) -> None:
     """Make a job's night here. Exit code 100 where it has become worse, 3 where that could not be told."""
     from vivace.errors import UsageError
 
     if (name is None) is not due:
         raise UsageError("Name the job to run, or give --due alone.")
-    settings = settings_of(home, database)
+    settings = settings_of(home, database, artifacts)
     codes = _run_nights(settings, name, format)
     raise typer.Exit(100 if 100 in codes else next((code for code in codes if code), 0))
 

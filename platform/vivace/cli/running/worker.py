@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import threading
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vivace.cli.common import ArtifactsOption, DatabaseOption, HomeOption, say, settings_of
+from vivace.cli.common import (
+    ArtifactsOption,
+    DatabaseOption,
+    HomeOption,
+    LogFilesOption,
+    LogOption,
+    LogSizeOption,
+    say,
+    settings_of,
+)
 
 LeaseOption = Annotated[
     float | None,
@@ -30,11 +38,6 @@ WatchOption = Annotated[
         show_default="nowhere",
     ),
 ]
-LogOption = Annotated[
-    Path | None, typer.Option("--log", help="Write what is said into a file, too.", show_default="none")
-]
-LogSizeOption = Annotated[float, typer.Option("--log-size", min=0.01, help="Megabytes after which it is put aside.")]
-LogFilesOption = Annotated[int, typer.Option("--log-files", min=1, help="Files put aside that stay.")]
 
 
 def worker(

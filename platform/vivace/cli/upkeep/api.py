@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vivace.cli.common import ArtifactsOption, DatabaseOption, HomeOption, say, settings_of
+from vivace.cli.common import (
+    ArtifactsOption,
+    DatabaseOption,
+    HomeOption,
+    LogFilesOption,
+    LogOption,
+    LogSizeOption,
+    say,
+    settings_of,
+)
 
 
 def api(
@@ -23,6 +33,9 @@ def api(
         str | None,
         typer.Option("--proxy", help="The proxy whose word on addresses counts.", show_default="none"),
     ] = None,
+    log: LogOption = None,
+    log_size: LogSizeOption = 10,
+    log_files: LogFilesOption = 5,
     home: HomeOption = None,
     database: DatabaseOption = None,
     artifacts: ArtifactsOption = None,
@@ -38,6 +51,7 @@ def api(
     from vivace.api.bounds import server_options
     from vivace.api.door import read_door
     from vivace.cli.upkeep.serve import check_address
+    from vivace.output.rotation import rotating_log
     from vivace.store.migrate import open_for_writing
 
     settings = settings_of(home, database, artifacts)
@@ -46,6 +60,10 @@ def api(
     opened = open_for_writing(settings)
     check_address(host, port)
     shown = f"[{host}]" if ":" in host else host
-    say(f"The API is at http://{shown}:{port}, its description at /openapi.json — Ctrl-C ends it.")
-    uvicorn.run(make_app(settings, opened, door), host=host, port=port, **options)
+    said = f"The API is at http://{shown}:{port}, its description at /openapi.json"
+    with ExitStack() as around:
+        if log is not None:
+            around.enter_context(rotating_log(log, log_size, log_files))(said)
+        say(f"{said} — Ctrl-C ends it.")
+        uvicorn.run(make_app(settings, opened, door), host=host, port=port, **options)
     opened.close()

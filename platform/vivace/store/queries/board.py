@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -192,7 +193,7 @@ def board(
 
 def data_version(database: Database) -> str:
     """A cheap text, of each viewer, that changes whenever a board does: a judging or an arm ended again, a run was
-    retracted or made private or public, a set's items were hidden or shown.
+    retracted or made private or public, a set's items were hidden or shown, a model's card says something else.
 
     It is reckoned over all runs and not over those that the viewer sees: where one becomes private as another becomes
     public, the viewer sees as many as before.
@@ -217,7 +218,10 @@ def data_version(database: Database) -> str:
                 select(*(figure for column in columns for figure in (func.count(column), func.max(column))))
             ).one()
         ]
-    return "/".join(str(part) for part in (database.viewer, *mine, *marked, *nights))
+        card = (Model.name, Model.organisation, Model.size, Model.open_weights, Model.licence, Model.description)
+        cards = session.execute(select(*card).order_by(Model.id)).all()
+    described = hashlib.sha256(repr([tuple(each) for each in cards]).encode()).hexdigest()
+    return "/".join(str(part) for part in (database.viewer, *mine, *marked, *nights, described))
 
 
 @dataclass(frozen=True)
