@@ -18,6 +18,16 @@ def _with_homes(path: Path) -> Path:
     return Path(with_homes(str(path)))
 
 
+def _pinned(text: str) -> str:
+    for each in text.split(","):
+        if each.strip() and not _PINNED.fullmatch(each.strip()):
+            raise ValueError("write OWNER/NAME@COMMIT, with all 40 digits of the commit, and a comma between two")
+    return text
+
+
+_PINNED = re.compile(r"[\w-][\w.-]*/[\w.-]+@[0-9a-f]{40}")
+
+
 class Settings(BaseSettings):
     """Settings from `VIVACE_*` variables or `.env`; a command's flags override them.
 
@@ -34,6 +44,8 @@ class Settings(BaseSettings):
     """Where files are stored by their hash: a folder, or a URL such as `s3://BUCKET/PREFIX`."""
     artifacts_cache_gb: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Gibibytes that the home folder may hold of artifacts that lie elsewhere."""
+    trust_remote_code: Annotated[str, AfterValidator(_pinned)] = ""
+    """Models of the hub, `OWNER/NAME@COMMIT`, whose own code the operator lets run; a comma between two."""
     show_private: bool = False
     """Whether the leaderboard shows private runs and hidden items to people who have not logged in."""
     login: Path | None = None
@@ -42,6 +54,11 @@ class Settings(BaseSettings):
     """The mail server of alerts, `smtp://HOST:PORT` or `smtps://USER:PASSWORD@HOST`; read, and never stored."""
     smtp_from: str | None = None
     """The sender of alerts."""
+
+    @property
+    def trusted_models(self) -> frozenset[str]:
+        """Models, each at one commit, whose own code may be run on this machine."""
+        return frozenset(each.strip() for each in self.trust_remote_code.split(",") if each.strip())
 
     @property
     def database_url(self) -> str:

@@ -31,6 +31,7 @@ from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.local.checkpoints import checkpoint_sha256
 from vivace.models.local.failures import RefusedError
+from vivace.models.local.loading import load_checkpoint
 from vivace.models.local.service import _answer_or_error
 from vivace.models.local.spoken_model import SpokenModel
 from vivace_rubrics.criteria import Unscored
@@ -793,6 +794,58 @@ def test_configurations_that_cannot_be_used(
     (folder / "config.json").write_text(json.dumps({**config, **change}))
     with pytest.raises(RefusedError, match=sentence):
         SpokenModel(setup(folder))
+
+
+OWN_CODE = """
+import transformers
+from pathlib import Path
+
+Path(__file__).with_name("ran").touch()
+Known = transformers.models.auto.configuration_auto.CONFIG_MAPPING[{known!r}]
+KnownModel = transformers.models.auto.modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING[Known]
+
+
+class OwnConfig(Known):
+    model_type = "nobodys"
+
+
+class OwnModel(KnownModel):
+    config_class = OwnConfig
+"""
+
+
+def test_a_models_own_code_runs_where_the_operator_trusts_that_commit_and_nowhere_else(
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers.dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = copied(checkpoint("text_only"), tmp_path / "own_code")
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+
+    def write(auto_map: dict[str, str]) -> None:
+        named = {**config, "model_type": "nobodys", "auto_map": auto_map}
+        (folder / "config.json").write_text(json.dumps(named))
+
+    (folder / "own.py").write_text(OWN_CODE.format(known=config["model_type"]))
+    write(own)
+    with pytest.raises(RefusedError, match="VIVACE_TRUST_REMOTE_CODE"):
+        load_checkpoint(folder, "float32")
+    assert not list(tmp_path.rglob("ran"))
+    _, model = load_checkpoint(folder, "float32", trusted=True)
+    assert type(model).__name__ == "OwnModel"
+    write({**own, "AutoModelForCausalLM": "lab/other--own.OwnModel"})
+    with pytest.raises(RefusedError, match="another repository"):
+        load_checkpoint(folder, "float32", trusted=True)
+
+    trusted, other = (f"lab/model@{digit * 40}" for digit in "ab")
+    monkeypatch.setenv("VIVACE_TRUST_REMOTE_CODE", trusted)
+    assert opened(trusted).identity.parameters["trust_remote_code"] is True
+    assert "trust_remote_code" not in opened(other).identity.parameters
+    with pytest.raises(UsageError, match="trust_remote_code"):
+        opened(other, trust_remote_code=True)
+    monkeypatch.setenv("VIVACE_TRUST_REMOTE_CODE", "lab/model@main")
+    with pytest.raises(UsageError, match="all 40 digits"):
+        opened(trusted)
 
 
 def test_missing_weights_are_not_made_up(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -305,13 +305,20 @@ class LocalModel(HeldModel):
         arguments = checked_arguments(arguments)
         if method is not None:
             check_batch(method, arguments["batch"])
-        checkpoint = self.find(name, home or load_settings().home)
+        settings = load_settings()
+        checkpoint = self.find(name, home or settings.home)
+        if f"{checkpoint.name}@{checkpoint.commit}" in settings.trusted_models:
+            checkpoint = replace(checkpoint, brings_code=True)
         identity = ModelIdentity(
             target=f"{self.kind}:{_place(checkpoint)}",
             adapter=self.kind,
             name=checkpoint.name,
             # Which of several GPUs it is makes no difference to what it answers.
-            parameters={**arguments, "device": arguments["device"].partition(":")[0]},
+            parameters={
+                **arguments,
+                "device": arguments["device"].partition(":")[0],
+                **({"trust_remote_code": True} if checkpoint.brings_code else {}),
+            },
             content_sha256=checkpoint.content,
             method=method,
         )
@@ -323,6 +330,7 @@ class LocalModel(HeldModel):
             "generation": {name: arguments[name] for name in generation if name in arguments},
             "seed": arguments.get("seed"),
             "batch": arguments["batch"],
+            "trusted": checkpoint.brings_code,
             "method": None
             if method is None
             else {"label": method.label, "recipe": method.recipe and str(method.recipe)},

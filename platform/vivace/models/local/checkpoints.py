@@ -14,6 +14,7 @@ from vivace.models.packaged import PACKAGED, PREFIX, folder_of_packaged, package
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
 """What makes a checkpoint: settings, templates, vocabularies and weights."""
+CODE = "*.py"
 DOUBLES = ("consolidated*", "original/*")
 """The same weights once more, in a form that transformers does not read."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -27,6 +28,8 @@ class Checkpoint:
     folder: Path | None = None
     commit: str | None = None
     gguf: GgufFile | None = None
+    brings_code: bool = False
+    """Whether code of its own is fetched with it, to be run; the operator alone lets it."""
 
     def fetched(self) -> Path:
         """The folder with its files, fetched from the hub, or turned from GGUF, where they are not here yet.
@@ -41,7 +44,8 @@ class Checkpoint:
         if self.gguf is not None:
             return self.gguf.turned()
         assert self.commit is not None
-        folder = snapshot("model", self.name, self.commit, wanted=FILES, unwanted=DOUBLES)
+        wanted = (*FILES, CODE) if self.brings_code else FILES
+        folder = snapshot("model", self.name, self.commit, wanted=wanted, unwanted=DOUBLES)
         check_folder(folder, self.name)
         return folder
 

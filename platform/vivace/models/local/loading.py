@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 from vivace.models.local.failures import RefusedError, short
+
+_ELSEWHERE = re.compile(r'"[^"]*--\w+(\.\w+)+"')
+"""`OWNER/NAME--module.Class`, as transformers writes code of another repository."""
 
 
 def device_of(name: str) -> Any:
@@ -27,34 +32,57 @@ def device_of(name: str) -> Any:
     return device
 
 
-def load_checkpoint(folder: Path, dtype: str, attention: str | None = None) -> tuple[Any, Any]:
+def load_checkpoint(
+    folder: Path, dtype: str, attention: str | None = None, *, trusted: bool = False
+) -> tuple[Any, Any]:
     """What makes a model's inputs, and the model, on the CPU.
 
     Args:
         folder: of the checkpoint.
         dtype: of the weights; `auto` is the checkpoint's own.
         attention: an attention implementation; None is the model's own choice.
+        trusted: whether the operator lets code run that lies in the folder.
 
     Raises:
         RefusedError: the checkpoint cannot be loaded, or its model does not write text.
     """
-    config = config_of(folder)
-    return _processor(folder, config), _model(folder, config, dtype, attention)
+    if trusted:
+        _check_code(folder)
+    config = config_of(folder, trusted=trusted)
+    return _processor(folder, config, trusted), _model(folder, config, dtype, attention, trusted)
 
 
-def config_of(folder: Path) -> Any:
+def _check_code(folder: Path) -> None:
+    """See that all code is the folder's own: another repository's would be of no commit that anybody has looked at.
+
+    Raises:
+        RefusedError: it is not.
+    """
+    for file in sorted(folder.glob("*config.json")):
+        try:
+            written = json.dumps(json.loads(file.read_bytes()))  # without escapes of letters
+        except ValueError as error:
+            raise RefusedError(f"its {file.name} is not understood ({short(error)})") from error
+        if _ELSEWHERE.search(written):
+            raise RefusedError(f"its {file.name} takes code from another repository, which nobody has trusted")
+
+
+def config_of(folder: Path, *, trusted: bool = False) -> Any:
     """The checkpoint's configuration."""
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        return AutoConfig.from_pretrained(folder, trust_remote_code=trusted)
     except Exception as error:
         if "trust_remote_code" in str(error):
-            raise RefusedError("it needs code of its own (trust_remote_code), which is not run") from error
+            raise RefusedError(
+                "it needs code of its own (trust_remote_code), which is not run unless the operator "
+                "trusts it: VIVACE_TRUST_REMOTE_CODE=OWNER/NAME@COMMIT"
+            ) from error
         raise RefusedError(f"its config.json is not understood ({short(error)})") from error
 
 
-def _processor(folder: Path, config: Any) -> Any:
+def _processor(folder: Path, config: Any, trusted: bool) -> Any:
     """What makes the model's inputs: a processor, or just a tokenizer for a model of text."""
     from transformers import AutoProcessor
     from transformers.utils import is_mistral_common_available, is_torchvision_available
@@ -64,7 +92,7 @@ def _processor(folder: Path, config: Any) -> Any:
     try:
         if _sees(config) and not is_torchvision_available():
             return _audio_only_processor(folder, config)
-        return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        return AutoProcessor.from_pretrained(folder, trust_remote_code=trusted)
     except Exception as error:
         raise RefusedError(f"its processor cannot be loaded ({short(error)})") from error
 
@@ -97,7 +125,21 @@ def _audio_only_processor(folder: Path, config: Any) -> Any:
     return listening(**parts, chat_template=template)
 
 
-def _model(folder: Path, config: Any, dtype: str, attention: str | None) -> Any:
+def _own_class(config: Any) -> Any:
+    """The auto class under which a checkpoint names a model of its own; None where it names none that writes."""
+    import transformers
+
+    named = getattr(config, "auto_map", None) or {}
+    classes = (
+        "AutoModelForMultimodalLM",
+        "AutoModelForSpeechSeq2Seq",
+        "AutoModelForSeq2SeqLM",
+        "AutoModelForCausalLM",
+    )
+    return next((getattr(transformers, name) for name in classes if name in named), None)
+
+
+def _model(folder: Path, config: Any, dtype: str, attention: str | None, trusted: bool) -> Any:
     """The model with its weights, on the CPU.
 
     Raises:
@@ -112,6 +154,8 @@ def _model(folder: Path, config: Any, dtype: str, attention: str | None) -> Any:
         modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
     )
     known = next((found for mapping in mappings if (found := mapping.get(type(config), None))), None)
+    if known is None and trusted:
+        known = _own_class(config)
     if known is None:
         raise RefusedError(f"models of the type '{config.model_type}' do not write text")
     try:
@@ -120,7 +164,7 @@ def _model(folder: Path, config: Any, dtype: str, attention: str | None) -> Any:
             config=config,
             dtype=dtype,
             use_safetensors=True,
-            trust_remote_code=False,
+            trust_remote_code=trusted,
             output_loading_info=True,
             **({"attn_implementation": attention} if attention else {}),
         )

@@ -89,7 +89,9 @@ class SpokenModel:
         self._device = device_of(setup["device"])
         self._generation = dict(setup["generation"])
         self._seed = setup["seed"]
-        self._processor, model = load_checkpoint(folder, setup["dtype"], setup["attn_implementation"])
+        self._processor, model = load_checkpoint(
+            folder, setup["dtype"], setup["attn_implementation"], trusted=setup.get("trusted", False)
+        )
         extractor = getattr(self._processor, "feature_extractor", None) or getattr(
             self._processor, "audio_processor", None
         )
