@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +13,10 @@ from sqlalchemy import select
 from support.measured import PROMPTS, run_of
 from support.program import vivace
 from vivace.regressions.causes import find_causes
-from vivace.regressions.samples import Figure, RunSample, sample_of
+from vivace.regressions.samples import Figure, RunSample, sample_of, spread_of_speeds
 from vivace.settings import Settings
 from vivace.spec import parse_spec
-from vivace.statistics.regression import Sample
+from vivace.statistics.regression import Sample, noticeable
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.tables import Dataset
@@ -102,3 +103,17 @@ def test_what_a_job_can_notice_is_said_before_it_is_made(tmp_path: Path) -> None
     assert "3." in done.stdout
     assert vivace("plan", "regression", "--home", tmp_path).returncode == 2
     assert vivace("plan", "regression", "1234", "--home", tmp_path).returncode == 2
+
+
+def test_a_run_of_arms_says_which_loss_of_speed_a_job_of_its_size_notices(database: Database, tmp_path: Path) -> None:
+    done = vivace("plan", "regression", "r1", "--format", "json", "--home", tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = {row["figure"].split(" ")[0]: row for row in json.loads(done.stdout)}
+    assert {row["prompts"] for row in rows.values()} == {len(PROMPTS)}
+    with database.read() as session:
+        (values,) = (
+            spread for figure, spread in spread_of_speeds(session, "r1").items() if figure.metric == "throughput"
+        )
+    assert values[1] is not None and rows["speed"]["noise"] == pytest.approx(math.sqrt(values[1]))
+    wider = noticeable(len(PROMPTS), 4 * values[1], 4, tolerance=-math.log(0.97), flip=0.0)
+    assert 0.03 < rows["speed"]["noticeable"] < 1 - math.exp(-(wider or math.inf))

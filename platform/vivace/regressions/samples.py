@@ -17,6 +17,9 @@ from vivace.store.tables import Arm, Attempt, Run, Trial
 from vivace.store.verdicts import JudgedConversation, judged_conversations
 from vivace.tracks.dialogue.scores import Tallies
 
+Logarithms = dict[tuple[str, int], float]
+"""(prompt, repetition) → the logarithm of a speed."""
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -126,34 +129,63 @@ def _errors(session: Session, run_id: str, unscored: int) -> str:
     return f"{unscored} criteria are unscored" + (f"; failed calls: {told}" if told else "")
 
 
-def _of_arms(session: Session, run: Run) -> RunSample:
+def spread_of_speeds(session: Session, run_id: str) -> dict[Figure, tuple[int, float | None]]:
+    """Of each speed of a run of arms: prompts, and the variance of one prompt's value in one run, by chance.
+
+    None where no prompt was timed twice, which tells nothing of it.
+    """
+    found: dict[Figure, tuple[int, float | None]] = {}
+    for figure, values in _speeds(*_trials_of(session, session.get_one(Run, run_id))).items():
+        groups = _grouped((prompt, value) for (prompt, _), value in values.items())
+        freedom = sum(len(group) - 1 for group in groups.values())
+        within = sum(statistics.variance(group) * (len(group) - 1) for group in groups.values() if len(group) > 1)
+        # The median of three values or more varies by π / 2 as much as their mean, where they are normal.
+        single = [math.pi / 2 / len(group) if len(group) > 2 else 1 / len(group) for group in groups.values()]
+        found[figure] = len(groups), within / freedom * statistics.fmean(single) if freedom else None
+    return found
+
+
+def _trials_of(session: Session, run: Run) -> tuple[dict[str, Sequence[Trial]], str | None]:
+    """Arm → its trials, and which of the arms is the baseline."""
     arms = session.scalars(select(Arm).where(Arm.run_id == run.id).order_by(Arm.position)).all()
     trials = {
         arm.name: session.scalars(select(Trial).where(Trial.arm_id == arm.id).order_by(Trial.repetition)).all()
         for arm in arms
     }
-    baseline = next((arm.name for arm in arms if arm.baseline), None)
-    figures: dict[Figure, Sample] = {}
-    for name, rows in trials.items():
-        figures[Figure("quality", name)] = _means(
+    return trials, next((arm.name for arm in arms if arm.baseline), None)
+
+
+def _speeds(
+    trials: Mapping[str, Sequence[Trial]], baseline: str | None
+) -> dict[Figure, dict[tuple[str, int], float]]:
+    """Each speed, with its value by prompt and repetition."""
+    figures: dict[Figure, dict[tuple[str, int], float]] = {}
+    for name, rows in trials.items() if baseline is not None else ():
+        if name == baseline:
+            figures[Figure("machine", name)] = _logarithms(rows, "throughput")
+            continue
+        for metric in ("throughput", "first_token"):
+            theirs = _logarithms(trials[str(baseline)], metric)
+            # Trial by trial: what slows the machine down for a while slows both of a pair.
+            figures[Figure(metric, f"{name} over {baseline}")] = {
+                key: value - theirs[key] for key, value in _logarithms(rows, metric).items() if key in theirs
+            }
+    return figures
+
+
+def _of_arms(session: Session, run: Run) -> RunSample:
+    trials, baseline = _trials_of(session, run)
+    figures = {
+        Figure("quality", name): _means(
             (row.prompt, float(row.measurements["quality"]))
             for row in rows
             if row.unscored_reason is None and row.measurements.get("quality") is not None
         )
-        if baseline is None:
-            continue
-        if name == baseline:
-            figures[Figure("machine", name)] = _medians(
-                (prompt, value) for (prompt, _), value in _logarithms(rows, "throughput").items()
-            )
-            continue
-        for metric in ("throughput", "first_token"):
-            theirs = _logarithms(trials[baseline], metric)
-            # Trial by trial: what slows the machine down for a while slows both of a pair.
-            figures[Figure(metric, f"{name} over {baseline}")] = _medians(
-                (key[0], value - theirs[key]) for key, value in _logarithms(rows, metric).items() if key in theirs
-            )
-    planned = len(run.items) * run.repeats * len(arms)
+        for name, rows in trials.items()
+    }
+    for figure, values in _speeds(trials, baseline).items():
+        figures[figure] = _medians((prompt, value) for (prompt, _), value in values.items())
+    planned = len(run.items) * run.repeats * len(trials)
     scored = sum(row.unscored_reason is None for rows in trials.values() for row in rows)
     reasons = Counter(str(row.unscored_reason) for rows in trials.values() for row in rows if row.unscored_reason)
     told = "; ".join(f"{reason} ({count})" for reason, count in reasons.most_common(3))
@@ -167,7 +199,7 @@ def _of_arms(session: Session, run: Run) -> RunSample:
     )
 
 
-def _logarithms(trials: Sequence[Trial], metric: str) -> dict[tuple[str, int], float]:
+def _logarithms(trials: Sequence[Trial], metric: str) -> Logarithms:
     """(prompt, repetition) → the logarithm of tokens per second, or of one over the time to the first token."""
     found = {}
     for trial in trials:

@@ -259,7 +259,14 @@ def steps(series: Sequence[float]) -> list[int]:
 
 
 def chance_to_notice(
-    drop: float, n: int, noise: float, metrics: int, *, window: int = WINDOW, tolerance: float = 0.0
+    drop: float,
+    n: int,
+    noise: float,
+    metrics: int,
+    *,
+    window: int = WINDOW,
+    tolerance: float = 0.0,
+    flip: float = 1.0,
 ) -> float:
     """How likely a true drop of one metric is confirmed within two nights.
 
@@ -273,17 +280,20 @@ def chance_to_notice(
         metrics: of the job, among which the gate looks for false alarms.
         window: nights of the baseline.
         tolerance: of the job.
+        flip: what one value changes by where it comes out otherwise; 0 of what is measured.
     """
     from scipy import special
 
-    spread = math.sqrt((noise + 1 / (window * n)) / n)
+    if n < 2:
+        return 0.0
+    spread = max(STILL, math.sqrt((noise + flip**2 / (window * n)) / n))
     luck = np.linspace(-4, 4, 81)
     weights = np.exp(-(luck**2) / 2)
     missed = np.ones_like(luck)
     for seen in (drop, drop * (1 - 1 / window)):
         shown = np.ones_like(luck)
         for runs, level in ((1, GATE_RATE / metrics), (CONFIRMATIONS, CONFIRM_LEVEL)):
-            limit = tolerance - special.ndtri(level) * spread * math.sqrt(1 / runs + 1 / window)
+            limit = tolerance - special.stdtrit(n - 1, level) * spread * math.sqrt(1 / runs + 1 / window)
             distance = seen + luck * spread / math.sqrt(window) - limit
             shown *= special.ndtr(distance / (spread / math.sqrt(runs)))
         missed *= 1 - shown
@@ -291,19 +301,31 @@ def chance_to_notice(
 
 
 def noticeable(
-    n: int, noise: float, metrics: int, *, window: int = WINDOW, tolerance: float = 0.0, chance: float = 0.95
+    n: int,
+    noise: float,
+    metrics: int,
+    *,
+    window: int = WINDOW,
+    tolerance: float = 0.0,
+    flip: float = 1.0,
+    chance: float = 0.95,
 ) -> float | None:
     """The smallest drop that is confirmed within two nights with this chance; None where not even all of it is."""
+
+    def is_noticed(drop: float) -> bool:
+        found = chance_to_notice(drop, n, noise, metrics, window=window, tolerance=tolerance, flip=flip)
+        return found >= chance
+
     low, high = tolerance, 1.0
-    if chance_to_notice(high, n, noise, metrics, window=window, tolerance=tolerance) < chance:
+    if not is_noticed(high):
         return None
     for _ in range(30):
         middle = (low + high) / 2
-        if chance_to_notice(middle, n, noise, metrics, window=window, tolerance=tolerance) < chance:
-            low = middle
-        else:
+        if is_noticed(middle):
             high = middle
+        else:
+            low = middle
     if window >= FEWEST_FOR_NOISE:
         return high
     fewest = math.ceil(-math.log2(min(CONFIRM_LEVEL, GATE_RATE / metrics))) / n
-    return max(high, fewest) if fewest <= 1 else None
+    return max(high, fewest * flip) if fewest <= 1 else None

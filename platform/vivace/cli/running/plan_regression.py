@@ -18,12 +18,23 @@ COLUMNS = {
     ),
 }
 
+LOSSES = {
+    "speed": lambda row: row["figure"],
+    "prompts": lambda row: str(row["prompts"]),
+    "figures": COLUMNS["figures"],
+    "nights held against": COLUMNS["nights held against"],
+    "spread of one prompt": lambda row: "–" if row["noise"] is None else f"{percent(row['noise'])} %",
+    "loss noticed within two nights, 95 of 100": lambda row: (
+        "none for sure" if row["noticeable"] is None else f"{percent(row['noticeable'])} %"
+    ),
+}
+
 
 def plan_regression(
     run: Annotated[
         str | None,
         typer.Argument(
-            help="A judging or run of the size that is meant; with repeats also how many flip by chance.",
+            help="A judging or run of the size that is meant; with repeats also what chance does in it.",
             show_default="--conversations says the size",
         ),
     ] = None,
@@ -41,16 +52,28 @@ def plan_regression(
     """Say how large a drop a regression job confirms within two nights, for what may flip by chance."""
     from vivace.analysis.comparison import reply_noise
     from vivace.errors import UsageError
-    from vivace.regressions.noticing import FLIPS, drops
+    from vivace.regressions.jobs import GATES
+    from vivace.regressions.noticing import FLIPS, drops, losses
+    from vivace.store.identifiers import find
     from vivace.store.migrate import open_for_reading
+    from vivace.store.tables import Run
+    from vivace_methods.families import FAMILIES
 
     measured = None
     if run is not None:
         opened = open_for_reading(settings_of(home, database))
         if opened is None:
             raise UsageError("There is no database yet, so there is no run to plan by; give --conversations.")
-        found, within = reply_noise(opened, run)
-        conversations = conversations or found
+        with opened.read() as session:
+            meant = find(session, run)
+            of_arms = meant is not None and session.get_one(Run, meant.run).track in FAMILIES
+        if meant is not None and of_arms:
+            found = losses(opened, meant.run, window=window, tolerances=GATES)
+            print_rows(found, format, LOSSES)
+            say("By what its repeats vary within this run; nights of a machine that others use too vary more.")
+            return
+        counted, within = reply_noise(opened, run)
+        conversations = conversations or counted
         measured = None if within is None else 2 * within
     if conversations is None:
         raise UsageError("Name a run of the size that is meant, or give --conversations.")
