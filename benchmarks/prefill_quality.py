@@ -8,10 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -289,35 +288,43 @@ def rows_of(records: Sequence[Mapping[str, Any]]) -> list[Row]:
     return rows
 
 
+def measure(options: argparse.Namespace, parts: Sequence[Part], folder: Path, records: Records) -> Iterator[str]:
+    """Everything that is not recorded yet; gives sentences on what could not be.
+
+    Args:
+        options: of the command line.
+        parts: of the work.
+        folder: of the model.
+        records: of this work.
+    """
+    bench = Bench(folder, records)
+    for part in parts:
+        asked = prompts(bench.tokenizer, part.length, part.prompts, options.prompts)
+        bench.rankings(part, asked[:FIRST])
+        if part.whole:
+            on_the_zoo(records)
+            bench.times(part, asked)
+            bench.whole(part, asked)
+            yield bench.beside_kvpress(part, asked)
+        bench.rankings(part, asked)
+
+
 def benchmark(options: argparse.Namespace) -> int:
-    """Everything that is not recorded yet."""
+    """Everything that is not recorded yet, and the figures of all that is."""
     torch.set_num_threads(options.threads)
     logging.disable_progress_bar()
     target = find_target(options.model, None, options.home)
     if target.checkpoint is None:
         raise BenchmarkError(f"{options.model} has no weights to be read.")
-    parts = QUICK if options.quick else FULL
+    parts = [part for part in (QUICK if options.quick else FULL) if part.length <= (options.longest or part.length)]
     if options.limit is not None:
-        parts = tuple(replace(part, prompts=options.limit) for part in parts)
+        parts = [replace(part, prompts=options.limit) for part in parts]
     made_of = [VERSION, options.model, None if options.prompts is None else str(options.prompts.name), options.quick]
     file = options.records or FOLDER / ".cache" / f"prefill_quality{'_quick' if options.quick else ''}.jsonl"
     records = Records(file, fingerprint(made_of))
-    bench = Bench(target.checkpoint.fetched(), records)
-    remarks = []
-    asked = {part: prompts(bench.tokenizer, part.length, part.prompts, options.prompts) for part in parts}
-    steps: list[tuple[int, Callable[[], None]]] = []
-    for part in parts:
-        steps.append((part.length, partial(bench.rankings, part, asked[part][:FIRST])))
-        if part.whole:
-            steps.append((0, partial(on_the_zoo, records)))
-            steps.append((part.length, partial(bench.times, part, asked[part])))
-            steps.append((part.length, partial(bench.whole, part, asked[part])))
-            steps.append((part.length, lambda part=part: remarks.append(bench.beside_kvpress(part, asked[part]))))
-        steps.append((part.length, partial(bench.rankings, part, asked[part])))
+    remarks: list[str] = []
     with until_cut(remarks):
-        for length, step in steps:
-            if length <= (options.longest or length):
-                step()
+        remarks.extend(measure(options, parts, target.checkpoint.fetched(), records))
     rankings = records.of("rankings")
     details = running(
         work={"parts": [asdict(part) for part in parts], "model": options.model, "threads": options.threads},

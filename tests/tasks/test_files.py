@@ -138,7 +138,7 @@ def test_another_dataset_than_the_one_that_is_named_is_refused(tmp_path: Path) -
     path = lines(tmp_path / "a.jsonl", {**LONGBENCH["hotpotqa"], "dataset": "musique"})
     with pytest.raises(UsageError, match=r"Line 1 of .* has 'musique' and not 'hotpotqa' in 'dataset'"):
         parse_task(f"longbench(path={path},subset=hotpotqa)").samples(None, 0)
-    with pytest.raises(UsageError, match="There is no data at"):
+    with pytest.raises(UsageError, match=r"None of the files in .* is of what is asked for"):
         parse_task(f"longbench(path={tmp_path},subset=qasper)").samples(None, 0)
     with pytest.raises(UsageError, match="There is no 'dureader' in longbench"):
         parse_task(f"longbench(path={path},subset=dureader)")

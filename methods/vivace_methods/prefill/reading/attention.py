@@ -13,13 +13,10 @@ from weakref import WeakKeyDictionary
 import torch
 
 from vivace_kernels.prefill.kept_attention import kept_attention
-from vivace_methods.errors import MethodError
 from vivace_methods.models import implementations
 
 SHOW = "vivace_show"
 """The argument that a layer is called with where its attention is to be shown: `Showing`."""
-
-_PREFIX = "vivace_showing_"
 
 Showing = Callable[[torch.Tensor, torch.Tensor, float], "torch.Tensor | None"]
 """Called with rotated queries, keys and the scaling of their products. It may choose rows, as ascending indices of
@@ -33,13 +30,8 @@ def showing_attention(decoder: Any, implementation: str) -> Iterator[None]:
     Nobody is shown anything unless a layer is called with `SHOW`; what is computed is the implementation's own.
 
     Raises:
-        MethodError: the model or this machine cannot run it, or a method looks at its attention already.
+        MethodError: the model or this machine cannot run it.
     """
-    if str(decoder.config._attn_implementation).startswith(_PREFIX):
-        raise MethodError(
-            "A method that prunes prompts is on this model already, and two would prune each other's: leave the "
-            "context of the first."
-        )
     with implementations.attention(decoder, implementation):
         before = decoder.config._attn_implementation
         decoder.set_attn_implementation(_registered(before))
@@ -57,7 +49,7 @@ def _registered(implementation: str) -> str:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     # Whatever has `flash` in its name is looked for in packages of kernels.
-    name = f"{_PREFIX}{implementation.replace('flash', 'fast')}"
+    name = f"vivace_showing_{implementation.replace('flash', 'fast')}"
     masks = AttentionMaskInterface()
     if name not in masks:
         AttentionInterface.register(name, _showing(implementation))

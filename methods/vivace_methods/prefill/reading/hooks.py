@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
@@ -209,6 +209,10 @@ class PruningHooks:
             done.cache = None
 
 
+_PRUNED: WeakSet[Any] = WeakSet()
+"""Decoders on which a method is."""
+
+
 @contextmanager
 def hooked(anatomy: Anatomy, pruning: Pruning, passes: Passes, is_flash: bool) -> Iterator[PruningHooks]:
     """Prune what a model reads while the context lasts; afterwards the model is as before.
@@ -218,8 +222,18 @@ def hooked(anatomy: Anatomy, pruning: Pruning, passes: Passes, is_flash: bool) -
         pruning: how.
         passes: of the model.
         is_flash: whether the attention makes its own masks.
+
+    Raises:
+        MethodError: another method prunes what it reads already.
     """
+    if anatomy.decoder in _PRUNED:
+        raise MethodError(
+            "A method that prunes prompts is on this model already, and two would prune each other's: leave the "
+            "context of the first."
+        )
     with ExitStack() as hooks:
+        _PRUNED.add(anatomy.decoder)
+        hooks.callback(_PRUNED.discard, anatomy.decoder)
         asked = hooks.enter_context(asking(anatomy))
         pruner = PruningHooks(anatomy, pruning, passes, asked, is_flash)
         pruner.install(hooks)

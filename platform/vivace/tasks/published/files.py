@@ -126,6 +126,8 @@ def task_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda 
     else:
         found = [path] if path.is_file() and path.suffix.lower() in READABLE else []
     if not found:
+        if path.is_dir() and data_files(path, READABLE):
+            raise UsageError(f"None of the files in '{path}' is of what is asked for (split {split}).")
         kinds = ", ".join(READABLE)
         raise UsageError(
             f"There is no data at '{path}' (split {split}): a file or a folder of files that end in {kinds}."
