@@ -31,6 +31,8 @@ OUTPUTS, RANKS = (4096, 1024, 1024), (51, 20, 20)
 CHANNELS, INPUTS = 4096, 64
 """Of their input; and fewer, which make the same kernel at once."""
 AS_IT_IS = "as it is"
+WEIGHTS = re.compile(r"ld\.global\S*evict_first\S*\.v4")
+BARRIER = re.compile(r"\bbar\.sync\b|\bbarrier\.")
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ FORMS = (
     Form("8 rows a stage", {"ROWS": 8}),
     Form("32 rows a stage", {"ROWS": 32}),
     Form("128 columns a program", {"COLUMN_BYTES": 256}),
-    Form("columns owned by warps", {"COLUMN_BYTES": 128}, {"num_warps": 1}),
+    Form("columns owned by warps", {"COLUMN_BYTES": 128, "SCAN": 512}, {"num_warps": 1}),
     Form("eight warps a program", {}, {"num_warps": 8}),
     Form("registers left to the compiler", {}, {"maxnreg": None}),
     Form("a cluster of two programs", {}, {"num_ctas": 2}),
@@ -91,7 +93,9 @@ class Found:
         registers: of a thread, of the kernel that reads weights.
         spilled: bytes.
         shared_bytes: that a program's threads share.
-        barriers: of all its kernels.
+        barriers: at which all threads of a program wait, of all its kernels; loops and rare ways are counted once.
+        walking: those of them that come between the first read of weights and the last.
+        joining: those that come after that.
         atomics: likewise.
         copies: of its instructions, those that bring weights while others are added up.
         programs: that fit on a processor.
@@ -106,6 +110,8 @@ class Found:
     spilled: int = 0
     shared_bytes: int = 0
     barriers: int = 0
+    walking: int = 0
+    joining: int = 0
     atomics: int = 0
     copies: int = 0
     programs: int = 0
@@ -159,15 +165,30 @@ def found_of(name: str, capability: int, kernels: Sequence[Assembled]) -> Found:
     in_flight = 16 * product.threads * together
     return Found(
         name, capability, len(kernels), product.registers, max(each.spilled for each in kernels), product.shared,
-        sum(each.barriers for each in kernels), sum(each.count("atom.") + each.count("red.") for each in kernels),
+        sum(each.barriers for each in kernels), *barriers_of(product),
+        sum(each.count("atom.") + each.count("red.") for each in kernels),
         copies, programs, programs * in_flight,
     )  # fmt: skip
+
+
+def barriers_of(product: Assembled) -> tuple[int, int]:
+    """Barriers between the first read of weights and the last, and after that."""
+    lines = product.instructions.splitlines()
+    reads = [place for place, line in enumerate(lines) if "cp.async.cg.shared.global" in line]
+    if not reads:  # one block has them all; what the second factor reads comes later
+        reads = [place for place, line in enumerate(lines) if WEIGHTS.search(line)]
+        ends = [at for at, line in enumerate(lines) if line.startswith("$L__BB") and at > min(reads, default=at)]
+        reads = [place for place in reads if not ends or place < ends[0]]
+    if not reads:
+        return 0, 0
+    places = [place for place, line in enumerate(lines) if BARRIER.search(line)]
+    return sum(reads[0] < place < reads[-1] for place in places), sum(place > reads[-1] for place in places)
 
 
 def most_loads(product: Assembled) -> int:
     """Reads of weights, 16 bytes a thread, that are asked for between two jumps: none of them waits for another."""
     blocks = re.split(r"^\$L__BB", product.instructions, flags=re.MULTILINE)
-    return max(len(re.findall(r"ld\.global\S*evict_first\S*\.v4", block)) for block in blocks)
+    return max(len(WEIGHTS.findall(block)) for block in blocks)
 
 
 def before(revision: str, capabilities: Sequence[int]) -> Iterator[Found]:
@@ -206,18 +227,19 @@ def imbalance(parts: int, draws: int = 1000) -> float:
 
 
 def table(found: Sequence[Found]) -> Iterator[str]:
-    """For people, and for pages: in Markdown."""
-    columns = ["launches", "registers", "spilled", "shared", "barriers", "atomics", "copies", "programs", "in-flight"]
+    """For people, and for pages: in Markdown. Barriers stand where they are: in what lists, walks, and joins."""
+    columns = ["launches", "registers", "spilled", "shared", "listing", "walking", "joining", "programs", "in flight"]
     yield f"| form | GPU | {' | '.join(columns)} |"
     yield "|---" * (2 + len(columns)) + "|"
     for its in found:
         about = f"| {its.form} | sm_{its.capability} |"
         if its.refused:
-            yield f"{about} refused: {its.refused} |" + " |" * 8
+            yield f"{about} refused: {its.refused} |" + " |" * (len(columns) - 1)
             continue
         yield (
-            f"{about} {its.launches} | {its.registers} | {its.spilled} | {its.shared_bytes:,} | {its.barriers} | "
-            f"{its.atomics} | {its.copies} | {its.programs} | {its.in_flight_bytes / 1024:.0f} KiB |"
+            f"{about} {its.launches} | {its.registers} | {its.spilled} | {its.shared_bytes:,} | "
+            f"{its.barriers - its.walking - its.joining} | {its.walking} | {its.joining} | {its.programs} | "
+            f"{its.in_flight_bytes / 1024:.0f} KiB |"
         )
 
 

@@ -158,7 +158,7 @@ def test_a_decoded_token_is_the_difference_of_two_answers(gpu: Gpu, monkeypatch:
     answering = Answering()
 
     class Profile:
-        def __init__(self, activities: object) -> None:
+        def __init__(self, **_: object) -> None:
             pass
 
         def __enter__(self) -> Profile:
