@@ -83,6 +83,8 @@ def find_causes(
                 causes.name("model")
         else:
             _split_judge(figure, ours, theirs, frozen, tolerance, causes)
+    if "machine" not in causes.names and any(figure.metric in ("throughput", "first_token") for figure in confirmed):
+        _note_machine_as_it_was(tonight, baseline, causes)
     if "model" in causes.names:
         _note_what_differs(database, tonight[-1], baseline[0], causes)
     return causes
@@ -175,6 +177,15 @@ def _note_machine(
         causes.notes.append(
             f"The baseline arm, which is there to measure the machine, is slower itself: {_told(figure, found)}."
         )
+
+
+def _note_machine_as_it_was(tonight: Sequence[RunSample], baseline: Sequence[RunSample], causes: Causes) -> None:
+    """What rules the machine out where an arm has become slower beside the baseline arm."""
+    for figure in tonight[-1].figures:
+        ours, theirs = _values(tonight, figure), _values(baseline, figure)
+        if figure.metric == "machine" and (found := change(ours, theirs, flip=figure.flip)) is not None:
+            causes.parts.append(("machine", figure, found, False))
+            causes.notes.append(f"The baseline arm itself, measured in the same runs: {_told(figure, found)}.")
 
 
 # The data

@@ -161,8 +161,9 @@ class _Conductor:
     ) -> Ended:
         text = regression_text(self._job.name, confirmed, causes, [run.run for run in runs], baseline)
         named = " and ".join(causes.names) or "not told apart"
-        message = f"{_figures([figure for figure, _ in confirmed])} worse, confirmed; cause: {named}. "
-        return Ended("regressed", message + " ".join(causes.notes), causes=causes.names, alert=text)
+        said = f"{_figures([figure for figure, _ in confirmed])} worse, confirmed; cause: {named}"
+        message = f"{said}. {' '.join(causes.notes)}" if causes.notes else said
+        return Ended("regressed", message, causes=causes.names, alert=text)
 
     def _compared(
         self,
