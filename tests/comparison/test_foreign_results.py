@@ -22,6 +22,7 @@ from vivace.interchange.every_eval_ever import write_records
 from vivace.interchange.foreign_results import import_results, read_results
 from vivace.interchange.forms import Form
 from vivace.interchange.judged import judged_of
+from vivace.output.foreign_texts import remarks
 from vivace.output.printable import json_text
 from vivace.store.database import Database
 from vivace.store.migrate import upgrade
@@ -345,6 +346,8 @@ def test_a_private_result_is_its_owners_and_the_operators_alone(store: Database)
     assert seen() == [False, False, True, True]
     assert set_private(store, id[:8], private=True, owner="ben").endswith("is private: ben sees it.")
     assert seen() == [False, True, False, True]
+    (row,) = foreign_board(store)
+    assert remarks(row.as_json())[0] == "private"
     set_private(store, id, private=False)
     assert seen() == [True] * 4
 

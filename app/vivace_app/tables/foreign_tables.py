@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from vivace.output.foreign_texts import group_name, mean, range_, reported, samples
+from vivace.output.foreign_texts import group_name, mean, range_, remarks, reported, samples
 from vivace.output.short_names import settings_text
 from vivace.store.identifiers import SHORT
 from vivace.store.queries.foreign import ForeignRow
@@ -34,7 +34,7 @@ def table(rows: Sequence[ForeignRow]) -> pd.DataFrame:
                 "Tool": f"{row.tool} {row.tool_version}".strip(),
                 "Data": row.data or None,
                 "Settings": settings_text(row.settings) or None,
-                "Notes": "; ".join(row.notes) or None,
+                "Notes": "; ".join(remarks(told)) or None,
                 "Made": row.made_at,
                 "Brought in": row.imported_at,
                 "Id": row.result[:SHORT],

@@ -52,3 +52,12 @@ def group_name(row: dict[str, Any]) -> str:
     """What rows share that measured the same thing in the same way."""
     version = f" v{row['task_version']}" if row["task_version"] else ""
     return f"{row['task']}{version}, {row['score']}, by {row['tool']}"
+
+
+def remarks(row: dict[str, Any]) -> list[str]:
+    """What there is to note of a result, that it is private or was retracted among it."""
+    return [
+        *(["private"] if row["private"] else []),
+        *row["notes"],
+        *([f"retracted: {row['retracted']}"] if row["retracted"] else []),
+    ]

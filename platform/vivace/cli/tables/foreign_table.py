@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vivace.cli.tables.printing import ShownColumns
-from vivace.output.foreign_texts import mean, range_, reported, samples
+from vivace.output.foreign_texts import mean, range_, remarks, reported, samples
 from vivace.output.short_names import settings_text
 from vivace.store.identifiers import SHORT
 
@@ -20,9 +20,7 @@ FOREIGN_COLUMNS = {
     "made": lambda row: (row["made_at"] or "")[:10],
     "id": lambda row: row["result"][:SHORT],
     "settings": lambda row: settings_text(row["settings"]),
-    "notes": lambda row: "; ".join(
-        [*row["notes"], *([f"retracted: {row['retracted']}"] if row["retracted"] else [])]
-    ),
+    "notes": lambda row: "; ".join(remarks(row)),
 }
 FOREIGN_TABLE = ShownColumns(
     FOREIGN_COLUMNS, first=("model", "reported", "scored", "task", "score", "tool"), cut=("model", "task", "data"),
