@@ -32,6 +32,8 @@ class UnreachableError(VivaceError):
     """A model or judge endpoint does not answer at all."""
 
     exit_code = 4
+    is_late = False
+    """Whether it was only waited for too short a time, as far as is known."""
 
 
 class LeaseLostError(IncompleteError):

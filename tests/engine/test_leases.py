@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, tr
 from vivace.engine.setbacks import DEATHS_WITHOUT_PROGRESS
 from vivace.engine.shards import settle_dead
 from vivace.engine.submissions import cancel
-from vivace.errors import LeaseLostError, UsageError
+from vivace.errors import LeaseLostError, UnreachableError, UsageError
 from vivace.settings import Settings
 from vivace.store.columns import now
 from vivace.store.database import Database
@@ -165,6 +166,32 @@ def test_a_submission_whose_run_another_submission_took_over_goes_back_into_the_
         work.execute_submission("s", database, settings, heartbeat, StopSignal())
     found = _submission(database)
     assert (found.status, found.worker_id) == ("queued", None)
+
+
+def test_a_model_that_is_late_is_waited_for_longer_than_one_that_is_not_there(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "PAUSE_BEFORE_TRYING_S", 0.0)
+    worker = register_worker(database, ["default"], 15)
+    place = work.Workplace(database, Settings(home=tmp_path), Heartbeat(database, worker, 15), StopSignal())
+
+    class Prepared:
+        def __init__(self, late: bool, silent: int) -> None:
+            self.late, self.silent, self.asked = late, silent, 0
+
+        async def preflight(self) -> None:
+            self.asked += 1
+            if self.asked <= self.silent:
+                error = UnreachableError("Nothing answers.")
+                error.is_late = self.late
+                raise error
+
+    late, away = Prepared(True, work.TRIES_TO_REACH + 2), Prepared(False, 10)
+    with asyncio.Runner() as loop:
+        place._look_ahead(loop, late)  # type: ignore[arg-type]
+        with pytest.raises(UnreachableError):
+            place._look_ahead(loop, away)  # type: ignore[arg-type]
+    assert (late.asked, away.asked) == (work.TRIES_TO_REACH + 3, work.TRIES_TO_REACH)
 
 
 def test_a_worker_never_takes_itself_for_dead(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,6 +31,8 @@ LOOK_S = 0.5
 """How often what has to wait looks whether it still has to."""
 
 TRIES_TO_REACH = 3
+TRIES_WHERE_LATE = 24
+"""Where something is there and has not answered in time: some minutes, as a machine with too much to do takes."""
 PAUSE_BEFORE_TRYING_S = 2.0
 """Before a worker looks again whether a model or judge answers, which ends a submission where it does not."""
 
@@ -180,12 +183,13 @@ class Workplace:
             UsageError: a key is missing or refused.
             UnreachableError: nothing answers, again and again.
         """
-        for left in reversed(range(TRIES_TO_REACH)):
+        for tries in itertools.count(1):
             try:
                 loop.run(prepared.preflight())
                 return
-            except UnreachableError:
-                if left == 0 or self._stop.requested:
+            except UnreachableError as error:
+                most = TRIES_WHERE_LATE if error.is_late else TRIES_TO_REACH
+                if tries >= most or self._stop.requested:
                     raise
                 time.sleep(PAUSE_BEFORE_TRYING_S)
 

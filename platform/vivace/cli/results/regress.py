@@ -34,6 +34,7 @@ app = typer.Typer(help="Runs on a schedule that say what has become worse, and w
 NameArgument = Annotated[str, typer.Argument(help="A job's name.")]
 
 
+# Long because each option is a parameter.
 @app.command()
 @takes_run_spec
 def add(

@@ -208,7 +208,9 @@ class ChatClient:
             ):
                 status = response.status_code
         except (httpx.TransportError, TimeoutError) as error:
-            raise self._unreachable(str(error) or type(error).__name__) from error
+            unreachable = self._unreachable(str(error) or type(error).__name__)
+            unreachable.is_late = isinstance(error, httpx.TimeoutException | TimeoutError)
+            raise unreachable from error
         # Without a key at hand nothing was shown that could be refused: litellm may find it by another name.
         if status in (401, 403) and (key or self.address):
             raise self._refused_key()
