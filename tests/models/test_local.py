@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import importlib.util
 import io
 import json
@@ -11,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -82,15 +84,6 @@ def processes_start_at_once(preloaded_python: str) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def stopping(checkpoint: Callable[[str], Path]) -> Iterator[local.LocalModel]:
-    """The same in a process that was not forked: a signal that stops it stops what answers."""
-    opened_model = opened(checkpoint("qwen2_audio"))
-    opened_model.worker = local.WORKER
-    yield opened_model
-    asyncio.run(opened_model.close())
-
-
-@pytest.fixture(scope="module")
 def model(checkpoint: Callable[[str], Path]) -> Iterator[local.LocalModel]:
     """A Qwen2-Audio in a process of its own; whatever a test does to that process, the next one is served."""
     opened_model = opened(checkpoint("qwen2_audio"))
@@ -153,14 +146,31 @@ def ask(model: local.LocalModel | SpokenModel, prompt: Prompt) -> ModelReply:
     return asyncio.run(model.reply(prompt))
 
 
-AT_WORK_S = 6.0
-"""In which a batch has reached the process, also where other tests have the processors."""
-
-
 def pid_of(model: local.LocalModel) -> int:
     asyncio.run(model.preflight())
     assert model._process is not None
     return model._process.pid
+
+
+def stop(model: local.LocalModel) -> int:
+    """Stop the process that answers: not always the one that was started, which may stand for a fork."""
+    assert model._process is not None and model._process._process.stdin is not None
+    pipe = Path(f"/proc/self/fd/{model._process._process.stdin.fileno()}").readlink()
+    for process in psutil.process_iter():
+        with suppress(OSError):
+            if Path(f"/proc/{process.pid}/fd/0").readlink() == pipe:
+                os.kill(process.pid, signal.SIGSTOP)
+                return process.pid
+    raise AssertionError("nobody reads what the model is asked")
+
+
+async def at_work(model: local.LocalModel) -> None:
+    """Wait until the stopped process has been asked for something."""
+    assert model._process is not None and model._process._process.stdin is not None
+    pipe, unread = model._process._process.stdin, bytes(4)
+    while not any(unread):
+        unread = fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))
+        await asyncio.sleep(0.01)
 
 
 # What it hears
@@ -550,13 +560,13 @@ def test_those_who_wait_together_are_answered_together(
 
 
 def test_a_crash_fails_its_batch_and_no_more(batching: local.LocalModel) -> None:
-    pid = pid_of(batching)
-    os.kill(pid, signal.SIGSTOP)  # so that the first batch is at work when the process dies
+    pid_of(batching)
+    stopped = stop(batching)  # so that the first batch is at work when the process dies
 
     async def crash() -> list[ModelReply]:
         replies = asyncio.gather(*(batching.reply(prompt) for prompt in (*SEVERAL, SEVERAL[0])))
-        await asyncio.sleep(AT_WORK_S)
-        os.kill(pid, signal.SIGKILL)
+        await at_work(batching)
+        os.kill(stopped, signal.SIGKILL)
         return await replies
 
     *failed, next_one = asyncio.run(crash())
@@ -570,14 +580,14 @@ def test_one_who_gives_up_does_not_end_the_batch_but_all_do(batching: local.Loca
     pid = pid_of(batching)
 
     async def given_up(count: int) -> list[ModelReply | BaseException]:
-        os.kill(pid, signal.SIGSTOP)
+        stopped = stop(batching)
         tasks = [asyncio.create_task(batching.reply(prompt)) for prompt in SEVERAL]
-        await asyncio.sleep(AT_WORK_S)
+        await at_work(batching)
         for task in tasks[:count]:
             task.cancel()
         await asyncio.wait(tasks[:count])
         with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
+            os.kill(stopped, signal.SIGCONT)
         return await asyncio.gather(*tasks, return_exceptions=True)
 
     first, *others = asyncio.run(given_up(1))
@@ -666,13 +676,13 @@ def test_a_crash_is_one_failed_item(model: local.LocalModel) -> None:
     assert ask(model, conversation(*VOICES)).text == before.text
 
 
-def test_an_abandoned_request_ends_the_process(stopping: local.LocalModel) -> None:
-    pid = pid_of(stopping)
-    os.kill(pid, signal.SIGSTOP)  # so that the request is still in flight when it is dropped
+def test_an_abandoned_request_ends_the_process(model: local.LocalModel) -> None:
+    pid = pid_of(model)
+    stop(model)  # so that the request is still in flight when it is dropped
 
     async def abandoned() -> None:
-        task = asyncio.create_task(stopping.reply(conversation(*VOICES)))
-        await asyncio.sleep(AT_WORK_S)
+        task = asyncio.create_task(model.reply(conversation(*VOICES)))
+        await at_work(model)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -680,14 +690,15 @@ def test_an_abandoned_request_ends_the_process(stopping: local.LocalModel) -> No
     asyncio.run(abandoned())
     with suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(timeout=120)
-    assert pid_of(stopping) != pid
+    assert pid_of(model) != pid
 
 
-def test_a_hang_is_a_timeout(stopping: local.LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    os.kill(pid_of(stopping), signal.SIGSTOP)
+def test_a_hang_is_a_timeout(model: local.LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    pid_of(model)
+    stop(model)
     monkeypatch.setattr(local, "GRACE_S", 0.25)
-    monkeypatch.setattr(stopping, "_timeout_s", 0.25)
-    reply = ask(stopping, conversation(*VOICES))
+    monkeypatch.setattr(model, "_timeout_s", 0.25)
+    reply = ask(model, conversation(*VOICES))
     assert (reply.text, reply.unscored) == (None, Unscored.TIMEOUT)
     assert "no answer in time" in (reply.detail or "")
 
