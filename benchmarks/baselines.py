@@ -16,14 +16,15 @@ from transformers import DynamicCache
 from vivace_methods.arms import Arm
 from vivace_methods.models.cost import decode_cost, prefill_cost
 from vivace_methods.models.passes import passes_of
-from vivace_methods.models.random import REAL_SHAPES, random_model, real_configuration
+from vivace_methods.models.random import random_model, real_configuration
+from vivace_methods.models.shapes import REAL_SHAPES
 from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
 from vivace_methods.registry import parse_arm
 from vivace_methods.timing.audits import audit
 from vivace_methods.timing.floor import FloorProbe
 from vivace_methods.timing.measurement import measure_arms
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt
 from vivace_methods.timing.summary import ArmSummary, summarise
+from vivace_methods.timing.trials import Recording, TimedPrompt
 
 LIMITS = {"time_s": 1.05, "ttft_s": 1.05}
 """As fast as transformers, for a few pairs tell no less than a few percent."""

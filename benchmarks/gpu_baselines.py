@@ -30,7 +30,8 @@ from vivace_methods.arms import Arm
 from vivace_methods.decoding.joined import applied
 from vivace_methods.models.cost import Cost, decode_cost, prefill_cost
 from vivace_methods.models.loading import available_device
-from vivace_methods.models.random import REAL_SHAPES, random_configuration, random_model
+from vivace_methods.models.random import random_configuration, random_model
+from vivace_methods.models.shapes import REAL_SHAPES
 from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Method, MethodError, Request
 from vivace_methods.timing.audits import audit
@@ -38,8 +39,9 @@ from vivace_methods.timing.baseline_choice import candidates
 from vivace_methods.timing.floor import FloorProbe
 from vivace_methods.timing.measurement import measure_arms
 from vivace_methods.timing.ratios import Estimate
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt, Trial, failure_reason, out_of_memory
+from vivace_methods.timing.stopwatch import failure_reason, out_of_memory
 from vivace_methods.timing.summary import summarise
+from vivace_methods.timing.trials import Recording, TimedPrompt, Trial
 
 LIMITS = {"time_s": 1.05, "ttft_s": 1.05}
 """Of the fastest baseline beside transformers: as fast, for some pairs tell no less than a few percent."""

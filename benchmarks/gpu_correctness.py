@@ -31,7 +31,8 @@ from vivace_methods.models.loading import available_device
 from vivace_methods.models.random import random_configuration, random_model
 from vivace_methods.protocol import Method, MethodError, Need, Request
 from vivace_methods.registry import METHODS
-from vivace_methods.timing.floor import FloorProbe, dtype_name
+from vivace_methods.timing.floor import FloorProbe
+from vivace_methods.timing.limits import dtype_name
 
 ALLOWED = {torch.float32: 2e-5, torch.bfloat16: 2**-7, torch.float16: 2**-10}
 """Of the largest value that is right: sums in float32, and one rounding to the type."""

@@ -13,13 +13,8 @@ import torch
 
 from vivace_methods.documentation import documentation_of
 from vivace_methods.models.loading import available_device, load_model
-from vivace_methods.models.random import (
-    REAL_SHAPES,
-    TINY_SHAPES,
-    random_model,
-    real_configuration,
-    tiny_configuration,
-)
+from vivace_methods.models.random import random_model, real_configuration, tiny_configuration
+from vivace_methods.models.shapes import REAL_SHAPES, TINY_SHAPES
 from vivace_methods.protocol import MethodError, Need, Request
 from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
 from vivace_methods.sparsity.fitting.about import About

@@ -16,7 +16,8 @@ from vivace_methods.arms import Arm
 from vivace_methods.models.passes import Passes
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
-from vivace_methods.timing.floor import Device, Floor, FloorProbe
+from vivace_methods.timing.floor import FloorProbe
+from vivace_methods.timing.limits import Device, Floor
 
 SIZE = Size(layers=2, read=20, decoded=4, prompts=5, repetitions=1)
 FLOOR = Floor(Device("none", "cpu", 1, "0"), read_bytes_per_s=1e12, flops_per_s={"bfloat16": 1e15}, launch_s=0.0)

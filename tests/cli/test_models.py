@@ -15,7 +15,7 @@ from support.program import environment
 from vivace.zoo.recipes.moe_drafter import MixtureOfExpertsDrafter
 from vivace.zoo.registry import RECIPES
 from vivace_methods.models.loading import load_model
-from vivace_methods.models.random import REAL_SHAPES, TINY_SHAPES
+from vivace_methods.models.shapes import REAL_SHAPES, TINY_SHAPES
 
 WITHOUT_TORCH = """
 import sys

@@ -21,7 +21,7 @@ from vivace.store.queries.efficiency import ArmRow, Measured, arm_board, frontie
 from vivace.store.verdicts import judging_card
 from vivace.tracks.efficiency.records import best_floor
 from vivace.tracks.efficiency.scores import score_run
-from vivace_methods.timing.stopwatch import Trial
+from vivace_methods.timing.trials import Trial
 
 
 @pytest.fixture

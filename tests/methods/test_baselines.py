@@ -14,7 +14,8 @@ from vivace_methods.decoding.joined import applied
 from vivace_methods.models import implementations
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.loading import load_model
-from vivace_methods.models.random import TINY_SHAPES, random_model, real_configuration, tiny_configuration
+from vivace_methods.models.random import random_model, real_configuration, tiny_configuration
+from vivace_methods.models.shapes import TINY_SHAPES
 from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import METHODS, parse_method
 

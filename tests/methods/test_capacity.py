@@ -19,7 +19,7 @@ from vivace_methods.registry import parse_arms
 from vivace_methods.timing.baseline_choice import fastest_baseline
 from vivace_methods.timing.capacity import memory_needed
 from vivace_methods.timing.measurement import measure_arms
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt
+from vivace_methods.timing.trials import Recording, TimedPrompt
 
 CPU = torch.device("cpu")
 LONG = TimedPrompt("long", Request(torch.arange(400)[None] % 199, 4))

@@ -18,7 +18,7 @@ from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Attached, Emit, Generator, Method, MethodError, Request, Trace
 from vivace_methods.registry import parse_arm, parse_arms
 from vivace_methods.timing.measurement import measure_arms
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt, Trial
+from vivace_methods.timing.trials import Recording, TimedPrompt, Trial
 
 PROMPTS = [TimedPrompt(f"p{length}", Request(torch.arange(length)[None], most_tokens=4)) for length in (9, 20, 5, 7)]
 

@@ -17,7 +17,7 @@ from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import Attached, Emit, Generator, Method, Request, Trace
 from vivace_methods.registry import parse_arm
 from vivace_methods.timing.same_tokens import is_near_tie, other_tokens, same_as
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt, Trial
+from vivace_methods.timing.trials import Recording, TimedPrompt, Trial
 
 
 class Thinking(Generator):

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from vivace_methods.timing.ratios import median_interval
-from vivace_methods.timing.stopwatch import AuditTrial, Observed, Recording, Trial
 from vivace_methods.timing.summary import Agreement, Percentiles, divergence, summarise
+from vivace_methods.timing.trials import AuditTrial, Observed, Recording, Trial
 
 
 def trial(arm: str, prompt: str, repetition: int, slower: float = 1.0, **changes: Any) -> Trial:

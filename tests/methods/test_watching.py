@@ -17,7 +17,8 @@ from vivace_methods.timing import process_watch, stopwatch
 from vivace_methods.timing.audits import audit
 from vivace_methods.timing.process_state import ProcessState
 from vivace_methods.timing.process_watch import ProcessWatch
-from vivace_methods.timing.stopwatch import DeviceClock, Stopwatch, TimedPrompt, Trial
+from vivace_methods.timing.stopwatch import DeviceClock, Stopwatch
+from vivace_methods.timing.trials import TimedPrompt, Trial
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from vivace.store import tables
 from vivace.store.database import Database
-from vivace_methods.timing.stopwatch import Trial
+from vivace_methods.timing.trials import Trial
 
 PROMPTS = [f"sums/{number}" for number in range(20)]
 REPEATS = 2

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio, signed_rank_interval
-from vivace_methods.timing.stopwatch import Kind, Recording, Trial, TrialKey
+from vivace_methods.timing.trials import Kind, Recording, Trial, TrialKey
 
 Fault = Literal[
     "caches prompts",

@@ -16,7 +16,8 @@ from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, Method, MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.timing.capacity import require_fitting
-from vivace_methods.timing.stopwatch import Clock, DeviceClock, TimedPrompt, failure_reason
+from vivace_methods.timing.stopwatch import Clock, DeviceClock, failure_reason
+from vivace_methods.timing.trials import TimedPrompt
 
 ROUNDS = 5
 """How often each candidate is timed, in turns."""

@@ -9,7 +9,7 @@ from typing import Any
 from vivace_methods.arms import Arm, FolderOf
 from vivace_methods.models.free_memory import require_free, stored_bytes
 from vivace_methods.protocol import MethodError
-from vivace_methods.timing.stopwatch import TimedPrompt
+from vivace_methods.timing.trials import TimedPrompt
 
 
 def memory_needed(

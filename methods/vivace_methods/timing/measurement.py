@@ -13,17 +13,8 @@ from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, MethodError
 from vivace_methods.timing.capacity import require_fitting
 from vivace_methods.timing.process_watch import ProcessWatch
-from vivace_methods.timing.stopwatch import (
-    AUDITED,
-    DeviceClock,
-    Recording,
-    Stopwatch,
-    TimedPrompt,
-    Trial,
-    TrialKey,
-    failure_reason,
-    out_of_memory,
-)
+from vivace_methods.timing.stopwatch import AUDITED, DeviceClock, Stopwatch, failure_reason, out_of_memory
+from vivace_methods.timing.trials import Recording, TimedPrompt, Trial, TrialKey
 
 WARMED = 4
 """Prompts of the usual warm-up, besides the longest."""

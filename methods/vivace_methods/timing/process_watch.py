@@ -13,7 +13,7 @@ import torch
 
 from vivace_methods.timing.energy import EnergyMeter
 from vivace_methods.timing.process_state import ProcessState, restored_clocks
-from vivace_methods.timing.stopwatch import Observed
+from vivace_methods.timing.trials import Observed
 
 WATCH_S = 0.02
 """How long the machine is watched after a trial: long enough to see a thread that goes on working."""

@@ -20,8 +20,8 @@ from vivace_methods.protocol import Generator
 from vivace_methods.requests import Request
 from vivace_methods.timing.audits import Finding
 from vivace_methods.timing.measurement import applied
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt
 from vivace_methods.timing.summary import divergence
+from vivace_methods.timing.trials import Recording, TimedPrompt
 
 MOST_MOVED = 0.25
 """Of the scores' standard deviation, by which roundings may move one."""

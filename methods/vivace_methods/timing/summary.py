@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio
-from vivace_methods.timing.stopwatch import Recording, Trial
+from vivace_methods.timing.trials import Recording, Trial
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from transformers import (
 )
 
 from vivace_methods.models.anatomy import Anatomy, anatomy, shapes
-from vivace_methods.models.random import TINY_SHAPES, random_model, tiny_configuration
+from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.models.shapes import TINY_SHAPES
 from vivace_methods.protocol import MethodError
 
 TEXT = {**TINY_SHAPES["llama"], "model_type": "qwen2"}

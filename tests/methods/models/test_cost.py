@@ -19,7 +19,8 @@ from vivace_methods.models.cost import (
     prefill_cost,
 )
 from vivace_methods.models.ledger import Pass
-from vivace_methods.models.random import TINY_SHAPES, random_configuration, random_model, tiny_configuration
+from vivace_methods.models.random import random_configuration, random_model, tiny_configuration
+from vivace_methods.models.shapes import TINY_SHAPES
 from vivace_methods.protocol import MethodError
 
 HEAD = 199 * 32  # vocabulary x hidden

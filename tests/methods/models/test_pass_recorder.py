@@ -14,7 +14,8 @@ from support.tiny_audio_models import tokenizer
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.models.ledger import Ledger, Pass
 from vivace_methods.models.pass_recorder import counting
-from vivace_methods.models.random import TINY_SHAPES, random_model, tiny_configuration
+from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.models.shapes import TINY_SHAPES
 
 MIXTURES = [kind for kind, shape in TINY_SHAPES.items() if "num_experts_per_tok" in shape]
 PROMPT = torch.tensor([[5, 9, 2, 7, 11, 3]])

@@ -22,7 +22,7 @@ from vivace_methods.speculation.prospects.outlook import (
     proposed,
     ratio_of_sums,
 )
-from vivace_methods.timing.floor import Device, Floor
+from vivace_methods.timing.limits import Device, Floor
 from vivace_methods.timing.ratios import Estimate
 
 STEP, DRAFT = 1.0, 0.5

@@ -17,7 +17,7 @@ from vivace_methods.models.cost import cost
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.requests import Request
-from vivace_methods.timing.floor import Floor
+from vivace_methods.timing.limits import Floor
 
 
 @dataclass(frozen=True)

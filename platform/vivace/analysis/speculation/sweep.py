@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vivace_methods.speculation.prospects.answers import Answer
     from vivace_methods.timing.floor import FloorProbe
     from vivace_methods.timing.ratios import Estimate
-    from vivace_methods.timing.stopwatch import TimedPrompt
+    from vivace_methods.timing.trials import TimedPrompt
 
 PLAIN = "autoregressive"
 LONGEST_CHAIN, LARGEST_TREE = 64, 512

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, cast
 
 from vivace.errors import UsageError
@@ -42,9 +43,7 @@ def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
     Raises:
         UsageError: there is no such device, or its kernels do not know the type of number.
     """
-    import torch
-
-    cuda = torch.cuda.is_available()
+    cuda = spec.device != "cpu" and _has_cuda()
     if spec.device == "cuda" and not cuda:
         raise UsageError("There is no CUDA device on this machine: use --device cpu.")
     device = ("cuda" if cuda else "cpu") if spec.device == "auto" else spec.device
@@ -53,5 +52,20 @@ def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
         raise UsageError(NO_HALVES)
     # Work of microseconds is only delayed by handing it out, and many times so where the machine has other work.
     threads = spec.threads or (os.cpu_count() if origin.are_times_real else 1) or 1
-    where = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-    return Machine(device, dtype, threads, {**hardware(), "device": cast(str, where), "threads": threads})
+    where = _cuda_device() if device == "cuda" else "cpu"
+    return Machine(device, dtype, threads, {**hardware(), "device": where, "threads": threads})
+
+
+def _has_cuda() -> bool:
+    """Whether there is a GPU; a torch that was built for processors alone need not be loaded to know."""
+    if version("torch").endswith("+cpu"):
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _cuda_device() -> str:
+    import torch
+
+    return cast(str, torch.cuda.get_device_name())

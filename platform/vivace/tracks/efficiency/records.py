@@ -25,7 +25,7 @@ from vivace.tracks.efficiency.session.messages import (
 from vivace_methods.arms import Arm
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.registry import parse_arm
-from vivace_methods.timing.floor import Device, Floor
+from vivace_methods.timing.limits import Device, Floor
 
 
 class ArmRecords:

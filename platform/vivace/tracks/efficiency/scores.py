@@ -20,8 +20,8 @@ from vivace.store.queries.efficiency import PART_METRIC
 from vivace.tracks.efficiency.records import record_diagnoses
 from vivace_methods.diagnosis import Diagnosis, pooled
 from vivace_methods.timing.ratios import Estimate, median_interval, paired_ratio
-from vivace_methods.timing.stopwatch import Recording, Trial
 from vivace_methods.timing.summary import ArmSummary, summarise
+from vivace_methods.timing.trials import Recording, Trial
 
 FEWEST_PROMPTS = 30
 """Below so many prompts an interval of quality is too wide for an official row."""

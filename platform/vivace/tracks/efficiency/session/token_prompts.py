@@ -13,7 +13,7 @@ from vivace.tasks.base import Sample
 from vivace.tasks.registry import parse_task
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.protocol import MethodError, Request
-from vivace_methods.timing.stopwatch import TimedPrompt
+from vivace_methods.timing.trials import TimedPrompt
 
 
 def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[TimedPrompt, int]:
