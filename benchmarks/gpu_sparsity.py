@@ -33,7 +33,8 @@ from vivace_kernels.sparsity.teal_gemv import TILES, TealLinears, Tile, teal_gem
 from vivace_methods.models.loading import available_device
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.fitting.budget import budget
-from vivace_methods.timing.floor import FloorProbe, dtype_name
+from vivace_methods.timing.floor import FloorProbe
+from vivace_methods.timing.limits import dtype_name
 from vivace_methods.timing.ratios import paired_ratio
 from vivace_methods.timing.stopwatch import failure_reason
 
@@ -109,7 +110,7 @@ FULL = Size(
 )  # fmt: skip
 QUICK = Size(
     TINY, calls=1, repetitions=5, tiles=(Tile(64, 64, 4), Tile(32, 64, 4)),
-    answers=Answers("llama", prompt=32, decoded=8, count=10),
+    answers=Answers("llama", prompt=32, decoded=4, count=6),
 )  # fmt: skip
 
 Call = Callable[[], torch.Tensor | list[torch.Tensor]]

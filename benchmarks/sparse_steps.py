@@ -24,8 +24,8 @@ from vivace_methods.timing.audits import audit
 from vivace_methods.timing.baseline_choice import Choice, fastest_baseline
 from vivace_methods.timing.floor import FloorProbe
 from vivace_methods.timing.measurement import measure_arms
-from vivace_methods.timing.stopwatch import Recording, TimedPrompt, Trial
 from vivace_methods.timing.summary import ArmSummary, summarise
+from vivace_methods.timing.trials import Recording, TimedPrompt, Trial
 
 SPARSITY, RATIO = 0.5, 0.95
 """Half of the weights are not read; of those that are, the low-rank part has a twentieth (R-Sparse, uniform)."""

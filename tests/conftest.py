@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ordeal-runs", default=None, help="how many runs they take")
 
 
+def pytest_configure() -> None:
+    """No example that hypothesis draws has to be through at a moment that a busy machine misses."""
+    if find_spec("hypothesis") is not None:
+        from hypothesis import settings
+
+        settings.register_profile("any machine", deadline=None)
+        settings.load_profile("any machine")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to `make test-full` what usually runs on another database, and put the folders of long files first."""
@@ -33,6 +45,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     rank = {folder: number for number, folder in enumerate(LONGEST)}
     here = Path(__file__).parent
     items.sort(key=lambda item: rank.get(item.path.relative_to(here).parts[0], len(rank)))
+
+
+def pytest_collection_finish() -> None:
+    """Look no more for garbage in what all tests have imported, which is a million objects."""
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -99,7 +116,12 @@ def postgres_server() -> Iterator[Any]:
     # Not below pytest's own folder: another session that starts would take its permissions from the server's user.
     folder = tempfile.mkdtemp(prefix="vivace-postgres-")
     running = server.get_server(folder, cleanup_mode="stop")
+    changes = (f"ALTER SYSTEM SET {name} = off;" for name in ("fsync", "full_page_writes", "synchronous_commit"))
+    running.psql("\n".join([*changes, "SELECT pg_reload_conf();"]))  # nothing here has to outlive the machine
     yield running
+    process = running.get_postmaster_info().process
+    process.send_signal(signal.SIGQUIT)  # at once: hundreds of databases would be written out to be thrown away
+    process.wait()
     running.cleanup()
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -107,8 +129,11 @@ def postgres_server() -> Iterator[Any]:
 @pytest.fixture
 def postgres_url(postgres_server: Any) -> str:
     """The URL of a new, empty PostgreSQL database."""
+    import psycopg
+
     name = "test_" + secrets.token_hex(6)
-    postgres_server.psql(f"CREATE DATABASE {name};")
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
     return str(postgres_server.get_uri(name))
 
 

@@ -45,12 +45,12 @@ def run(app: AppTest, **parameters: str) -> AppTest:
 
 def analysis(**parameters: str) -> AppTest:
     """The analysis page."""
-    return run(AppTest.from_function(_analysis_page, default_timeout=60), **parameters)
+    return run(AppTest.from_function(_analysis_page, default_timeout=300), **parameters)
 
 
 def board(**parameters: str) -> AppTest:
     """The board."""
-    return run(AppTest.from_file(MAIN, default_timeout=60), **parameters)
+    return run(AppTest.from_file(MAIN, default_timeout=300), **parameters)
 
 
 def words(app: AppTest) -> str:
@@ -214,11 +214,11 @@ def test_repeats_votes_hearing_and_what_it_took_are_on_the_board(found: dict[str
 
 
 def test_each_reply_of_a_conversation_can_be_read(found: dict[str, str]) -> None:
-    page = AppTest.from_function(_conversation_page, default_timeout=60)
+    page = AppTest.from_function(_conversation_page, default_timeout=300)
     app = run(page, judging=found["steady"], conversation="set001")
     assert "Reply 0." in words(app)
     assert "1 of 2 pass" in list(app.dataframe[0].value["Result"])
     app.selectbox(key="address-repeat").select("1").run()
     assert "Reply 1." in words(app) and "1 of 2 criteria met" in words(app)
-    voted = run(AppTest.from_function(_conversation_page, default_timeout=60), judging=found["voted"])
+    voted = run(AppTest.from_function(_conversation_page, default_timeout=300), judging=found["voted"])
     assert "2 of 3 votes for met" in words(voted)

@@ -25,7 +25,7 @@ def _compare_page() -> None:
 
 def page(**parameters: str) -> AppTest:
     """The page after its first run, with these query parameters."""
-    app = AppTest.from_function(_compare_page, default_timeout=60)
+    app = AppTest.from_function(_compare_page, default_timeout=300)
     app.query_params.update(parameters)
     app.run()
     assert not app.exception

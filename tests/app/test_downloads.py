@@ -79,6 +79,6 @@ def _page() -> None:
 
 
 def test_a_page_offers_the_files_of_what_it_shows() -> None:
-    app = AppTest.from_function(_page, default_timeout=60).run()
+    app = AppTest.from_function(_page, default_timeout=300).run()
     assert not app.exception
     assert [button.label for button in app.get("download_button")] == ["Table as CSV", "Table as Parquet"]

@@ -26,7 +26,7 @@ def _conversation_page() -> None:
 
 def conversation(**parameters: str) -> AppTest:
     """The conversation page after its first run, with these query parameters."""
-    app = AppTest.from_function(_conversation_page, default_timeout=60)
+    app = AppTest.from_function(_conversation_page, default_timeout=300)
     app.query_params.update(parameters)
     app.run()
     assert not app.exception

@@ -103,7 +103,7 @@ def _page() -> None:
 
 def shown(view: str, **parameters: str) -> str:
     """All that a page shows."""
-    app = AppTest.from_function(_page, default_timeout=60)
+    app = AppTest.from_function(_page, default_timeout=300)
     app.query_params.update({"view": view, **parameters})
     app.run()
     assert not app.exception

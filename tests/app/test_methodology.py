@@ -38,7 +38,7 @@ def test_every_score_of_a_comparison_and_a_board_is_explained() -> None:
 
 
 def test_the_page_needs_no_database(home: Path) -> None:
-    app = AppTest.from_function(_methodology_page, default_timeout=60).run()
+    app = AppTest.from_function(_methodology_page, default_timeout=300).run()
     assert not app.exception and not home.exists()
     assert [one.value for one in app.subheader] == [chapter.title for chapter in chapters()]
     told = "\n".join(element.value for element in app.markdown)

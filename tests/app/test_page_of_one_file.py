@@ -38,7 +38,7 @@ def test_a_file_in_the_folder_of_views_is_a_page(tmp_path: Path, monkeypatch: py
 
     (tmp_path / "newcomer.py").write_text(PAGE)
     monkeypatch.setattr(views, "__path__", [*views.__path__, str(tmp_path)])
-    app = AppTest.from_function(_newcomer, default_timeout=60).run()
+    app = AppTest.from_function(_newcomer, default_timeout=300).run()
     assert not app.exception and app.title[0].value == "A page of one file"
-    whole = AppTest.from_file(str(importlib.resources.files("vivace_app") / "main.py"), default_timeout=60).run()
+    whole = AppTest.from_file(str(importlib.resources.files("vivace_app") / "main.py"), default_timeout=300).run()
     assert not whole.exception and whole.title[0].value == "Vivace leaderboard", "the first page is still the board"

@@ -25,7 +25,7 @@ MAIN = str(importlib.resources.files("vivace_app") / "main.py")
 
 def board(**parameters: str) -> AppTest:
     """The board after its first run, with these query parameters."""
-    app = AppTest.from_file(MAIN, default_timeout=60)
+    app = AppTest.from_file(MAIN, default_timeout=300)
     app.query_params.update(parameters)
     app.run()
     assert not app.exception
@@ -40,7 +40,7 @@ def _conversation_page() -> None:
 
 def conversation(**parameters: str) -> AppTest:
     """The conversation page after its first run, with these query parameters."""
-    app = AppTest.from_function(_conversation_page, default_timeout=60)
+    app = AppTest.from_function(_conversation_page, default_timeout=300)
     app.query_params.update(parameters)
     app.run()
     assert not app.exception

@@ -63,7 +63,7 @@ class Job:
 
 def marks() -> list[str]:
     """What the page says of jobs that are worse."""
-    app = AppTest.from_function(_page, default_timeout=60)
+    app = AppTest.from_function(_page, default_timeout=300)
     app.run()
     assert not app.exception
     return [element.value for element in app.error]

@@ -33,7 +33,7 @@ def _page() -> None:
 
 def page(**parameters: str) -> AppTest:
     """The page after its first run."""
-    app = AppTest.from_function(_page, default_timeout=60)
+    app = AppTest.from_function(_page, default_timeout=300)
     app.query_params.update(parameters)
     app.run()
     assert not app.exception

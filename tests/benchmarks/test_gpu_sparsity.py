@@ -58,7 +58,7 @@ def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) 
         *((arm, "dense") for arm in ("r-sparse", "r-sparse(ratio=1)")),
     }
     assert [row["arm"] for row in rows if row["headline"]] == ["r-sparse"]
-    assert all(row["metric"] == "tpot_s" and row["n"] == 10 for row in rows)
+    assert all(row["metric"] == "tpot_s" and row["n"] == 6 for row in rows)
     least = {each["arm"]: each["least_s"] for each in found["manifest"]["figures"] if each["case"] == step}
     assert 0.3 < least["r-sparse"] / least["dense"] < 0.9, "half of the blocks' weights, and all of the rest"
     notes = found["manifest"]["notes"]

@@ -85,6 +85,11 @@ def test_what_methods_and_tasks_are_is_read_without_what_they_run_on(
     assert loaded_by(tmp_path / "none", *arguments).isdisjoint((*HEAVY, "safetensors", "triton"))
 
 
+def test_what_plans_drives_and_records_a_measured_run_needs_no_torch() -> None:
+    script = "import sys, vivace.tracks.efficiency.track; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("verb", [*program.VERBS, "db", "db upgrade", "db current"])
 def test_every_verb_has_help_that_fits_a_narrow_terminal(
     call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, verb: str
