@@ -93,16 +93,16 @@ def test_what_was_timed_before_a_kill_stays_and_rounds_are_never_mixed(postgres_
     options = (*RUN, "--limit", 6, "--repeats", 2, "--most-tokens", 16, *where)
     planned = 2 * 12 * 2
     killed = start_vivace(*options)
-    wait_until(lambda: count(database_url) >= 7, "some trials", 120)
+    wait_until(lambda: count(database_url) >= 7, "some trials")
     killed.kill()
     killed.communicate()
     before = trials(database_url)
     assert 7 <= len(before) < planned
 
     stopped = start_vivace(*options)
-    wait_until(lambda: count(database_url) >= len(before) + 5, "some more", 120)
+    wait_until(lambda: count(database_url) >= len(before) + 5, "some more")
     stopped.send_signal(signal.SIGINT)
-    _, talk = stopped.communicate(timeout=120)
+    _, talk = stopped.communicate(timeout=300)
     if stopped.returncode == 130:  # else it was through before it heard
         assert "the same command goes on" in talk
         done = vivace(*options)
@@ -125,8 +125,9 @@ def test_nothing_is_left_running_when_the_program_is_killed(tmp_path: Path, monk
 
     monkeypatch.setattr(sys, "executable", PROGRAM[0])
     url = f"sqlite:///{tmp_path / 'home' / 'vivace.db'}"
-    killed = start_vivace(*RUN, "--limit", 20, "--home", tmp_path / "home")  # for longer than the test takes
-    wait_until(lambda: count(url) >= 1, "a trial", 120)
+    small = ("run", "sparsity", "--model", "zoo:dense", "--arms", "dense", "--tasks", "sums", "--most-tokens", 8)
+    killed = start_vivace(*small, "--limit", 200, "--home", tmp_path / "home")  # for longer than the test takes
+    wait_until(lambda: count(url) >= 1, "a trial")
     children = psutil.Process(killed.pid).children(recursive=True)
     assert children, "trials are timed in a process of their own"
     killed.kill()
