@@ -15,7 +15,7 @@ import torch
 from vivace.zoo.inventory import SCORES
 from vivace.zoo.scores.base import ZooScore, loaded, score
 from vivace.zoo.scores.batched_answers import greedy_answers
-from vivace.zoo.scores.crude import expert_budget
+from vivace.zoo.scores.expert_budgets import expert_budget
 from vivace.zoo.scores.moe import MOST_TOKENS, asked
 from vivace.zoo.shipped import folder_of
 

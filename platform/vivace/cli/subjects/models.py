@@ -254,7 +254,7 @@ def score(
     format: FormatOption = Format.TABLE,
     home: HomeOption = None,
 ) -> None:
-    """Score models of the zoo at their tasks, each with its interval, and under crude versions of the methods."""
+    """Score models of the zoo at their tasks, with intervals, and under rules that leave out more and more."""
     from vivace.zoo.registry import RECIPES, plain_name, recipe_class
     from vivace.zoo.scores.base import score as score_one
     from vivace.zoo.shipped import folder_of

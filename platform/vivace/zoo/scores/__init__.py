@@ -1,1 +1,1 @@
-"""How good the zoo's models are, whole and under crude forms of the methods."""
+"""How good the zoo's models are, whole and under the methods or crude forms of them."""

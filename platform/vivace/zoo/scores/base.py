@@ -1,4 +1,4 @@
-"""How good the zoo's models are at their tasks, and how that falls under crude versions of the methods."""
+"""How good the zoo's models are at their tasks, and how that falls under rules that leave out more and more."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ZooScore:
         model: name of the zoo model.
         metric: `exact_match`, `tau`, `highest_tau`.
         slice: of the task; empty for the whole.
-        rule: the crude rule that was applied; empty for the model as it is.
+        rule: the rule that was applied; empty for the model as it is.
         level: what the rule was set to: experts, a share of tokens kept, a sparsity; None where there is no rule.
         value: of the metric.
         low: the interval's lower end.
@@ -68,7 +68,7 @@ Scorer = Callable[[Path, dict[str, Path]], Iterator[ZooScore]]
 
 
 def score(name: str, folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
-    """The scores of a model, its task's first and those under crude rules after it, as they become known.
+    """The scores of a model, its task's first and those under rules after it, as they become known.
 
     Args:
         name: of the model.

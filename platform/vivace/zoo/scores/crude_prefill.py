@@ -1,6 +1,7 @@
 """A crude form of pruned prefill, to see how a model's answers fall when its upper half reads a part of a prompt.
 
-It waits for the real one: readers that prune will take its place.
+The readers of `vivace_methods.prefill` do so for real, a prompt at a time; many prompts are answered together here,
+and one rule knows where the evidence lies, which no method may know.
 """
 
 from __future__ import annotations

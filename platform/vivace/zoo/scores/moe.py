@@ -10,14 +10,14 @@ from vivace.tasks.base import Sample
 from vivace.zoo.recipes.moe import DOMAINS
 from vivace.zoo.scores.base import ASKED, SEED, ZooScore, loaded, same, share
 from vivace.zoo.scores.batched_answers import greedy_answers
-from vivace.zoo.scores.crude import ExpertRule, expert_budget
+from vivace.zoo.scores.expert_budgets import ExpertRule, expert_budget
 
 BUDGETS: dict[ExpertRule, tuple[int, ...]] = {
     "softmax": (16, 12, 8, 6, 5, 4),
     "count": (16, 12, 8, 6, 5, 4),
     "random": (30, 28, 24, 16, 8),
 }
-"""Experts of 32 under each crude rule, where it bites."""
+"""Experts of 32 under each rule, where it bites."""
 CURVE_ASKED = 96
 """Samples behind a point of the curve, from all domains alike."""
 MOST_TOKENS = 96
