@@ -24,7 +24,13 @@ from vivace.statistics.paired import (
 )
 from vivace.statistics.repeats import variance_split
 from vivace.store.database import Database
-from vivace.store.verdicts import JudgedConversation, JudgingCard, conversations_of, judging_card
+from vivace.store.verdicts import (
+    JudgedConversation,
+    JudgingCard,
+    conversations_of,
+    conversations_of_each,
+    judging_card,
+)
 from vivace.tracks.dialogue.scores import Tallies
 from vivace.tracks.dialogue.summaries.pairs import paired
 from vivace.tracks.dialogue.summaries.parts import UNKNOWN, By, slices
@@ -110,10 +116,10 @@ def compare(
         raise UsageError(f"These cannot be compared: {'; '.join(caveats)}; --force compares them all the same.")
     differences: list[tuple[JudgingCard, str, str, Difference]] = []
     flips: list[dict[str, Any]] = []
-    first = conversations_of(database, cards[0].judging)
+    first, *others = conversations_of_each(database, [card.judging for card in cards])
     names = dict(zip((card.judging for card in cards), names_of(cards), strict=True))
-    for card in cards[1:]:
-        matched = paired(first, conversations_of(database, card.judging))
+    for card, its in zip(cards[1:], others, strict=True):
+        matched = paired(first, its)
         if not matched:
             raise UsageError(f"{cards[0].judging} and {card.judging} have no conversation in common.")
         differences += [(card, *difference) for difference in _differences(matched, first, by)]
@@ -258,7 +264,7 @@ def plan(database: Database, a: str, b: str | None, difference: float) -> Plan:
     if b is None:
         return _plan_alone(judging_card(database, a), database, difference)
     differences = {row.metric: row.difference for row in compare(database, [a, b]).rows if not row.slice}
-    first, second = (conversations_of(database, judging_card(database, one).judging) for one in (a, b))
+    first, second = conversations_of_each(database, [judging_card(database, one).judging for one in (a, b)])
     components = _components_of_difference(first, second) if "apr" in differences else None
     n = max((one.n for one in differences.values()), default=0)
     rows = []

@@ -33,6 +33,9 @@ from vivace.store.tables import (
 )
 from vivace_methods.families import FAMILIES
 
+Turns = dict[int, tuple[int, float | None]]
+"""Conversation's row → its user turns, and their seconds where all are known."""
+
 
 @dataclass(frozen=True)
 class JudgingCard:
@@ -204,7 +207,7 @@ def _met(session: Session, judging_id: str) -> dict[tuple[int, int, int], bool |
     return {(row_id, repeat, number): met for row_id, repeat, number, met in session.execute(query)}
 
 
-def _user_turns(session: Session, dataset_id: int) -> dict[int, tuple[int, float | None]]:
+def _user_turns(session: Session, dataset_id: int) -> Turns:
     """Conversation's row → its user turns, and their seconds where all are known."""
     query = (
         select(Turn.conversation_id, func.count(), func.count(Turn.audio_seconds), func.sum(Turn.audio_seconds))
@@ -234,16 +237,30 @@ def single_votes(session: Session, judging_id: str) -> dict[str, list[tuple[int,
 
 def conversations_of(database: Database, judging: str) -> Sequence[JudgedConversation]:
     """`ended_conversations` in a transaction of its own."""
+    return conversations_of_each(database, [judging])[0]
+
+
+def conversations_of_each(database: Database, judgings: Sequence[str]) -> list[list[JudgedConversation]]:
+    """The same of several, in one transaction; the turns of a set that they share are counted once."""
+    turns: dict[int, Turns] = {}
     with database.read() as session:
-        return ended_conversations(session, judging)
+        return [_ended_conversations(session, judging, turns) for judging in judgings]
 
 
 def ended_conversations(session: Session, judging: str) -> list[JudgedConversation]:
     """What `judged_conversations` gives, of an ended judging without reading its verdicts."""
+    return _ended_conversations(session, judging, {})
+
+
+def _ended_conversations(session: Session, judging: str, known: dict[int, Turns]) -> list[JudgedConversation]:
+    """The same, where the turns of some sets may be known."""
     row = session.get_one(Judging, judging)
     if row.status != "ended":
         return judged_conversations(session, judging)
-    turns = _user_turns(session, session.get_one(Run, row.run_id).dataset_id)
+    dataset = session.get_one(Run, row.run_id).dataset_id
+    if dataset not in known:
+        known[dataset] = _user_turns(session, dataset)
+    turns = known[dataset]
     return [
         JudgedConversation(
             id=key,
