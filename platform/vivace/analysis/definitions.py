@@ -248,7 +248,7 @@ _EFFICIENCY = Chapter(
             "Floor",
             "The time that the device needs at least for the bytes and operations of a method, from what it did "
             "at its best. A time below it is a fault of the clock, and is named.",
-            "vivace_methods.timing.floor:Floor.floor_seconds",
+            "vivace_methods.timing.limits:Floor.floor_seconds",
         ),
         Definition(
             "Audits",

@@ -26,7 +26,10 @@ def visibility(
     home: HomeOption = None,
     database: DatabaseOption = None,
 ) -> None:
-    """Make a run, or another tool's result, with all that is made of it, private or public."""
+    """Make a run, or another tool's result, private or public.
+
+    All that is made of it goes with it.
+    """
     from vivace.engine.withholding import set_private
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading, open_for_writing
