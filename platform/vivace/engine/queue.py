@@ -9,6 +9,7 @@ Submitters take turns: each has a partition of its own in a queue, and priority 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -119,7 +120,8 @@ class Queue:
 
     def _enqueue(self, one: _Waiting) -> None:
         number = int(one.workflow_id.rpartition(".")[2]) + 1 if one.workflow_id else 1
-        workflow_id = f"{one.id}.{number}"
+        # DBOS takes what came in one tick of its clock, on SQLite a second, in the order of these names.
+        workflow_id = f"{time.time_ns():020d}-{one.id}.{number}"
         self._client.enqueue(
             {
                 "queue_name": one.queue,
