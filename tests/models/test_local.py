@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -160,6 +161,8 @@ def stop(model: local.LocalModel) -> int:
         with suppress(OSError):
             if Path(f"/proc/{process.pid}/fd/0").readlink() == pipe:
                 os.kill(process.pid, signal.SIGSTOP)
+                while process.status() != psutil.STATUS_STOPPED:  # until then it still reads what it is asked
+                    time.sleep(0.001)
                 return process.pid
     raise AssertionError("nobody reads what the model is asked")
 
