@@ -200,6 +200,10 @@ def test_rows_are_chosen_by_what_they_differ_in(rows: list[BoardRow]) -> None:
     open_one = replace(rows[0], open_weights=True, size="7B", is_cascade=True)
     weights, system = (next(one for one in boards.FILTERS if one.name == name) for name in ("weights", "system"))
     assert boards.choices([open_one, rows[1]], weights) == {"open": "Open weights"}
+    closed = [replace(rows[0], rank=1, open_weights=False, judging="a"), replace(open_one, rank=None, judging="b")]
+    behind = [replace(open_one, rank=place, judging=name) for place, name in ((4, "c"), (3, "d"), (3, "e"))]
+    best = boards.best_open(boards.RankedTogether([*closed, *behind]))
+    assert [row.judging for row in best] == ["d", "e"] and boards.best_open(boards.RankedTogether(closed)) == []
     assert set(boards.choices([open_one, rows[1]], system)) == {"cascade", "end-to-end"}
 
 

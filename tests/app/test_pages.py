@@ -109,6 +109,7 @@ def test_foreign_database_is_refused_in_words(home: Path) -> None:
 def test_board_ranks_inside_data_and_judge() -> None:
     app = board()
     assert len(app.dataframe) == 3
+    assert words(app).count("No ranked model's card says that its weights are open") == 3
     table = app.dataframe[0].value
     assert list(zip(table["Rank"], table["Model"], strict=True)) == [
         ("1=", "careful"),
@@ -169,6 +170,7 @@ def test_rows_are_filtered_by_how_they_heard_and_answered(judgings: dict[str, st
     with database.write() as session:
         session.execute(update(Model).where(Model.name == "reader").values(open_weights=True))
     database.close()
+    assert "Best with open weights: **`reader`**, rank 1=." in words(board())
     labelled = board(label="nightly", weights="open")
     assert models(labelled) == ["reader"] and list(labelled.dataframe[0].value["Labels"]) == ["nightly"]
     assert list(labelled.dataframe[0].value["Weights"]) == ["open"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,14 @@ from support.judged import add_dataset, add_judging
 from support.measured import run_of
 from vivace.analysis.breakdown import BreakdownRow, breakdown
 from vivace.analysis.gaps import gaps
+from vivace.cli.upkeep.db import upgrade
 from vivace.engine.retractions import restore, retract
 from vivace.engine.withholding import set_private
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
-from vivace.store.tables import Attempt, Breakdown, Conversation, Gap, Judge, Judging, Reply, Verdict
+from vivace.store.queries.figures import PRICE, TIMES
+from vivace.store.tables import Attempt, Breakdown, Conversation, Gap, Judge, Judging, Reply, Score, Verdict
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.records import RunRecords
@@ -175,6 +178,35 @@ def test_what_ended_before_summaries_were_kept_gets_them_once(store: Database) -
     assert (fill_summaries(store), fill_summaries(store)) == (2, 0)
     assert ([breakdown(store, "run1.judge", by) for by in ("axis", "turns", "speaker")], gaps(store)) == before
     assert [row.slice for row in before[0][2]] == ["Ana", "unknown"]
+
+
+def test_what_ended_before_prices_and_times_had_intervals_gets_them_from_its_calls(
+    store: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with store.write() as session:
+        dataset = add_dataset(session, 8)
+        priced, unpriced = (add_judging(session, dataset, [[[True, True]]] * 8, name=name) for name in "ab")
+        for place, reply in enumerate(session.query(Reply)):
+            reply.ttft_s, reply.total_s = 0.1 * place, 1.0 * place
+            told = None if reply.run_id == "run1" and place == 9 else 0.25 * place
+            session.add(
+                Attempt(run_id=reply.run_id, conversation_id=reply.conversation_id, stage="generate", seconds=1.0,
+                        cost_usd=told)
+            )  # fmt: skip
+        for judging in (priced, unpriced):
+            score_judging(session, judging)
+    before = board(store)
+    with store.write() as session:
+        session.execute(delete(Score).where(Score.metric == PRICE))
+        session.execute(update(Score).where(Score.metric.in_(TIMES)).values(low=None, high=None))
+    assert [row.price_interval for row in board(store)] == [(None, None)] * 2
+    for said in ("upgraded", "nothing to do"):
+        upgrade(tmp_path, store.url)
+        assert capsys.readouterr().err.strip() == said
+    assert board(store) == before
+    prices = {row.judging: row.price_interval for row in before}
+    assert prices[unpriced] == (None, None) and None not in prices[priced]
+    assert None not in {end for row in before for end in (*row.ttft_interval, *row.total_interval)}
 
 
 def _scored(row: BoardRow) -> tuple[Any, ...]:

@@ -124,6 +124,12 @@ def labels(rows: Sequence[BoardRow], names: Sequence[str] | None = None) -> list
     )
 
 
+def best_open(group: RankedTogether) -> list[BoardRow]:
+    """The ranked rows whose weights are open, as the models' cards say: those of the best rank among them."""
+    found = [row for row in group.rows if row.open_weights and row.rank is not None]
+    return [row for row in found if row.rank == min(one.rank for one in found if one.rank is not None)]
+
+
 def _weights(row: BoardRow) -> str | None:
     return None if row.open_weights is None else "open" if row.open_weights else "closed"
 

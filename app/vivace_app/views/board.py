@@ -280,6 +280,7 @@ def _show_group(
         st.session_state["board-visit"] = visit + 1
         st.switch_page(conversation.page(), query_params={"judging": group.rows[line].judging})
     st.caption("Tick a row to hear its conversations. " + _explanation(group))
+    st.markdown(_best_open(group))
     downloads.offer(f"board of {boards.group_key(group)}", frame)
     _show_plots(address, group, first=first)
     _show_details(group)
@@ -331,6 +332,21 @@ def _show_pass_rates(group: boards.RankedTogether, intervals: pd.DataFrame, name
 def _explanation(group: boards.RankedTogether) -> str:
     tied = any(row.tied for row in group.rows)
     return "A rank counts the systems whose interval lies wholly above; = marks a shared one." if tied else ""
+
+
+def _best_open(group: boards.RankedTogether) -> str:
+    """Which model with open weights is best, or that none is known to have them."""
+    best = boards.best_open(group)
+    if not best:
+        return (
+            "Best with open weights: none here. No ranked model's card says that its weights are open "
+            "(`open_weights: true`)."
+        )
+    names = dict(zip((row.judging for row in group.rows), boards.labels(group.rows), strict=True))
+    listed = ", ".join(f"**{figures.literal(names[row.judging])}**" for row in best[:_TOLD_OPEN])
+    more = f" and {len(best) - _TOLD_OPEN} more" if len(best) > _TOLD_OPEN else ""
+    rank = figures.rank(best[0].rank or 0, best[0].tied)
+    return f"Best with open weights: {listed}{more}, rank {rank}."
 
 
 def _show_details(group: boards.RankedTogether) -> None:

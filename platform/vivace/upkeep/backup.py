@@ -24,6 +24,7 @@ from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database, redacted
 from vivace.store.tables import Base, Run, Shard, Worker
+from vivace.tracks.dialogue.summaries.filling import fill_summaries
 
 ROWS_AT_ONCE = 500
 
@@ -79,8 +80,8 @@ def back_up(settings: Settings, file: Path, *, overwrite: bool = False) -> int:
 def restore(settings: Settings, file: Path, *, overwrite: bool = False) -> Path | None:
     """Put a backup in the place of the database, in one transaction; where what was there has been kept.
 
-    A backup of an older schema is migrated on the way. Every lease is taken back: a process that still works on what
-    was there cannot write into what is there now, and stops.
+    A backup of an older schema is migrated on the way, and gets the summaries that it lacks. Every lease is taken
+    back: a process that still works on what was there cannot write into what is there now, and stops.
 
     Raises:
         UsageError: the file is no sound backup, or the database holds something and `overwrite` is not given.
@@ -103,6 +104,7 @@ def restore(settings: Settings, file: Path, *, overwrite: bool = False) -> Path 
             source = Database(sqlite_url(copy))
             try:
                 migrate.upgrade(source)
+                fill_summaries(source)
                 _end_leases(source)
             finally:
                 source.close()
