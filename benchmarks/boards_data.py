@@ -31,7 +31,7 @@ from vivace.store.tables import (
     Turn,
     Verdict,
 )
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 from vivace_rubrics.criteria import Axis
 
 CRITERIA = (5, 6)

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from baselines import PlainForward, TransformersGenerate
-from device_times import compiler_notes
+from devices.device_times import compiler_notes
 from report import (
     BenchmarkError,
     Report,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from device_times import fetch_seconds
+from devices.device_times import fetch_seconds
 from report import BenchmarkError, Report, Row, arguments, conclude, finished, keep, running, until_cut
 
 from vivace_kernels.gpu import require_gpu

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from device_times import timed
+from devices.device_times import timed
 from pruning.bounds import Bench
 from pruning.contest import Case, Contest, Round, limit_of, rows_of, sentences, told
 from report import BenchmarkError, Report, arguments, conclude, finished, going_on, keep, running, until_cut

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from device_times import compiler_notes, fetch_seconds, timed
+from devices.device_times import compiler_notes, fetch_seconds, timed
+from devices.sparse_steps import METHODS, RATIO, SPARSITY, Answers, Steps
 from report import (
     BenchmarkError,
     Report,
@@ -24,7 +25,6 @@ from report import (
     running,
     until_cut,
 )
-from sparse_steps import METHODS, RATIO, SPARSITY, Answers, Steps
 
 from vivace_kernels.gpu import require_gpu
 from vivace_kernels.sparsity.packed import Factors, Packed, pack, reference

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
-from device_times import timed
+from devices.device_times import timed
 from report import (
     BenchmarkError,
     Report,
@@ -26,8 +26,8 @@ from report import (
     running,
     until_cut,
 )
-from speculation_passes import depths
 from transformers import AutoConfig, DynamicCache
+from verifying.passes import depths
 
 from vivace_kernels.speculation.budgeted_routing import budgeted_routing
 from vivace_kernels.speculation.expert_product import expert_product

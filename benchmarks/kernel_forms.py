@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from assembling import Assembled, assembled
+from devices.assembling import Assembled, assembled
 from report import BenchmarkError, Report, Row, arguments, conclude, finished, running
 
 from vivace_kernels.sparsity import sparse_gemv as module

@@ -85,7 +85,7 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
 @contextmanager
 def servers(latency_ms: float = LATENCY_MS) -> Iterator[Servers]:
     """The model's and the judge's server, running in a process of their own."""
-    command = [sys.executable, str(FOLDER / "chat_servers.py"), "--latency-ms", str(latency_ms)]
+    command = [sys.executable, str(FOLDER / "rivals" / "chat_servers.py"), "--latency-ms", str(latency_ms)]
     with started(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -166,7 +166,7 @@ def vivace_flags() -> str:
 def inspect_command(work: Work, folder: Path, conversations: int) -> list[str]:
     """inspect_ai's command."""
     return [
-        *(str(ENVIRONMENT / "bin" / "python"), str(FOLDER / "runner_inspect.py"), str(work.data)),
+        *(str(ENVIRONMENT / "bin" / "python"), str(FOLDER / "rivals" / "runner_inspect.py"), str(work.data)),
         *("--api-base", work.servers.base(work.servers.model_port)),
         *("--judge-api-base", work.servers.base(work.servers.judge_port)),
         *("--concurrency", str(work.concurrency), "--limit", str(conversations), "--logs", str(folder)),
@@ -367,7 +367,7 @@ def _per_call(few: Sequence[Pair], pairs: Sequence[Pair], place: int) -> float:
 
 def make_data(folder: Path, count: int, seed: int) -> Path:
     """Make the conversations, in a process of its own that takes its memory with it."""
-    command = [sys.executable, str(FOLDER / "conversations.py"), str(folder)]
+    command = [sys.executable, str(FOLDER / "rivals" / "conversations.py"), str(folder)]
     with started([*command, "--count", str(count), "--seed", str(seed)]) as process:
         if process.wait() != 0:
             raise BenchmarkError("The conversations could not be made; what was printed above says why.")

@@ -98,7 +98,8 @@ def make_data(path: Path, count: int) -> None:
 @contextmanager
 def loopback_model() -> Iterator[str]:
     """A chat server in a process of its own; its address."""
-    command = [sys.executable, str(Path(__file__).with_name("chat_servers.py")), "--latency-ms", str(LATENCY_S * 1e3)]
+    server = Path(__file__).parent / "rivals" / "chat_servers.py"
+    command = [sys.executable, str(server), "--latency-ms", str(LATENCY_S * 1e3)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -9,10 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import speculation_quality as quality
 import torch
 from report import Report, Row, arguments, conclude, finished, running
-from speculation_passes import Shape, break_even, print_break_even, rows_of, timed_passes
+from verifying import quality
+from verifying.passes import Shape, break_even, print_break_even, rows_of, timed_passes
 
 from vivace_methods.timing.floor import FloorProbe
 

@@ -18,7 +18,7 @@ from vivace_methods.models.shapes import REAL_SHAPES, TINY_SHAPES
 from vivace_methods.protocol import MethodError, Need, Request
 from vivace_methods.registry import METHODS, method_class, parse_arm, parse_method
 from vivace_methods.sparsity.fitting.about import About
-from vivace_methods.timing.memory import peak_bytes
+from vivace_methods.timing.process.memory import peak_bytes
 
 WINDOW = 512
 """Tokens of one calibration text."""

@@ -75,7 +75,7 @@ def _brought() -> Iterator[Checkup]:
     from vivace.models.adapters.transcription import TRANSCRIBERS
     from vivace.models.registry import ADAPTERS
     from vivace.tasks.registry import TASKS
-    from vivace.tracks.dialogue.judges import JUDGES
+    from vivace.tracks.dialogue.judging.judges import JUDGES
     from vivace_methods.registry import METHODS
     from vivace_methods.speculation.budgets.registry import RULES
 

@@ -14,7 +14,7 @@ from vivace.files.paths import with_homes
 from vivace.files.text import parse_yaml, read_yaml, whole
 from vivace.machine.offers import parse_need
 from vivace.model_origins import ORIGINS
-from vivace.models.client.prices import parse_price
+from vivace.models.client.providers.prices import parse_price
 from vivace.named_paths import (
     ChangedPath,
     absolute_path,

@@ -18,7 +18,7 @@ from vivace.api.app import make_app
 from vivace.api.bounds import server_options
 from vivace.api.door import Door
 from vivace.demo import SYSTEMS
-from vivace.engine.tokens import create_token
+from vivace.engine.access.tokens import create_token
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing

@@ -29,7 +29,7 @@ from api.conftest import REPLIES, Client, Guest, lines
 from vivace.api import bounds
 from vivace.api.door import Door, read_door
 from vivace.api.routes import submissions, uploads
-from vivace.engine.tokens import bearer_of, create_token, revoke_token, tokens
+from vivace.engine.access.tokens import bearer_of, create_token, revoke_token, tokens
 from vivace.errors import UsageError
 from vivace.settings import Settings
 from vivace.store.columns import now

@@ -10,7 +10,7 @@ import pytest
 
 from api.conftest import REPLIES, Guest
 from support.program import vivace
-from vivace.engine.tokens import bearer_of, create_token
+from vivace.engine.access.tokens import bearer_of, create_token
 from vivace.errors import UsageError
 from vivace.output.secrets import masked
 from vivace.settings import Settings

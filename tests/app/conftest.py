@@ -36,7 +36,7 @@ from vivace.store.tables import (
     Verdict,
 )
 from vivace.store.verdicts import judged_conversations
-from vivace.tracks.dialogue.effort import renew_effort
+from vivace.tracks.dialogue.judging.effort import renew_effort
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace.tracks.dialogue.summaries.parts import write_parts
 

@@ -17,7 +17,7 @@ from support.judged import add_dataset, add_judging
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.tables import Attempt, Model, Reply
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 from vivace_app.plots import board_plots, charts
 
 MAIN = str(importlib.resources.files("vivace_app") / "main.py")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
-import device_times
 import pytest
 import torch
-from device_times import HELD, LONGEST, activity_of, decoding_of, fetch_seconds, timed
+from devices import device_times
+from devices.device_times import HELD, LONGEST, activity_of, decoding_of, fetch_seconds, timed
 from torch.autograd import DeviceType
 
 from vivace_methods.protocol import Generator, Request

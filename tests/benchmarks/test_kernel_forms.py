@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("triton")
 import kernel_forms
-from assembling import Assembled
+from devices.assembling import Assembled
 from kernel_forms import (
     AS_IT_IS,
     FORMS,

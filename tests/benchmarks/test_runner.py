@@ -11,11 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import conversations
 import httpx
 import pytest
 import runner
 from report import BenchmarkError
+from rivals import conversations
 from runner import Measurement, Servers, Work
 
 from vivace.tracks.dialogue.data.readers import open_conversations

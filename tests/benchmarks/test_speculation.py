@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 import speculation
-import speculation_passes as passes
-import speculation_quality as quality
 import torch
 from report import BenchmarkError, Report, estimated
+from verifying import passes, quality
 
 from vivace_methods.models import implementations
 from vivace_methods.timing import floor

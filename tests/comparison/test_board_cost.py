@@ -14,8 +14,8 @@ from support.measured import run_of
 from vivace.analysis.breakdown import BreakdownRow, breakdown
 from vivace.analysis.gaps import gaps
 from vivace.cli.upkeep.db import upgrade
-from vivace.engine.retractions import restore, retract
-from vivace.engine.withholding import set_private
+from vivace.engine.access.retractions import restore, retract
+from vivace.engine.access.withholding import set_private
 from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
@@ -23,8 +23,8 @@ from vivace.store.queries.figures import PRICE, TIMES
 from vivace.store.tables import Attempt, Breakdown, Conversation, Gap, Judge, Judging, Reply, Score, Verdict
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace.tracks.base import Registered
+from vivace.tracks.dialogue.judging.results import score_judging
 from vivace.tracks.dialogue.records import RunRecords
-from vivace.tracks.dialogue.results import score_judging
 from vivace.tracks.dialogue.summaries.filling import fill_summaries
 from vivace.tracks.efficiency.scores import score_run
 

@@ -15,8 +15,8 @@ from comparison.test_files_of_others import LOGS, line, lines, log, sample
 from support.judged import add_dataset, add_judging
 from support.program import vivace
 from vivace.analysis.human_labels import record_labels
-from vivace.engine.retractions import restore, retract
-from vivace.engine.withholding import set_private
+from vivace.engine.access.retractions import restore, retract
+from vivace.engine.access.withholding import set_private
 from vivace.errors import UsageError
 from vivace.interchange.every_eval_ever import write_records
 from vivace.interchange.foreign_results import import_results, read_results
@@ -31,7 +31,7 @@ from vivace.store.queries.conversation import LabelView, conversation, item_rows
 from vivace.store.queries.foreign import ForeignRow, foreign_board, foreign_items
 from vivace.store.visibility import NOBODY, OPERATOR, Ownership, Viewer
 from vivace.tracks.dialogue.data.readers import open_conversations
-from vivace.tracks.dialogue.exported_items import read_items
+from vivace.tracks.dialogue.taking_in.exported_items import read_items
 
 DATE = "2026-01-02T03-04-05.678"
 RESULTS: dict[str, Any] = {

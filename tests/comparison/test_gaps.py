@@ -10,7 +10,7 @@ from vivace.analysis.gaps import gaps
 from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.tables import Model, Reply, Run
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 
 

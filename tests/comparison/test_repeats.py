@@ -16,7 +16,7 @@ from vivace.store.database import Database
 from vivace.store.queries.board import board
 from vivace.store.queries.conversation import conversation, conversations, item_rows
 from vivace.store.tables import Attempt, Judging
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 
 
 def repeated(passes: list[list[bool]]) -> Outcomes:

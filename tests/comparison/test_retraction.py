@@ -6,7 +6,7 @@ import pytest
 
 from support.judged import add_dataset, add_judging
 from vivace.analysis.comparison import compare
-from vivace.engine.retractions import restore, retract
+from vivace.engine.access.retractions import restore, retract
 from vivace.errors import UsageError
 from vivace.machine.manifest import fingerprint
 from vivace.store.database import Database
@@ -35,7 +35,7 @@ def judgings(store: Database) -> tuple[str, str]:
         second = Judging(id="run0.strict", run_id="run0", judge_id=judge.id, status="ended")
         session.add(second)
         session.flush()
-        from vivace.tracks.dialogue.results import score_judging
+        from vivace.tracks.dialogue.judging.results import score_judging
 
         score_judging(session, second.id)
     return first, second.id

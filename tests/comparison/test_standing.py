@@ -16,7 +16,7 @@ from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board
 from vivace.store.queries.conversation import conversation, item_rows
 from vivace.store.tables import Dataset, Judging, Model, Reply, Run
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 
 PASS, FAIL, LOST = [[True, True]], [[True, False]], [[None, None]]
 

@@ -19,7 +19,7 @@ from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.tables import Arm, Hardware, Model, Run, Trial
-from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.dialogue.judging.judges import open_judge
 from vivace.tracks.efficiency.machine import Machine
 from vivace.tracks.efficiency.track import EfficiencyTrack
 

@@ -35,7 +35,7 @@ from vivace.store.tables import (
 
 def prepare(url: str, runs: int, home: Path) -> list[str]:
     """A database with runs of one conversation each, judged and on the board; the runs' ids."""
-    from vivace.tracks.dialogue.results import score_judging  # not needed by, and slow to load for, the crowd
+    from vivace.tracks.dialogue.judging.results import score_judging  # not needed by, and slow to load for, the crowd
 
     database = open_for_writing(Settings(home=home, database=url))
     ids = [f"run{number}" for number in range(runs)]

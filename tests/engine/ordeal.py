@@ -20,7 +20,7 @@ from engine.lab import Gate, opened, wait_until
 from support.chat_server import Call, ChatServer, chat_server
 from support.datasets import conversation_rows, write_jsonl
 from support.program import PROGRAM, environment
-from vivace.engine.leases import is_alive
+from vivace.engine.claims.leases import is_alive
 from vivace.engine.submissions import submit
 from vivace.errors import VivaceError
 from vivace.settings import Settings

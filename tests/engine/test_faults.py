@@ -20,9 +20,9 @@ from engine import crowd
 from engine.lab import Gate, Lab, laboratory, opened
 from support.chat_server import Answer, Call
 from support.program import vivace
-from vivace.engine import leases, silence
+from vivace.engine.claims import leases, silence
+from vivace.engine.claims.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
 from vivace.engine.setbacks import LOSSES_WITHOUT_PROGRESS
 from vivace.engine.work import execute_submission
 from vivace.errors import LeaseLostError

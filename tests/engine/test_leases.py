@@ -15,9 +15,10 @@ from sqlalchemy import select, update
 
 from engine import crowd
 from engine.lab import wait_until
-from vivace.engine import leases, shards, work
+from vivace.engine import shards, work
+from vivace.engine.claims import leases
+from vivace.engine.claims.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, Lease, is_alive, register_worker, try_lease
 from vivace.engine.setbacks import DEATHS_WITHOUT_PROGRESS
 from vivace.engine.shards import settle_dead
 from vivace.engine.submissions import cancel

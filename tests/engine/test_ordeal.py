@@ -18,8 +18,8 @@ from engine.ordeal import ordeal, workers_said
 from support.chat_server import chat_server
 from support.datasets import conversation_rows, tone
 from vivace.engine import submissions
+from vivace.engine.claims.leases import Heartbeat, register_worker
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.submissions import submit
 from vivace.engine.work import Workplace
 from vivace.settings import Settings

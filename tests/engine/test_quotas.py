@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from engine import crowd
-from vivace.engine import quotas
-from vivace.engine.quotas import BUDGET_S, SharedQuotas
+from vivace.engine.claims import quotas
+from vivace.engine.claims.quotas import BUDGET_S, SharedQuotas
 from vivace.models.client.pacing import Pace, rates_are_shared
 from vivace.store.columns import now
 from vivace.store.database import Database

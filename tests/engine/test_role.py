@@ -10,8 +10,8 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ProgrammingError
 
 from engine.lab import Gate, Lab, laboratory
+from vivace.engine.claims.leases import Heartbeat, register_worker
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.work import Workplace
 from vivace.settings import Settings
 from vivace.store.database import Database

@@ -16,9 +16,10 @@ from sqlalchemy import select, update
 from engine import crowd
 from engine.lab import Gate, Lab, laboratory, opened, wait_until
 from support.program import vivace
-from vivace.engine import leases, machines, shards, submissions, work
+from vivace.engine import shards, submissions, work
+from vivace.engine.claims import leases, machines
+from vivace.engine.claims.leases import Heartbeat, register_worker
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.submissions import cancel
 from vivace.engine.work import Workplace
 from vivace.engine.worker import drain

@@ -19,7 +19,7 @@ from vivace_methods.protocol import Emit, Generator, Request, Trace
 from vivace_methods.registry import parse_arms
 from vivace_methods.timing.audits import Least, audit, total_ratio
 from vivace_methods.timing.measurement import applied
-from vivace_methods.timing.process_watch import ProcessWatch
+from vivace_methods.timing.process.watch import ProcessWatch
 from vivace_methods.timing.ratios import median_interval, paired_ratio, signed_rank_interval
 from vivace_methods.timing.stopwatch import AUDITED, DeviceClock, Stopwatch
 from vivace_methods.timing.trials import Recording, TimedPrompt

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from vivace_methods.protocol import Emit, Generator, Request, Trace
-from vivace_methods.timing import process_watch, stopwatch
+from vivace_methods.timing import stopwatch
 from vivace_methods.timing.audits import audit
-from vivace_methods.timing.process_state import ProcessState
-from vivace_methods.timing.process_watch import ProcessWatch
+from vivace_methods.timing.process import watch as process_watch
+from vivace_methods.timing.process.state import ProcessState
+from vivace_methods.timing.process.watch import ProcessWatch
 from vivace_methods.timing.stopwatch import DeviceClock, Stopwatch
 from vivace_methods.timing.trials import TimedPrompt, Trial
 

@@ -15,8 +15,8 @@ from vivace.models.base import Prompt, SpokenTurn
 from vivace.models.client import completions
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.client.completions import DirectCompletions, Received, request_headers
-from vivace.models.client.prices import TokenUsage, cost_of
-from vivace.models.client.providers import OPENAI_ADDRESS, PROVIDERS
+from vivace.models.client.providers.openai_compatible import OPENAI_ADDRESS, PROVIDERS
+from vivace.models.client.providers.prices import TokenUsage, cost_of
 from vivace.models.client.transport import Connections, WireExchange
 from vivace_rubrics.criteria import Unscored
 

@@ -19,9 +19,10 @@ from vivace.errors import IncompleteError, UsageError, VivaceError
 from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.client import pacing, realtime_session, transport, tries
+from vivace.models.client import pacing, transport, tries
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.refusals import MOST_IN_A_ROW, refused_parameter
+from vivace.models.client.providers.refusals import MOST_IN_A_ROW, refused_parameter
+from vivace.models.client.realtime import session as realtime_session
 from vivace_rubrics.criteria import Unscored, Verdict
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])

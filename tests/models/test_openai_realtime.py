@@ -24,8 +24,8 @@ from vivace.errors import UnreachableError, UsageError
 from vivace.models.adapters import openai_realtime
 from vivace.models.adapters.openai_realtime import OpenAIRealtimeSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
-from vivace.models.client import realtime_events
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
+from vivace.models.client.realtime import events as realtime_events
 from vivace.models.client.tries import CONNECT_TRIES
 from vivace_rubrics.criteria import Unscored
 

@@ -17,7 +17,7 @@ from vivace.errors import UsageError
 from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenOutput, SpokenTurn
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.provider_rules import refused_audio
+from vivace.models.client.providers.rules import refused_audio
 from vivace.models.registry import open_system
 from vivace_rubrics.criteria import Unscored
 

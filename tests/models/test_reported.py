@@ -19,7 +19,7 @@ from vivace.models.adapters.replay import Replay
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.client.completions import usage_of
-from vivace.models.client.prices import TokenUsage, parse_price
+from vivace.models.client.providers.prices import TokenUsage, parse_price
 from vivace.models.client.transport import parse_retry_after
 from vivace_rubrics.criteria import Unscored
 

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from engine.lab import Gate, laboratory, wait_until
 from support.program import vivace
-from vivace.engine.leases import register_worker
+from vivace.engine.claims.leases import register_worker
 from vivace.errors import UsageError
 from vivace.regressions.shift import claim, fire_due, left_here, settle_dead
 from vivace.regressions.ticks import next_tick, ticks_until

@@ -25,7 +25,7 @@ from vivace.store.database import Database
 from vivace.store.migrate import open_for_reading, open_for_writing
 from vivace.store.queries.board import board
 from vivace.store.queries.efficiency import diagnoses, layer_rows
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 from vivace.tracks.efficiency.scores import score_run
 from vivace_methods.diagnosis import Diagnosis
 
@@ -140,7 +140,7 @@ def test_a_set_that_was_run_whole_knows_its_size_after_the_upgrade_and_a_part_do
 def test_an_older_database_shows_on_its_board_what_replies_and_calls_took(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vivace.tracks.dialogue.results.renew_effort", lambda session, run: None)
+    monkeypatch.setattr("vivace.tracks.dialogue.judging.results.renew_effort", lambda session, run: None)
     with database.write() as session:
         dataset = add_dataset(session, 3)
         judging, other = (add_judging(session, dataset, [[[True, None]]] * 3, name=name) for name in "ab")

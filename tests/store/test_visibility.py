@@ -16,7 +16,7 @@ from support.program import vivace
 from vivace.analysis.breakdown import breakdown
 from vivace.analysis.comparison import compare
 from vivace.analysis.gaps import gaps
-from vivace.engine.withholding import hide_items, set_private
+from vivace.engine.access.withholding import hide_items, set_private
 from vivace.errors import UsageError
 from vivace.interchange.judged import judged_of
 from vivace.settings import Settings

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from support.datasets import AXES
 from vivace.machine.manifest import fingerprint
 from vivace.store import tables
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.judging.results import score_judging
 
 Outcomes = Sequence[Sequence[Sequence[bool | None]]]
 """For each conversation, for each reply to it, one entry per criterion; None is unscored."""

@@ -18,8 +18,8 @@ from support.own_main import as_own_main
 if (benchmarks := str(Path(__file__).parents[2] / "benchmarks")) not in sys.path:
     sys.path.append(benchmarks)
 
-from assembling import Assembled as Assembled
-from assembling import assembled as assembled
+from devices.assembling import Assembled as Assembled
+from devices.assembling import assembled as assembled
 
 Returned = TypeVar("Returned")
 Call = Callable[..., Any]

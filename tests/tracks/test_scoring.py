@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from support.datasets import AXES
 from vivace.statistics.intervals import clustered_ratio, wilson
-from vivace.tracks.dialogue.scores import ScoreRow, Tallies, Tally, score_conversations, score_votes
+from vivace.tracks.dialogue.judging.scores import ScoreRow, Tallies, Tally, score_conversations, score_votes
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from sqlalchemy import func, select, text
 from engine import crowd
 from engine.lab import opened
 from support.program import vivace
-from vivace.engine.leases import Heartbeat, Lease, register_worker, try_lease
+from vivace.engine.claims.leases import Heartbeat, Lease, register_worker, try_lease
 from vivace.engine.shards import start
 from vivace.errors import LeaseLostError
 from vivace.settings import Settings

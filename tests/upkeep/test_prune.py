@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 
 from engine import crowd
 from support.program import vivace
-from vivace.engine.leases import Lease, register_worker, try_lease
+from vivace.engine.claims.leases import Lease, register_worker, try_lease
 from vivace.settings import Settings
 from vivace.store.artifacts import open_artifacts
 from vivace.store.columns import now

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from engine import crowd
-from vivace.engine.leases import register_worker
+from vivace.engine.claims.leases import register_worker
 from vivace.errors import UsageError
 from vivace.output.rotation import rotating_log
 from vivace.output.secrets import note_password

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from vivace_methods.models.passes import Passes
     from vivace_methods.sparsity.applying.attached import Applied
     from vivace_methods.sparsity.applying.linears import Group
-    from vivace_methods.sparsity.fitting.journal import Journal
     from vivace_methods.sparsity.fitting.layers import Fitted
     from vivace_methods.sparsity.fitting.recipe import Recipe
+    from vivace_methods.sparsity.fitting.searches.journal import Journal
 
 
 @dataclass(frozen=True)

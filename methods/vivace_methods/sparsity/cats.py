@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from vivace_methods.sparsity.applying.groups import LayerReads
     from vivace_methods.sparsity.applying.linears import Group
     from vivace_methods.sparsity.applying.mlps import Mlp
-    from vivace_methods.sparsity.fitting.journal import Journal
     from vivace_methods.sparsity.fitting.layers import Fitted
     from vivace_methods.sparsity.fitting.recipe import Recipe
+    from vivace_methods.sparsity.fitting.searches.journal import Journal
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from vivace_methods.sparsity.applying.linears import Group
-    from vivace_methods.sparsity.fitting.journal import Journal
     from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+    from vivace_methods.sparsity.fitting.searches.journal import Journal
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
     from vivace_methods.sparsity.applying.linears import Group
-    from vivace_methods.sparsity.fitting.journal import Journal
     from vivace_methods.sparsity.fitting.layers import Fitted
+    from vivace_methods.sparsity.fitting.searches.journal import Journal
 
 Search = Literal["divergence", "output-error", "evolutionary"]
 
@@ -68,6 +68,6 @@ class RSparse(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A ratio, a threshold and two factors for each layer."""
-        from vivace_methods.sparsity.fitting.ratios import RatioFit
+        from vivace_methods.sparsity.fitting.searches.ratios import RatioFit
 
         return RatioFit(self).run(model, groups, texts, about, journal)

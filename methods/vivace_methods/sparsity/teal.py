@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import torch
 
     from vivace_methods.sparsity.applying.linears import Group
-    from vivace_methods.sparsity.fitting.journal import Journal
     from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+    from vivace_methods.sparsity.fitting.searches.journal import Journal
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Teal(ActivationSparsity):
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A threshold for each layer."""
         from vivace_methods.sparsity.fitting.in_order import fit_in_order, fit_work
-        from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
+        from vivace_methods.sparsity.fitting.searches.levels import greedy_levels, levels_work
 
         greedy = self.levels == "greedy"
         work = {"levels": levels_work(texts) if greedy else 0.0, "fit": fit_work(texts)}

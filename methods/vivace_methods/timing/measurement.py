@@ -12,7 +12,7 @@ from vivace_methods.arms import Arm, FolderOf
 from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, MethodError
 from vivace_methods.timing.capacity import require_fitting
-from vivace_methods.timing.process_watch import ProcessWatch
+from vivace_methods.timing.process.watch import ProcessWatch
 from vivace_methods.timing.stopwatch import AUDITED, DeviceClock, Stopwatch, failure_reason, out_of_memory
 from vivace_methods.timing.trials import Recording, TimedPrompt, Trial, TrialKey
 

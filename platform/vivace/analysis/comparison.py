@@ -31,7 +31,7 @@ from vivace.store.verdicts import (
     conversations_of_each,
     judging_card,
 )
-from vivace.tracks.dialogue.scores import Tallies
+from vivace.tracks.dialogue.judging.scores import Tallies
 from vivace.tracks.dialogue.summaries.pairs import paired
 from vivace.tracks.dialogue.summaries.parts import UNKNOWN, By, slices
 

@@ -81,18 +81,18 @@ _CONVERSATIONS = Chapter(
             "Of the conversations with every criterion scored, the share with every criterion met. Each "
             "conversation counts alike; with several replies to each, it counts by the share of its replies that "
             "pass.",
-            "vivace.tracks.dialogue.scores:score_conversations",
+            "vivace.tracks.dialogue.judging.scores:score_conversations",
         ),
         Definition(
             "Average rubric score (ARS)",
             "Of all criteria that were scored, the share that was met, over all conversations together.",
-            "vivace.tracks.dialogue.scores:slice_scores",
+            "vivace.tracks.dialogue.judging.scores:slice_scores",
         ),
         Definition(
             "Coverage, and where a score could lie",
             "The share of criteria that got a verdict. Below 100 % the board also shows where the score could "
             "lie, from everything unscored failed to everything unscored passed.",
-            "vivace.tracks.dialogue.scores:ScoreRow",
+            "vivace.tracks.dialogue.judging.scores:ScoreRow",
         ),
         Definition(
             "Rank",
@@ -107,7 +107,7 @@ _CONVERSATIONS = Chapter(
             "all calls that made and judged the replies, failed ones included; calls without a known price are "
             "counted beside it. What a reply costs with its verdicts is a mean over conversations, and its interval "
             "Student's over them.",
-            "vivace.tracks.dialogue.effort:effort_rows",
+            "vivace.tracks.dialogue.judging.effort:effort_rows",
         ),
     ),
 )

@@ -19,7 +19,7 @@ from vivace.store.database import Database
 from vivace.store.records import add_event
 from vivace.store.tables import Conversation, Criterion, HumanLabel, Judging, Reply, Verdict
 from vivace.store.verdicts import JudgingCard, judging_card, verdicts
-from vivace.tracks.dialogue.exported_items import LONGEST_LABELER, is_labeler
+from vivace.tracks.dialogue.taking_in.exported_items import LONGEST_LABELER, is_labeler
 from vivace_rubrics.texts import storable, without_thoughts
 
 Answers = Mapping[str, Sequence[bool | None]]

@@ -25,8 +25,8 @@ from vivace.statistics.intervals import wilson
 from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.verdicts import judging_card, verdicts
-from vivace.tracks.dialogue.judges import OpenJudge, open_judge
-from vivace.tracks.dialogue.rejudge import recorded_run
+from vivace.tracks.dialogue.judging.judges import OpenJudge, open_judge
+from vivace.tracks.dialogue.judging.rejudge import recorded_run
 from vivace_rubrics.attacks import ATTACKS, CONTROL_MET, CONTROL_NOT_MET, CONTROLS, EXCHANGES, Attack
 from vivace_rubrics.criteria import Criterion, Exchange, Verdict
 

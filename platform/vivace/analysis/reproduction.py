@@ -21,7 +21,7 @@ from vivace.store import tables
 from vivace.store.database import Database
 from vivace.store.identifiers import find, submitted
 from vivace.tracks.dialogue.data.readers import open_conversations
-from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.dialogue.judging.judges import open_judge
 from vivace.tracks.rows import model_fingerprint
 
 

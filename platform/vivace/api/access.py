@@ -12,7 +12,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from vivace.api.door import Door
 from vivace.api.faults import Refused
 from vivace.api.rates import Rates
-from vivace.engine.tokens import Bearer, Scope, bearer_of
+from vivace.engine.access.tokens import Bearer, Scope, bearer_of
 from vivace.settings import Settings
 from vivace.store.database import Database
 from vivace.store.visibility import Viewer

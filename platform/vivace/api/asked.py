@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 
 from vivace.api.access import House
 from vivace.api.faults import Refused
-from vivace.engine.tokens import Bearer
+from vivace.engine.access.tokens import Bearer
 from vivace.models.adapters.base import Capabilities
 from vivace.models.registry import adapter_of
 from vivace.output.secrets import masked

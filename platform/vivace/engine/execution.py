@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import Lease
-from vivace.engine.quotas import SharedQuotas
+from vivace.engine.claims.leases import Lease
+from vivace.engine.claims.quotas import SharedQuotas
 from vivace.engine.shards import locked, open_run
 from vivace.errors import IncompleteError, LeaseLostError
 from vivace.models.client.cache import ResponseCache

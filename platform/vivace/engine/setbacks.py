@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import is_gone
+from vivace.engine.claims.leases import is_gone
 from vivace.store.tables import Arm, Attempt, Conversation, Reply, Run, Shard, Submission, Trial, Verdict
 
 LOSSES_WITHOUT_PROGRESS = 3

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import Lease, is_alive
-from vivace.engine.machines import why_not_now
+from vivace.engine.claims.leases import Lease, is_alive
+from vivace.engine.claims.machines import why_not_now
 from vivace.engine.setbacks import LOSSES_WITHOUT_PROGRESS, note_silence, note_unwritten
 from vivace.errors import LeaseLostError
 from vivace.store.columns import now

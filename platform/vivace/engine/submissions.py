@@ -9,7 +9,7 @@ import secrets
 from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import is_alive
+from vivace.engine.claims.leases import is_alive
 from vivace.engine.shards import OPEN
 from vivace.engine.travelling import laid_out, sent
 from vivace.errors import UsageError

@@ -14,9 +14,9 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from vivace.engine import shards
+from vivace.engine.claims.leases import Heartbeat, Lease, try_lease
+from vivace.engine.claims.quotas import SharedQuotas
 from vivace.engine.execution import Limits, StopSignal, execute
-from vivace.engine.leases import Heartbeat, Lease, try_lease
-from vivace.engine.quotas import SharedQuotas
 from vivace.engine.submissions import prepare_run
 from vivace.errors import IncompleteError, LeaseLostError, UnreachableError, UsageError, VivaceError
 from vivace.models.client.cache import ResponseCache

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
+from vivace.engine.claims.leases import Heartbeat, is_alive, register_worker
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, is_alive, register_worker
 from vivace.engine.queue import APPLICATION, WORKFLOW, Queue, may_make_tables, quiet, system_database_url
 from vivace.engine.shards import give_back, part_in_words, settle_dead
 from vivace.engine.work import LOOK_S, Workplace

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from vivace.engine.claims.leases import Heartbeat
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat
 from vivace.engine.submissions import submit
 from vivace.engine.work import execute_submission
 from vivace.errors import LeaseLostError, VivaceError

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from vivace.statistics.regression import Sample
 from vivace.store.tables import Arm, Attempt, Run, Trial
 from vivace.store.verdicts import JudgedConversation, judged_conversations
-from vivace.tracks.dialogue.scores import Tallies
+from vivace.tracks.dialogue.judging.scores import Tallies
 
 Logarithms = dict[tuple[str, int], float]
 """(prompt, repetition) → the logarithm of a speed."""

@@ -9,8 +9,8 @@ from datetime import datetime
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
+from vivace.engine.claims.leases import Heartbeat, is_alive
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, is_alive
 from vivace.engine.setbacks import DEATHS_WITHOUT_PROGRESS
 from vivace.regressions.alerts import incident_text, raise_alert
 from vivace.regressions.nights import NightInterruptedError, conduct

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Integer, Table, delete, func, insert, inspect, select, text, update
 
-from vivace.engine.leases import is_alive
+from vivace.engine.claims.leases import is_alive
 from vivace.errors import UsageError, VivaceError
 from vivace.files.paths import sqlite_url
 from vivace.settings import Settings

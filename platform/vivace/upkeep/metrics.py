@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import is_alive
+from vivace.engine.claims.leases import is_alive
 from vivace.store.database import Database, DatabaseUnavailableError
 from vivace.store.records import clock
 from vivace.store.tables import Attempt, Shard, Submission, Worker

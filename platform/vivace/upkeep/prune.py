@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import is_alive
+from vivace.engine.claims.leases import is_alive
 from vivace.store.database import Database
 from vivace.store.records import clock
 from vivace.store.tables import (

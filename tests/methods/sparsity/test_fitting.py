@@ -24,11 +24,11 @@ from vivace_methods.sparsity.applying.linears import find_groups
 from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.budget import Budget, budget
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
-from vivace_methods.sparsity.fitting.descent import Descent
-from vivace_methods.sparsity.fitting.evolution import Evolution
-from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit, fitted_factors, threshold_of
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, load_recipe
+from vivace_methods.sparsity.fitting.searches.descent import Descent
+from vivace_methods.sparsity.fitting.searches.evolution import Evolution
+from vivace_methods.sparsity.fitting.searches.journal import Journal
 from vivace_methods.sparsity.fitting.walk import Walk
 
 RELEASED = Path(__file__).parents[4] / "shared" / "data" / "rsparse" / "llama3_8b_ratios_50.txt"

@@ -15,9 +15,9 @@ from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_gr
 from vivace_methods.sparsity.applying.linears import Group, by_block
 from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.calibration import fitted_tokens, require_texts
-from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
 from vivace_methods.sparsity.fitting.recipe import Recipe, fingerprint
+from vivace_methods.sparsity.fitting.searches.journal import Journal
 from vivace_methods.sparsity.fitting.walk import Walk
 
 PASSES = 4

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from vivace.api.access import InHouse, anybody, opens
 from vivace.api.faults import LOG, RETRY_S, Refused, answers, told
-from vivace.engine.tokens import Bearer
+from vivace.engine.access.tokens import Bearer
 from vivace.upkeep.health import readiness
 from vivace.upkeep.metrics import exposition
 

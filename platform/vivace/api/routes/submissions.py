@@ -14,10 +14,10 @@ from vivace.api.access import House, InHouse, Reader, Submitter, seen_by
 from vivace.api.answered import Outcome, Results, Submitted
 from vivace.api.asked import Asked, check_open, spec_of
 from vivace.api.faults import Refused, answers, told
+from vivace.engine.access.tokens import Bearer
+from vivace.engine.access.withholding import set_private
 from vivace.engine.submissions import cancel as cancel_submission
 from vivace.engine.submissions import submit as record
-from vivace.engine.tokens import Bearer
-from vivace.engine.withholding import set_private
 from vivace.errors import UsageError
 from vivace.store.artifacts import open_artifacts
 from vivace.store.queries.board import board

@@ -16,7 +16,7 @@ from vivace.api.access import House, InHouse, Submitter
 from vivace.api.answered import Uploaded
 from vivace.api.contents import check_replies
 from vivace.api.faults import Refused, answers
-from vivace.engine.tokens import Bearer
+from vivace.engine.access.tokens import Bearer
 from vivace.store.artifacts import open_artifacts
 from vivace.store.records import insert_new
 from vivace.store.tables import Upload

@@ -316,7 +316,7 @@ def run(
 def _run_nights(settings: Settings, name: str | None, format: Format) -> list[int]:
     """Make the nights that were asked for; the exit code of each."""
     from vivace.cli.running.execution import stop_on_ctrl_c
-    from vivace.engine.leases import Heartbeat, register_worker
+    from vivace.engine.claims.leases import Heartbeat, register_worker
     from vivace.regressions.jobs import job_row
     from vivace.regressions.nights import NightInterruptedError
     from vivace.regressions.shift import ask_for, fire_due, left_here, make

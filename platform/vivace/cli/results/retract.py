@@ -20,8 +20,8 @@ def retract(
 
     Its rows stay, and `vivace leaderboard --retracted` shows them with the reason.
     """
-    from vivace.engine.retractions import restore
-    from vivace.engine.retractions import retract as take_off
+    from vivace.engine.access.retractions import restore
+    from vivace.engine.access.retractions import retract as take_off
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading, open_for_writing
 

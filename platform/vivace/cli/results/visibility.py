@@ -30,7 +30,7 @@ def visibility(
 
     All that is made of it goes with it.
     """
-    from vivace.engine.withholding import set_private
+    from vivace.engine.access.withholding import set_private
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading, open_for_writing
 

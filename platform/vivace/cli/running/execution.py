@@ -19,8 +19,8 @@ from typing import Any
 from vivace.cli.common import Format, print_rows, say
 from vivace.cli.tables.arm_table import print_arms
 from vivace.cli.tables.board_table import board_table
+from vivace.engine.claims.leases import Heartbeat, register_worker
 from vivace.engine.execution import StopSignal
-from vivace.engine.leases import Heartbeat, register_worker
 from vivace.engine.shards import settle_dead
 from vivace.engine.submissions import prepare_run, submit
 from vivace.engine.work import execute_submission

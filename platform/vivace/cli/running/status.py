@@ -145,7 +145,7 @@ def _tell_of_server(submission: str | None, columns: str, format: Format, addres
 
 def _tell_stuck_writer(database: Database) -> None:
     """A line where a process is frozen inside a write: which, and for how long its worker has been silent."""
-    from vivace.engine.leases import this_host
+    from vivace.engine.claims.leases import this_host
     from vivace.store.queries.submissions import silent_worker
     from vivace.store.write_lock import stuck_writer
 

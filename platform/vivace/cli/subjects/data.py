@@ -118,7 +118,7 @@ def reveal(
 
 def _withhold(data: str, hidden: bool, home: Path | None, database: str | None) -> str:
     """Hide or show the items of the sets of a name, else of the one that is read; the name that is theirs."""
-    from vivace.engine.withholding import hide_items, sets_named
+    from vivace.engine.access.withholding import hide_items, sets_named
     from vivace.store.migrate import open_for_writing
     from vivace.tracks.dialogue.data.readers import open_conversations
     from vivace.tracks.dialogue.ingest import store_conversations

@@ -35,7 +35,7 @@ def create(
     database: DatabaseOption = None,
 ) -> None:
     """Make a token and print it, this once: only its hash is kept."""
-    from vivace.engine.tokens import create_token
+    from vivace.engine.access.tokens import create_token
     from vivace.store.migrate import open_for_writing
 
     opened = open_for_writing(settings_of(home, database))
@@ -48,7 +48,7 @@ def create(
 @app.command("list")
 def list_(format: FormatOption = Format.TABLE, home: HomeOption = None, database: DatabaseOption = None) -> None:
     """List the tokens, without what would open anything."""
-    from vivace.engine.tokens import tokens
+    from vivace.engine.access.tokens import tokens
     from vivace.store.migrate import open_for_reading
 
     opened = open_for_reading(settings_of(home, database))
@@ -66,7 +66,7 @@ def revoke(
     database: DatabaseOption = None,
 ) -> None:
     """Take a token back, at once."""
-    from vivace.engine.tokens import revoke_token
+    from vivace.engine.access.tokens import revoke_token
     from vivace.store.migrate import open_for_writing
 
     opened = open_for_writing(settings_of(home, database))

@@ -18,7 +18,7 @@ from vivace.models.base import (
 from vivace.models.client.calls import ChatOptions
 from vivace.models.client.chat import ChatClient
 from vivace.models.client.messages import audio_part
-from vivace.models.client.provider_rules import broken_limit, check_provider
+from vivace.models.client.providers.rules import broken_limit, check_provider
 from vivace_rubrics.criteria import Unscored, Verdict
 from vivace_rubrics.parsing import VERDICT_SCHEMA
 

@@ -31,9 +31,10 @@ from vivace.models.client.calls import CallRecord, ChatOptions, record_call, rec
 from vivace.models.client.chat import PREFLIGHT_TIMEOUT_S
 from vivace.models.client.completions import NO_KEY
 from vivace.models.client.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, Pace, total_tokens
-from vivace.models.client.prices import cost_of
-from vivace.models.client.providers import OPENAI_ADDRESS, PROVIDERS
-from vivace.models.client.realtime_events import (
+from vivace.models.client.providers.openai_compatible import OPENAI_ADDRESS, PROVIDERS
+from vivace.models.client.providers.prices import cost_of
+from vivace.models.client.providers.refusals import Refusals, no_credit, redirect, spent_quota
+from vivace.models.client.realtime.events import (
     RATE,
     Output,
     checked_parameters,
@@ -41,7 +42,7 @@ from vivace.models.client.realtime_events import (
     event_of,
     session_of,
 )
-from vivace.models.client.realtime_session import (
+from vivace.models.client.realtime.session import (
     CONNECTION,
     EVENT_LIMIT,
     ReceivedAnswer,
@@ -52,7 +53,6 @@ from vivace.models.client.realtime_session import (
     next_event,
     rejection,
 )
-from vivace.models.client.refusals import Refusals, no_credit, redirect, spent_quota
 from vivace.models.client.transport import parse_retry_after
 from vivace.models.client.tries import (
     CONNECT_TRIES,

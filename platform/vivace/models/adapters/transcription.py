@@ -24,7 +24,7 @@ from vivace.models.client.chat import ChatClient, Completions
 from vivace.models.client.completions import NO_KEY, CallError, Received, usage_of
 from vivace.models.client.litellm_bridge import LiteLLMCompletions
 from vivace.models.client.messages import audio_part
-from vivace.models.client.prices import TokenUsage, cost_of, price_per_second
+from vivace.models.client.providers.prices import TokenUsage, cost_of, price_per_second
 from vivace.models.client.transport import NotACompletionError, WireExchange, named_status, parse_answer, send_watched
 from vivace_methods.plugins import PluginError, Registry
 from vivace_rubrics.criteria import Unscored

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from vivace.models import reported
-from vivace.models.client.prices import TokenPrice
+from vivace.models.client.providers.prices import TokenPrice
 from vivace_rubrics.criteria import Unscored
 
 

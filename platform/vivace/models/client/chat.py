@@ -26,10 +26,9 @@ from vivace.models.client.completions import (
 )
 from vivace.models.client.messages import has_audio
 from vivace.models.client.pacing import LONGEST_PAUSE_S, Pace, request_size, total_tokens
-from vivace.models.client.prices import TokenUsage
-from vivace.models.client.provider_rules import refused_audio
-from vivace.models.client.providers import PROVIDERS, split_model
-from vivace.models.client.refusals import (
+from vivace.models.client.providers.openai_compatible import PROVIDERS, split_model
+from vivace.models.client.providers.prices import TokenUsage
+from vivace.models.client.providers.refusals import (
     Refusals,
     always_refused,
     argument_names,
@@ -39,6 +38,7 @@ from vivace.models.client.refusals import (
     spent_quota,
     unknown_parameter,
 )
+from vivace.models.client.providers.rules import refused_audio
 from vivace.models.client.transport import STREAM_LIMIT, Connections, WireExchange, current_exchange, ssl_context
 from vivace.models.client.tries import (
     CONNECT_TRIES,

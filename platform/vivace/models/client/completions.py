@@ -23,8 +23,8 @@ from typing import Any
 import httpx
 
 from vivace.machine.environment import read_key
-from vivace.models.client.prices import TokenUsage, cost_of
-from vivace.models.client.providers import OPENAI_ADDRESS, Provider
+from vivace.models.client.providers.openai_compatible import OPENAI_ADDRESS, Provider
+from vivace.models.client.providers.prices import TokenUsage, cost_of
 from vivace.models.client.transport import (
     NotACompletionError,
     WireExchange,

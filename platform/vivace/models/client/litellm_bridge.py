@@ -23,7 +23,7 @@ from vivace.models.client.completions import (
     RefusedArgumentsError,
     usage_of,
 )
-from vivace.models.client.prices import TokenUsage
+from vivace.models.client.providers.prices import TokenUsage
 from vivace.models.client.transport import STREAM_LIMIT, NotACompletionError, WatchingTransport, WireExchange
 
 

@@ -8,11 +8,11 @@ from statistics import fmean
 from typing import Any
 
 from vivace.models.adapters.transcription import is_free as is_free_transcriber
-from vivace.models.client.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
+from vivace.models.client.providers.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
 from vivace.models.hearing_check import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
 from vivace.models.registry import adapter_of, asked_target
 from vivace.tracks.dialogue.data.conversations import Conversation
-from vivace.tracks.dialogue.judges import OpenJudge, judge_adapter_of
+from vivace.tracks.dialogue.judging.judges import OpenJudge, judge_adapter_of
 from vivace_rubrics.criteria import grading_history
 
 UNKNOWN = "unknown"

@@ -18,8 +18,8 @@ from vivace.store import tables
 from vivace.store.columns import now
 from vivace.store.records import add_event, insert_or_mend
 from vivace.tracks.base import Registered, Workbench
-from vivace.tracks.dialogue.effort import renew_effort
 from vivace.tracks.dialogue.items import DECISION, DialogueItem
+from vivace.tracks.dialogue.judging.effort import renew_effort
 from vivace_rubrics.criteria import Unscored, Verdict
 
 _NEW_ATTEMPT = sqlalchemy.insert(tables.Attempt.__table__)  # type: ignore[arg-type]

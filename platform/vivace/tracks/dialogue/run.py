@@ -25,10 +25,10 @@ from vivace.tracks.dialogue.data.conversations import Conversation, Conversation
 from vivace.tracks.dialogue.estimate import NO_PRICES, Prices, estimated
 from vivace.tracks.dialogue.hearing import HearingOfRun, seconds_of_audio
 from vivace.tracks.dialogue.items import DECISION, DialogueItem, OpenCriterion, open_items
-from vivace.tracks.dialogue.judges import OpenJudge, check_judge
+from vivace.tracks.dialogue.judging.judges import OpenJudge, check_judge
+from vivace.tracks.dialogue.judging.results import ending_of, score_judging
 from vivace.tracks.dialogue.records import RunRecords
 from vivace.tracks.dialogue.registration import register_run
-from vivace.tracks.dialogue.results import ending_of, score_judging
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace_rubrics.criteria import Verdict
 from vivace_rubrics.votes import decision

@@ -8,15 +8,15 @@ from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
 from vivace.models.base import HearsFirst, RecordedSystem, SpokenOutput
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.prices import parse_price
+from vivace.models.client.providers.prices import parse_price
 from vivace.models.registry import open_system
 from vivace.spec import DialogueSpec, RunSpec, is_rejudging, read_card
 from vivace.tracks.base import Import
 from vivace.tracks.dialogue.data.readers import files_beside, open_conversations
 from vivace.tracks.dialogue.estimate import Prices, has_price
-from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.dialogue.judging.judges import open_judge
+from vivace.tracks.dialogue.judging.rejudge import Rejudging
 from vivace.tracks.dialogue.registration import TRACK
-from vivace.tracks.dialogue.rejudge import Rejudging
 from vivace.tracks.dialogue.run import DialogueRun
 
 
@@ -75,7 +75,7 @@ class DialogueTrack:
         self, data: str, results: Path, model: str | None, judge_name: str | None, card: Path | None
     ) -> Import:
         """Read and check replies and verdicts made elsewhere."""
-        from vivace.tracks.dialogue.imported_results import prepare_import
+        from vivace.tracks.dialogue.taking_in.imported_results import prepare_import
 
         return prepare_import(data, results, model, judge_name, card)
 

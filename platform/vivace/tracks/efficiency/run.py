@@ -48,7 +48,7 @@ from vivace.tracks.efficiency.session.process import MeasuringProcess, started
 from vivace.tracks.rows import ensure_model, ensure_run
 from vivace_methods.arms import Arm
 from vivace_methods.models.shapes import TINY_SHAPES
-from vivace_methods.timing.memory import generate_command
+from vivace_methods.timing.process.memory import generate_command
 
 
 @dataclass(frozen=True)

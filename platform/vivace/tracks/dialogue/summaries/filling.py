@@ -8,7 +8,7 @@ from vivace.store.database import Database
 from vivace.store.queries.figures import PRICE, TIMES
 from vivace.store.tables import Breakdown, Judging, Score
 from vivace.store.verdicts import ended_conversations
-from vivace.tracks.dialogue.effort import renew_effort
+from vivace.tracks.dialogue.judging.effort import renew_effort
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace.tracks.dialogue.summaries.parts import write_parts
 

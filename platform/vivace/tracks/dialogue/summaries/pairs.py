@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vivace.statistics.paired import Pair
 from vivace.store.verdicts import JudgedConversation
-from vivace.tracks.dialogue.scores import Tallies
+from vivace.tracks.dialogue.judging.scores import Tallies
 
 
 def paired(a: Sequence[JudgedConversation], b: Sequence[JudgedConversation]) -> list[Pair]:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from vivace.errors import UsageError
 from vivace.store.tables import Breakdown
 from vivace.store.verdicts import JudgedConversation
-from vivace.tracks.dialogue.scores import Tallies, slice_scores
+from vivace.tracks.dialogue.judging.scores import Tallies, slice_scores
 
 By = Literal["axis", "turns", "seconds", "speaker"]
 BYS: tuple[By, ...] = get_args(By)

@@ -12,12 +12,12 @@ from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.budget import budget
 from vivace_methods.sparsity.fitting.criteria import Criterion, FactorFit
-from vivace_methods.sparsity.fitting.descent import Choice, Descent
-from vivace_methods.sparsity.fitting.evolution import Evolution, Trait
 from vivace_methods.sparsity.fitting.in_order import fit_in_order, fit_work
-from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
-from vivace_methods.sparsity.fitting.levels import greedy_levels, levels_work
+from vivace_methods.sparsity.fitting.searches.descent import Choice, Descent
+from vivace_methods.sparsity.fitting.searches.evolution import Evolution, Trait
+from vivace_methods.sparsity.fitting.searches.journal import Journal
+from vivace_methods.sparsity.fitting.searches.levels import greedy_levels, levels_work
 from vivace_methods.sparsity.fitting.steps import OnStep, Parts
 
 Levels = Mapping[str, float]

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.models.base import ModelIdentity, ModelReply, Prompt
-from vivace.models.client.prices import parse_price
+from vivace.models.client.providers.prices import parse_price
 from vivace.spec import RECORDED, DialogueSpec
 from vivace.store import tables
 from vivace.store.artifacts import Artifacts
@@ -22,7 +22,7 @@ from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.estimate import Prices
 from vivace.tracks.dialogue.items import DialogueItem
-from vivace.tracks.dialogue.judges import open_judge
+from vivace.tracks.dialogue.judging.judges import open_judge
 from vivace.tracks.dialogue.records import RunRecords
 from vivace.tracks.dialogue.registration import register_judging
 from vivace.tracks.dialogue.run import DialogueRun

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import select
 
-from vivace.engine.tokens import as_person
+from vivace.engine.access.tokens import as_person
 from vivace.errors import UsageError
 from vivace.store.columns import now
 from vivace.store.database import Database

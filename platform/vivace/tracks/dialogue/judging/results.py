@@ -15,9 +15,9 @@ from vivace.store.standing import SUFFICIENT_COVERAGE
 from vivace.store.verdicts import judged_conversations, single_votes
 from vivace.tracks.base import Ending, Registered
 from vivace.tracks.dialogue.data.readers import PINNED_REVISIONS
-from vivace.tracks.dialogue.effort import renew_effort
-from vivace.tracks.dialogue.judges import OFFICIAL_JUDGE
-from vivace.tracks.dialogue.scores import ScoreRow, Tallies, score_conversations, score_votes
+from vivace.tracks.dialogue.judging.effort import renew_effort
+from vivace.tracks.dialogue.judging.judges import OFFICIAL_JUDGE
+from vivace.tracks.dialogue.judging.scores import ScoreRow, Tallies, score_conversations, score_votes
 from vivace.tracks.dialogue.summaries.gaps import renew_gaps
 from vivace.tracks.dialogue.summaries.parts import write_parts
 

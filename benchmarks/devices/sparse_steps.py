@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from device_times import decoding_of
 from report import Row, estimated, going_on
 
+from devices.device_times import decoding_of
 from vivace_methods.arms import Arm
 from vivace_methods.models.cost import decode_cost
 from vivace_methods.models.random import random_configuration, random_model

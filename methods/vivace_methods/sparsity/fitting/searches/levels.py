@@ -11,8 +11,8 @@ import torch
 from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
 from vivace_methods.sparsity.applying.linears import Group, block_of, by_block
 from vivace_methods.sparsity.fitting.calibration import READ
-from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+from vivace_methods.sparsity.fitting.searches.journal import Journal
 from vivace_methods.sparsity.fitting.walk import Walk
 
 STEP = 0.05

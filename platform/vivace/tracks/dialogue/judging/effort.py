@@ -14,7 +14,7 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from vivace.statistics.intervals import clustered_ratio, mean_interval, median_interval
 from vivace.store.queries.figures import CALLS, HEARD, KEPT, PRICE, SUMS, TIMES
 from vivace.store.tables import Attempt, Judging, Reply, Run, Score
-from vivace.tracks.dialogue.scores import ScoreRow
+from vivace.tracks.dialogue.judging.scores import ScoreRow
 
 
 def effort_rows(session: Session, judging: Judging) -> Iterator[ScoreRow]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vivace.errors import UsageError
 from vivace.models.base import Prompt, SpokenOutput
-from vivace.models.client.providers import PROVIDERS, Provider, split_model
+from vivace.models.client.providers.openai_compatible import PROVIDERS, Provider, split_model
 
 GEMINI_LIMIT = 20_000_000
 """Bytes of a request to Gemini."""

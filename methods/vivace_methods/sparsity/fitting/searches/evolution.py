@@ -13,8 +13,8 @@ import torch
 from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
 from vivace_methods.sparsity.applying.linears import Group, by_block
 from vivace_methods.sparsity.fitting.calibration import READ, batches
-from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit
+from vivace_methods.sparsity.fitting.searches.journal import Journal
 from vivace_methods.sparsity.fitting.walk import Walk
 
 LENGTH = 256

@@ -18,7 +18,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from vivace.models.client.completions import TEXT_LIMIT, usage_of
-from vivace.models.client.prices import TokenUsage
+from vivace.models.client.providers.prices import TokenUsage
 from vivace.models.client.transport import STREAM_LIMIT
 from vivace.models.client.tries import NO_CREDIT
 

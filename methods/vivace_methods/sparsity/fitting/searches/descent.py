@@ -11,8 +11,8 @@ import torch
 from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
 from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.calibration import READ, batches
-from vivace_methods.sparsity.fitting.journal import Journal
 from vivace_methods.sparsity.fitting.layers import Fitted
+from vivace_methods.sparsity.fitting.searches.journal import Journal
 
 PARTS = 3
 """Of the texts; what does no better on the first is not tried on the others."""

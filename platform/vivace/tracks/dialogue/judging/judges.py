@@ -11,7 +11,7 @@ from typing import Protocol
 from vivace.errors import UsageError
 from vivace.files.text import read_text
 from vivace.models.client.calls import ChatOptions
-from vivace.models.client.prices import parse_price
+from vivace.models.client.providers.prices import parse_price
 from vivace.models.registry import parse_target
 from vivace.spec import DialogueSpec
 from vivace.tracks.dialogue.registration import Judges
@@ -194,8 +194,8 @@ JUDGES: Registry[JudgeAdapter] = Registry(
     "judge",
     "vivace.judges",
     {
-        "checks": "vivace.tracks.dialogue.judges:Checks",
-        "litellm": "vivace.tracks.dialogue.judges:LanguageModel",
+        "checks": "vivace.tracks.dialogue.judging.judges:Checks",
+        "litellm": "vivace.tracks.dialogue.judging.judges:LanguageModel",
     },
     _fault_of,
 )

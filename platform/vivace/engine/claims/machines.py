@@ -7,7 +7,7 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from vivace.engine.leases import is_alive, this_machine
+from vivace.engine.claims.leases import is_alive, this_machine
 from vivace.store.records import clock, ensure
 from vivace.store.tables import Machine, Shard, Worker
 

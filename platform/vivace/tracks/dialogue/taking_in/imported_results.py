@@ -24,9 +24,9 @@ from vivace.tracks.base import Registered
 from vivace.tracks.dialogue import ingest
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 from vivace.tracks.dialogue.data.readers import open_conversations
-from vivace.tracks.dialogue.exported_items import GivenReply, GivenVerdict, is_items, read_items
+from vivace.tracks.dialogue.judging.results import score_judging
 from vivace.tracks.dialogue.registration import Judges, register_run
-from vivace.tracks.dialogue.results import score_judging
+from vivace.tracks.dialogue.taking_in.exported_items import GivenReply, GivenVerdict, is_items, read_items
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.judges import JudgeCard
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 
 from vivace_methods.timing.energy import EnergyMeter
-from vivace_methods.timing.process_state import ProcessState, restored_clocks
+from vivace_methods.timing.process.state import ProcessState, restored_clocks
 from vivace_methods.timing.trials import Observed
 
 WATCH_S = 0.02

@@ -20,7 +20,7 @@ from sqlalchemy import select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from vivace.engine.silence import silent_for
+from vivace.engine.claims.silence import silent_for
 from vivace.errors import LeaseLostError
 from vivace.store.database import Database, DatabaseReplacedError, DatabaseUnavailableError
 from vivace.store.migrate import head
