@@ -44,7 +44,10 @@ def told(text: str) -> str:
 
 def told_table(table: pd.DataFrame) -> pd.DataFrame:
     """A table whose texts are as whoever looks may read them."""
-    return table if viewer().sees_all else table.map(lambda value: told(value) if isinstance(value, str) else value)
+    if viewer().sees_all:
+        return table
+    tell = for_strangers.teller(load_settings().home)
+    return table.map(lambda value: tell(value) if isinstance(value, str) else value)
 
 
 def show_login() -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from streamlit.testing.v1 import AppTest
 
 from support.judged import add_dataset, add_judging
-from vivace.settings import Settings
+from vivace.settings import Settings, load_settings
 from vivace.store import tables
 from vivace.store.columns import now
 from vivace.store.database import Database
@@ -19,7 +20,7 @@ from vivace.store.migrate import open_for_writing
 from vivace.store.queries.log import log
 from vivace.store.queries.runs import failures, manifest, runs, workers
 from vivace.store.visibility import NOBODY, Viewer
-from vivace_app import data
+from vivace_app import data, viewer
 from vivace_app.tables import run_tables
 
 ADDRESS = "http://10.0.0.5:8000"
@@ -91,8 +92,8 @@ def test_what_the_page_asks_of_the_store(database: Database) -> None:
 
 
 def test_private_runs_are_nowhere_for_others(database: Database) -> None:
-    for viewer, ids in ((NOBODY, {"run0"}), (Viewer("bob"), {"run0"}), (Viewer("alice"), {"run0", "run1"})):
-        seen = database.seen_by(viewer)
+    for person, ids in ((NOBODY, {"run0"}), (Viewer("bob"), {"run0"}), (Viewer("alice"), {"run0", "run1"})):
+        seen = database.seen_by(person)
         assert {one.run for one in runs(seen)} == ids
         assert {run for one in workers(seen) for run in one.works_on} == ids - {"run0"}
         assert bool(manifest(seen, "run1")) == ("run1" in ids)
@@ -107,6 +108,10 @@ def test_the_page_shows_queue_workers_reasons_and_differences(
     assert "secret" not in texts and "alice" not in texts  # nobody has logged in
     assert "w-silent" in texts and "timeout" in texts and "<b>began</b> at [address]" in texts
     assert ADDRESS not in texts, "the operator alone is told where servers are"
+    asked: list[None] = []
+    monkeypatch.setattr(viewer, "load_settings", lambda: asked.append(None) or load_settings())
+    assert set(viewer.told_table(pd.DataFrame({"a": [f"at {ADDRESS}"] * 99}))["a"]) == {"at [address]"}
+    assert len(asked) < 5, "not for each cell"
     monkeypatch.setenv("VIVACE_SHOW_PRIVATE", "1")
     assert any(ADDRESS in str(frame.value.to_dict()) for frame in page(run="run0").dataframe)
     assert any("not official" in one.value for one in app.warning)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from huggingface_hub import SpaceCard
 
 from support.judged import add_dataset, add_judging
 from support.program import vivace
@@ -93,7 +93,8 @@ def test_texts_of_others_are_texts(site: Path) -> None:
     texts = "\n".join(page.read_text() for page in site.rglob("*.html"))
     assert "&lt;b onclick=alert(1)&gt;bold&lt;/b&gt;" in texts and "<b onclick" not in texts
     assert "Ours: &lt;b&gt;1&lt;/b&gt;" in texts
-    assert re.search(r"^title: 'Ours: <b>1</b>'$", (site / "README.md").read_text(), re.MULTILINE)
+    card = SpaceCard.load(site / "README.md").data
+    assert (card.title, card.sdk, card.app_file) == ("Ours: <b>1</b>", "static", "index.html")
 
 
 def test_a_site_takes_the_place_of_a_site_and_of_nothing_else(

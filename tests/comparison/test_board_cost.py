@@ -20,6 +20,7 @@ from vivace.store.database import Database
 from vivace.store.queries.board import BoardRow, board, data_version
 from vivace.store.queries.efficiency import arm_board
 from vivace.store.queries.figures import PRICE, TIMES
+from vivace.store.queries.runs import runs
 from vivace.store.tables import Attempt, Breakdown, Conversation, Gap, Judge, Judging, Reply, Score, Verdict
 from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace.tracks.base import Registered
@@ -123,6 +124,7 @@ def test_a_board_of_whole_runs_does_not_read_what_they_planned(store: Database) 
     event.listen(store.engine, "before_cursor_execute", note)
     assert len(board(store)) == 3
     gaps(store)
+    assert len(runs(store)) == 3
     event.remove(store.engine, "before_cursor_execute", note)
     assert not [statement for statement in asked if "items" in statement or "manifest" in statement]
 

@@ -249,6 +249,11 @@ def test_filters_of_lm_eval_are_asked_for(tmp_path: Path) -> None:
     path = lines(tmp_path / "samples.jsonl", rows)
     with pytest.raises(UsageError, match="several scores"):
         read_lm_eval_samples(path)
+    with pytest.raises(UsageError, match="it has acc,strict; acc,loose"):
+        read_lm_eval_samples(path, "f1")
+    (tmp_path / "results.json").write_text('{"lm_eval_version": "0.4", "results": {}}')
+    with pytest.raises(UsageError, match="give the samples beside it"):
+        compare_files([path, tmp_path / "results.json"], score="acc,loose")
     assert len(read_lm_eval_samples(path, "acc,loose").samples) == 2
     with pytest.raises(UsageError, match="comes again"):
         read_lm_eval_samples(lines(path, [*rows, rows[0]]), "acc,strict")

@@ -207,6 +207,8 @@ def _put_together(opened: Archive, name: str, place: str) -> Any:
 
 def _of_json(path: Path) -> _Log:
     content = _json(read_text(path, "log", LONGEST_ROWS).encode(), f"'{path}'")
+    if isinstance(content, dict) and "lm_eval_version" in content:
+        raise UsageError(f"'{path}' holds sums of lm-eval; give the samples beside it, samples_TASK_DATE.jsonl.")
     if not isinstance(content, dict) or not isinstance(content.get("eval"), dict):
         raise UsageError(f"'{path}' is no log of inspect: it has no `eval`.")
     log = _Log(content)

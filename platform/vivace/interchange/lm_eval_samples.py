@@ -113,7 +113,8 @@ def _chosen(rows: Sequence[Mapping[str, Any]], path: Path, score: str | None) ->
         raise UsageError(f"The samples '{path}' have no metrics.")
     asked = [each for each in names if score is None or each == score or each.rpartition(",")[0] == score]
     if not asked:
-        raise UsageError(f"'{path}' has no score '{score}'{did_you_mean(score or '', names)}; it has {names}.")
+        meant = did_you_mean(score or "", names)
+        raise UsageError(f"'{path}' has no score '{score}'{meant}; it has {'; '.join(names)}.")
     if len(asked) > 1:
         raise UsageError(f"'{path}' has several scores ({'; '.join(asked)}): choose one with --score.")
     metric, _, filtered = asked[0].rpartition(",")

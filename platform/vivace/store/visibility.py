@@ -212,11 +212,11 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
     seen = _is_seen(name)
     runs = select(_run.id).where(seen)
     judgings = select(_judging.id).where(_judging.run_id.in_(runs))
-    replies = select(_reply.id).where(_reply.run_id.in_(runs))
     arms = select(_arm.id).where(_arm.run_id.in_(runs))
     submissions = select(_submission.id).where(_submission.run_id.in_(runs))
     sets = select(_run.dataset_id).where(seen)
-    conversations = select(_conversation.id).where(_conversation.dataset_id.in_(sets))
+    # Looked up row by row: a list of all conversations, or of all replies, would be made for each statement anew.
+    its, reply = tables.Conversation.__table__.alias(), tables.Reply.__table__.alias()
     # As text, because SQLite tells what is true as a number.
     is_private = as_type(_schedule.spec.op("->>")(literal_column("'private'")), String).in_(("1", "true"))
     private_jobs = select(_schedule.id).where(is_private)
@@ -227,13 +227,20 @@ def _rules_of_rows(name: str | None) -> Mapping[Entity, ExecutableOption]:
         tables.Run: lambda of: of.id.in_(runs),
         tables.Model: lambda of: of.id.in_(select(_run.model_id).where(seen)),
         tables.Dataset: lambda of: of.id.in_(sets),
-        tables.Conversation: lambda of: of.dataset_id.in_(sets),
-        tables.Turn: lambda of: of.conversation_id.in_(conversations),
-        tables.Criterion: lambda of: of.conversation_id.in_(conversations),
+        # A sum, so that SQLite looks no set up by this where a statement names the conversations.
+        tables.Conversation: lambda of: (of.dataset_id + 0).in_(sets),
+        tables.Turn: lambda of: (
+            select(its.c.dataset_id).where(its.c.id == of.conversation_id).scalar_subquery().in_(sets)
+        ),
+        tables.Criterion: lambda of: (
+            select(its.c.dataset_id).where(its.c.id == of.conversation_id).scalar_subquery().in_(sets)
+        ),
         tables.Reply: lambda of: of.run_id.in_(runs),
         tables.Judging: lambda of: of.run_id.in_(runs),
         tables.Verdict: lambda of: of.judging_id.in_(judgings),
-        tables.HumanLabel: lambda of: of.reply_id.in_(replies),
+        tables.HumanLabel: lambda of: (
+            select(reply.c.run_id).where(reply.c.id == of.reply_id).scalar_subquery().in_(runs)
+        ),
         tables.Outcome: lambda of: of.judging_id.in_(judgings),
         Breakdown: lambda of: of.judging_id.in_(judgings),
         Gap: lambda of: and_(of.text_id.in_(judgings), of.audio_id.in_(judgings)),

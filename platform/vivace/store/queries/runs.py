@@ -15,7 +15,20 @@ from vivace.output.short_names import bare_address
 from vivace.store.database import Database
 from vivace.store.identifiers import SHORT
 from vivace.store.records import clock
-from vivace.store.tables import Arm, Attempt, Dataset, Hardware, Judging, Model, Reply, Run, Submission, Trial, Worker
+from vivace.store.tables import (
+    RUN_IN_SHORT,
+    Arm,
+    Attempt,
+    Dataset,
+    Hardware,
+    Judging,
+    Model,
+    Reply,
+    Run,
+    Submission,
+    Trial,
+    Worker,
+)
 
 MOST_RUNS = 200
 """The newest; older ones are found by their boards."""
@@ -85,6 +98,7 @@ def runs(database: Database, limit: int = MOST_RUNS) -> list[RunView]:
         .join(Dataset, Run.dataset_id == Dataset.id)
         .order_by(Run.created_at.desc(), Run.id)
         .limit(limit)
+        .options(*RUN_IN_SHORT)
     )
     with database.read() as session:
         joined = session.execute(query).all()
