@@ -52,7 +52,7 @@ NAMES = [
     # Fields of rows that are written whole, as JSON, CSV or into the store.
     *("ars_min", "ars_max", "vote_agreement_low", "vote_agreement_high", "vote_kappa", "baseline_arm", "p50"),
     *("met_text", "met_audio", "median_s", "replies_done", "replies_planned", "failed_calls"),
-    *("takes_models", "largest_upload", "writing_s", "training_s", "tau_low", "tau_high"),
+    *("takes_models", "largest_upload", "longest_recording", "writing_s", "training_s", "tau_low", "tau_high"),
     *("full_prefill_bytes", "full_prefill_flops", "torch_version", "request_bytes"),
     # Part of what a checkpoint holds, or of what a layer is.
     *("t2d", "key_value_heads"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from vivace_methods.spelling import Part, SpellingError, parse, write
 
 ChangedPath = Callable[[str, str], str]
-"""A spec's key, and a path that stands under it → what shall stand there."""
+"""A spec's key, or `replies` for a model that is a file of them, and a path that stands there → what shall."""
 
 
 def changed_target(target: str, changed: ChangedPath) -> str:
@@ -22,7 +22,8 @@ def changed_target(target: str, changed: ChangedPath) -> str:
         return target
     if found.capabilities.asks_another:
         return f"{adapter}:{changed_target(name, changed)}"
-    return f"{adapter}:{changed('model', name)}" if found.capabilities.may_be_path else target
+    key = "replies" if found.capabilities.is_recorded else "model"
+    return f"{adapter}:{changed(key, name)}" if found.capabilities.may_be_path else target
 
 
 def changed_transcriber(target: str, key: str, changed: ChangedPath) -> str:

@@ -14,19 +14,23 @@ import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import soundfile
 from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as some
 from sqlalchemy import update
 
 from api.conftest import REPLIES, Client, Guest, lines
-from vivace.api import bounds
+from support.datasets import tone
+from vivace.api import bounds, contents
 from vivace.api.door import Door, read_door
 from vivace.api.routes import submissions, uploads
 from vivace.engine.access.tokens import bearer_of, create_token, revoke_token, tokens
@@ -164,6 +168,55 @@ def test_uploads_of_anything_but_replies_are_refused_with_a_reason(
     assert not [each for each in settings.home.iterdir() if each.name.startswith("upload-")]
 
 
+def _silence(seconds: int, rate: int, container: str) -> bytes:
+    packed = io.BytesIO()
+    soundfile.write(packed, np.zeros(seconds * rate), rate, format=container)
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize("door", [Door.model_validate({"limits": {"recording-seconds": 2}})])
+def test_recordings_are_heard_within_bounds_or_refused(guest: Guest, door: Door, settings: Settings) -> None:
+    alice = guest("alice")
+    whole = tone(440, container="WAV")
+    claim = whole[:40] + (2**31).to_bytes(4, "little") + whole[44:]
+    film = b"\0\0\0\x20ftypisom" + b"\0" * 400
+    for content, status, why in (
+        (_silence(600, 8_000, "FLAC"), 422, "more sound than is taken"),
+        (_silence(3, 8_000, "OGG"), 422, "at most 2 s"),
+        (whole[: len(whole) // 2], 422, "cut off"),
+        (whole + whole, 422, "two recordings"),
+        (whole + b"MZ" * 50, 422, "left over"),
+        (claim[:500], 201, ""),  # a size that was not known yet when it was written: what is there is heard
+        (film, 415, "kind that is not taken"),
+        (b"\x1aE\xdf\xa3" + b"\0" * 400, 415, "kind that is not taken"),
+        (b"OggS" + b"\xff" * 400, 422, "recording"),
+        (b"ID3" + b"\x7f" * 400, 422, "recording"),
+        (b"fLaC" + b"\xff" * 400, 422, "recording"),
+    ):
+        answer = alice.upload(content)
+        assert answer.status_code == status and why in answer.text, (content[:12], answer.text)
+        assert str(settings.home) not in answer.text
+
+
+def test_replies_name_recordings_by_their_hash_and_only_ones_own(guest: Guest) -> None:
+    alice, bob = guest("alice"), guest("bob")
+    sound = alice.upload(tone(440)).json()
+    assert (sound["replies"], sound["seconds"]) == (0, pytest.approx(0.3))
+    assert alice.submit(outputs=sound["sha256"]).status_code == 422, "a recording is no replies"
+    for named in ("../../etc/passwd", "/etc/passwd", "a.wav", "", 5, {"path": "x"}, [], "A" * 64, "0" * 64 + "\n"):
+        refused = alice.upload(lines([{"id": "a", "response": "x", "audio": named}]))
+        assert refused.status_code == 422 and "no SHA-256" in refused.json()["detail"], named
+    rows = lines([{"id": "im01lasagnedoor1", "response": "x", "audio": sound["sha256"]}])
+    stolen = bob.submit(outputs=bob.upload(rows).json()["sha256"])
+    assert stolen.status_code == 404 and "no recording" in stolen.json()["detail"], "known by its hash, and not Bob's"
+    replies = alice.upload(rows).json()["sha256"]
+    as_sound = alice.upload(lines([{"id": "im01lasagnedoor1", "response": "x", "audio": replies}])).json()["sha256"]
+    assert alice.submit(outputs=as_sound).status_code == 404, "replies are no recording"
+    silent = alice.upload(lines([{"id": "im01lasagnedoor1", "audio": sound["sha256"]}])).json()["sha256"]
+    assert "transcriber" in alice.submit(outputs=silent).json()["detail"]
+    assert alice.submit(outputs=replies).status_code == 201
+
+
 @pytest.mark.parametrize(
     "door", [Door.model_validate({"limits": {"upload-mb": 0.1, "uploads-mb-per-owner": 0.01, "open-submissions": 1}})]
 )
@@ -173,6 +226,7 @@ def test_there_is_a_most_of_everything(guest: Guest, door: Door) -> None:
     assert alice.upload(iter([b"x" * 50_000] * 5)).status_code == 413, "sent in pieces"
     assert alice("POST", "/v1/submissions", content=b" " * 70_000).status_code == 413
     key = alice.upload().json()["sha256"]
+    assert alice.upload().status_code == 201, "what is sent again takes no more room"
     assert "may hold" in alice.upload(REPLIES + b"\n" * 5_000).json()["detail"]
     assert alice.submit(outputs=key).status_code == 201
     assert alice.submit(outputs=key, private=True).status_code == 429, "one is open already"
@@ -315,9 +369,17 @@ def test_uploads_that_unfold_in_memory_are_looked_at_one_at_a_time(
     guest: Guest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    monkeypatch.setattr(uploads, "check_replies", lambda path: seen.append(uploads._turn.locked()) or 16)
-    assert guest("alice").upload().status_code == 201
-    assert seen == [True] and not uploads._turn.locked()
+    read, heard = contents.read_replies, contents.decode
+
+    def looked_at(look: Any, *given: Any) -> Any:
+        seen.append(contents._turn.locked())
+        return look(*given)
+
+    monkeypatch.setattr(contents, "read_replies", partial(looked_at, read))
+    monkeypatch.setattr(contents, "decode", partial(looked_at, heard))
+    alice = guest("alice")
+    assert alice.upload().status_code == 201 and alice.upload(tone(440)).status_code == 201
+    assert seen == [True, True] and not contents._turn.locked()
 
 
 @pytest.mark.parametrize("door", [Door.model_validate({"limits": {"open-submissions": 1}})])
@@ -325,8 +387,8 @@ def test_submissions_that_come_at_once_are_each_counted(
     guest: Guest, door: Door, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice, all_asked = guest("alice"), threading.Barrier(2, timeout=20)
-    contents = [REPLIES + lines([{"id": f"another {number}", "response": "x"}]) for number in range(2)]
-    outputs = [alice.upload(content).json()["sha256"] for content in contents]
+    files = [REPLIES + lines([{"id": f"another {number}", "response": "x"}]) for number in range(2)]
+    outputs = [alice.upload(content).json()["sha256"] for content in files]
     make_spec = submissions.spec_of
 
     def spec_of(*given: Any) -> Any:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from api.conftest import REPLIES, Guest
+from support.datasets import tone, write_jsonl
 from support.program import vivace
 from vivace.engine.access.tokens import bearer_of, create_token
 from vivace.errors import UsageError
 from vivace.output.secrets import masked
 from vivace.settings import Settings
+from vivace.store.artifacts import Artifacts
 from vivace.store.database import Database
+from vivace.store.tables import Reply
 
 
 @pytest.fixture
@@ -101,14 +106,30 @@ def test_submit_model_sends_a_spec_to_a_server_and_follows_it(
     def there(*words: object, **changes: str) -> Any:
         return vivace(*words, "--server", address, cwd=tmp_path, **{"VIVACE_TOKEN": token, **changes})
 
-    (tmp_path / "replies.jsonl").write_bytes(REPLIES)
+    rows = [json.loads(line) for line in REPLIES.splitlines()]
+    for folder in ("spoken", "talk", "bad"):
+        (tmp_path / folder).mkdir()
+    for row in rows[:2]:
+        (tmp_path / "spoken" / f"{row['id']}.flac").write_bytes(tone(440))
+        row["audio"] = f"spoken/{row['id']}.flac"
+    (tmp_path / "talk" / f"{rows[0]['id']}.wav").write_bytes(tone(440, container="WAV"))
+    (tmp_path / "bad" / f"{rows[0]['id']}.wav").write_bytes(b"RIFF\x24\0\0\0WAVE")
+    write_jsonl(tmp_path / "replies.jsonl", rows)
     spec = tmp_path / "spec.yaml"
     spec.write_text("track: audio-multichallenge\ndata: demo\nmodel: replay:replies.jsonl\n")
     made = there("submit", spec, "--private")
     assert made.returncode == 0, made.stderr
     key = made.stdout.strip()
     assert "queued there in place 1" in made.stderr and token not in made.stderr + made.stdout
+    assert "sending 2 recordings" in made.stderr
+    for folder in (tmp_path / "spoken", settings.home / "fetched"):
+        shutil.rmtree(folder)  # a worker stands on what was sent, and on nothing else
     call("worker", "--until-empty")
+    with database.read() as session:
+        sounds = [sha256 for sha256 in session.scalars(select(Reply.audio_sha256)) if sha256]
+    assert len(sounds) == 2 and all(
+        Artifacts(settings.home / "artifacts").get(each)[:4] == b"RIFF" for each in sounds
+    )
     shown = json.loads(there("status", key, "--format", "json").stdout)
     assert (shown["status"], shown["scores"][0]["model"], shown["scores"][0]["private"]) == (
         "complete",
@@ -122,6 +143,9 @@ def test_submit_model_sends_a_spec_to_a_server_and_follows_it(
         (("submit", spec, "--set", "judge=checks"), {}, "'judge' is what the server says"),
         (("submit", spec, "--set", "model=litellm:x/y"), {}, "upload outputs"),
         (("submit", spec, "--set", "model=replay:nothing.jsonl"), {}, "nothing.jsonl"),
+        (("submit", spec, "--set", "model=replay:talk"), {}, "--transcriber"),
+        (("submit", spec, "--set", "model=replay:bad"), {}, f"The recording 'bad/{rows[0]['id']}.wav'"),
+        (("submit", spec, "--set", "model=replay:."), {}, "ID.wav"),
         (("status",), {"VIVACE_TOKEN": ""}, "Set VIVACE_TOKEN"),
         (("status",), {"VIVACE_TOKEN": "a b"}, "is no token"),
         (("status",), {"VIVACE_TOKEN": "vivace_" + "x" * 43}, "401"),

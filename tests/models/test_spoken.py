@@ -16,18 +16,23 @@ from typing import Any
 import pytest
 
 from support.chat_server import Answer, ChatServer, chat_server
-from support.datasets import conversation_rows, write_parquet
+from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from support.realtime_server import PCM
 from vivace.audio.spoken import as_wav
+from vivace.engine.travelling import laid_out, sent
 from vivace.errors import UsageError
+from vivace.models.adapters import transcription
 from vivace.models.adapters.litellm import LiteLLMSystem
 from vivace.models.adapters.openai_realtime import with_flags
 from vivace.models.adapters.transcribed import Transcribed
 from vivace.models.adapters.transcription import Transcription
-from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput, SpokenTurn
+from vivace.models.base import UNSPOKEN, ModelIdentity, ModelReply, Prompt, RecordedSystem, SpokenOutput, SpokenTurn
 from vivace.models.client import tries
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
 from vivace.models.registry import open_system
+from vivace.settings import Settings
+from vivace.spec import dialogue_spec
+from vivace.store.artifacts import open_artifacts
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])
@@ -251,6 +256,68 @@ def test_with_a_transcriber_what_it_hears_is_what_is_judged() -> None:
     assert system.identity.parameters == {"output": "audio", "transcriber": {"target": "scribe"}}
     asyncio.run(system.close())
     assert scribe.closed
+
+
+def test_recorded_replies_may_be_spoken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "talk").mkdir()
+    said, sung = tmp_path / "talk" / "c.flac", tmp_path / "talk" / "d.wav"
+    said.write_bytes(tone(440, container="FLAC"))
+    sung.write_bytes(tone(500, container="WAV"))
+    rows = [
+        {"id": "c", "response": "Said.", "audio": "talk/c.flac", "first_audio_s": 0.5},
+        {"id": "d", "response": "Written."},
+        {"id": "e"},
+    ]
+    file = write_jsonl(tmp_path / "replies.jsonl", rows)
+
+    def asked(key: str, target: Path = file, spoken: SpokenOutput = UNSPOKEN) -> tuple[Any, ModelReply]:
+        system = open_system(f"replay:{target}", {}, ChatOptions(), spoken)
+        return system, asyncio.run(system.reply(Prompt(key, [])))
+
+    system, reply = asked("c")
+    assert (reply.text, (reply.audio or b"")[:4], reply.first_audio_s) == ("Said.", b"RIFF", 0.5)
+    assert system.identity.parameters == {"output": "audio"}
+    assert [asked(key)[1].audio for key in "de"] == [None, None]
+    assert asked("c", spoken=SpokenOutput("text"))[1].audio is None
+    earlier = system.identity.fingerprint
+    here = Settings(home=tmp_path / "here", database=None, artifacts=str(tmp_path / "shared"))
+    there = here.model_copy(update={"home": tmp_path / "there"})
+    spec = dialogue_spec({"track": "audio-multichallenge", "data": "demo", "model": f"replay:{file}"}, "a test")
+    travelled = laid_out(sent(spec, here, open_artifacts(here)), there)
+    assert str(there.home) in travelled.model, "laid out in a home of its own"
+    assert asked("c", Path(travelled.model.partition(":")[2]))[0].identity.fingerprint == earlier
+    said.write_bytes(tone(441, container="FLAC"))
+    assert asked("c")[0].identity.fingerprint != earlier, "what was said makes the run"
+    late = asyncio.run(system.reply(Prompt("c", [])))
+    assert (late.unscored, "has changed" in str(late.detail)) == (Unscored.NOT_RECORDED, True)
+
+    with pytest.raises(UsageError, match=r"reply to 'c' is a recording.*--transcriber"):
+        asked("c", tmp_path / "talk")
+    monkeypatch.setattr(transcription, "open_transcriber", lambda *_: Scribe())
+    written, reply = asked("d", tmp_path / "talk", SpokenOutput(transcriber="a:scribe"))
+    assert reply.text == f"{len(sung.read_bytes())} bytes" and reply.audio == sung.read_bytes()
+    assert isinstance(written, RecordedSystem) and written.conversations == {"c", "d"}
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [("../up.wav", "is not in"), ("/etc/passwd", "is not in"), ("none.wav", "no recording"), ("a\0b", "not the path"),
+     (5, "not the path"), ("", "not the path"), ("link", "is not in")],
+)  # fmt: skip
+def test_a_recording_of_a_reply_lies_in_the_files_folder(named: Any, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "up.wav").write_bytes(tone(440, container="WAV"))
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "up.wav")
+    file = write_jsonl(tmp_path / "in" / "replies.jsonl", [{"id": "c", "response": "x", "audio": named}])
+    with pytest.raises(UsageError, match=f"reply to 'c'.*{fault}"):
+        open_system(f"replay:{file}", {}, ChatOptions())
+
+
+def test_a_recording_that_cannot_be_heard_leaves_its_reply_unscored(tmp_path: Path) -> None:
+    (tmp_path / "c.wav").write_bytes(b"RIFF\x24\0\0\0WAVE")
+    file = write_jsonl(tmp_path / "replies.jsonl", [{"id": "c", "response": "x", "audio": "c.wav"}])
+    reply = asyncio.run(open_system(f"replay:{file}", {}, ChatOptions()).reply(PROMPT))
+    assert (reply.text, reply.unscored) == (None, Unscored.NOT_RECORDED) and "recording" in str(reply.detail)
 
 
 def test_a_transcriber_that_fails_leaves_the_reply_unscored_and_the_sound_kept() -> None:

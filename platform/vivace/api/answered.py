@@ -20,6 +20,8 @@ class OpenSet(BaseModel):
     """Whether models can be submitted to it, and not outputs alone."""
     largest_upload: int
     """Bytes."""
+    longest_recording: float
+    """Seconds, of one reply."""
 
 
 class Uploaded(BaseModel):
@@ -28,6 +30,9 @@ class Uploaded(BaseModel):
     sha256: str
     bytes: int
     replies: int
+    """0 of a recording."""
+    seconds: float | None
+    """Of a recording."""
 
 
 class Submitted(BaseModel):

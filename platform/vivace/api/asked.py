@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy import func, select
 
 from vivace.api.access import House
+from vivace.api.contents import recordings_named
 from vivace.api.faults import Refused
 from vivace.engine.access.tokens import Bearer
 from vivace.models.adapters.base import Capabilities
@@ -86,7 +88,7 @@ def spec_of(asked: Asked, house: House, bearer: Bearer, artifacts: Artifacts) ->
     submitted: dict[str, Any] = {"private": asked.private}
     if asked.outputs is not None:
         _check_upload(house, bearer, asked.outputs)
-        files["replies.jsonl"] = asked.outputs
+        files |= {"replies.jsonl": asked.outputs} | _recordings(house, bearer, artifacts.fetch(asked.outputs))
         submitted["model"] = f"replay:{in_tree(artifacts, files, 'replies.jsonl')}"
     else:
         submitted["model"] = _granted(str(asked.model), house)
@@ -113,10 +115,28 @@ def check_open(house: House, bearer: Bearer) -> None:
 
 
 def _check_upload(house: House, bearer: Bearer, sha256: str) -> None:
-    mine = select(Upload.id).where(Upload.owner == bearer.owner, Upload.sha256 == sha256)
+    mine = select(Upload.rows).where(Upload.owner == bearer.owner, Upload.sha256 == sha256)
     with house.database.read() as session:
-        if session.scalar(mine) is None:
-            raise Refused(404, f"There is no upload {sha256[:12]} of yours; send the outputs to /v1/uploads first.")
+        rows = session.scalar(mine)
+    if rows is None:
+        raise Refused(404, f"There is no upload {sha256[:12]} of yours; send the outputs to /v1/uploads first.")
+    if not rows:
+        raise Refused(422, f"The upload {sha256[:12]} is a recording; the outputs are replies that name theirs.")
+
+
+def _recordings(house: House, bearer: Bearer, replies: Path) -> dict[str, str]:
+    """The recordings that replies name, each a file beside them under its hash: no name of a stranger is a path.
+
+    Raises:
+        Refused: one was not sent by whoever asks.
+    """
+    named = recordings_named(replies)
+    mine = select(Upload.sha256).where(Upload.owner == bearer.owner, Upload.rows == 0)
+    with house.database.read() as session:
+        missing = named.difference(session.scalars(mine)) if named else set()
+    if missing:
+        raise Refused(404, f"There is no recording {min(missing)[:12]} of yours; send it to /v1/uploads first.")
+    return {sha256: sha256 for sha256 in named}
 
 
 def _granted(model: str, house: House) -> str:

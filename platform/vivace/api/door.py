@@ -30,6 +30,8 @@ class Limits(_Strict):
     """Of one upload, in MiB."""
     uploads_mb_per_owner: float = Field(default=256, gt=0, allow_inf_nan=False)
     """Of all uploads of one person together, in MiB."""
+    recording_seconds: float = Field(default=300, gt=0, le=3600)
+    """Of one recording of a reply."""
     open_submissions: int = Field(default=8, ge=1)
     """Of one person, queued or running at once."""
     requests_per_minute: float = Field(default=120, gt=0, allow_inf_nan=False)

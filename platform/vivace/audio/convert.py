@@ -71,8 +71,12 @@ class _Bytes(io.BytesIO):
             return self.tell()
 
 
-def decode(content: bytes) -> DecodedAudio:
+def decode(content: bytes, most_samples: int = MOST_SAMPLES) -> DecodedAudio:
     """Decode a recording of one of the kinds of `Container`, all of it.
+
+    Args:
+        content: the file.
+        most_samples: that are taken, of all channels together; eight bytes of memory each.
 
     Raises:
         AudioError: the bytes are not audio, are cut off or more than one recording, or hold no sound.
@@ -81,7 +85,10 @@ def decode(content: bytes) -> DecodedAudio:
         raise AudioError("the recording is empty")
     kind = container(content)
     check_whole(content, kind)
-    samples, rate = _decode_with_av(content, kind) if kind in _AV_FORMATS else _decode_with_libsndfile(content)
+    if kind in _AV_FORMATS:
+        samples, rate = _decode_with_av(content, kind, most_samples)
+    else:
+        samples, rate = _decode_with_libsndfile(content, most_samples)
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
         raise AudioError(f"the recording's rate of {rate} Hz is none of sound")
     if len(samples) == 0:
@@ -91,24 +98,24 @@ def decode(content: bytes) -> DecodedAudio:
     return DecodedAudio(samples, rate)
 
 
-def _too_long() -> AudioError:
-    minutes = MOST_SAMPLES / 48_000 / 60
+def _too_long(most_samples: int) -> AudioError:
+    minutes = most_samples / 48_000 / 60
     return AudioError(
         f"the recording holds, or claims to hold, more sound than is taken ({minutes:.0f} minutes of one channel at "
         "48 kHz); cut it into turns"
     )
 
 
-def _decode_with_libsndfile(content: bytes) -> tuple[npt.NDArray[np.float64], int]:
+def _decode_with_libsndfile(content: bytes, most_samples: int) -> tuple[npt.NDArray[np.float64], int]:
     try:
         with soundfile.SoundFile(_Bytes(with_known_size(content))) as file:
             known = file.frames < 2**62  # of a stream that does not say how long it is
-            if known and file.frames * file.channels > MOST_SAMPLES:
-                raise _too_long()
-            most = MOST_SAMPLES // file.channels
+            if known and file.frames * file.channels > most_samples:
+                raise _too_long(most_samples)
+            most = most_samples // file.channels
             samples = file.read(file.frames if known else most + 1, dtype="float64", always_2d=True)
             if len(samples) > most:
-                raise _too_long()
+                raise _too_long(most_samples)
             if known and len(samples) < file.frames:
                 raise AudioError("the recording is damaged or cut off: it decodes to less sound than its header says")
             return samples, int(file.samplerate)
@@ -116,7 +123,7 @@ def _decode_with_libsndfile(content: bytes) -> tuple[npt.NDArray[np.float64], in
         raise AudioError(f"the recording cannot be decoded ({_reason(error)})") from error
 
 
-def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.float64], int]:
+def _decode_with_av(content: bytes, kind: Container, most_samples: int) -> tuple[npt.NDArray[np.float64], int]:
     import av
 
     content = content[: end_of_mp3(content)] if kind is Container.MP3 else content
@@ -132,8 +139,8 @@ def _decode_with_av(content: bytes, kind: Container) -> tuple[npt.NDArray[np.flo
                 if its != form:
                     raise AudioError("the recording changes its rate or its channels on the way")
                 count += frame.samples * its[1]
-                if count > MOST_SAMPLES:
-                    raise _too_long()
+                if count > most_samples:
+                    raise _too_long(most_samples)
                 parts.append(frame.to_ndarray())
             samples = _as_floats(parts, *form[:2]) if form else np.empty((0, 1))
             told = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
@@ -184,6 +191,18 @@ def encode_wav(samples: npt.NDArray[np.float64], rate: int) -> bytes:
         file.setframerate(rate)
         file.writeframes(pcm.tobytes())
     return buffer.getvalue()
+
+
+def as_wav_file(content: bytes) -> bytes:
+    """A recording of any kind as a WAV file, at its own rate and channels; what is one stays as it is.
+
+    Raises:
+        AudioError: as `decode` says.
+    """
+    recording = decode(content)
+    if container(content) is Container.WAV:
+        return with_known_size(content)
+    return encode_wav(recording.samples, recording.rate)
 
 
 def seconds_of(content: bytes) -> float:

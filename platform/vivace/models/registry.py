@@ -8,7 +8,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.models.adapters.base import Adapter, Asked, Capabilities
-from vivace.models.adapters.transcribed import Transcribed
+from vivace.models.adapters.transcribed import transcribed
 from vivace.models.base import UNSPOKEN, AppliedMethod, RecordedSystem, SpokenOutput, SystemUnderTest
 from vivace.models.client.calls import ChatOptions
 from vivace_methods.plugins import PluginError, Registry
@@ -126,7 +126,7 @@ def open_system(
         return system
     from vivace.models.adapters.transcription import open_transcriber
 
-    return Transcribed(system, open_transcriber(spoken.transcriber, options, home))
+    return transcribed(system, open_transcriber(spoken.transcriber, options, home))
 
 
 def _another(

@@ -24,6 +24,7 @@ def sets(house: InHouse) -> list[OpenSet]:
                 audio=spec.audio,
                 takes_models=bool(house.door.models),
                 largest_upload=int(house.door.limits.upload_mb * 2**20),
+                longest_recording=house.door.limits.recording_seconds,
             )
         )
     return found

@@ -1,9 +1,8 @@
-"""`POST /v1/uploads`: recorded replies, checked, and stored under the hash of their bytes."""
+"""`POST /v1/uploads`: replies and recordings of them, checked, and stored under the hash of their bytes."""
 
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from starlette.requests import ClientDisconnect
 
 from vivace.api.access import House, InHouse, Submitter
 from vivace.api.answered import Uploaded
-from vivace.api.contents import check_replies
+from vivace.api.contents import check_upload
 from vivace.api.faults import Refused, answers
 from vivace.engine.access.tokens import Bearer
+from vivace.files.content_hash import file_sha256
 from vivace.store.artifacts import open_artifacts
 from vivace.store.records import insert_new
 from vivace.store.tables import Upload
@@ -29,21 +29,23 @@ MOST_OF_ONE = 2
 """Of one person, so that nobody who sends slowly keeps the others out."""
 _under_way: Counter[str] = Counter()
 """Owner → uploads that are being sent."""
-_turn = threading.Lock()
-"""Uploads are looked at one at a time: as Python's values a text may take forty times its bytes."""
 
 _BODY = {
     "requestBody": {
         "required": True,
-        "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
-        "description": "JSON lines of `id` and `response`, and of `ttft_s` and `total_s` where they are known.",
+        "content": {
+            "application/x-ndjson": {"schema": {"type": "string"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        },
+        "description": "JSON lines of `id` and `response`, and of `audio` (the SHA-256 of a recording that was sent "
+        "before), `ttft_s`, `first_audio_s`, `total_s` where there are; or one recording, as WAV, FLAC, Ogg or MP3.",
     }
 }
 
 
 @router.post("/v1/uploads", status_code=201, responses=answers(401, 403, 408, 413, 415), openapi_extra=_BODY)
 async def upload(request: Request, house: InHouse, bearer: Submitter) -> Uploaded:
-    """Send in recorded replies; what they are stored under is what a submission names as its `outputs`."""
+    """Send in replies, whose SHA-256 a submission names as its `outputs`; or a recording, which a reply names."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind.startswith("multipart/"):
         raise Refused(415, "Send the file itself as the body of the request, not a form.")
@@ -75,15 +77,16 @@ async def _received(request: Request, house: House, bearer: Bearer) -> Uploaded:
 def _taken(house: House, bearer: Bearer, path: Path, size: int) -> Uploaded:
     if not size:
         raise Refused(422, "The upload is empty.")
-    with _turn:
-        rows = check_replies(path)
+    held = check_upload(path, house.door.limits)
     most = int(house.door.limits.uploads_mb_per_owner * 2**20)
+    sha256 = file_sha256(path)
+    others = (Upload.owner == bearer.owner, Upload.sha256 != sha256)  # what is sent again takes no more room
     with house.database.read() as session:
-        held = session.scalar(select(func.sum(Upload.bytes)).where(Upload.owner == bearer.owner)) or 0
-    if held + size > most:
-        raise Refused(413, f"Your uploads hold {held:,} bytes, and may hold {most:,}; ask the operator for more.")
-    sha256 = open_artifacts(house.settings).put_file(path)
+        total = session.scalar(select(func.sum(Upload.bytes)).where(*others)) or 0
+    if total + size > most:
+        raise Refused(413, f"Your uploads hold {total:,} bytes, and may hold {most:,}; ask the operator for more.")
+    open_artifacts(house.settings).put_file(path)
     with house.database.write() as session:
-        row = {"owner": bearer.owner, "sha256": sha256, "bytes": size, "rows": rows}
+        row = {"owner": bearer.owner, "sha256": sha256, "bytes": size, "rows": held.replies}
         insert_new(session, Upload, [row])
-    return Uploaded(sha256=sha256, bytes=size, replies=rows)
+    return Uploaded(sha256=sha256, bytes=size, replies=held.replies, seconds=held.seconds)

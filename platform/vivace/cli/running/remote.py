@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from vivace.cli.common import say
 from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.machine.environment import load_surroundings
 
@@ -30,6 +32,8 @@ ServerOption = Annotated[
 KEYS = ("data", "model", "card", "private", "track")
 """What a spec that is sent away may say; the rest is the server's."""
 MOST_WAITS = 20
+LARGEST_REPLIES = 2**30
+"""Bytes of a file of replies; the server says how many it takes."""
 
 
 class Server:
@@ -92,7 +96,6 @@ class Server:
         Raises:
             UsageError: the spec says what is the server's to say, or the server refuses it.
         """
-        from vivace.files.text import read_text
         from vivace.models.registry import adapter_of
         from vivace.spec import read_card
 
@@ -111,12 +114,39 @@ class Server:
         asked: dict[str, Any] = {"set": values["data"], "private": bool(values.get("private", False))}
         asked["card"] = {"name": Path(name).stem if is_recorded else model, **_texts(card)}
         if is_recorded:
-            content = read_text(Path(name), "file of replies", 2**30).encode()
-            asked["outputs"] = self.ask("POST", "/v1/uploads", content=content)["sha256"]
+            asked["outputs"] = self._upload_replies(Path(name))
         else:
             asked["model"] = model
         found: dict[str, Any] = self.ask("POST", "/v1/submissions", json=asked)
         return found
+
+    def _upload_replies(self, path: Path) -> str:
+        """Send a file of replies, or a folder of recordings; every recording first, and in its name's place its hash.
+
+        Raises:
+            UsageError: something of it cannot be read, or the server refuses it.
+        """
+        from vivace.files.text import read_text
+        from vivace.models.adapters.replay import recorded_replies
+
+        replies = recorded_replies(path)
+        if not replies.recordings:
+            return self._upload(read_text(path, "file of replies", LARGEST_REPLIES).encode())
+        say(f"sending {len(replies.recordings)} recordings")
+        rows = dict(replies.rows)
+        for key, file in replies.recordings.items():
+            try:
+                content = file.read_bytes()
+            except OSError as error:
+                raise UsageError(f"The recording '{file}' cannot be read ({error.strerror or error}).") from error
+            rows[key] = {**rows[key], "audio": self._upload(content, f"The recording '{file}': ")}
+        return self._upload("".join(f"{json.dumps(row)}\n" for row in rows.values()).encode())
+
+    def _upload(self, content: bytes, what: str = "") -> str:
+        try:
+            return str(self.ask("POST", "/v1/uploads", content=content)["sha256"])
+        except UsageError as error:
+            raise UsageError(f"{what}{error}") from error
 
 
 def _texts(card: Mapping[str, Any]) -> dict[str, Any]:

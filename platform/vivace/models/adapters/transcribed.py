@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import replace
 
 from vivace.models.adapters.transcription import Transcriber
-from vivace.models.base import ModelIdentity, ModelReply, NeedsKey, Prompt, SystemUnderTest
+from vivace.models.base import ModelIdentity, ModelReply, NeedsKey, Prompt, RecordedSystem, SystemUnderTest
 
 
 class Transcribed:
@@ -48,3 +49,23 @@ class Transcribed:
             await self._system.close()
         finally:
             await self._transcriber.close()
+
+
+class TranscribedRecordings(Transcribed):
+    """Recorded replies that were spoken, written down by a transcriber."""
+
+    def __init__(self, system: SystemUnderTest, recorded: RecordedSystem, transcriber: Transcriber) -> None:
+        super().__init__(system, transcriber)
+        self._recorded = recorded
+
+    @property
+    def conversations(self) -> Set[str]:
+        """The ids of the conversations that were replied to."""
+        return self._recorded.conversations
+
+
+def transcribed(system: SystemUnderTest, transcriber: Transcriber) -> Transcribed:
+    """A system with whoever writes its spoken answers down."""
+    if isinstance(system, RecordedSystem):
+        return TranscribedRecordings(system, system, transcriber)
+    return Transcribed(system, transcriber)

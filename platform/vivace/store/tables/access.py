@@ -39,5 +39,5 @@ class Upload(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     bytes: Mapped[int]
     rows: Mapped[int]
-    """Replies that it holds."""
+    """Replies that it holds; 0 of a recording."""
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -150,6 +150,7 @@ def estimated(
     spoken_s = reply / CHARACTERS_A_SECOND if speaks else 0.0
     has_ear = prices.ear is not None
     probes = 0 if not is_checked else 1 if has_ear else len(KINDS_OF_PROBES)
+    replies = len(judged) if asked is None else 0
     if asked is not None:
         for one in chosen:
             listens = one.id in seconds and not has_ear
@@ -168,8 +169,8 @@ def estimated(
             model.add(probes, _usage(0, turns * CHARACTERS_A_TOKEN**2, heard=heard))
             if has_ear:
                 ear.add_transcriptions(len(KINDS_OF_PROBES) * turns, SILENT_SECONDS)
-        if speaks and prices.transcriber is not None:
-            transcriber.add_transcriptions(replies + probes, spoken_s)
+    if speaks and prices.transcriber is not None:
+        transcriber.add_transcriptions(replies + probes, spoken_s)
     judges = _judging([one for one in chosen if one.id in judged], repeats, reply, judge, prices.judge)
     dollars = [bill.dollars for bill in (model, transcriber, ear, *judges)]
     judging = [bill.dollars for bill in judges]

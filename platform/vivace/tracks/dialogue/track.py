@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vivace.audio.digits import VOICED, read_digits
 from vivace.errors import UsageError
+from vivace.models.adapters.replay import recorded_replies
 from vivace.models.base import HearsFirst, RecordedSystem, SpokenOutput
 from vivace.models.client.calls import ChatOptions
 from vivace.models.client.providers.prices import parse_price
@@ -68,8 +69,12 @@ class DialogueTrack:
         return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits, prices)
 
     def files_beside(self, key: str, path: Path) -> list[Path]:
-        """Of a file of data, its recordings and its prompt."""
-        return files_beside(path) if key == "data" and path.is_file() else []
+        """Of a file of data its recordings and its prompt, and of one of replies its recordings."""
+        if not path.is_file():
+            return []
+        if key == "replies":
+            return list(recorded_replies(path).recordings.values())
+        return files_beside(path) if key == "data" else []
 
     def prepare_import(
         self, data: str, results: Path, model: str | None, judge_name: str | None, card: Path | None

@@ -11,6 +11,7 @@ from pathlib import Path
 from vivace.audio.convert import AudioError, decode, for_model
 from vivace.audio.digits import SpokenDigits, read_digits
 from vivace.errors import UsageError
+from vivace.files.recordings import RECORDINGS
 from vivace.files.text import read_text
 from vivace.models.adapters.transcription import Transcriber
 from vivace.models.client.calls import CallRecord, recorded_calls
@@ -18,7 +19,6 @@ from vivace.models.hearing_check import DIGITS, digits_in
 from vivace.statistics.word_errors import WordErrors, word_errors
 from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
 
-RECORDINGS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".webm")
 NUMBERS = 6
 """Numbers that each speaker of a folder of digits says, the same for all."""
 ALL = "all"

@@ -12,6 +12,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.files.hub import commit_of, short, snapshot
+from vivace.files.recordings import RecordingError, recording_file
 from vivace.files.splits import data_files, files_of_split
 from vivace.files.text import JSON_SUFFIXES, json_rows, read_text
 from vivace.tracks.dialogue.data.conversations import (
@@ -25,8 +26,6 @@ from vivace.tracks.dialogue.data.conversations import (
 )
 from vivace_rubrics.prompts import prompt_from_card
 
-LARGEST_RECORDING = 2**30
-"""Bytes; more than what a turn can hold takes in any kind of file."""
 Reader = Callable[[RowSource], tuple[Conversation, ...]]
 
 PROMPT_FILE = "judge_prompt.txt"
@@ -126,41 +125,6 @@ def _local_prompt(folder: Path) -> str | None:
             text = read_text(file, "file beside the data,")
             return text.strip() if file == prompt else prompt_from_card(text)
     return None
-
-
-class RecordingError(ValueError):
-    """A recording is not where it is said to be; the message says why, to follow where it is named."""
-
-
-def recording_file(folder: Path, named: Any) -> Path:
-    """The file of a recording that is named in a row of JSON.
-
-    Args:
-        folder: of the file with that row, in which recordings lie, at any depth.
-        named: the path relative to it, as a text or as `{"path": …}`.
-
-    Raises:
-        RecordingError: it names no file, or one that lies elsewhere: a set from others must not reach for one's own.
-    """
-    path = named.get("path") if isinstance(named, dict) and not named.get("bytes") else named
-    if not isinstance(path, str) or not path.strip():
-        raise RecordingError(f"{named!r:.60} is not the path of a recording")
-    try:
-        found = (folder / path).resolve()
-        is_inside = not Path(path).is_absolute() and found.is_relative_to(folder.resolve())
-        if is_inside and not found.is_file():
-            raise RecordingError(f"there is no recording '{path}' in '{folder}'")
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a zero byte, a loop of links
-        if isinstance(error, RecordingError):
-            raise
-        raise RecordingError(f"{path!r:.60} is not the path of a recording") from error
-    if not is_inside:
-        raise RecordingError(
-            f"the recording '{path}' is not in '{folder}'; put it there, and write its path relative to that folder"
-        )
-    if found.stat().st_size > LARGEST_RECORDING:
-        raise RecordingError(f"the recording '{path}' has more than {LARGEST_RECORDING:,} bytes")
-    return found
 
 
 class JsonTable:

@@ -19,6 +19,7 @@ from typing import Any
 from vivace.audio.containers import AudioError, container
 from vivace.audio.measure import measure
 from vivace.errors import UsageError
+from vivace.files.recordings import RecordingError, recording_file
 from vivace.files.text import JSON_SUFFIXES, LONGEST_ROWS, json_rows, read_text, read_yaml
 from vivace.tracks.dialogue.data.conversations import (
     AUDIO_COLUMNS,
@@ -28,7 +29,6 @@ from vivace.tracks.dialogue.data.conversations import (
     axis_fault,
     strange_columns,
 )
-from vivace.tracks.dialogue.data.readers import RecordingError, recording_file
 from vivace.tracks.dialogue.data.writer import public_schema, unfinished_file, write_rows
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.checks import CheckError, parse_check

@@ -17,6 +17,7 @@ from typing import Any
 from vivace.audio.convert import AudioError
 from vivace.audio.measure import Measurement, measure
 from vivace.errors import UsageError
+from vivace.files.recordings import RecordingError, recording_file
 from vivace.files.text import JSON_SUFFIXES, LONGEST_ROWS, parse_rows, read_text
 from vivace.tracks.dialogue.data.conversations import (
     AUDIO_COLUMNS,
@@ -30,11 +31,9 @@ from vivace.tracks.dialogue.data.conversations import (
 )
 from vivace.tracks.dialogue.data.readers import (
     ParquetTable,
-    RecordingError,
     columns_of,
     open_conversations,
     parquet_files,
-    recording_file,
 )
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis

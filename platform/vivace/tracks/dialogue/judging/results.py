@@ -77,7 +77,8 @@ def ending_of(session: Session, registered: Registered, *, is_recorded: bool) ->
     Args:
         session: of the store.
         registered: the run and its judging.
-        is_recorded: whether the replies come from a file, to which no further try adds one.
+        is_recorded: whether the replies come from a file, to which no further try adds one; a transcriber of them may
+            do better.
     """
     reasons = _counted(session, tables.Verdict.unscored_reason, tables.Verdict.judging_id == registered.judging_id)
     failed = _counted(session, tables.Reply.unscored_reason, tables.Reply.run_id == registered.run_id)
@@ -87,9 +88,10 @@ def ending_of(session: Session, registered: Registered, *, is_recorded: bool) ->
     if set(reasons) == {"no_check"}:
         return Ending(f"{unscored} criteria carry no machine check", unscored)
     listed = _listed(reasons) + (f"; replies that failed: {_listed(failed)}" if failed else "")
+    lacks_replies = is_recorded and set(reasons) == {"no_reply"} and set(failed) <= {"not_recorded", "empty"}
     remedy = (
         "the same command with --retry-errors tries them again"
-        if set(reasons) != {"no_reply"} or not is_recorded
+        if not lacks_replies
         else "put the replies that are missing into the file and run that"
     )
     message = f"{unscored} criteria are unscored ({listed}); {remedy}"
