@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 
 import streamlit as st
 
+from vivace.output.printable import printable
 from vivace_app.figures import literal
 
 _MOST_DIGITS = 6
@@ -131,7 +132,12 @@ def select(
         address.write(name, "" if st.session_state[key] == fallback else st.session_state[key])
 
     choice = st.selectbox(
-        label, list(labels), format_func=labels.__getitem__, key=key, on_change=changed, help=explanation
+        label,
+        list(labels),
+        format_func=lambda option: printable(labels[option]),
+        key=key,
+        on_change=changed,
+        help=explanation,
     )
     return choice if choice is not None else fallback
 
@@ -187,7 +193,7 @@ def select_several(
     return st.multiselect(
         label,
         list(labels),
-        format_func=labels.__getitem__,
+        format_func=lambda option: printable(labels[option]),
         key=key,
         on_change=changed,
         max_selections=most,

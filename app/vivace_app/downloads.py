@@ -54,7 +54,8 @@ def built(kind: Callable[..., Plot], table: pd.DataFrame, *arguments: Any, **set
 def _spec(
     _kind: Callable[..., Plot], name: str, table: pd.DataFrame, arguments: Sequence[Any], settings: dict[str, Any]
 ) -> Spec:
-    return _kind(table, *arguments, **settings).to_dict()
+    spec: Spec = drawings.drawable(_kind(table, *arguments, **settings).to_dict())
+    return spec
 
 
 def offer(name: str, table: pd.DataFrame | None = None, plot: Plot | Spec | None = None) -> None:

@@ -100,7 +100,7 @@ def rank(place: int, tied: bool) -> str:
 
 def reason(code: str | None) -> str:
     """A reason code as words: `content_filter` → "content filter"."""
-    return (code or "no reason recorded").replace("_", " ")
+    return printable(code or "no reason recorded").replace("_", " ")
 
 
 def cells(frame: pd.DataFrame) -> pd.DataFrame:

@@ -285,12 +285,25 @@ def test_hostile_names_stay_plain(judgings: dict[str, str]) -> None:
     assert not any(element.allow_html for element in app.markdown)
 
 
+def test_no_name_turns_the_words_round_it_round(judgings: dict[str, str], home: Path) -> None:
+    database = migrate.open_for_writing(Settings(home=home, database=None))
+    with database.write() as session:
+        turned = {"name": "\u202egnp.exe", "organisation": "\u2067Lab"}
+        session.execute(update(Model).where(Model.name == "careful").values(**turned))
+    database.close()
+    app = board()
+    assert "\ufffdLab" in app.selectbox(key="address-organisation").options
+    drawn = [str(chart.proto) for chart in app.get("vega_lite_chart")]
+    assert any("gnp.exe" in spec for spec in drawn) and not any("202e" in spec or "\u202e" in spec for spec in drawn)
+    assert all("\u202e" not in name for name in conversation().selectbox(key="address-judging").options)
+
+
 def test_conversation_says_that_a_recording_is_missing(judgings: dict[str, str], home: Path) -> None:
     shutil.rmtree(home / "artifacts")
     app = conversation(judging=judgings["careful"])
     assert not app.get("audio")
     assert "The recording cannot be played." in words(app)
-    assert "is missing under" in words(app)
+    assert "is missing under" in words(app) and str(home) not in words(app), "the operator alone is told where"
 
 
 def test_two_systems_side_by_side(judgings: dict[str, str]) -> None:

@@ -11,6 +11,7 @@ from vivace.store.queries.conversation import TurnView
 from vivace.store.queries.heard import HeardView
 from vivace_app import data, figures, markup
 from vivace_app.explorer import recordings
+from vivace_app.viewer import told
 
 _BARS = 160
 _STEP = 4
@@ -45,7 +46,7 @@ def play(sha256: str, what: str) -> None:
     recording = data.audio(sha256)
     if isinstance(recording, str):
         st.caption(":material/volume_off: The recording cannot be played.")
-        st.text(recording)
+        st.text(told(recording))
         return
     shape = data.shape(sha256, _BARS)
     if shape is not None:
@@ -78,7 +79,7 @@ def _show_heard(heard: HeardView, by: str) -> None:
     cost = f", ${heard.cost_usd:.4f}" if heard.cost_usd else ""
     st.caption(f":material/hearing: {by}heard in {figures.seconds(heard.seconds)}{cost}; {wrong}as follows")
     if heard.text is None:
-        st.text(f"(nothing: {heard.detail or figures.reason(heard.unscored)})")
+        markup.show(told(f"(nothing: {heard.detail or figures.reason(heard.unscored)})"), "the reason")
     elif heard.said is None or max(len(heard.said), len(heard.text)) > _MARKED_CHARACTERS:
         markup.show(heard.text, "what was heard")
     else:

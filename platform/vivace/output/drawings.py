@@ -15,7 +15,7 @@ def svg(plot: dict[str, Any]) -> str:
     """
     import vl_convert
 
-    drawn: str = vl_convert.vegalite_to_svg(_drawable(plot))
+    drawn: str = vl_convert.vegalite_to_svg(drawable(plot))
     return drawn
 
 
@@ -28,14 +28,15 @@ def png(plot: dict[str, Any], scale: float) -> bytes:
     """
     import vl_convert
 
-    drawn: bytes = vl_convert.vegalite_to_png(_drawable(plot), scale=scale)
+    drawn: bytes = vl_convert.vegalite_to_png(drawable(plot), scale=scale)
     return drawn
 
 
-def _drawable(part: Any) -> Any:
-    """The plot without characters that XML has no word for: on those the drawing aborts the whole process."""
+def drawable(part: Any) -> Any:
+    """The plot without characters that XML has no word for, on which drawing aborts the whole process, and without
+    those that turn words round."""
     if isinstance(part, dict):
-        return {printable(key): _drawable(value) for key, value in part.items()}
+        return {printable(key): drawable(value) for key, value in part.items()}
     if isinstance(part, list):
-        return [_drawable(value) for value in part]
+        return [drawable(value) for value in part]
     return printable(part) if isinstance(part, str) else part
