@@ -165,6 +165,8 @@ def test_quality_is_held_against_what_is_chosen_and_the_frontier_with_it(home: P
     assert arm_tables.fastest_within(rows, offered["speed_ratio"]) is None, "a fifth of its answers is lost"
     near = replace(rows[1], figures={**rows[1].figures, "quality_difference": Measured(-0.01, -0.1, 0.1, 9)})
     assert arm_tables.fastest_within([rows[0], near], offered["speed_ratio"]) is near
+    told = arm_tables.measured(near, offered["speed_ratio"])
+    assert told == "× 2.00 [2.00, 2.00]; quality −1.0 [−10.0, +10.0] points"
     slow = replace(near, figures={**near.figures, "speed_ratio": Measured(0.8, None, None, 9)})
     assert arm_tables.fastest_within([rows[0], slow], offered["speed_ratio"]) is slow
     assert not arm_tables.gains(slow, [rows[0], slow], offered["speed_ratio"]), "the best of the others loses time"

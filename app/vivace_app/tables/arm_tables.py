@@ -187,6 +187,18 @@ def gains(row: ArmRow, rows: Sequence[ArmRow], axis: PlotAxis) -> bool:
     return value > baseline if axis.more_is_better else value < baseline
 
 
+def measured(row: ArmRow, axis: PlotAxis) -> str:
+    """An arm's figure on an axis, and how its quality stands beside the baseline's, both with intervals."""
+    found = row.figures.get(axis.metric, Measured(1.0, None, None, 0))
+    in_gib = axis.metric.startswith("peak_bytes")
+    values = [one / 2**30 if in_gib else one for one in (found.value, found.low, found.high) if one is not None]
+    text = f"{values[0]:.2f} GiB" if in_gib else f"× {values[0]:.2f}"
+    interval = f" [{values[1]:.2f}, {values[2]:.2f}]" if len(values) > 2 else ""
+    differs = row.figures.get("quality_difference")
+    beside = "" if differs is None else f"; quality {figures.points(differs.value, differs.low, differs.high)} points"
+    return text + interval + beside
+
+
 _BY_LAYER = {
     "unique_experts": "experts read in a pass",
     "natural_experts": "experts that routing alone would read",

@@ -167,9 +167,8 @@ def _show_frontier(rows: Sequence[ArmRow], axis: PlotAxis) -> None:
         st.caption("One arm alone has both a quality and this figure: there is nothing to hold it against.")
         return
     best = arm_tables.fastest_within(rows, axis)
-    value = None if best is None else best.value(axis.metric)
-    if best is not None and value is not None:
-        text = f"{value / 2**30:.2f} GiB" if axis.metric.startswith("peak_bytes") else f"× {value:.2f}"
+    if best is not None and best.value(axis.metric) is not None:
+        taken = f"{axis.title.partition(',')[0]} {arm_tables.measured(best, axis)}"
         near = f"within {100 * arm_tables.WITHIN:.0f} points of the baseline's quality"
         st.markdown(
             (
@@ -177,7 +176,7 @@ def _show_frontier(rows: Sequence[ArmRow], axis: PlotAxis) -> None:
                 if arm_tables.gains(best, rows, axis)
                 else f"Of those {near} none gains on the baseline; the best of them is "
             )
-            + f"**{figures.literal(best.short_arm)}**, {axis.title.partition(',')[0]} {text}"
+            + f"**{figures.literal(best.short_arm)}**, {taken}"
             + (", though its quality is shown to be worse." if best.is_worse else ".")
         )
     limit = arm_tables.floor(rows, axis)
