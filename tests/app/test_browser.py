@@ -374,15 +374,13 @@ def test_a_hostile_card_is_text_on_every_page(page: sync_api.Page, judged: Judge
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("large", [False, True], ids=["some", "many"])
 def test_every_page_is_right_in_every_size_and_light(
-    window: sync_api.BrowserContext, leaderboard: Leaderboard, full: Filled, a_million: Path, scheme: Any, large: bool
+    page: sync_api.Page, leaderboard: Leaderboard, full: Filled, a_million: Path, scheme: Any, large: bool
 ) -> None:
     leaderboard.show(a_million if large else full[0])
-    page = window.new_page()
     page.emulate_media(color_scheme=scheme)
     page.goto(leaderboard.address)
     settle(page, "Vivace leaderboard")
     walk(page, closer=[NARROW, WIDE])
-    page.close()
 
 
 @pytest.fixture(scope="module")

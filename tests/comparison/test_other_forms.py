@@ -39,7 +39,7 @@ def test_the_hubs_classes_read_what_is_written_and_every_rate_is_there(judged: J
     assert values["apr"] == row.figures.apr == pytest.approx(1 / 3)
     assert values["ars"] == row.figures.ars == pytest.approx(4 / 7)
     assert {f"{metric}_{axis.lower()}" for axis in row.axes for metric in ("ars",)} <= values.keys()
-    assert all("7 of 8 criteria scored" in entry.notes for entry in entries if entry.task_id in ("apr", "ars"))
+    assert all("7 of 8 criteria scored; data " in entry.notes for entry in entries if entry.task_id in ("apr", "ars"))
     assert {entry.source_url for entry in entries} == {"https://example.org/board"}
 
 

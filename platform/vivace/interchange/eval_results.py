@@ -138,8 +138,9 @@ def _results(row: BoardRow) -> Sequence[tuple[str, float, str]]:
             interval = "" if low is None else f"95 % interval {low:.4f} to {high:.4f}; "
             notes = (
                 f"{interval}{figures.n} conversations, {figures.criteria - figures.unscored} of {figures.criteria} "
-                f"criteria scored; {row.input_form} in, {row.output_form} out; judge {row.judge} "
-                f"{row.judge_fingerprint[:12]}; Vivace, judging {row.judging}"
+                f"criteria scored; data {row.data} {row.data_revision[:12]}; {row.input_form} in, "
+                f"{row.output_form} out; judge {row.judge} {row.judge_fingerprint[:12]}; Vivace, "
+                f"judging {row.judging}"
             )
             found.append((metric + name, value, notes))
     return found
