@@ -196,8 +196,8 @@ def _arms(session: Session, amount: Amount) -> None:
                 for prompt in range(PROMPTS)
             ))  # fmt: skip
             _insert(session, Diagnosis, (
-                {"arm_id": arm.id, "kind": "kept", "layer": f"layers.{layer}.{part}", "setting": "", "value": share,
-                 "n": PROMPTS}
+                {"arm_id": arm.id, "kind": "kept_channels", "layer": f"layers.{layer}.{part}", "setting": "",
+                 "value": share, "n": PROMPTS}
                 for layer in range(LAYERS) for part in ("attention", "mlp")
             ))  # fmt: skip
 

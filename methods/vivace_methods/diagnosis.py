@@ -15,7 +15,7 @@ class Diagnosis:
     """One figure of one layer.
 
     Attributes:
-        kind: what it is, for instance `kept`, the share of a layer's channels that decoded tokens kept.
+        kind: what it is, for instance `kept_channels`, the share of a layer's channels that decoded tokens kept.
         layer: its name in the model, or its number where it is a whole block.
         setting: what else the figure depends on, for instance a threshold's criterion; empty where it is nothing.
         value: the figure; a mean where there are several observations.

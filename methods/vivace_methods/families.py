@@ -45,6 +45,10 @@ class Family:
         measured_cost: what quality is held against, for models whose times mean something.
         counted_cost: the same for small models, whose times mean nothing.
         quality: which quality counts.
+        in_any_pass: whether its methods act in every pass of a model, whoever asks for it, so that log-likelihoods
+            of other programs are theirs.
+        ranked_by: the method, with a setting `keep`, that holds the rankings of all its methods against its own;
+            empty where they rank nothing.
     """
 
     name: str
@@ -54,6 +58,8 @@ class Family:
     measured_cost: PlotAxis
     counted_cost: PlotAxis
     quality: PlotAxis = PlotAxis("quality", "quality", more_is_better=True)
+    in_any_pass: bool = False
+    ranked_by: str = ""
 
 
 _SPEED = PlotAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True)
@@ -85,6 +91,7 @@ FAMILIES: dict[str, Family] = {
             ),
             measured_cost=PlotAxis("ttft_ratio", "time to first token, relative to the baseline"),
             counted_cost=PlotAxis("flops_ratio", "FLOPs per token, relative to the baseline"),
+            ranked_by="oracle",
         ),
         Family(
             "sparsity",
@@ -96,6 +103,7 @@ FAMILIES: dict[str, Family] = {
             ),
             measured_cost=_SPEED,
             counted_cost=_BYTES,
+            in_any_pass=True,
         ),
     )
 }

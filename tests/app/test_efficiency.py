@@ -112,7 +112,8 @@ def test_needles_are_drawn_by_depth_and_length_in_the_order_of_numbers(home: Pat
 
 def test_rankings_are_drawn_by_layer_and_those_of_no_layer_in_all(home: Path) -> None:
     database = measured(home)
-    told = [("rank_correlation", "10", "claa", 0.4), ("rank_correlation", "9", "claa", 0.3), ("kept", "9", "", 1.0),
+    told = [("rank_correlation", "10", "claa", 0.4), ("rank_correlation", "9", "claa", 0.3),
+            ("kept_tokens", "9", "", 1.0),
             ("rank_correlation", "any", "random", 0.0), ("threshold", "9", "magnitude", 0.1)]  # fmt: skip
     with database.write() as session:
         arm = session.scalars(select(Arm).where(Arm.name == "sparse")).one()
@@ -136,12 +137,12 @@ def test_layers_of_a_fitted_arm_are_shown(home: Path) -> None:
         record_diagnoses(session, arm.id, recipe.diagnoses())
         first, second = session.scalars(select(Trial).join(Arm).where(Arm.name == "sparse").limit(2)).all()
         for trial, kept, tokens in ((first, {"up": 0.2, "down": 0.5}, 3), (second, {"up": 0.6, "down": 0.5}, 1)):
-            rows = [["kept", layer, "", share, tokens] for layer, share in kept.items()]
+            rows = [["kept_channels", layer, "", share, tokens] for layer, share in kept.items()]
             trial.measurements = {**trial.measurements, "diagnoses": rows}
         score_run(session, "r1", margin=0.05)
     up, down = layer_rows(database, "r1", "sparse")
-    assert up["layer"] == "up" and up["kept"] == pytest.approx((3 * 0.2 + 0.6) / 4), "by token, not by trial"
-    assert (down["kept"], down["rank"], down["output_error"]) == (0.5, 0, 0.04)
+    assert up["layer"] == "up" and up["kept_channels"] == pytest.approx((3 * 0.2 + 0.6) / 4), "by token, not by trial"
+    assert (down["kept_channels"], down["rank"], down["output_error"]) == (0.5, 0, 0.04)
     assert (down["criterion"], down["threshold"], down["ratio"]) == ("magnitude", 0.1, 0.9)
     assert layer_rows(database, "r1", "dense") == layer_rows(database, "nothing", "sparse") == []
     app = page()
@@ -175,12 +176,12 @@ def test_quality_is_held_against_what_is_chosen_and_the_frontier_with_it(home: P
 def test_heat_maps_of_experts_by_budget_and_of_modules() -> None:
     experts = {f"moe-spec(budget={budget})": [Diagnosis("unique_experts", str(layer), "", budget - layer, 4)
                for layer in range(3)] for budget in (8, 16)}  # fmt: skip
-    cells = arm_tables.by_layer({**experts, "teal": [Diagnosis("kept", "layers.0.mlp.up", "", 0.4, 9)]})
+    cells = arm_tables.by_layer({**experts, "teal": [Diagnosis("kept_channels", "layers.0.mlp.up", "", 0.4, 9)]})
     assert len(cells) == 6 and set(cells["measure"]) == {"experts read in a pass"}
     drawn = charts.heat_map(cells, "arm", share=False).to_dict()["encoding"]
     assert drawn["y"]["sort"] == ["moe-spec(budget=8)", "moe-spec(budget=16)"]
     modules = arm_tables.by_module(
-        [Diagnosis("kept", "model.layers.7.mlp.up_proj", "", 0.4, 9), Diagnosis("ratio", "head", "", 0.4, 0)]
+        [Diagnosis("kept_channels", "model.layers.7.mlp.up_proj", "", 0.4, 9), Diagnosis("ratio", "head", "", 0.4, 0)]
     )
     assert modules.to_dict("records") == [
         {"measure": "sparsity realised", "module": "mlp.up_proj", "layer": 7, "value": 0.6, "n": 9}
@@ -204,7 +205,7 @@ def test_one_model_is_shown_at_a_time_and_the_page_asks_a_few_questions(home: Pa
             )
             session.add(arm)
             session.flush()
-            record_diagnoses(session, arm.id, [Diagnosis("kept", "1", "", 0.5, 2)])
+            record_diagnoses(session, arm.id, [Diagnosis("kept_tokens", "1", "", 0.5, 2)])
     app = page()
     assert "zoo:moe on sums" in app.selectbox(key="address-group").options
     chosen = page(group="n-d")

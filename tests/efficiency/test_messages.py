@@ -40,7 +40,9 @@ TOLD = [
     ProbedFloor({"read_bytes_per_s": 1e9, "flops_per_s": {"torch.float32": 1e12}}, {"attention": "sdpa"}),
     LongestPrompt((5, 6, 7), 16, (2,)),
     TimedTrial(TRIAL),
-    TimedTrial(TRIAL, Answer("vier – 四", None), Moved(3, 4, 5, 6, 7.5), (Diagnosis("kept", "up", "", 0.25, 2),)),
+    TimedTrial(
+        TRIAL, Answer("vier – 四", None), Moved(3, 4, 5, 6, 7.5), (Diagnosis("kept_channels", "up", "", 0.25, 2),)
+    ),
     Predictions("teal", "sums/1", {"kl": 0.125, "kl_tokens": 2}),
     Audited("a1", [{"arm": "teal", "fault": "too fast", "sentence": "…"}]),
 ]
@@ -93,8 +95,8 @@ def test_what_the_store_keeps_of_a_trial_is_flat_and_has_whole_numbers_as_they_w
     }  # fmt: skip
     assert isinstance(kept["bytes"], int)
     assert TimedTrial(TRIAL).measurements() == {"trial": TRIAL}
-    diagnosed = TimedTrial(TRIAL, diagnoses=(Diagnosis("kept", "up", "", 0.25, 2),)).measurements()
-    assert diagnosed == {"trial": TRIAL, "diagnoses": [["kept", "up", "", 0.25, 2]]}
+    diagnosed = TimedTrial(TRIAL, diagnoses=(Diagnosis("kept_channels", "up", "", 0.25, 2),)).measurements()
+    assert diagnosed == {"trial": TRIAL, "diagnoses": [["kept_channels", "up", "", 0.25, 2]]}
 
 
 def test_a_line_that_is_no_message_is_refused() -> None:

@@ -35,7 +35,9 @@ def test_rankings_are_diagnosed_and_recorded(tmp_path: Path) -> None:
     assert figures["flops_ratio"] > 1, "it reads the prompt twice"
     with opened(f"sqlite:///{tmp_path / 'home' / 'vivace.db'}") as database:
         kept = {
-            row.layer: row.value for row in diagnoses(database, oracle["run"], oracle["arm"]) if row.kind == "kept"
+            row.layer: row.value
+            for row in diagnoses(database, oracle["run"], oracle["arm"])
+            if row.kind == "kept_tokens"
         }
     assert [kept[str(layer)] for layer in range(4)] == [1.0] * 4
     assert kept["4"] == kept["5"] == pytest.approx(figures["figure_kept_share"])

@@ -124,9 +124,13 @@ def test_arms_are_fitted_at_the_start_and_from_folders(tmp_path: Path) -> None:
     module = next(row for row in layers if row["layer"] == "model.layers.0.mlp.up_proj")
     assert module["ratio"] == 1.0 and 0 < module["output_error"] < 1
     assert not any("modules" in recipe for recipe in measured["recipes"].values())
-    seen = [row for trial in trials for row in trial["diagnoses"] if row[:3] == ["kept", module["layer"], ""]]
-    assert len(seen) == 3 and not any("kept" in trial["trial"]["figures"] for trial in trials)
-    assert module["kept"] == pytest.approx(sum(row[3] * row[4] for row in seen) / sum(row[4] for row in seen))
+    seen = [
+        row for trial in trials for row in trial["diagnoses"] if row[:3] == ["kept_channels", module["layer"], ""]
+    ]
+    assert len(seen) == 3 and not any("kept_channels" in trial["trial"]["figures"] for trial in trials)
+    assert module["kept_channels"] == pytest.approx(
+        sum(row[3] * row[4] for row in seen) / sum(row[4] for row in seen)
+    )
 
     other = vivace(*run, "--arms", f"cats(sparsity=0.2):{folder}")
     assert other.returncode == 2 and "was fitted as cats(sparsity=0.3)" in other.stderr

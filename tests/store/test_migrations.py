@@ -228,19 +228,25 @@ def test_what_arms_of_an_older_database_do_in_each_layer_moves_into_its_table(da
         trials[2].unscored_reason = "out of memory"
         measurements = [trial.measurements for trial in trials]
     expected = [
-        {"layer": "up", "kept": (0.2 * 3 + 0.6) / 4, **module},
-        {"layer": "down", "kept": 0.5, **modules["down"]},
+        {"layer": "up", "kept_channels": (0.2 * 3 + 0.6) / 4, **module},
+        {"layer": "down", "kept_channels": 0.5, **modules["down"]},
     ]
     for _ in range(2):  # down and up again, it is the same
         migrate.upgrade(database)
         assert layer_rows(database, run, "sparse") == expected
-        assert diagnoses(database, run, "sparse")[-1] == Diagnosis("kept", "down", "", 0.5, 4)
+        assert diagnoses(database, run, "sparse")[-1] == Diagnosis("kept_channels", "down", "", 0.5, 4)
         assert layer_rows(database, run, "dense") == []
         with database.read() as session:
             assert session.get_one(tables.Run, run).measured == {"sessions": [], "recipes": {"sparse": recipe}}
             now = session.get_one(tables.Trial, trials[1].id).measurements
         assert now["trial"]["figures"] == {"sparsity": 0.5, "token_sparsity": [0.5]}
-        assert now["diagnoses"] == [["kept", "up", "", 0.6, 1], ["kept", "down", "", 0.5, 1]]
+        assert now["diagnoses"] == [["kept_channels", "up", "", 0.6, 1], ["kept_channels", "down", "", 0.5, 1]]
+        with database.write() as session:
+            session.add(tables.Diagnosis(arm_id=arm, kind="kept_tokens", layer="7", setting="", value=0.2, n=3))
+        migrate_to(database, "0021")
+        with database.read() as session:
+            layers = select(tables.Diagnosis.layer, tables.Diagnosis.kind).where(tables.Diagnosis.kind == "kept")
+            assert {layer for layer, _ in session.execute(layers)} == {"up", "down", "7"}
         migrate_to(database, "0006")
         with database.read() as session:
             assert session.scalars(select(tables.Run.measured)).one() == before

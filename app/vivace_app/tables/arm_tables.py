@@ -204,7 +204,7 @@ _BY_LAYER = {
     "natural_experts": "experts that routing alone would read",
     "kept_mass": "routing weight within the budget",
     "uncovered": "tokens without their best expert",
-    "kept": "share kept",
+    "kept_tokens": "share of the prompt kept",
     "evidence_kept": "share of the evidence kept",
 }
 """Kind of figure that whole layers have → its words."""
@@ -234,11 +234,11 @@ def by_module(found: Sequence[Diagnosis]) -> pd.DataFrame:
     Args:
         found: what is known of the arm's layers.
     """
-    words = {"sparsity": "sparsity asked for", "kept": "sparsity realised", "ratio": "part of sparsity in the input",
-             "output_error": "output error"}  # fmt: skip
+    words = {"sparsity": "sparsity asked for", "kept_channels": "sparsity realised",
+             "ratio": "part of sparsity in the input", "output_error": "output error"}  # fmt: skip
     rows = [
         {"measure": words[row.kind], "module": match["module"], "layer": int(match["layer"]),
-         "value": 1 - row.value if row.kind == "kept" else row.value, "n": row.n}
+         "value": 1 - row.value if row.kind == "kept_channels" else row.value, "n": row.n}
         for row in found
         if row.kind in words and (match := _MODULE.search(row.layer)) is not None
     ]  # fmt: skip
@@ -282,7 +282,7 @@ def layers(found: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """What an arm does to each layer, as a table."""
     columns = {
         "Layer": "layer",
-        "Kept": "kept",
+        "Kept": "kept_channels",
         "Ratio": "ratio",
         "Rank": "rank",
         "Criterion": "criterion",

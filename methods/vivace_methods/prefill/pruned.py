@@ -62,7 +62,7 @@ class PrunedPrefill(Method):
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
     ) -> Iterator[Diagnosis]:
         """What each layer's cache keeps of the prompt, and how much of the evidence goes into each layer."""
-        for kind in ("kept", "evidence_kept"):
+        for kind in ("kept_tokens", "evidence_kept"):
             for layer, share in evidence.figures.get(kind, {}).items():
                 yield Diagnosis(kind, layer, "", share, 1)
 

@@ -153,10 +153,10 @@ class ActivationSparsity(Method):
     def diagnose(
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
     ) -> Iterator[Diagnosis]:
-        """The share of each layer's channels that decoded tokens kept (`kept`), over the tokens."""
+        """The share of each layer's channels that decoded tokens kept (`kept_channels`), over the tokens."""
         tokens = len(evidence.figures.get("token_sparsity", ()))
-        for layer, share in evidence.figures.get("kept", {}).items():
-            yield Diagnosis("kept", layer, "", share, tokens)
+        for layer, share in evidence.figures.get("kept_channels", {}).items():
+            yield Diagnosis("kept_channels", layer, "", share, tokens)
 
     def check_fitted(self, folder: Path, configuration: Any = None) -> None:
         """See that a recipe is there, and was fitted with these settings."""

@@ -63,6 +63,8 @@ class JudgingCard:
     """Whether it is ranked on its board, and if not, why it stands apart."""
     retracted: str | None = None
     """The reason, where the run, or this judging of it, was retracted."""
+    recorded: bool = False
+    """Whether the replies were made elsewhere, whatever was put to whoever made them."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,7 @@ def _card(row: Row[Judging, Run, Model, Judge, Dataset, float | None]) -> Judgin
         ended_at=judging.ended_at,
         standing=standing_of(limited=run.limited, coverage=coverage, retracted=retracted is not None),
         retracted=retracted,
+        recorded=model.recorded,
     )
 
 

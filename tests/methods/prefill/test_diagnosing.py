@@ -37,7 +37,7 @@ def test_the_rows_are_what_rankings_and_the_oracle_say(
     found: dict[str, dict[tuple[str, str], float]] = defaultdict(dict)
     for row in rows:
         found[row.kind][row.setting, row.layer] = row.value
-    assert set(found) == {"kept", "evidence_kept", *KINDS}
+    assert set(found) == {"kept_tokens", "evidence_kept", *KINDS}
     assert {name for name, _ in found["rank_correlation"]} == set(rankers(5)) >= {"claa", "fastkv", "gemfilter"}
     # CLAA joins four layers, and is told from the fourth on; what looks at no layer is told once.
     assert [layer for name, layer in found["oracle_recall"] if name == "claa"] == ["3", "4"]
@@ -62,7 +62,7 @@ def test_the_rows_are_what_rankings_and_the_oracle_say(
     of_oracle = len({*EVIDENCE} & {*best, *range(42, 50)}) / 4
     assert found["evidence_recall"]["oracle", "any"] == of_oracle == trace.figures["evidence_share"]
     assert [found["evidence_kept"]["", str(layer)] for layer in range(5)] == [1, 1, 1, of_oracle, of_oracle]
-    assert [found["kept"]["", str(layer)] for layer in range(5)] == [1, 1, 1, 0.4, 0.4]
+    assert [found["kept_tokens"]["", str(layer)] for layer in range(5)] == [1, 1, 1, 0.4, 0.4]
 
 
 def test_rank_correlation_shares_ranks_and_survives_what_is_no_number() -> None:

@@ -127,7 +127,7 @@ def test_at_no_sparsity_the_sparse_path_gives_what_dense_gives(
     assert float((found - dense).abs().max()) <= 1e-4 * float(dense.abs().max())
     tokens, figures = answered(model, name, recipe)
     assert tokens == answered(model, "dense")[0]
-    assert set(figures["kept"].values()) == {1.0}, "all channels were walked over, and none past them"
+    assert set(figures["kept_channels"].values()) == {1.0}, "all channels were walked over, and none past them"
 
 
 def test_full_rank_is_dense_at_any_mask(model: Any, texts: list[torch.Tensor]) -> None:

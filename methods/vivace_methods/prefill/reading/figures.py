@@ -19,7 +19,7 @@ def figures_of(passes: Sequence[Pass], shapes: Shapes, size: int) -> dict[str, A
 
     Returns:
         `kept_share` is the part of the prompt's tokens that went through the last layer, `kv_share` that of its keys
-        and values which stayed, over all layers, `kept` the same by layer, `kv_bytes` how much they are,
+        and values which stayed, over all layers, `kept_tokens` the same by layer, `kv_bytes` how much they are,
         `prune_layer` the first layer, from 0, behind whose block fewer tokens go on (-1 before the first). Where
         nothing was left out, `nothing_pruned` says why.
     """
@@ -36,7 +36,7 @@ def figures_of(passes: Sequence[Pass], shapes: Shapes, size: int) -> dict[str, A
         "kept_share": entered[-1] / prompt,
         "kv_share": held / (prompt * sum(numbers)),
         "kv_bytes": held * size,
-        "kept": {str(layer): kept / prompt for layer, kept in enumerate(stored)},
+        "kept_tokens": {str(layer): kept / prompt for layer, kept in enumerate(stored)},
     }
     if read.prompt is None:
         found["nothing_pruned"] = (

@@ -239,8 +239,8 @@ def read_figures(kept: torch.Tensor, layers: Sequence[LayerReads], untouched: in
 
     Returns:
         `sparsity`, the share of the weights of the seven linear layers of all blocks that decoded tokens did not
-        read; `token_sparsity`, the same of each decoded token; `kept`, the mean share of channels that each layer
-        kept, by its name; `weights_read`, how many weights of those layers all decoded tokens read, of
+        read; `token_sparsity`, the same of each decoded token; `kept_channels`, the mean share of channels that
+        each layer kept, by its name; `weights_read`, how many weights of those layers all decoded tokens read, of
         `weights_dense`. Empty where nothing was decoded.
     """
     if not len(kept):
@@ -253,7 +253,7 @@ def read_figures(kept: torch.Tensor, layers: Sequence[LayerReads], untouched: in
     return {
         "sparsity": 1 - float(weights.mean()) / dense,
         "token_sparsity": [round(1 - float(each) / dense, 4) for each in weights],
-        "kept": {layer.name: round(share, 4) for layer, share in zip(layers, shares, strict=True)},
+        "kept_channels": {layer.name: round(share, 4) for layer, share in zip(layers, shares, strict=True)},
         "weights_read": int(weights.sum()),
         "weights_dense": int(dense * len(kept)),
     }

@@ -233,8 +233,8 @@ DIAGNOSIS_COLUMNS = {
 
 @app.command()
 def diagnose(
-    track: Annotated[str, typer.Argument(help="prefill: how each ranking of a prompt's tokens compares with the "
-                                         "answer-informed oracle, layer by layer.")],
+    track: Annotated[str, typer.Argument(help="How each ranking of a prompt's tokens by its methods compares with "
+                                         "the answer-informed oracle, layer by layer.")],
     model: Annotated[str, typer.Option("--model", help="zoo:NAME, packaged:NAME, local:FOLDER, "
                                      "local:FILE.gguf, local:ID@REVISION or random:NAME.")],
     tasks: Annotated[list[str] | None, typer.Option("--tasks", help="What is asked, name(setting=value), …")] = None,
@@ -260,14 +260,17 @@ def diagnose(
     from vivace.errors import UsageError
     from vivace.store.migrate import open_for_reading
     from vivace.store.queries.efficiency import arm_board, diagnoses
+    from vivace_methods.families import FAMILIES
 
-    if track != "prefill":
-        raise UsageError(f"There are rankings to diagnose on the track prefill, and none on '{track}'.")
+    family = FAMILIES.get(track)
+    if family is None or not family.ranked_by:
+        ranked = ", ".join(name for name, its in FAMILIES.items() if its.ranked_by)
+        raise UsageError(f"There are rankings to diagnose on the track {ranked}, and none on '{track}'.")
     require_torch()
-    from vivace_methods.prefill.diagnosing import KINDS
 
     asked = {
-        "track": track, "model": model, "arms": [f"oracle(keep={keep})"], "baseline": "full", "tasks": tasks,
+        "track": track, "model": model, "arms": [f"{family.ranked_by}(keep={keep})"], "baseline": family.baseline,
+        "tasks": tasks,
         "limit": limit, "repeats": 1, "most-tokens": most_tokens, "layers": layers, "seed": seed, "device": device,
         "dtype": dtype, "threads": threads, "memory": False,
     }  # fmt: skip
@@ -275,10 +278,11 @@ def diagnose(
     outcome = execution.run_here(execution.spec_from({}, asked), settings, retry_errors=False, force=False)
     found = open_for_reading(settings)
     assert found is not None
-    arm = next((row.arm for row in arm_board(found, run=outcome.run_id) if row.method == "oracle"), "")
-    rows = [asdict(row) for row in diagnoses(found, outcome.run_id, arm) if row.kind in KINDS]
+    arm = next((row.arm for row in arm_board(found, run=outcome.run_id) if row.method == family.ranked_by), "")
+    rows = [asdict(row) for row in diagnoses(found, outcome.run_id, arm) if row.setting]
     found.close()
-    print_rows(sorted(rows, key=lambda row: KINDS.index(row["kind"])), format, DIAGNOSIS_COLUMNS)
+    kinds = list(dict.fromkeys(row["kind"] for row in rows))
+    print_rows(sorted(rows, key=lambda row: kinds.index(row["kind"])), format, DIAGNOSIS_COLUMNS)
     execution.say_where(outcome, settings)
     raise typer.Exit(outcome.exit_code)
 

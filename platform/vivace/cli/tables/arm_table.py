@@ -8,6 +8,7 @@ from typing import Any
 from vivace.cli.common import Format, percent, print_grouped
 from vivace.cli.tables.differences import interval, points
 from vivace.cli.tables.printing import ShownColumns
+from vivace.model_origins import ORIGINS
 from vivace.output.short_names import settings_text
 from vivace.statistics.noninferiority import finding
 
@@ -85,7 +86,7 @@ def _marks(row: dict[str, Any]) -> str:
         f"incomplete {_trials(row)}/{row['trials_planned']} trials" if row["standing"] == "incomplete" else "",
         "official" if row["official"] else "",
         "synthetic" if row["synthetic"] else "",
-        "random weights" if row["adapter"] == "random" else "",
+        "" if ORIGINS[row["adapter"]].are_answers_real else "random weights",
         *(reason for reason in row["unofficial_reasons"] if ": " in reason and not _is_kind(reason)),
         "private" if row["private"] else "",
         f"retracted: {row['retracted']}" if row["retracted"] else "",

@@ -21,7 +21,7 @@ from vivace.store.tables import Arm, Dataset, Hardware, Model, Run, Score, Trial
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.families import FAMILIES, PlotAxis
 
-LAYER_FIGURES = ("kept", "sparsity", "ratio", "rank", "criterion", "threshold", "output_error")
+LAYER_FIGURES = ("kept_channels", "sparsity", "ratio", "rank", "criterion", "threshold", "output_error")
 """What `layer_rows` gives of each layer."""
 
 
@@ -379,9 +379,8 @@ def layers_of(told: Iterable[Diagnosis]) -> list[dict[str, Any]]:
         told: all that is known of what the arm does in each layer.
 
     Returns:
-        Layer by layer: `layer`, `kept` (the mean share of its channels over decoded tokens; None where nothing was
-        decoded), `sparsity`, `ratio`, `rank`, `criterion`, `threshold`, `output_error`. Empty for an arm without a
-        recipe.
+        Layer by layer: `layer`, `kept_channels` (the mean share over decoded tokens; None where nothing was decoded),
+        `sparsity`, `ratio`, `rank`, `criterion`, `threshold`, `output_error`. Empty for an arm without a recipe.
     """
     layers: dict[str, dict[str, Any]] = defaultdict(lambda: dict.fromkeys(LAYER_FIGURES))
     for row in told:

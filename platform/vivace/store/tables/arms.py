@@ -45,7 +45,7 @@ class Diagnosis(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     arm_id: Mapped[int] = mapped_column(ForeignKey("arm.id", ondelete="CASCADE"))
     kind: Mapped[str]
-    """What the figure is: `kept`, `ratio`, `threshold`, …"""
+    """What the figure is: `kept_channels`, `ratio`, `threshold`, …"""
     layer: Mapped[str] = mapped_column(Name)
     setting: Mapped[str] = mapped_column(Name)
     """What else it depends on, as the criterion of a threshold; empty where it is nothing."""

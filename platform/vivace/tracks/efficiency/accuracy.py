@@ -64,11 +64,12 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
         UsageError: it is one.
         MethodError: there is no recipe, or it was fitted with other settings.
     """
+    from vivace_methods.families import FAMILIES
     from vivace_methods.protocol import Need, Role
 
     (member, *others) = arm.members
     method = member.method
-    if others or "sparsity" not in arm.families:
+    if others or not FAMILIES[method.family].in_any_pass:
         raise UsageError(f"{arm.name} changes no log-likelihoods: accuracy is measured of dense and sparse arms.")
     if Role.LAYERS not in method.roles or Need.RECIPE not in method.needs:
         return
@@ -76,7 +77,7 @@ def require_measurable(arm: Arm, batch_size: int, folder_of: FolderOf) -> None:
         raise UsageError(
             f"{method.label} needs a recipe: write {method.label}:FOLDER with one of `vivace methods fit`."
         )
-    if method.settings["prompt"] == 0:
+    if method.settings.get("prompt") == 0:
         raise UsageError(
             f"{arm.label} reads prompts densely, and a log-likelihood is one pass over a prompt, so nothing would be "
             "sparse: set prompt=0.1 as R-Sparse's released code does, 0.5 as TEAL's, or 1.0 for every token."

@@ -38,9 +38,7 @@ def pairings(cards: Iterable[JudgingCard]) -> list[Pairing]:
     Args:
         cards: of judgings, the newest first.
     """
-    live = sorted(
-        (card for card in cards if not card.target.startswith("replay:")), key=lambda card: card.standing != "ranked"
-    )
+    live = sorted((card for card in cards if not card.recorded), key=lambda card: card.standing != "ranked")
     return [
         *(("hearing", text, audio) for text, audio in _hearing(live)),
         *(("ear", text, audio) for text, audio in _ears(live)),
