@@ -297,6 +297,22 @@ class Method(ABC):
             MethodError: it is not, or does not.
         """
 
+    def positions(self, folder: Path) -> int | None:
+        """The most tokens of a prompt and its answer that what was fitted holds; None for as many as the model does.
+
+        Args:
+            folder: of what was fitted.
+        """
+        return None
+
+    def knows(self, architecture: str) -> bool:
+        """Whether `check_model` has nothing to refuse in models of an architecture, so that it need not be asked.
+
+        Args:
+            architecture: the `model_type` of transformers.
+        """
+        return type(self).check_model is Method.check_model
+
     def check_model(self, configuration: Any) -> None:  # noqa: B027 (most methods see nothing without the model)
         """See, before a run is recorded, that the method fits a model, as far as its configuration tells.
 

@@ -78,6 +78,10 @@ def test_what_cannot_be_measured_is_named(
         ("random:qwen3_moe", "piggyback(own=5):zoo:moe-drafter", "keeps 5 experts of each token, and a token has 2"),
         ("random:olmoe", "eagle-3:zoo:moe-drafter", "made for a model of .* this one has 199: it belongs to another"),
         ("random:mistral", "snapkv", "latest 16 positions alone"),
+        ("random:olmoe", "moe-spec(budget=99):zoo:moe-drafter", "99 experts bounds nothing in layer 0 of olmoe"),
+        ("random:olmoe", "teal", "keeps its experts in one parameter"),
+        ("random:llama", "int8(only=nowhere)", "in whose name 'nowhere' is found"),
+        ("zoo:dense", "cats(only=nowhere)", "in whose name 'nowhere' is found"),
     ],
 )
 def test_what_does_not_fit_the_model_is_told_before_a_run_is_recorded(
@@ -90,6 +94,41 @@ def test_what_does_not_fit_the_model_is_told_before_a_run_is_recorded(
     )
     with pytest.raises(UsageError, match=said):
         asyncio.run(run.preflight())
+
+
+@pytest.mark.parametrize(
+    ("arm", "said"), [("teal", "has no linear layers q_proj"), ("prompt-lookup", "keeps its own elsewhere")]
+)
+def test_a_model_whose_layers_are_elsewhere_is_refused_before_a_run_is_recorded(
+    arm: str, said: str, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = transformers.GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=1)
+    transformers.GPT2LMHeadModel(shape).save_pretrained(tmp_path / "model")
+    track = method_of(parse(arm)[0]).family
+    asked = {"model": f"local:{tmp_path / 'model'}", "tasks": ["tokens"], "arms": [arm], "limit": 1}
+    run = EfficiencyTrack(track).prepare(EfficiencySpec(track=track, **asked), tmp_path)
+    with pytest.raises(UsageError, match=said):
+        asyncio.run(run.preflight())
+
+
+def test_a_draft_model_of_fewer_positions_is_held_against_the_prompts_it_would_get(tmp_path: Path) -> None:
+    from vivace_methods.models.random import random_model, tiny_configuration
+
+    shape = tiny_configuration("llama")
+    assert shape.max_position_embeddings > 64
+    shape.max_position_embeddings = 64
+    random_model(shape, seed=0).save_pretrained(tmp_path / "short")
+
+    def preflight(length: int) -> None:
+        track = EfficiencyTrack("speculation")
+        asked = {"model": "random:llama", "limit": 1, "most_tokens": 16}
+        arms, tasks = [f"draft-model:{tmp_path / 'short'}"], [f"tokens(length={length})"]
+        asyncio.run(track.prepare(spec(arms=arms, tasks=tasks, **asked), tmp_path).preflight())
+
+    preflight(48)
+    with pytest.raises(UsageError, match=r"holds 64 positions, and the prompt .* and its answer take up to 65"):
+        preflight(49)
 
 
 def spec(**values: object) -> EfficiencySpec:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vivace_methods.errors import MethodError
+
+if TYPE_CHECKING:
+    import torch
 
 DECODERS: Mapping[str, str] = {
     "gemma": "GemmaModel",
@@ -31,6 +32,8 @@ DECODERS: Mapping[str, str] = {
 keeps one key and one value a head in each layer, that layers hold `self_attn` and `mlp`, and that experts are one
 module, which is given the indices that the router chose. Audio models and other wrappers are known by the decoder in
 them."""
+DENSE = frozenset({"gemma", "gemma2", "gemma3_text", "llama", "mistral", "qwen2", "qwen3"})
+"""Those of them that have no experts, and linear layers that need no further look."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +197,7 @@ def shapes(configuration: Any) -> Shapes:
         raise _unknown(text.model_type)
     written = text.to_json_string()
     if written not in _seen:
+        import torch
         import transformers
 
         text = deepcopy(text)
@@ -205,6 +209,32 @@ def shapes(configuration: Any) -> Shapes:
 
 
 _seen: dict[str, Shapes] = {}
+
+
+def without_weights(configuration: Any, name: str) -> Any | None:
+    """A causal language model of a configuration, in no memory, to see whether a method fits it.
+
+    Args:
+        configuration: of transformers.
+        name: of the method that asks.
+
+    Returns:
+        None where the model's code comes with its weights, and is not run for this.
+
+    Raises:
+        MethodError: it is of no language model.
+    """
+    if getattr(configuration, "auto_map", None):
+        return None
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    configuration = deepcopy(configuration)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(configuration, attn_implementation="eager").eval()
+    except ValueError as error:
+        raise MethodError(f"{name} decodes language models, and {configuration.model_type} is none.") from error
 
 
 def _unknown(kind: str) -> MethodError:
@@ -229,6 +259,8 @@ def _decoder(model: Any) -> Any:
 
 def _head(model: Any, decoder: torch.nn.Module) -> Any:
     """The head of the innermost model that holds the decoder."""
+    import torch
+
     heads = [
         part.lm_head
         for part in model.modules()
@@ -249,6 +281,8 @@ def _layer(module: Any) -> Layer:
 
 
 def _shapes(decoder: Any, layers: tuple[Layer, ...], head: Any) -> Shapes:
+    import torch
+
     configuration = decoder.config
     vocabulary, hidden = decoder.embed_tokens.weight.shape
     return Shapes(

@@ -78,6 +78,19 @@ class ActivationSparsity(Method):
 
         return find_groups(model, self.only)
 
+    def knows(self, architecture: str) -> bool:
+        """Dense decoders whose layers need no further look, where all of them are chosen."""
+        from vivace_methods.models.anatomy import DENSE
+
+        return not self.only and architecture in DENSE
+
+    def check_model(self, configuration: Any) -> None:
+        """Refuse models without such layers, as far as they can be seen without weights."""
+        from vivace_methods.models.anatomy import without_weights
+
+        if (model := without_weights(configuration, self.name)) is not None:
+            self.groups(model)
+
     def fit(self, model: Any, calibration: Sequence[torch.Tensor], about: About = NOBODY) -> Recipe:
         """Fit thresholds and low-rank parts; the model is as it was afterwards.
 

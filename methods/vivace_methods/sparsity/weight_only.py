@@ -34,6 +34,20 @@ class WeightOnly(Method):
     def __post_init__(self) -> None:
         name_pattern(self.only)
 
+    def knows(self, architecture: str) -> bool:
+        """Dense decoders whose layers need no further look, where all of them are chosen."""
+        from vivace_methods.models.anatomy import DENSE
+
+        return not self.only and architecture in DENSE
+
+    def check_model(self, configuration: Any) -> None:
+        """Refuse models without such layers, as far as they can be seen without weights."""
+        from vivace_methods.models.anatomy import without_weights
+        from vivace_methods.sparsity.applying.linears import find_groups
+
+        if (model := without_weights(configuration, self.name)) is not None:
+            find_groups(model, self.only)
+
     @abstractmethod
     def quantised(self, weight: torch.Tensor) -> QuantisedWeights:
         """The weights of one layer, rounded.

@@ -40,6 +40,12 @@ class DraftModel(Drafted):
 
         check_small_model(folder, configuration)
 
+    def positions(self, folder: Path) -> int | None:
+        """Those of the small model."""
+        from vivace_methods.models.loading import load_configuration
+
+        return getattr(load_configuration(folder).get_text_config(), "max_position_embeddings", None)
+
     def read_fitted(self, folder: Path, model: Any) -> Any:
         """The small model in a folder."""
         from vivace_methods.speculation.drafters.small_model import load_small_model

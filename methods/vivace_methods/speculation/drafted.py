@@ -28,6 +28,25 @@ class Verified(Method):
     roles: ClassVar[frozenset[Role]] = frozenset({Role.DECODER})
     exact: ClassVar[bool] = True
 
+    def knows(self, architecture: str) -> bool:
+        """Decoders that keep a key and a value of each position, which can be taken back."""
+        from vivace_methods.models.anatomy import DECODERS
+
+        return architecture in DECODERS
+
+    def check_model(self, configuration: Any) -> None:
+        """Refuse models that cannot verify drafts, as far as that can be seen without weights."""
+        from vivace_methods.models.anatomy import without_weights
+        from vivace_methods.speculation.speculating import require_verifying
+
+        if (model := without_weights(configuration, self.name)) is not None:
+            require_verifying(model, self.name, trees=self.trees)
+
+    @property
+    def trees(self) -> bool:
+        """Whether drafts are trees."""
+        return False
+
     def diagnose(
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
     ) -> Iterator[Diagnosis]:
@@ -59,6 +78,11 @@ class Drafted(Verified):
     def __post_init__(self) -> None:
         require_growing(self)
 
+    @property
+    def trees(self) -> bool:
+        """Whether drafts are trees."""
+        return self.tokens > 0
+
     @abstractmethod
     def drafter(self, model: Any, fitted: Any, growth: Growth) -> Drafter:
         """What drafts for a model.
@@ -85,10 +109,9 @@ class Drafted(Verified):
         from vivace_methods.speculation.speculating import SpeculativeDecoder, require_verifying
         from vivace_methods.speculation.trees.growth import growth_of
 
-        trees = self.tokens > 0
-        require_verifying(model, self.name, trees=trees)
+        require_verifying(model, self.name, trees=self.trees)
         drafter = self.drafter(model, fitted, growth_of(self))
-        return SpeculativeDecoder(model, drafter, self.depth, trees=trees, pace=self.pace(model, drafter))
+        return SpeculativeDecoder(model, drafter, self.depth, trees=self.trees, pace=self.pace(model, drafter))
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Speculate while the context lasts."""

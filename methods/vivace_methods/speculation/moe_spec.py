@@ -81,10 +81,15 @@ class MoeSpec(Eagle3):
         with speculating_within(model, decoder, routers, budget) as attached:
             yield attached
 
+    def knows(self, architecture: str) -> bool:
+        """None: budgets are held against the experts that a model has."""
+        return False
+
     def check_model(self, configuration: Any) -> None:
         """Refuse a model without experts, and budgets that none of its layers can keep to."""
         from vivace_methods.speculation.budgets.routers import mixtures_of_model
 
+        super().check_model(configuration)
         if mixtures := mixtures_of_model(configuration, self.name, sigmoid=self.sigmoid):
             self._counts(configuration.model_type, mixtures)
 
@@ -92,7 +97,8 @@ class MoeSpec(Eagle3):
         """The budget of each layer with experts.
 
         Raises:
-            MethodError: fewer experts than a token has, or another number of budgets than of layers.
+            MethodError: fewer experts than a token has, or more than there are, or another number of budgets than
+                of layers.
         """
         listed = _numbers(self.budgets) if self.budgets else [self.budget] * len(mixtures)
         if len(listed) != len(mixtures):
@@ -106,6 +112,11 @@ class MoeSpec(Eagle3):
                 raise MethodError(
                     f"A budget of {count} experts is too small for layer {its.layer} of {model}, whose router sends "
                     f"each token to {its.active}: write budget={its.active} or more."
+                )
+            if count > its.experts:
+                raise MethodError(
+                    f"A budget of {count} experts bounds nothing in layer {its.layer} of {model}, which has "
+                    f"{its.experts}: write budget={its.experts} or less."
                 )
         return counts
 

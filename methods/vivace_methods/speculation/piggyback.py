@@ -38,10 +38,15 @@ class Piggyback(Eagle3):
         if self.own < 0:
             raise MethodError(f"The setting own of {self.name} must be at least 1, not {self.own}.")
 
+    def knows(self, architecture: str) -> bool:
+        """None: budgets are held against the experts that a model has."""
+        return False
+
     def check_model(self, configuration: Any) -> None:
         """Refuse a model without experts, and more experts of a token's own than it has."""
         from vivace_methods.speculation.budgets.routers import mixtures_of_model
 
+        super().check_model(configuration)
         mixtures = mixtures_of_model(configuration, self.name, sigmoid=False)
         self._own(min((each.active for each in mixtures), default=self.own))
 

@@ -40,5 +40,5 @@ class PromptLookup(Verified):
         from vivace_methods.speculation.drafters.lookup import Lookup
         from vivace_methods.speculation.speculating import SpeculativeDecoder, require_verifying, speculating
 
-        require_verifying(model, self.name, trees=False)
-        return speculating(model, SpeculativeDecoder(model, Lookup(self.longest), self.depth, trees=False))
+        require_verifying(model, self.name, trees=self.trees)
+        return speculating(model, SpeculativeDecoder(model, Lookup(self.longest), self.depth, trees=self.trees))

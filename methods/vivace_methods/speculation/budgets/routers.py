@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from vivace_methods.errors import MethodError
+from vivace_methods.models.anatomy import without_weights
 from vivace_methods.speculation.budgets.mixtures import Mixture, mixtures_of, no_mixture
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
@@ -76,13 +77,8 @@ def mixtures_of_model(configuration: Any, name: str, *, sigmoid: bool) -> list[M
     """
     if (found := mixtures_of(configuration)) is not None:
         return found
-    from transformers import AutoModelForCausalLM
-
-    try:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(configuration)
-    except ValueError as error:
-        raise MethodError(f"{name} decodes language models, and {configuration.model_type} is none.") from error
+    if (model := without_weights(configuration, name)) is None:
+        return []
     routers = [(number, _router(block)) for number, block in _blocks(model, sigmoid=sigmoid)]
     if not all(
         hasattr(router, "weight") and isinstance(getattr(router, "top_k", None), int) for _, router in routers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,16 @@ class MeasuredModel:
     def origin(self) -> Origin:
         """Where it comes from, and what its times and answers are worth."""
         return ORIGINS[self.adapter]
+
+    @property
+    def architecture(self) -> str:
+        """The `model_type` that its folder tells, read without the package that knows it; empty where none does."""
+        folder = None if self.checkpoint is None else self.checkpoint.folder
+        try:
+            told = {} if folder is None else json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return ""
+        return str(told.get("model_type", "")) if isinstance(told, dict) else ""
 
     def configuration(self) -> Any:
         """Its configuration, of transformers.
@@ -173,22 +184,32 @@ def loaded(
         MethodError: there is no such device, the weights or the tokenizer cannot be read, or memory is short.
     """
     import torch
-    from transformers import AutoTokenizer
 
     from vivace_methods.models.loading import available_device, load_model
     from vivace_methods.models.random import random_configuration, random_model
-    from vivace_methods.protocol import MethodError
 
     numbers = getattr(torch, dtype)
     if folder is None:
         assert random is not None
         configuration = random_configuration(random, layers=layers)
         return random_model(configuration, dtype=numbers, device=available_device(device), seed=seed), None
-    model = load_model(folder, dtype=numbers, device=device)
-    if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
-        return model, None
+    return load_model(folder, dtype=numbers, device=device), tokenizer_of(folder)
+
+
+def tokenizer_of(folder: Path | None) -> Any:
+    """The tokenizer of a folder; None where it holds none, and for a random model.
+
+    Raises:
+        MethodError: it cannot be read.
+    """
+    if folder is None or not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+        return None
+    from transformers import AutoTokenizer
+
+    from vivace_methods.protocol import MethodError
+
     try:
-        return model, AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise MethodError(f"There is no tokenizer in {folder} that transformers can read.") from error
 

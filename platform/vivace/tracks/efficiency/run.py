@@ -123,7 +123,8 @@ class EfficiencyRun:
         checkpoint = self._target.checkpoint
         if checkpoint is not None and checkpoint.gguf is not None:
             await asyncio.to_thread(checkpoint.fetched)
-        await asyncio.to_thread(check_arms, self._arms, self._target, folder_of_fitted(self._zoo))
+        folder_of = folder_of_fitted(self._zoo)
+        await asyncio.to_thread(check_arms, self._arms, self._target, self._planned.prompts, folder_of)
 
     def check(self, database: Database | None) -> None:
         """Nothing is left to check."""
