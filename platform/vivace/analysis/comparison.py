@@ -116,7 +116,8 @@ def compare(
         raise UsageError(f"These cannot be compared: {'; '.join(caveats)}; --force compares them all the same.")
     differences: list[tuple[JudgingCard, str, str, Difference]] = []
     flips: list[dict[str, Any]] = []
-    first, *others = conversations_of_each(database, [card.judging for card in cards])
+    judgings = [card.judging for card in cards]
+    first, *others = conversations_of_each(database, judgings, turns_too=by in ("turns", "seconds"))
     names = dict(zip((card.judging for card in cards), names_of(cards), strict=True))
     for card, its in zip(cards[1:], others, strict=True):
         matched = paired(first, its)
@@ -264,7 +265,8 @@ def plan(database: Database, a: str, b: str | None, difference: float) -> Plan:
     if b is None:
         return _plan_alone(judging_card(database, a), database, difference)
     differences = {row.metric: row.difference for row in compare(database, [a, b]).rows if not row.slice}
-    first, second = conversations_of_each(database, [judging_card(database, one).judging for one in (a, b)])
+    judgings = [judging_card(database, one).judging for one in (a, b)]
+    first, second = conversations_of_each(database, judgings, turns_too=False)
     components = _components_of_difference(first, second) if "apr" in differences else None
     n = max((one.n for one in differences.values()), default=0)
     rows = []

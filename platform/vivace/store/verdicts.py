@@ -75,8 +75,9 @@ class JudgedConversation:
     axis: str
     speaker: str | None
     user_turns: int
+    """0 where nobody asked for turns."""
     audio_seconds: float | None
-    """Length of its user turns; None where the store lacks the recording of any."""
+    """Length of its user turns; None where the store lacks the recording of any, or nobody asked."""
     replies: tuple[Mapping[int, bool | None], ...]
     """For each planned repeat: place in the rubric → met, None where unscored."""
 
@@ -243,9 +244,17 @@ def conversations_of(database: Database, judging: str) -> Sequence[JudgedConvers
     return conversations_of_each(database, [judging])[0]
 
 
-def conversations_of_each(database: Database, judgings: Sequence[str]) -> list[list[JudgedConversation]]:
-    """The same of several, in one transaction; the turns of a set that they share are counted once."""
-    turns: dict[int, Turns] = {}
+def conversations_of_each(
+    database: Database, judgings: Sequence[str], *, turns_too: bool = True
+) -> list[list[JudgedConversation]]:
+    """The same of several, in one transaction; the turns of a set that they share are counted once.
+
+    Args:
+        database: of the judgings.
+        judgings: their ids.
+        turns_too: whether turns and seconds are asked for; counting them takes as long as all else.
+    """
+    turns: dict[int, Turns] | None = {} if turns_too else None
     with database.read() as session:
         return [_ended_conversations(session, judging, turns) for judging in judgings]
 
@@ -255,15 +264,15 @@ def ended_conversations(session: Session, judging: str) -> list[JudgedConversati
     return _ended_conversations(session, judging, {})
 
 
-def _ended_conversations(session: Session, judging: str, known: dict[int, Turns]) -> list[JudgedConversation]:
-    """The same, where the turns of some sets may be known."""
+def _ended_conversations(session: Session, judging: str, known: dict[int, Turns] | None) -> list[JudgedConversation]:
+    """The same, where the turns of some sets may be known; None where nobody asks for them."""
     row = session.get_one(Judging, judging)
     if row.status != "ended":
         return judged_conversations(session, judging)
     dataset = session.get_one(Run, row.run_id).dataset_id
-    if dataset not in known:
+    if known is not None and dataset not in known:
         known[dataset] = _user_turns(session, dataset)
-    turns = known[dataset]
+    turns: Turns = defaultdict(lambda: (0, None)) if known is None else known[dataset]
     return [
         JudgedConversation(
             id=key,
