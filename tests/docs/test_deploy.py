@@ -22,8 +22,8 @@ KUBERNETES = sorted((FOLDER / "kubernetes").glob("*.yaml"))
 UNITS = sorted((FOLDER / "systemd").iterdir())
 API_VERSIONS = {
     "CronJob": "batch/v1", "Deployment": "apps/v1", "Job": "batch/v1", "PersistentVolumeClaim": "v1", "Service": "v1",
-    "ClusterQueue": "kueue.x-k8s.io/v1beta1", "LocalQueue": "kueue.x-k8s.io/v1beta1",
-    "ResourceFlavor": "kueue.x-k8s.io/v1beta1",
+    "ClusterQueue": "kueue.x-k8s.io/v1beta2", "LocalQueue": "kueue.x-k8s.io/v1beta2",
+    "ResourceFlavor": "kueue.x-k8s.io/v1beta2",
 }  # fmt: skip
 
 

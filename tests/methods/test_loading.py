@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BertConfig, BertModel
 
-from vivace_methods.models.loading import load_model
+from vivace_methods.models.loading import load_configuration, load_model
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError
 
@@ -62,3 +63,14 @@ def test_other_folders_are_refused_with_what_is_wrong(folder: Path, tmp_path: Pa
     BertModel(shape).save_pretrained(encoder)
     with pytest.raises(MethodError, match=r"lacks|causal"):
         load_model(encoder)
+
+
+def test_code_that_a_model_brings_is_not_run_and_not_asked_about(folder: Path, tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+    (folder / "strange.py").write_text(f"import pathlib; pathlib.Path({str(witness)!r}).touch()")
+    brought = {"AutoConfig": "strange.Configuration", "AutoModelForCausalLM": "strange.Model"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "strange", "auto_map": brought}))
+    for load in (load_model, load_configuration):
+        with pytest.raises(MethodError, match="needs code of its own"):
+            load(folder)
+    assert not witness.exists()

@@ -36,8 +36,7 @@ def load_model(folder: Path, *, dtype: torch.dtype = torch.float32, device: str 
         ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeError, SafetensorError,
         StrictDataclassError,
     ) as error:  # fmt: skip
-        reason = str(error).strip().partition("\n")[0][:300]
-        raise MethodError(f"{folder} cannot be loaded as a causal language model: {reason}") from error
+        raise MethodError(f"{folder} cannot be loaded as a causal language model: {_reason(error)}") from error
     # Where weights are missing transformers makes some up, and says so in a log only.
     if missing := sorted(found["missing_keys"]):
         raise MethodError(
@@ -59,8 +58,17 @@ def load_configuration(folder: Path) -> Any:
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # what a configuration holds is up to its writer, and each kind checks its own
-        reason = str(error).strip().partition("\n")[0][:300]
-        raise MethodError(f"The config.json in {folder} is of no model that is known here: {reason}") from error
+        raise MethodError(
+            f"The config.json in {folder} is of no model that is known here: {_reason(error)}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What transformers says, in a line; it asks for a flag that is nowhere set here."""
+    text = str(error).strip()
+    if "trust_remote_code" in text:
+        return "it needs code of its own (trust_remote_code), which inference methods are never measured with"
+    return text.partition("\n")[0][:300]
 
 
 def _require_checkpoint(folder: Path) -> None:
