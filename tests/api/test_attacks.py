@@ -296,11 +296,11 @@ def test_while_the_database_is_away_it_says_so(guest: Guest, database: Database,
     alice = guest("alice")
     assert alice("GET", "/v1/leaderboard").status_code == 200
     Path(str(database.path)).rename(settings.home / "elsewhere.db")
-    for answer in (alice("GET", "/v1/leaderboard"), alice.upload()):
+    for answer in (alice("GET", "/v1/leaderboard"), alice.upload(), alice("GET", "/health/ready")):
         assert answer.status_code == 503 and "Retry-After" in answer.headers
         assert str(settings.home) not in answer.text
     (settings.home / "elsewhere.db").rename(str(database.path))
-    assert alice("GET", "/v1/leaderboard").status_code == 200
+    assert alice("GET", "/v1/leaderboard").status_code == 200 == alice("GET", "/health/ready").status_code
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel
+from sqlalchemy import select
 
 from vivace.api.access import InHouse, anybody, opens
 from vivace.api.faults import LOG, RETRY_S, Refused, answers, told
@@ -36,6 +37,8 @@ def ready(house: InHouse) -> State:
     if not health.ok:
         LOG.warning("not ready: %s", told(health.reason, house.settings))
         raise Refused(503, "It is not ready; the operator's log says why.", RETRY_S)
+    with house.database.read() as session:  # also where a file that was there is gone, which others would make anew
+        session.execute(select(1))
     return State(status="ok")
 
 
