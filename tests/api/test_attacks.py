@@ -32,6 +32,7 @@ from api.conftest import REPLIES, Client, Guest, lines
 from support.datasets import tone
 from vivace.api import bounds, contents
 from vivace.api.door import Door, read_door
+from vivace.api.rehearsal import rehearse
 from vivace.api.routes import submissions, uploads
 from vivace.engine.access.tokens import bearer_of, create_token, revoke_token, tokens
 from vivace.errors import UsageError
@@ -283,6 +284,25 @@ def test_a_configuration_that_says_what_it_cannot_is_refused(text: str, tmp_path
     file.write_text(text)
     with pytest.raises(UsageError, match=r"api\.yaml|keys|submission"):
         read_door(file)
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [({}, None), ({"data": "nowhere.parquet"}, "no file"), ({"items": ["nothing"]}, "nothing"),
+     ({"transcriber": "whisper:packaged:whisper-base"}, "fetch it"), ({"judge": "none:x"}, "judge"),
+     ({"judge": "litellm:x/y", "max-cost": 1}, "price")],
+)  # fmt: skip
+def test_a_set_that_nobody_could_submit_to_is_found_out_at_the_start(
+    changed: dict[str, Any], why: str | None, settings: Settings
+) -> None:
+    door = Door.model_validate(
+        {"sets": {"mine": {"data": "demo", "judge": "checks", "audio": "transcript", **changed}}}
+    )
+    if why is None:
+        rehearse(door, settings)
+        return
+    with pytest.raises(UsageError, match=f"The set 'mine' cannot be submitted to here.*{why}"):
+        rehearse(door, settings)
 
 
 @pytest.mark.parametrize("proxy", ["*", "nonsense", "10.0.0.1/8", "127.0.0.1,*", ""])

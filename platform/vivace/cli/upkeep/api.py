@@ -50,6 +50,7 @@ def api(
     from vivace.api.app import make_app
     from vivace.api.bounds import server_options
     from vivace.api.door import read_door
+    from vivace.api.rehearsal import rehearse
     from vivace.cli.upkeep.serve import check_address
     from vivace.output.rotation import rotating_log
     from vivace.store.migrate import open_for_writing
@@ -57,6 +58,7 @@ def api(
     settings = settings_of(home, database, artifacts)
     door = read_door(config)
     options = server_options(proxy)
+    rehearse(door, settings)
     opened = open_for_writing(settings)
     check_address(host, port)
     shown = f"[{host}]" if ":" in host else host
