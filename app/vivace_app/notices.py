@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from vivace.errors import VivaceError
 from vivace.output.printable import printable
 from vivace.output.secrets import masked
+from vivace_app.viewer import told
 
 
 def nothing_yet() -> None:
@@ -30,6 +31,6 @@ def what_went_wrong() -> Iterator[None]:
         yield
     except VivaceError as error:
         st.error("The results database cannot be shown.", icon=":material/database_off:")
-        st.text(printable(masked(str(error))))
+        st.text(printable(told(masked(str(error)))))
     except SQLAlchemyError:
         st.error("The results database could not be read just now; reload the page in a moment.")

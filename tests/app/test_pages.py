@@ -103,6 +103,7 @@ def test_foreign_database_is_refused_in_words(home: Path) -> None:
     app = board()
     assert "cannot be shown" in app.error[0].value
     assert "tables that Vivace did not make" in app.text[0].value
+    assert home.name not in app.text[0].value, "the operator alone is told where"
 
 
 @pytest.mark.usefixtures("judgings")
