@@ -13,9 +13,9 @@ serve: .venv/base.stamp  ## the leaderboard in the browser
 
 # Each worker takes one thread, or two cores would carry four; and bytecode is kept, or each of the many processes that
 # tests start would compile all that it imports.
-# One worker more than there are cores: a third of the time tests wait, for processes that end and leases that pass.
+# Two workers more than there are cores: tests wait much of their time, for processes that end and leases that pass.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
-	--numprocesses $(shell expr 1 + `getconf _NPROCESSORS_ONLN`) --maxprocesses 4 --dist loadfile --durations 20
+	--numprocesses $(shell expr 2 + `getconf _NPROCESSORS_ONLN`) --maxprocesses 4 --dist loadfile --durations 20
 
 test: .venv/dev.stamp  ## all tests but the slow ones
 	scripts/test-tools

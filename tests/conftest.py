@@ -9,14 +9,16 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-LONGEST = ("engine", "docs", "efficiency", "zoo", "demo", "benchmarks", "app", "cli")
+LONGEST = ("engine", "docs", "efficiency", "zoo", "demo", "benchmarks", "app", "models", "cli")
 """Folders whose files take longest, which begin first: at the end, one core would wait while another runs them."""
+PRELOADED = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,13 +28,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--ordeal-runs", default=None, help="how many runs they take")
 
 
-def pytest_configure() -> None:
-    """No example that hypothesis draws has to be through at a moment that a busy machine misses."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Fork those that run tests side by side from one process that has imported what they need.
+
+    And no example that hypothesis draws has to be through at a moment that a busy machine misses.
+    """
+    if config.getoption("tx", None) and not config.option.collectonly and find_spec("transformers") is not None:
+        context = preloaded_program()
+        program = context.__enter__()
+        config.add_cleanup(lambda: context.__exit__(None, None, None))
+        config.option.tx = [f"{spec}//python={program}" for spec in config.option.tx]
+        config.stash[PRELOADED] = program
     if find_spec("hypothesis") is not None:
         from hypothesis import settings
 
         settings.register_profile("any machine", deadline=None)
         settings.load_profile("any machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell one that runs tests what it was forked by."""
+    node.workerinput["preloaded"] = node.config.stash.get(PRELOADED, None)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -88,16 +105,24 @@ def threads_as_they_were() -> Iterator[None]:
         sys.modules["torch"].set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
-def preloaded_python() -> Iterator[str]:
-    """A program that stands for the interpreter, whose processes have torch and transformers from their start."""
-    pytest.importorskip("transformers")
+@contextmanager
+def preloaded_program() -> Iterator[str]:
+    """A program that stands for the interpreter, in a folder of its own."""
     from support.preloaded import preloaded
 
     folder = Path(tempfile.mkdtemp(prefix="vivace-preloaded-"))  # pytest's own are longer than a socket's address
     with preloaded(folder) as program:
         yield program
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def preloaded_python(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A program that stands for the interpreter, whose processes have torch and transformers from their start."""
+    pytest.importorskip("transformers")
+    program = getattr(request.config, "workerinput", {}).get("preloaded")
+    with nullcontext(program) if program else preloaded_program() as there:
+        yield there
 
 
 @pytest.fixture

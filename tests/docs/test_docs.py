@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from support.chat_server import Answer, Call, chat_server, verdict
-from support.preloaded import OFFLINE
+from support.preloaded import NEEDED
 from support.program import environment, vivace
 from vivace.demo import DATA, EFFICIENCY, SYSTEMS
 
@@ -91,7 +91,7 @@ def test_commands_shown_run(page: Path, tmp_path: Path, request: pytest.FixtureR
     if page.name != "README.md" and find_spec("transformers"):
         program = request.getfixturevalue("preloaded_python")
         changes["PATH"] = f"{commands_that_start_at_once(tmp_path, program)}:{changes['PATH']}"
-        changes |= OFFLINE
+        changes |= NEEDED
     with chat_server(behave) as server:
         for file in tmp_path.glob("*.yaml"):
             file.write_text(file.read_text().replace(SHOWN_ADDRESS, server.base))

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import select
 
 from engine.lab import opened, wait_until
-from support.preloaded import ALL_PAIRS, OFFLINE
+from support.preloaded import ALL_PAIRS, NEEDED
 from support.program import PROGRAM, board, start_vivace, vivace
 from vivace.store.tables import Arm, Run, Trial
 
@@ -148,7 +148,7 @@ def test_a_suite_runs_one_spec_after_the_other_and_a_worker_takes_one(tmp_path: 
     assert [row["trials"] for row in json.loads(plan.stdout)] == [2, 2], plan.stderr
     assert not (tmp_path / "home").exists()
     assert vivace("submit", suite, *where).returncode == 0
-    worker = vivace("worker", "--until-empty", *where, **OFFLINE)
+    worker = vivace("worker", "--until-empty", *where, **NEEDED)
     assert worker.returncode == 0, worker.stderr
     rows = board(*where)
     assert [(row["track"], row["arm"]) for row in rows] == [

@@ -27,14 +27,15 @@ from vivace.store.tables import Attempt, Event, Reply, Score, Verdict
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = 300.0) -> Any:
-    """Poll until the condition holds, and return what it returned."""
+    """Poll until the condition holds, and return what it returned; most of the time, sleep for those waited for."""
     deadline = time.monotonic() + timeout_s
     while True:
+        before = time.process_time()
         found = condition()
         if found:
             return found
         assert time.monotonic() < deadline, f"waited {timeout_s:g} s in vain: {what}"
-        time.sleep(0.05)
+        time.sleep(max(0.05, 4 * (time.process_time() - before)))
 
 
 class Gate:

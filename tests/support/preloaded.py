@@ -1,8 +1,9 @@
 """Processes that have torch and transformers from their start, where importing them would take seconds each time.
 
 A server that has imported them forks a process for each command. A small program stands for the interpreter: it
-hands `-m MODULE …` or `SCRIPT.py …` to the server with its own streams, folder and environment, and ends as the
-command ends; if it is killed, so is the command. What a fork cannot do as a new interpreter would, it leaves to one.
+hands `-m MODULE …`, `-c PROGRAM` or `SCRIPT.py …` to the server with its own streams, folder and environment, and
+ends as the command ends; if it is killed, so is the command. What a fork cannot do as a new interpreter would, it
+leaves to one. The processes that run tests side by side are such forks, too.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-OFFLINE = {
-    "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-}  # fmt: skip
-"""What the processes are given that hold models; libraries read it when they are imported."""
+NEEDED = {"OMP_NUM_THREADS": "1"}
+"""What a command must be given; with another number of threads a new interpreter runs it."""
+OWN = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "TRANSFORMERS_VERBOSITY": "error"}
+"""What only the server is given."""
 READ_AT_IMPORT = (
     "OMP_",
     "MKL_",
@@ -35,6 +36,14 @@ READ_AT_IMPORT = (
     "CUDA",
     "PYTHON",
 )
+SET_AFTERWARDS = (
+    "HF_HUB_OFFLINE",
+    "HF_HUB_DISABLE_PROGRESS_BARS",
+    "TRANSFORMERS_VERBOSITY",
+    "TOKENIZERS_PARALLELISM",
+    "TORCHINDUCTOR_CACHE_DIR",  # which every process that compiles sets for itself
+)
+"""Read at import, too, but a fork can make up for it, or it is of no consequence here."""
 MODULES = (
     "transformers", "transformers.models.llama.modeling_llama", "transformers.models.olmoe.modeling_olmoe",
     "transformers.models.auto.processing_auto", "transformers.models.auto.modeling_auto",
@@ -45,23 +54,29 @@ MODULES = (
     "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
     "vivace_methods.timing.measurement", "vivace_methods.timing.baseline_choice", "vivace_methods.registry",
 )  # fmt: skip
+FOR_TESTS = (
+    "alembic.command", "dbos", "fastapi", "litellm", "moto.server", "pandas", "playwright.sync_api", "scipy.stats",
+    "statsmodels.formula.api", "streamlit.testing.v1",
+)  # fmt: skip
+"""What those that run tests need besides, as far as it is installed."""
 PAIRS = 2
 """Prompts and twins that measured runs are audited by, in place of the twelve of a user's: most of their time."""
 FITTED = 1024
 """Tokens that arms without a recipe are fitted to there, in place of a user's eight thousand."""
 ALL_PAIRS = "TESTS_WITH_ALL_PAIRS"
 """A variable that leaves audits and probes as they are."""
-QUIET = "HF_HUB_DISABLE_PROGRESS_BARS"
-"""Read at import, too, but of no consequence here."""
 LAUNCHER = """#!{python} -IS
 import json, os, signal, socket, sys
-safe = sys.argv[1:2] == ["-P"]
-words, names = sys.argv[2 if safe else 1 :], {names!r}
-settings = {{name: value for name, value in os.environ.items() if name.startswith(names) and name != {quiet!r}}}
-if not words or not (words[0] == "-m" or words[0].endswith(".py")) or settings != {settings!r}:
+flags = [word for word in sys.argv[1:3] if word in ("-P", "-u")]
+words, names = sys.argv[1 + len(flags) :], {names!r}
+settings = {{
+    name: value for name, value in os.environ.items() if name.startswith(names) and name not in {set_afterwards!r}
+}}
+if not words or not (words[0] in ("-m", "-c") or words[0].endswith(".py")) or settings != {settings!r}:
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 asked = {{
-    "words": words, "safe": safe, "cwd": os.getcwd(), "environment": dict(os.environ), "executable": sys.argv[0],
+    "words": words, "safe": "-P" in flags, "cwd": os.getcwd(), "environment": dict(os.environ),
+    "executable": {python!r} if words[0] == "-c" else sys.argv[0],
 }}
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({path!r})
@@ -82,18 +97,27 @@ def preloaded(folder: Path) -> Iterator[str]:
     """A program that stands for the interpreter, while the context lasts; its files lie in the folder."""
     path, program = folder / "socket", folder / "python"
     kept = {name: value for name, value in os.environ.items() if not name.startswith(READ_AT_IMPORT)}
-    settings = {name: value for name, value in os.environ.items() if name.startswith(READ_AT_IMPORT)} | OFFLINE
-    settings.pop(QUIET, None)
+    settings = {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(READ_AT_IMPORT) and name not in SET_AFTERWARDS
+    } | NEEDED
     program.write_text(
-        LAUNCHER.format(python=sys.executable, names=READ_AT_IMPORT, quiet=QUIET, settings=settings, path=str(path))
+        LAUNCHER.format(
+            python=sys.executable,
+            names=READ_AT_IMPORT,
+            set_afterwards=SET_AFTERWARDS,
+            settings=settings,
+            path=str(path),
+        )
     )
     program.chmod(0o755)
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(str(path))
     listening.listen(64)
-    command = [sys.executable, __file__, str(listening.fileno())]
+    command, environment = [sys.executable, __file__, str(listening.fileno())], kept | settings | OWN
     with listening, subprocess.Popen(
-        command, env=kept | settings, stdin=subprocess.PIPE, pass_fds=[listening.fileno()], start_new_session=True
+        command, env=environment, stdin=subprocess.PIPE, pass_fds=[listening.fileno()], start_new_session=True
     ) as server:  # fmt: skip
         listening.close()  # the server's own is left: after it nobody can connect, and wait in vain
         yield str(program)
@@ -175,7 +199,7 @@ class _Server:
 
 
 def _run(asked: dict[str, Any]) -> int:
-    """Run a module as a new interpreter would, and return its exit code."""
+    """Run a module or a program as a new interpreter would, and return its exit code."""
     import runpy
     import traceback
 
@@ -183,19 +207,23 @@ def _run(asked: dict[str, Any]) -> int:
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["environment"])
-    is_module = asked["words"][0] == "-m"
-    sys.executable, sys.argv = asked["executable"], asked["words"][is_module:]
-    if ALL_PAIRS not in os.environ:
+    _read_environment()
+    kind, *words = asked["words"]
+    sys.executable, sys.argv = asked["executable"], {"-m": words, "-c": ["-c", *words[1:]]}.get(kind, asked["words"])
+    if kind != "-c" and ALL_PAIRS not in os.environ:
         _shorten_measured_runs()
     if not asked["safe"]:
-        sys.path.insert(0, asked["cwd"] if is_module else str(Path(sys.argv[0]).absolute().parent))
+        sys.path.insert(0, {"-m": asked["cwd"], "-c": ""}.get(kind, str(Path(sys.argv[0]).absolute().parent)))
     sys.stdin, sys.stdout, sys.stderr = (
         open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 (they last as long as the process)
         for number, mode in ((0, "r"), (1, "w"), (2, "w"))
     )
     try:
-        if is_module:
+        if kind == "-m":
             runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        elif kind == "-c":
+            main = sys.modules["__main__"] = ModuleType("__main__")
+            exec(words[0], main.__dict__)
         else:
             runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
@@ -208,6 +236,16 @@ def _run(asked: dict[str, Any]) -> int:
         with suppress(OSError, ValueError):
             stream.flush()
     return code
+
+
+def _read_environment() -> None:
+    """Have libraries know what they read of the environment when they were imported."""
+    import huggingface_hub.constants
+    from transformers.utils import logging
+
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in huggingface_hub.constants.ENV_VARS_TRUE_VALUES
+    huggingface_hub.constants.HF_HUB_OFFLINE = offline
+    logging.set_verbosity(logging.log_levels.get(os.environ.get("TRANSFORMERS_VERBOSITY", ""), logging.WARNING))
 
 
 def _shorten_measured_runs() -> None:
@@ -224,16 +262,21 @@ def _shorten_measured_runs() -> None:
 
 if __name__ == "__main__":
     import gc
+    from contextlib import redirect_stderr
     from importlib import import_module
+    from importlib.util import find_spec
+    from io import StringIO
 
     sys.path.pop(0)  # the tests' folder: a program's modules are found as they are without it
-    for name in MODULES:
-        import_module(name)
+    for name in (*MODULES, *FOR_TESTS):
+        if name in MODULES or find_spec(name.split(".")[0]) is not None:
+            import_module(name)
     from vivace.tracks.efficiency.measured_models import loaded
     from vivace.zoo.shipped import folder_of
 
-    for name in ("moe", "dense"):  # loading a checkpoint prepares more, once for all
-        loaded(folder_of(name), None, None, dtype="float32", device="cpu", seed=0)
+    with redirect_stderr(StringIO()):  # a bar of progress
+        for name in ("moe", "dense"):  # loading a checkpoint prepares more, once for all
+            loaded(folder_of(name), None, None, dtype="float32", device="cpu", seed=0)
     gc.freeze()
     _Server(socket.socket(fileno=int(sys.argv[1]))).serve()
     os._exit(0)  # some of what was imported would complain of leaks

@@ -43,7 +43,7 @@ def _same_bytes(names: tuple[str, ...], tmp_path: Path) -> None:
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.full), True])
 def test_what_is_broken_off_leaves_nothing(killed: bool, tmp_path: Path) -> None:
     class BrokenOff(Exception):
         pass
