@@ -25,7 +25,7 @@ from vivace_methods.models.random import random_model
 from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import Generator, Request
 from vivace_methods.registry import parse_method
-from vivace_methods.sparsity.fitting.budget import Budget, budget
+from vivace_methods.sparsity.fitting.budget import WeightBudget, budget
 from vivace_methods.timing.baseline_choice import Choice, fastest_baseline
 from vivace_methods.timing.ratios import paired_ratio
 
@@ -113,7 +113,7 @@ def products(
         if not rivals:
             continue
         plain = _packed(weight, None, exact)
-        whole = _packed(weight, None, Budget(inputs, outputs, inputs, 0))
+        whole = _packed(weight, None, WeightBudget(inputs, outputs, inputs, 0))
         made["teal"].append(_sparse(plain, None))
         made["embedding-bag"].append(_sparse(sparse, "embedding-bag"))
         made["own dense"].append(_sparse(whole, None))
@@ -126,7 +126,7 @@ def _dense_name(product: str) -> str:
     return f"dense ({product})"
 
 
-def _packed(weight: torch.Tensor, factors: Factors | None, its: Budget) -> Packed:
+def _packed(weight: torch.Tensor, factors: Factors | None, its: WeightBudget) -> Packed:
     """A layer that keeps so many channels of an input of normal numbers, and always one more or less of them."""
     limit = math.sqrt(2) * float(torch.erfinv(torch.tensor(1 - its.kept, dtype=torch.float64)))
     limits = torch.full((1, its.inputs), limit if its.kept < 1 else -1.0)

@@ -20,7 +20,7 @@ from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.prefill.rankers.answer import AnswerAttention, AnswerRanker, Fixed
-from vivace_methods.prefill.rankers.base import Prompt, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Shown
 from vivace_methods.prefill.reading.asked_passes import AskedPasses
 
 KERNEL = 7
@@ -146,11 +146,11 @@ def chosen(reading: Reading, method: PrunedPrefill, layers: int) -> tuple[int, t
     return layer, torch.arange(reading.length) if rows is None else rows
 
 
-def _prompt(reading: Reading, layers: int) -> Prompt:
+def _prompt(reading: Reading, layers: int) -> RankedPrompt:
     def refuse(*_given: Any, **_named: Any) -> Any:
         raise NotImplementedError("a ranking here looks at what was read already")
 
-    return Prompt(
+    return RankedPrompt(
         length=reading.length, layers=layers, ids=None, ask=refuse, tell=refuse, device=torch.device("cpu"),
         ends=frozenset(), config=None,
     )  # fmt: skip

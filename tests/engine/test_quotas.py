@@ -13,7 +13,7 @@ import pytest
 from engine import crowd
 from vivace.engine.claims import quotas
 from vivace.engine.claims.quotas import BUDGET_S, SharedQuotas
-from vivace.models.client.pacing import Pace, rates_are_shared
+from vivace.models.client.pacing import CallPace, rates_are_shared
 from vivace.store.columns import now
 from vivace.store.database import Database
 from vivace.store.tables import Attempt
@@ -132,7 +132,7 @@ def test_calls_take_their_part_of_what_is_shared(database: Database, clock: Cloc
     one, two = (SharedQuotas(database, "run0", name) for name in ("one", "two"))
 
     async def call(shared: SharedQuotas, tokens: int) -> None:
-        pace = Pace(tokens_per_minute=1000, name="model:m")
+        pace = CallPace(tokens_per_minute=1000, name="model:m")
         with rates_are_shared(shared):
             async with pace.caller().turn(size=10) as turn:
                 turn.ended(200, None, tokens)

@@ -28,7 +28,7 @@ from vivace.models.adapters.litellm import LiteLLMAsker, LiteLLMSystem
 from vivace.models.base import ModelReply, Prompt, SpokenTurn
 from vivace.models.client import pacing
 from vivace.models.client.calls import CallRecord, ChatOptions, recorded_calls
-from vivace.models.client.pacing import Pace, request_size, waits_end_by
+from vivace.models.client.pacing import CallPace, request_size, waits_end_by
 from vivace_rubrics.criteria import Unscored
 
 PROMPT = Prompt("c", [(SpokenTurn(None, "hello"), None)])
@@ -70,7 +70,7 @@ class Provider:
         turn.ended(200, None, tokens)
 
 
-async def persist(pace: Pace, provider: Provider, *, size: float = 1.0, tokens: int | None = 10) -> bool:
+async def persist(pace: CallPace, provider: Provider, *, size: float = 1.0, tokens: int | None = 10) -> bool:
     """Make a call until it is answered; False where that is given up."""
     caller = pace.caller()
     while True:
@@ -99,12 +99,12 @@ def test_no_minute_sees_more_requests_than_are_allowed_and_every_call_is_made(
 ) -> None:
     provider = Provider(at_a_time=1000, seconds=seconds)
 
-    async def arrive(pace: Pace, moment: float) -> bool:
+    async def arrive(pace: CallPace, moment: float) -> bool:
         await asyncio.sleep(moment)
         return await persist(pace, provider)
 
     async def work() -> list[bool]:
-        pace = Pace(requests_per_minute=per_minute)
+        pace = CallPace(requests_per_minute=per_minute)
         return await asyncio.gather(*(arrive(pace, moment) for moment in arrivals))
 
     assert all(run_in_virtual_time(work()))
@@ -121,14 +121,14 @@ def test_no_minute_sees_more_tokens_than_are_allowed(sizes: list[int], per_minut
     """Three tokens for each unit of size: what the first call tells holds for the others."""
     spent: list[tuple[float, int]] = []
 
-    async def call(pace: Pace, size: int) -> None:
+    async def call(pace: CallPace, size: int) -> None:
         async with pace.caller().turn(size) as turn:
             spent.append((asyncio.get_running_loop().time(), 3 * size))
             await asyncio.sleep(2)
             turn.ended(200, None, 3 * size)
 
     async def work() -> None:
-        pace = Pace(tokens_per_minute=per_minute)
+        pace = CallPace(tokens_per_minute=per_minute)
         await asyncio.gather(*(call(pace, size) for size in sizes))
 
     run_in_virtual_time(work())
@@ -142,7 +142,7 @@ def test_a_call_that_takes_more_tokens_than_a_minute_allows_is_made_all_the_same
     provider = Provider(at_a_time=10)
 
     async def work() -> list[bool]:
-        pace = Pace(tokens_per_minute=100)
+        pace = CallPace(tokens_per_minute=100)
         return await asyncio.gather(*(persist(pace, provider, size=500, tokens=500) for _ in range(3)))
 
     assert run_in_virtual_time(work()) == [True] * 3
@@ -153,7 +153,7 @@ def test_a_server_that_counts_no_tokens_is_asked_by_the_size_of_requests() -> No
     provider = Provider(at_a_time=10)
 
     async def work() -> None:
-        pace = Pace(tokens_per_minute=100)
+        pace = CallPace(tokens_per_minute=100)
         await asyncio.gather(*(persist(pace, provider, size=25, tokens=None) for _ in range(9)))
 
     run_in_virtual_time(work())
@@ -164,7 +164,7 @@ def test_calls_that_are_turned_away_use_up_no_tokens() -> None:
     provider = Provider(at_a_time=10, answers=lambda now: now > 0)
 
     async def work() -> float:
-        pace = Pace(tokens_per_minute=100)
+        pace = CallPace(tokens_per_minute=100)
         await persist(pace, provider, tokens=100)
         return asyncio.get_running_loop().time()
 
@@ -185,7 +185,7 @@ def test_whatever_a_provider_serves_at_a_time_all_calls_are_answered(
     provider = Provider(at_a_time, retry_after_s=retry_after_s)
 
     async def work() -> list[bool]:
-        pace = Pace()
+        pace = CallPace()
         slots = asyncio.Semaphore(concurrency)
 
         async def item() -> bool:
@@ -203,8 +203,8 @@ def test_never_more_calls_are_started_than_the_limit_allows() -> None:
     """The limit halves once for a whole burst that was turned away, and grows back with answers."""
     limits: list[float] = []
 
-    async def work() -> Pace:
-        pace = Pace()
+    async def work() -> CallPace:
+        pace = CallPace()
         callers = [pace.caller() for _ in range(16)]
 
         async def turned_away(caller: pacing.Caller) -> None:
@@ -232,7 +232,7 @@ def test_never_more_calls_are_started_than_the_limit_allows() -> None:
 @pytest.mark.parametrize("status", [500, 502, 503, 408, 400, 401, None])
 def test_other_failures_do_not_slow_a_client_down(status: int | None) -> None:
     async def work() -> float:
-        pace = Pace()
+        pace = CallPace()
         async with pace.caller().turn(1) as turn:
             turn.ended(status, None, None)
         with pytest.raises(ValueError):
@@ -247,7 +247,7 @@ def test_other_failures_do_not_slow_a_client_down(status: int | None) -> None:
 @pytest.mark.parametrize(("status", "retry_after_s"), [(429, None), (529, None), (503, 3.0)])
 def test_an_overloaded_server_slows_a_client_down(status: int, retry_after_s: float | None) -> None:
     async def work() -> tuple[float, bool]:
-        pace = Pace()
+        pace = CallPace()
         caller = pace.caller()
         async with caller.turn(1) as turn:
             turn.ended(status, retry_after_s, None)
@@ -260,7 +260,7 @@ def test_a_pause_that_a_server_asks_for_is_kept_by_every_call() -> None:
     provider = Provider(at_a_time=100, retry_after_s=20.0, answers=lambda now: now >= 20)
 
     async def work() -> None:
-        pace = Pace()
+        pace = CallPace()
         first = asyncio.create_task(persist(pace, provider))
         await asyncio.sleep(1)
         await asyncio.gather(first, *(persist(pace, provider) for _ in range(10)))
@@ -276,7 +276,7 @@ def test_a_short_pause_that_a_server_names_does_not_grow() -> None:
     provider = Provider(at_a_time=100, seconds=0.1, retry_after_s=1.0, answers=lambda now: now >= 60)
 
     async def work() -> tuple[list[bool], float]:
-        pace = Pace()
+        pace = CallPace()
         through = await asyncio.gather(*(persist(pace, provider) for _ in range(10)))
         return through, asyncio.get_running_loop().time()
 
@@ -290,7 +290,7 @@ def test_whoever_watches_is_told_of_a_rate_limit_now_and_then(retry_after_s: flo
     told: list[str] = []
 
     async def work() -> None:
-        pace = Pace()
+        pace = CallPace()
         with waits_end_by(lambda: None, told.append):
             await asyncio.gather(*(persist(pace, provider) for _ in range(10)))
 
@@ -303,7 +303,7 @@ def test_a_call_that_was_turned_away_goes_before_those_that_came_later() -> None
     order: list[int] = []
 
     async def work() -> None:
-        pace = Pace()
+        pace = CallPace()
 
         async def item(number: int) -> None:
             caller = pace.caller()
@@ -326,7 +326,7 @@ def test_a_client_that_nothing_is_answered_gives_up_after_its_patience_and_then_
     provider = Provider(at_a_time=0)
 
     async def work() -> tuple[float, float]:
-        pace = Pace()
+        pace = CallPace()
         loop = asyncio.get_running_loop()
         results = await asyncio.gather(*(persist(pace, provider) for _ in range(8)))
         first_ends = loop.time()
@@ -343,7 +343,7 @@ def test_one_call_that_is_always_turned_away_holds_up_the_others_only_for_a_whil
     answered: list[int] = []
 
     async def work() -> bool:
-        pace = Pace()
+        pace = CallPace()
 
         async def item(number: int) -> bool:
             caller = pace.caller()
@@ -366,7 +366,7 @@ def test_one_call_that_is_always_turned_away_holds_up_the_others_only_for_a_whil
 @pytest.mark.parametrize("retry_after_s", [3600.0, float("inf")])
 def test_a_quota_that_is_spent_for_long_is_not_waited_for(retry_after_s: float) -> None:
     async def work() -> tuple[bool, float]:
-        pace = Pace()
+        pace = CallPace()
         caller = pace.caller()
         async with caller.turn(1) as turn:
             turn.ended(429, retry_after_s, None)
@@ -388,12 +388,12 @@ def test_a_stop_ends_every_wait_within_a_second(pause_s: float | None) -> None:
             if loop.time() >= stop_at:
                 raise Stop
 
-        async def item(pace: Pace) -> None:
+        async def item(pace: CallPace) -> None:
             with waits_end_by(check):
                 async with pace.caller().turn(1):
                     pass
 
-        pace = Pace(requests_per_minute=1)
+        pace = CallPace(requests_per_minute=1)
         async with pace.caller().turn(1) as turn:
             turn.ended(429 if pause_s else 200, pause_s, None)
         results = await asyncio.gather(*(item(pace) for _ in range(20)), return_exceptions=True)
@@ -406,7 +406,7 @@ def test_a_stop_ends_every_wait_within_a_second(pause_s: float | None) -> None:
 
 def test_a_call_that_is_dropped_while_it_waits_leaves_the_line() -> None:
     async def work() -> bool:
-        pace = Pace(requests_per_minute=1)
+        pace = CallPace(requests_per_minute=1)
         provider = Provider(at_a_time=10)
         await persist(pace, provider)
         dropped = asyncio.create_task(persist(pace, provider))

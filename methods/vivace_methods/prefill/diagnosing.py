@@ -13,7 +13,7 @@ from vivace_methods.models.anatomy import anatomy
 from vivace_methods.prefill.parts.selectors import Evenly, budget
 from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.prefill.rankers.answer import AnswerAttention, AnswerRanker, answer_attention
-from vivace_methods.prefill.rankers.base import Asking, Prompt, Ranker, Ranking, Show, Shown
+from vivace_methods.prefill.rankers.base import Asking, RankedPrompt, Ranker, Ranking, Show, Shown
 from vivace_methods.prefill.rankers.last_query import LastQueryRanker
 from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
@@ -102,7 +102,7 @@ class _Watched:
         """Read the prompt, answer it, and give what the answer attends to, shape (tokens,)."""
         from transformers import DynamicCache
 
-        prompt = Prompt(
+        prompt = RankedPrompt(
             length=int(self._request.prompt.shape[1]), layers=self._layers, ids=self._request.prompt, ask=self._ask,
             tell=lambda one: None, device=self._request.prompt.device, ends=self._request.end_tokens, config=config,
         )  # fmt: skip

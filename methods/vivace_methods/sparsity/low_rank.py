@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vivace_methods.sparsity.activation import ActivationSparsity
 from vivace_methods.sparsity.fitting.about import About
-from vivace_methods.sparsity.fitting.budget import Budget
+from vivace_methods.sparsity.fitting.budget import WeightBudget
 from vivace_methods.sparsity.fitting.criteria import FactorFit
 
 if TYPE_CHECKING:
@@ -48,5 +48,5 @@ class LowRank(ActivationSparsity):
     def _fit(self, layer: LayerFit) -> Fitted:
         outputs, inputs = layer.weight.shape
         rank = max(int((1 - self.sparsity) * inputs * outputs / (inputs + outputs)), 1)
-        its = Budget(inputs, outputs, 0, min(rank, inputs, outputs))
+        its = WeightBudget(inputs, outputs, 0, min(rank, inputs, outputs))
         return layer.fit(its, "none", self.factors, self.sparsity, 0.0)

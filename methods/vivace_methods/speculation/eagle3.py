@@ -53,8 +53,8 @@ class Eagle3(Drafted):
     def drafter(self, model: Any, fitted: Any, growth: Growth) -> Drafter:
         """The layer that was loaded for the model."""
         from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter
-        from vivace_methods.speculation.drafters.eagle3_drafting import Eagle3 as Drafting
+        from vivace_methods.speculation.drafters.eagle3_drafting import Eagle3Drafting
 
         if not isinstance(fitted, Eagle3Drafter):
             raise MethodError(f"{self.name} needs a drafter: write {self.name}:FOLDER or {self.name}:zoo:NAME.")
-        return Drafting(fitted, growth, drawn=self.drawn)
+        return Eagle3Drafting(fitted, growth, drawn=self.drawn)

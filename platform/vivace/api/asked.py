@@ -53,7 +53,7 @@ class Card(BaseModel):
     description: Annotated[str, Field(max_length=2000), AfterValidator(_plain)] | None = None
 
 
-class Asked(BaseModel):
+class AskedSubmission(BaseModel):
     """A request to have outputs judged, or a model asked and judged."""
 
     model_config = ConfigDict(extra="forbid")
@@ -69,13 +69,13 @@ class Asked(BaseModel):
     private: Annotated[bool, Field(description="Whether only you and the operator see the run.")] = False
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Asked:
+    def _one_of_both(self) -> AskedSubmission:
         if (self.outputs is None) == (self.model is None):
             raise ValueError("give either 'outputs' or 'model'")
         return self
 
 
-def spec_of(asked: Asked, house: House, bearer: Bearer, artifacts: Artifacts) -> DialogueSpec:
+def spec_of(asked: AskedSubmission, house: House, bearer: Bearer, artifacts: Artifacts) -> DialogueSpec:
     """The run that is asked for.
 
     Raises:

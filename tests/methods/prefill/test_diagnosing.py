@@ -14,7 +14,7 @@ from vivace_methods.decoding.joined import applied
 from vivace_methods.models.anatomy import anatomy
 from vivace_methods.prefill.diagnosing import KINDS, rank_correlation, rankers
 from vivace_methods.prefill.rankers.answer import AnswerRanker
-from vivace_methods.prefill.rankers.base import Prompt, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Shown
 from vivace_methods.prefill.rankers.window import WindowRanker
 from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
@@ -50,7 +50,7 @@ def test_the_rows_are_what_rankings_and_the_oracle_say(
             return asked.run(show, {"input_ids": prompt_of(50) if ids is None else ids}, cache=cache)
 
         asked.run(layers.append, {"input_ids": ids})
-        told = Prompt(50, 5, ids, ask, lambda one: None, ids.device, frozenset(), model.config)
+        told = RankedPrompt(50, 5, ids, ask, lambda one: None, ids.device, frozenset(), model.config)
         worth = AnswerRanker(window=8, most=4).begin(told).scores()
         scores = WindowRanker().of_layer(layers[2])
     # Of 50 tokens 20 go on, and 8 of these are the window.

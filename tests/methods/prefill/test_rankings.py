@@ -16,7 +16,7 @@ from vivace_methods.prefill.parts.kv import HeavyHitters, OwnWindow
 from vivace_methods.prefill.parts.selectors import AbovePercentile, Evenly, TopChunks, TopTokens, budget
 from vivace_methods.prefill.rankers.all_queries import RecentPartRanker
 from vivace_methods.prefill.rankers.answer import AnswerRanker
-from vivace_methods.prefill.rankers.base import Prompt, Ranker, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Shown
 from vivace_methods.prefill.rankers.last_query import LastQueryRanker, LastTokenRanker
 from vivace_methods.prefill.rankers.positions import PlaceRanker
 from vivace_methods.prefill.rankers.settling import SettlingRanker
@@ -84,8 +84,8 @@ def averaged(scores: torch.Tensor, kernel: int) -> torch.Tensor:
     return torch.stack([scores[..., max(0, i - half) : i + half + 1].sum(-1) / kernel for i in range(tokens)], -1)
 
 
-def prompt(model: Any, ask: Any = None, ids: torch.Tensor | None = None) -> Prompt:
-    return Prompt(TOKENS, LAYERS, ids, ask, lambda one: None, torch.device("cpu"), frozenset(), model.config)
+def prompt(model: Any, ask: Any = None, ids: torch.Tensor | None = None) -> RankedPrompt:
+    return RankedPrompt(TOKENS, LAYERS, ids, ask, lambda one: None, torch.device("cpu"), frozenset(), model.config)
 
 
 def ranked(ranker: Ranker, whole: Whole, at: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_gr
 from vivace_methods.sparsity.applying.limits import channel_scale, residual
 from vivace_methods.sparsity.applying.linears import find_groups
 from vivace_methods.sparsity.fitting.about import About
-from vivace_methods.sparsity.fitting.budget import Budget, budget
+from vivace_methods.sparsity.fitting.budget import WeightBudget, budget
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
 from vivace_methods.sparsity.fitting.layers import Fitted, LayerFit, fitted_factors, threshold_of
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe, load_recipe
@@ -104,7 +104,7 @@ def test_the_released_ratios_read_what_is_known_of_them() -> None:
     for place, (ratio, its) in enumerate(zip(ratios, ours, strict=True)):
         outputs = 4096 if place % 7 < 4 else its.outputs
         rank = budget(its.inputs, outputs, 0.5, ratio).rank
-        released.append(Budget(its.inputs, its.outputs, its.channels, rank))
+        released.append(WeightBudget(its.inputs, its.outputs, its.channels, rank))
     assert share(its.channels * its.outputs for its in released) == pytest.approx(0.4906, abs=1e-4)
     assert share(its.rank * (its.inputs + its.outputs) for its in released) == pytest.approx(0.0111, abs=1e-4)
     assert share(its.weights for its in released) == pytest.approx(0.5017, abs=1e-4)
@@ -132,10 +132,10 @@ def test_a_low_rank_part_gives_dropped_inputs_better_than_the_truncated_weights(
     large = 100 * torch.randn(400, 20, generator=drawn).sign()
     inputs = torch.cat((large, small), 1)
     layer = LayerFit("layer", weight, [inputs])
-    its = Budget(64, 48, 20, 6)
+    its = WeightBudget(64, 48, 20, 6)
     plain = layer.fit(its, "magnitude", "svd", 0.5, 0.6)
     fitted = layer.fit(its, "magnitude", "dropped", 0.5, 0.6)
-    nothing = layer.fit(Budget(64, 48, 20, 0), "magnitude", "svd", 0.5, 1.0)
+    nothing = layer.fit(WeightBudget(64, 48, 20, 0), "magnitude", "svd", 0.5, 1.0)
     errors = [each.recipe.output_error for each in (fitted, plain, nothing)]
     assert errors == sorted(errors, key=lambda error: error or 0.0) and (errors[0] or 1) < 0.25 * (errors[1] or 0)
     assert fitted.factors is not None and fitted.factors.up.shape == (48, 6)
@@ -180,7 +180,7 @@ def test_full_rank_leaves_nothing() -> None:
     weight = torch.randn(20, 30, generator=torch.Generator().manual_seed(2))
     inputs = torch.randn(100, 30, generator=torch.Generator().manual_seed(3))
     for kind in ("svd", "dropped"):
-        fitted = LayerFit("layer", weight, [inputs]).fit(Budget(30, 20, 3, 20), "magnitude", kind, 0.5, 0.5)
+        fitted = LayerFit("layer", weight, [inputs]).fit(WeightBudget(30, 20, 3, 20), "magnitude", kind, 0.5, 0.5)
         assert float(residual(weight, fitted.factors).abs().max()) < 1e-4
         assert (fitted.recipe.output_error or 0) < 1e-8
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from vivace_methods.prefill.rankers.base import Prompt, Ranker, Ranking, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Ranking, Shown
 from vivace_methods.prefill.rankers.scoring import attention_sums
 
 
@@ -28,7 +28,7 @@ class RecentPartRanker(Ranker):
         """The present layer."""
         return 1
 
-    def begin(self, prompt: Prompt) -> RecentPartRanking:
+    def begin(self, prompt: RankedPrompt) -> RecentPartRanking:
         """Nothing is known before the first layer."""
         return RecentPartRanking(self, math.ceil(self.part * prompt.length))
 

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from vivace_kernels.prefill.window_scores_cpu import pooled
-from vivace_methods.prefill.rankers.base import Asking, Prompt, Ranker, Ranking, Shown
+from vivace_methods.prefill.rankers.base import Asking, RankedPrompt, Ranker, Ranking, Shown
 
 AnswerPool = Literal["first", "last"]
 Given = Callable[[torch.Tensor | None], Sequence[int] | None]
@@ -98,7 +98,7 @@ class AnswerRanker(Ranker):
     most: int = 256
     given: Given | None = None
 
-    def begin(self, prompt: Prompt) -> Fixed:
+    def begin(self, prompt: RankedPrompt) -> Fixed:
         """Let the model answer, and see what it attends to."""
         from transformers import DynamicCache
 

@@ -89,7 +89,7 @@ class Asking(Protocol):
 
 
 @dataclass(frozen=True)
-class Prompt:
+class RankedPrompt:
     """The prompt whose tokens are ranked.
 
     Attributes:
@@ -145,7 +145,7 @@ class Ranker(ABC):
         return 0
 
     @abstractmethod
-    def begin(self, prompt: Prompt) -> Ranking:
+    def begin(self, prompt: RankedPrompt) -> Ranking:
         """The ranking of one prompt's tokens; whatever of it needs passes of its own is done here."""
 
     def least(self) -> int:

@@ -16,7 +16,7 @@ from vivace_methods.models.anatomy import anatomy, shapes
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.loading import require_causal
 from vivace_methods.prefill.rankers.answer import AnswerAttention, Fixed, answer_attention
-from vivace_methods.prefill.rankers.base import Prompt, Ranker, Show
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Show
 from vivace_methods.prefill.reading.asked_passes import AskedPasses, asking
 from vivace_methods.prefill.reading.attention import showing_attention
 
@@ -75,7 +75,7 @@ class DraftRanker(Ranker):
     ahead: int = 8
     kernel: int = 13
 
-    def begin(self, prompt: Prompt) -> Fixed:
+    def begin(self, prompt: RankedPrompt) -> Fixed:
         """Let the draft read and write."""
         if prompt.ids is None:
             raise MethodError(

@@ -8,7 +8,7 @@ import torch
 
 from vivace_kernels.prefill.window_scores_cpu import pooled
 from vivace_methods.prefill.rankers.answer import Fixed
-from vivace_methods.prefill.rankers.base import Prompt, Ranker, Ranking, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Ranking, Shown
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class LastQueryRanker(Ranker):
     layer: int
     kernel: int = 5
 
-    def begin(self, prompt: Prompt) -> Fixed:
+    def begin(self, prompt: RankedPrompt) -> Fixed:
         """Run the model up to that layer."""
         found: list[torch.Tensor] = []
 
@@ -50,7 +50,7 @@ class LastTokenRanker(Ranker):
         """The present layer."""
         return 1
 
-    def begin(self, prompt: Prompt) -> LastTokenRanking:
+    def begin(self, prompt: RankedPrompt) -> LastTokenRanking:
         """Nothing is known before the first layer."""
         return LastTokenRanking()
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 
 from vivace_methods.prefill.rankers.answer import Fixed
-from vivace_methods.prefill.rankers.base import Prompt, Ranker
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PlaceRanker(Ranker):
     window: int = 8
     seed: int = 0
 
-    def begin(self, prompt: Prompt) -> Fixed:
+    def begin(self, prompt: RankedPrompt) -> Fixed:
         """Known at once."""
         tokens = prompt.length - self.window
         if self.order == "random":

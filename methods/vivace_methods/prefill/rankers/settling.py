@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from vivace_methods.prefill.parts.selectors import budget
-from vivace_methods.prefill.rankers.base import Prompt, Ranker, Ranking, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Ranking, Shown
 from vivace_methods.prefill.rankers.window import WindowRanker
 
 
@@ -35,7 +35,7 @@ class SettlingRanker(Ranker):
         """All before the first layer that may be taken are watched that can be."""
         return self.layers
 
-    def begin(self, prompt: Prompt) -> SettlingRanking:
+    def begin(self, prompt: RankedPrompt) -> SettlingRanking:
         """Nothing is known before the first layer."""
         return SettlingRanking(self, prompt.length)
 

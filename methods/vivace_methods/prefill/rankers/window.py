@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from vivace_kernels.prefill.window_scores_cpu import pooled
-from vivace_methods.prefill.rankers.base import Prompt, Ranker, Ranking, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Ranking, Shown
 
 Aggregate = Literal["max", "mean", "ranksum"]
 Norm = Literal["none", "zscore"]
@@ -46,7 +46,7 @@ class WindowRanker(Ranker):
         """The layers that are joined."""
         return self.layers
 
-    def begin(self, prompt: Prompt) -> WindowRanking:
+    def begin(self, prompt: RankedPrompt) -> WindowRanking:
         """Nothing is known before the first layer."""
         return WindowRanking(self)
 

@@ -14,7 +14,7 @@ from vivace_methods.errors import MethodError
 from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.models.passes import Passes
 from vivace_methods.prefill.parts.pruning import Pruning
-from vivace_methods.prefill.rankers.base import Prompt
+from vivace_methods.prefill.rankers.base import RankedPrompt
 from vivace_methods.prefill.reading.asked_passes import AskedPasses, asking, stopped_pass
 from vivace_methods.prefill.reading.continuing import PrunedCache, mask_for
 from vivace_methods.prefill.reading.pass_under_way import PrunedPass
@@ -130,7 +130,7 @@ class PruningHooks:
         self._reading = PrunedPass(self._anatomy, self._pruning, prompt, cache, named.get("position_ids"))
         return self._reading.inputs(named)
 
-    def _asked_about(self, named: dict[str, Any], inputs: torch.Tensor) -> Prompt:
+    def _asked_about(self, named: dict[str, Any], inputs: torch.Tensor) -> RankedPrompt:
         own = {name: named.get(name) for name in ("input_ids", "inputs_embeds", "position_ids")}
 
         def ask(show: Any, *, last_layer: int | None = None, cache: Any = None, ids: Any = None) -> Any:
@@ -144,7 +144,7 @@ class PruningHooks:
             before = 0 if cache is None else cache.get_seq_length() - int(inputs.shape[1])
             return self._asked.run(show, {"input_ids": ids, "position_ids": places[None] + before}, cache=cache)
 
-        return Prompt(
+        return RankedPrompt(
             length=int(inputs.shape[1]),
             layers=self.layers,
             ids=named.get("input_ids"),

@@ -13,7 +13,7 @@ from vivace_methods.models.anatomy import Anatomy
 from vivace_methods.prefill.parts.kv import Shared
 from vivace_methods.prefill.parts.pruning import Pruning
 from vivace_methods.prefill.parts.selectors import budget
-from vivace_methods.prefill.rankers.base import Prompt, Shown
+from vivace_methods.prefill.rankers.base import RankedPrompt, Shown
 from vivace_methods.prefill.reading.attention import SHOW
 from vivace_methods.prefill.reading.continuing import PrunedCache
 
@@ -36,7 +36,7 @@ class PrunedPass:
         at: layer → the prompt's tokens that went into it, of the first layer and those at which their number changes.
     """
 
-    def __init__(self, anatomy: Anatomy, pruning: Pruning, prompt: Prompt, cache: Any, places: Any) -> None:
+    def __init__(self, anatomy: Anatomy, pruning: Pruning, prompt: RankedPrompt, cache: Any, places: Any) -> None:
         self._layers, self._pruning, self._prompt = len(anatomy.layers), pruning, prompt
         self._linears = anatomy.shapes.linears
         self.cache, self._places = cache, places

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Budget:
+class WeightBudget:
     """What one decoded token reads of a linear layer (R-Sparse, arXiv 2504.19449, section 3.4).
 
     Attributes:
@@ -37,7 +37,7 @@ class Budget:
         return self.weights / (self.inputs * self.outputs)
 
 
-def budget(inputs: int, outputs: int, sparsity: float, ratio: float) -> Budget:
+def budget(inputs: int, outputs: int, sparsity: float, ratio: float) -> WeightBudget:
     """The budget of one layer: of the (1 - sparsity) that may be read, a share `ratio` goes to exact channels.
 
     Each layer's own shape counts. The released code takes all four projections of attention for square ones, and
@@ -51,10 +51,10 @@ def budget(inputs: int, outputs: int, sparsity: float, ratio: float) -> Budget:
             channel is exact, whatever it is.
     """
     if sparsity == 0:
-        return Budget(inputs, outputs, inputs, 0)  # where nothing is spared, nothing needs to be approximated
+        return WeightBudget(inputs, outputs, inputs, 0)  # where nothing is spared, nothing needs to be approximated
     channels = max(int(inputs * (1 - sparsity) * ratio), 1)
     if ratio == 1:
-        return Budget(inputs, outputs, channels, 0)
+        return WeightBudget(inputs, outputs, channels, 0)
     left = inputs * outputs * (1 - sparsity) - channels * outputs
     rank = min(max(int(left / (inputs + outputs)), 1), inputs, outputs)
-    return Budget(inputs, outputs, channels, rank)
+    return WeightBudget(inputs, outputs, channels, rank)

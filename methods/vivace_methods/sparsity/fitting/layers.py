@@ -11,7 +11,7 @@ import torch
 from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.protocol import MethodError
 from vivace_methods.sparsity.applying.limits import ALWAYS, channel_limits, channel_scale, residual
-from vivace_methods.sparsity.fitting.budget import Budget
+from vivace_methods.sparsity.fitting.budget import WeightBudget
 from vivace_methods.sparsity.fitting.criteria import Criterion, FactorFit
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe
 
@@ -58,7 +58,7 @@ class LayerFit:
         self._fit, self._check = (part.float() for part in halves(texts))
 
     def fit(
-        self, budget: Budget, criterion: Criterion, factor_fit: FactorFit, sparsity: float, ratio: float
+        self, budget: WeightBudget, criterion: Criterion, factor_fit: FactorFit, sparsity: float, ratio: float
     ) -> Fitted:
         """Fit it to a budget.
 
@@ -88,7 +88,7 @@ class LayerFit:
     def _dropped(inputs: torch.Tensor, limits: torch.Tensor) -> torch.Tensor:
         return torch.where(inputs.abs() <= limits, inputs, 0.0)
 
-    def _threshold(self, budget: Budget, criterion: Criterion, factors: Factors | None) -> float:
+    def _threshold(self, budget: WeightBudget, criterion: Criterion, factors: Factors | None) -> float:
         if criterion == "random":
             return 1 - budget.kept
         if criterion == "none":
@@ -96,7 +96,7 @@ class LayerFit:
         scores = self._fit.abs() * channel_scale(criterion, self.weight, factors)
         return threshold_of(scores, budget.kept)
 
-    def _factors(self, budget: Budget, criterion: Criterion, factor_fit: FactorFit) -> Factors | None:
+    def _factors(self, budget: WeightBudget, criterion: Criterion, factor_fit: FactorFit) -> Factors | None:
         if budget.rank == 0:
             return None
         if factor_fit == "svd":

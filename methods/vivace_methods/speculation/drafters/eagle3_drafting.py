@@ -16,7 +16,7 @@ from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, KeysAndVal
 from vivace_methods.speculation.trees.growth import Growth, Level, Proposing, draw, grow
 
 
-class Eagle3(Drafter):
+class Eagle3Drafting(Drafter):
     """EAGLE-3's layer with a way for its trees to grow.
 
     Args:
@@ -40,7 +40,7 @@ class Eagle3(Drafter):
 class _Drafting(Drafting):
     """What is kept of verified positions, and what of them the layer has not seen yet."""
 
-    def __init__(self, drafter: Eagle3, run: Generation) -> None:
+    def __init__(self, drafter: Eagle3Drafting, run: Generation) -> None:
         self._drafter, self._run = drafter, run
         self._past: KeysAndValues | None = None
         self._ids: list[torch.Tensor] = []
@@ -77,7 +77,7 @@ class _Proposing(Proposing):
         past: keys and values of verified positions, and of all nodes so far.
     """
 
-    drafter: Eagle3
+    drafter: Eagle3Drafting
     run: Generation
     out: torch.Tensor
     past: KeysAndValues

@@ -20,7 +20,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
-class Asked:
+class AskedPlan:
     """What is to be planned.
 
     Attributes:
@@ -54,7 +54,7 @@ class Asked:
     home: Path
 
 
-def tried(asked: Asked, tolerance: float, on_step: Callable[[int, int], None]) -> SpeculationPlan:
+def tried(asked: AskedPlan, tolerance: float, on_step: Callable[[int, int], None]) -> SpeculationPlan:
     """Try everything, and plan.
 
     Args:

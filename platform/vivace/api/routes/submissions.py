@@ -12,7 +12,7 @@ from sqlalchemy import select
 
 from vivace.api.access import House, InHouse, Reader, Submitter, seen_by
 from vivace.api.answered import Outcome, Results, Submitted
-from vivace.api.asked import Asked, check_open, spec_of
+from vivace.api.asked import AskedSubmission, check_open, spec_of
 from vivace.api.faults import Refused, answers, told
 from vivace.engine.access.tokens import Bearer
 from vivace.engine.access.withholding import set_private
@@ -42,7 +42,7 @@ class Seen(BaseModel):
 
 
 @router.post("/v1/submissions", status_code=201, responses=answers(401, 403, 404, 408, 413, 415))
-def submit(asked: Asked, house: InHouse, bearer: Submitter) -> Submitted:
+def submit(asked: AskedSubmission, house: InHouse, bearer: Submitter) -> Submitted:
     """Queue a run for the operator's workers."""
     check_open(house, bearer)
     spec = spec_of(asked, house, bearer, open_artifacts(house.settings))

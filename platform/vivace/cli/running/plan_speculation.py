@@ -58,12 +58,12 @@ def plan_speculation(
     from vivace.errors import UsageError
 
     require_torch()
-    from vivace.analysis.speculation.trial import Asked, tried
+    from vivace.analysis.speculation.trial import AskedPlan, tried
     from vivace.cli.running.steps import steps_of
     from vivace_methods.protocol import MethodError
     from vivace_methods.spelling import split_list
 
-    asked = Asked(
+    asked = AskedPlan(
         model=model,
         drafter=drafter,
         tasks=split_list(tasks),

@@ -30,7 +30,7 @@ from vivace.models.base import ModelIdentity, ModelReply, Prompt, SpokenOutput
 from vivace.models.client.calls import CallRecord, ChatOptions, record_call, recorded_calls
 from vivace.models.client.chat import PREFLIGHT_TIMEOUT_S
 from vivace.models.client.completions import NO_KEY
-from vivace.models.client.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, Pace, total_tokens
+from vivace.models.client.pacing import CHARACTERS_OF_AUDIO_PER_TOKEN, LONGEST_PAUSE_S, CallPace, total_tokens
 from vivace.models.client.providers.openai_compatible import OPENAI_ADDRESS, PROVIDERS
 from vivace.models.client.providers.prices import cost_of
 from vivace.models.client.providers.refusals import Refusals, no_credit, redirect, spent_quota
@@ -124,7 +124,7 @@ class OpenAIRealtimeSystem:
         self._is_transcribed = is_transcribed
         self._answered = False
         self._refusals = Refusals()
-        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute, f"realtime:{model}")
+        self._pace = CallPace(options.requests_per_minute, options.tokens_per_minute, f"realtime:{model}")
         parameters = checked_parameters(arguments, output)
         provider = PROVIDERS["openai"]
         given = options.api_base or provider.address_in_environment or OPENAI_ADDRESS

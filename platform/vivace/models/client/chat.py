@@ -25,7 +25,7 @@ from vivace.models.client.completions import (
     RefusedArgumentsError,
 )
 from vivace.models.client.messages import has_audio
-from vivace.models.client.pacing import LONGEST_PAUSE_S, Pace, request_size, total_tokens
+from vivace.models.client.pacing import LONGEST_PAUSE_S, CallPace, request_size, total_tokens
 from vivace.models.client.providers.openai_compatible import PROVIDERS, split_model
 from vivace.models.client.providers.prices import TokenUsage
 from vivace.models.client.providers.refusals import (
@@ -133,7 +133,7 @@ class ChatClient:
         self.options = options
         self.role = role
         self._answered = False
-        self._pace = Pace(options.requests_per_minute, options.tokens_per_minute, f"{role}:{model}")
+        self._pace = CallPace(options.requests_per_minute, options.tokens_per_minute, f"{role}:{model}")
         self._connections: Connections | None = None
         self._speaks = "audio" in (arguments.get("modalities") or ())
         self._is_transcribed = is_transcribed

@@ -115,7 +115,7 @@ def is_turned_away(status: int | None, retry_after_s: float | None) -> bool:
     return status in (429, OVERLOADED) or (status == 503 and retry_after_s is not None)
 
 
-class Pace:
+class CallPace:
     """How fast one client may call; shared by all its calls, in one event loop at a time.
 
     The calls in flight adapt: an answer that turns a call away halves them, once for all calls that were
@@ -305,7 +305,7 @@ class Pace:
 class Caller:
     """A call's place in line, which it keeps over all its tries."""
 
-    def __init__(self, pace: Pace, number: int) -> None:
+    def __init__(self, pace: CallPace, number: int) -> None:
         self._pace = pace
         self._number = number
         self._turned_away = 0

@@ -42,7 +42,7 @@ class NoTable:
 
 
 @dataclass(frozen=True)
-class RecordedReplies:
+class SystemOfRecord:
     """Stands where the system under test stands, and answers nothing: every reply is recorded already."""
 
     identity: ModelIdentity
@@ -185,7 +185,7 @@ class Rejudging(DialogueRun):
             conversations,
             conversations.conversations,
             "transcript",
-            RecordedReplies(self._recorded.identity),
+            SystemOfRecord(self._recorded.identity),
             open_judge(self._spec, conversations.judge_prompt),
             {},
             self._recorded.repeats,
