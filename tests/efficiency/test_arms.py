@@ -112,6 +112,13 @@ def test_a_model_whose_layers_are_elsewhere_is_refused_before_a_run_is_recorded(
         asyncio.run(run.preflight())
 
 
+@pytest.mark.parametrize("arm", ["teal", "cats(only=mlp)", "int8(only=proj)", "prompt-lookup"])
+def test_a_model_that_fits_is_let_pass_though_its_weights_are_nowhere_yet(arm: str, tmp_path: Path) -> None:
+    track = method_of(parse(arm)[0]).family
+    asked = {"model": "random:llama", "tasks": ["tokens"], "arms": [arm], "limit": 1}
+    asyncio.run(EfficiencyTrack(track).prepare(EfficiencySpec(track=track, **asked), tmp_path).preflight())
+
+
 def test_a_draft_model_of_fewer_positions_is_held_against_the_prompts_it_would_get(tmp_path: Path) -> None:
     from vivace_methods.models.random import random_model, tiny_configuration
 

@@ -130,11 +130,16 @@ def _require_untied(model: Any, groups: list[Group]) -> None:
     """A weight with two uses would be dropped from in one of them only, and be counted twice."""
     owners: dict[int, list[str]] = {}
     for name, weight in model.named_parameters(remove_duplicate=False):
-        owners.setdefault(weight.data_ptr(), []).append(name)
+        owners.setdefault(_place(weight), []).append(name)
     for group in groups:
         for name, module in zip(group.names, group.modules, strict=True):
-            tied = [owner for owner in owners.get(module.weight.data_ptr(), []) if owner != f"{name}.weight"]
+            tied = [owner for owner in owners.get(_place(module.weight), []) if owner != f"{name}.weight"]
             if tied and module.weight.numel():
                 raise MethodError(
                     f"The weights of {name} are tied to {tied[0]}: leave them out with the setting only."
                 )
+
+
+def _place(weight: torch.Tensor) -> int:
+    """Where a weight lies; of a model in no memory, where all lie at zero, which object it is."""
+    return weight.data_ptr() or id(weight)

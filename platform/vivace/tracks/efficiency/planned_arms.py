@@ -74,7 +74,8 @@ def check_arms(
     configuration = target.configuration()
     try:
         for member in looking:
-            member.method.check_model(configuration)
+            if not member.method.knows(target.architecture):
+                member.method.check_model(configuration)
             if member.fitted is not None:
                 member.method.check_fitted(folder_of(member.fitted), configuration)
         _check_lengths(looking, target, configuration, prompts, folder_of)
