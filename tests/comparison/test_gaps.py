@@ -75,7 +75,7 @@ def test_recorded_replies_have_no_gap(store: Database) -> None:
         for form in ("transcript", "audio-16k"):
             judging = add_judging(session, dataset, passing(9), input_form=form)
         run = session.get_one(Run, judging.partition(".")[0])
-        session.get_one(Model, run.model_id).target = "replay:replies.jsonl"
+        session.get_one(Model, run.model_id).recorded = True
     assert gaps(store) == []
 
 
