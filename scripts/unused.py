@@ -41,7 +41,7 @@ NAMES = [
     # Set on a library's own objects: typer, litellm, PyAV, tokenizers, transformers, inspect, torch, html.parser.
     *("aclient_session", "create_client", "suppress_debug_info", "telemetry", "sample_rate", "pre_tokenizer"),
     *("post_processor", "base_model", "attention_bias", "mlp_bias", "tie_word_embeddings", "__signature__"),
-    *("allow_tf32", "handle_starttag", "ignore_unknown_options", "linkname", "should_exit"),
+    *("HF_HUB_OFFLINE", "allow_tf32", "handle_starttag", "ignore_unknown_options", "linkname", "should_exit"),
     # Parameters of a name that a protocol asks for.
     *("cursor", "warmup"),
     # Programs of pyproject.toml.
