@@ -138,7 +138,8 @@ def test_no_server_outlives_the_benchmark(number: signal.Signals, tmp_path: Path
     script = tmp_path / "hold.py"
     script.write_text(
         "import runner, signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, signal.default_int_handler)\n"
+        "for number in (signal.SIGINT, signal.SIGTERM):  # whatever those who started the tests ignore\n"
+        "    signal.signal(number, signal.default_int_handler)\n"
         "with runner.servers() as servers:\n"
         "    print(servers.model_port, flush=True)\n"
         "    time.sleep(60)\n",

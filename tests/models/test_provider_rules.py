@@ -54,7 +54,11 @@ def _no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
         ("openai-realtime:gpt-realtime", SpokenOutput("text", "marin"), True, "--voice"),
     ],
 )
-def test_what_a_provider_cannot_do_is_refused(target: str, spoken: SpokenOutput, hears: bool, words: str) -> None:
+def test_what_a_provider_cannot_do_is_refused(
+    target: str, spoken: SpokenOutput, hears: bool, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("somewhere.jsonl").write_text('{"id": "one", "response": "Yes."}')
     with pytest.raises(UsageError, match=words) as refused:
         open_system(target, {}, ChatOptions(), spoken, hears=hears)
     assert str(refused.value).count("\n") == 0

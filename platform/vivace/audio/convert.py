@@ -71,18 +71,19 @@ class _Bytes(io.BytesIO):
             return self.tell()
 
 
-def decode(content: bytes, most_samples: int = MOST_SAMPLES) -> DecodedAudio:
+def decode(content: bytes, most_samples: int | None = None) -> DecodedAudio:
     """Decode a recording of one of the kinds of `Container`, all of it.
 
     Args:
         content: the file.
-        most_samples: that are taken, of all channels together; eight bytes of memory each.
+        most_samples: that are taken, of all channels together, `MOST_SAMPLES` otherwise; each takes eight bytes.
 
     Raises:
         AudioError: the bytes are not audio, are cut off or more than one recording, or hold no sound.
     """
     if not content:
         raise AudioError("the recording is empty")
+    most_samples = MOST_SAMPLES if most_samples is None else most_samples
     kind = container(content)
     check_whole(content, kind)
     if kind in _AV_FORMATS:

@@ -105,6 +105,12 @@ class Replay:
                 "replay: takes recorded replies as they are; leave out --model-arg, --api-base and --voice."
             )
         replies = cls(Path(asked.name), with_recordings=asked.spoken.output != "text")
+        for flag, about in (
+            ("output audio", asked.spoken.output == "audio"),
+            ("transcriber", asked.spoken.transcriber),
+        ):
+            if about and not replies._recordings:
+                raise UsageError(f"The replies of '{asked.name}' are none that were spoken; leave out --{flag}.")
         unwritten = replies.unwritten
         if unwritten and asked.spoken.transcriber is None:
             raise UsageError(
