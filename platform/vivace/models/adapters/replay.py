@@ -105,12 +105,8 @@ class Replay:
                 "replay: takes recorded replies as they are; leave out --model-arg, --api-base and --voice."
             )
         replies = cls(Path(asked.name), with_recordings=asked.spoken.output != "text")
-        for flag, about in (
-            ("output audio", asked.spoken.output == "audio"),
-            ("transcriber", asked.spoken.transcriber),
-        ):
-            if about and not replies._recordings:
-                raise UsageError(f"The replies of '{asked.name}' are none that were spoken; leave out --{flag}.")
+        if asked.spoken.output == "audio" and not replies._recordings:
+            raise UsageError(f"The replies of '{asked.name}' are none that were spoken; leave out --output audio.")
         unwritten = replies.unwritten
         if unwritten and asked.spoken.transcriber is None:
             raise UsageError(
