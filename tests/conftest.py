@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.preloaded import APART
 
 LONGEST = ("engine", "docs", "efficiency", "zoo", "demo", "benchmarks", "app", "models", "cli")
 """Folders whose files take longest, which begin first: at the end, one core would wait while another runs them."""
@@ -88,6 +91,11 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     if texts:
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(dict.fromkeys(texts)))
+    program = terminalreporter.config.stash.get(PRELOADED, None)
+    if program is not None and (apart := Path(program).with_name(APART)).exists():
+        terminalreporter.section("commands that were not forked, by the variables that differed")
+        for why, count in Counter(apart.read_text().splitlines()).most_common():
+            terminalreporter.write_line(f"{count} {why}")
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,8 @@ PAIRS = 2
 """Prompts and twins that measured runs are audited by, in place of the twelve of a user's: most of their time."""
 FITTED = 1024
 """Tokens that arms without a recipe are fitted to there, in place of a user's eight thousand."""
+APART = "apart"
+"""A file in the program's folder: a line for each command that got a new interpreter, with the variables why."""
 ALL_PAIRS = "TESTS_WITH_ALL_PAIRS"
 """A variable that leaves audits and probes as they are."""
 LAUNCHER = """#!{python} -IS
@@ -72,7 +74,10 @@ words, names = sys.argv[1 + len(flags) :], {names!r}
 settings = {{
     name: value for name, value in os.environ.items() if name.startswith(names) and name not in {set_afterwards!r}
 }}
-if not words or not (words[0] in ("-m", "-c") or words[0].endswith(".py")) or settings != {settings!r}:
+changed = sorted(name for name, _ in set(settings.items()) ^ set({settings!r}.items()))
+if not words or not (words[0] in ("-m", "-c") or words[0].endswith(".py")) or changed:
+    with open({apart!r}, "a") as file:
+        print(*changed or ["other words"], file=file)
     os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 asked = {{
     "words": words, "safe": "-P" in flags, "cwd": os.getcwd(), "environment": dict(os.environ),
@@ -109,6 +114,7 @@ def preloaded(folder: Path) -> Iterator[str]:
             set_afterwards=SET_AFTERWARDS,
             settings=settings,
             path=str(path),
+            apart=str(folder / APART),
         )
     )
     program.chmod(0o755)
