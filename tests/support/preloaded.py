@@ -41,7 +41,8 @@ SET_AFTERWARDS = (
     "HF_HUB_DISABLE_PROGRESS_BARS",
     "TRANSFORMERS_VERBOSITY",
     "TOKENIZERS_PARALLELISM",
-    "TORCHINDUCTOR_CACHE_DIR",  # which every process that compiles sets for itself
+    "TORCHINDUCTOR_CACHE_DIR",  # which a process sets for itself that compiles
+    "HF_XET_HIGH_PERFORMANCE",  # which a process sets for itself that imports lm_eval
 )
 """Read at import, too, but a fork can make up for it, or it is of no consequence here."""
 MODULES = (
