@@ -17,7 +17,7 @@ from vivace.analysis.speculation.planning import FEWEST_PROMPTS, SpeculationPlan
 from vivace.analysis.speculation.sweep import (
     PLAIN,
     Answers,
-    Form,
+    DraftForm,
     agreement,
     experts_of,
     forms_of,
@@ -115,7 +115,7 @@ class Found:
         plan: what `vivace plan speculation` says of the same answers; None where they are too few.
     """
 
-    forms: Sequence[Form]
+    forms: Sequence[DraftForm]
     prompts: Sequence[PlannedPrompt]
     answers: Answers
     scores: Mapping[str, Mapping[str, float]]
@@ -226,7 +226,7 @@ def rows_of(found: Found) -> list[Row]:
         its = found.answers[form.name]
         rows.append(estimated(case, arm, PLAIN, "bytes_per_token", bytes_beside(its, found.answers[PLAIN])))
         if form.budget is not None:
-            whole = found.answers[Form(form.tokens, form.is_tree).name]
+            whole = found.answers[DraftForm(form.tokens, form.is_tree).name]
             rows.append(estimated(case, arm, "eagle3", "bytes_per_token", bytes_beside(its, whole)))
     return rows
 

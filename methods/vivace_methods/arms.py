@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vivace_methods.cache_needs import require_one_cache
 from vivace_methods.protocol import Attached, Generator, Method, MethodError, Need, Role
 from vivace_methods.spelling import write
 
@@ -58,6 +59,7 @@ class Arm:
             names = [member.method.name for member in self.members if role in member.method.roles]
             if len(names) > 1:
                 raise MethodError(f"{' and '.join(names)} do not go together: each of them {role}.")
+        require_one_cache({method.name: method.cache_needs for method in self.methods})
 
     @classmethod
     def of(cls, method: Method, fitted: str | None = None) -> Arm:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vivace_methods.cache_needs import NOTHING, CacheKind, CacheNeed, Compile
 from vivace_methods.errors import MethodError
 from vivace_methods.requests import GREEDY, Embedded, Request, Sampling
 from vivace_methods.spelling import Part, write
@@ -49,8 +50,6 @@ __all__ = [
     "Trace",
 ]
 
-Compile = Literal["none", "reduce-overhead"]
-CacheKind = Literal["dynamic", "static"]
 ExpertsImplementation = Literal["auto", "eager", "grouped_mm", "batched_mm", "vivace"]
 
 Emit = Callable[[Sequence[int]], None]
@@ -108,17 +107,6 @@ class Generator(ABC):
         return None
 
 
-class CacheNeed(StrEnum):
-    """What a reader or a decoder asks of the cache of keys and values; each value ends the sentence `needs …`."""
-
-    CROP = "a cache whose latest positions can be taken back"
-    COMPACT = "a cache from which positions can be removed by their index"
-    LAYER_LENGTHS = "a cache whose layers keep different numbers of positions"
-    TREE_MASK = "a cache under a mask of any form, for trees of tokens"
-    FIXED = "a cache in memory of a fixed size"
-    HELD = "a cache that stays in its place from one request to the next, for CUDA graphs"
-
-
 @dataclass(frozen=True)
 class Read:
     """What is known once a prompt was read.
@@ -140,7 +128,7 @@ class Read:
 class Reader(ABC):
     """Reads a request's prompt into the cache."""
 
-    needs: frozenset[CacheNeed] = frozenset()
+    needs: frozenset[CacheNeed] = NOTHING
 
     @abstractmethod
     def read(self, run: Generation) -> Read:
@@ -150,7 +138,7 @@ class Reader(ABC):
 class Decoder(ABC):
     """Goes on from a prompt that was read, a step at a time."""
 
-    needs: frozenset[CacheNeed] = frozenset()
+    needs: frozenset[CacheNeed] = NOTHING
     features: tuple[int, ...] = ()
     """Layers whose inputs it wants of every pass of the model."""
 
@@ -267,6 +255,13 @@ class Method(ABC):
         }
         return Part(self.name, told)
 
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """What the reader or the decoder that it attaches asks of the cache, so that an arm whose methods cannot go
+        together is refused before anything is loaded.
+        """
+        return NOTHING
+
     def fit(self, model: torch.nn.Module, calibration: Sequence[torch.Tensor]) -> Any:
         """What the method learns of a model beforehand (thresholds, factors); None where there is nothing.
 
@@ -321,6 +316,16 @@ class Method(ABC):
 
         Raises:
             MethodError: it does not.
+        """
+
+    def check_device(self, device: str) -> None:  # noqa: B027 (most methods run wherever the model does)
+        """See, before a run is recorded, that a kind of device can do what the settings ask.
+
+        Args:
+            device: `cpu` or `cuda`.
+
+        Raises:
+            MethodError: it cannot.
         """
 
     def memory(self, configuration: Any, dtype: torch.dtype, prompt: int, answer: int) -> int:

@@ -10,14 +10,14 @@ import pytest
 
 from support.program import vivace
 from vivace.analysis.speculation.planning import plan_speculation
-from vivace.analysis.speculation.sweep import PLAIN, Answers, Form, agreement, forms_of
+from vivace.analysis.speculation.sweep import PLAIN, Answers, DraftForm, agreement, forms_of
 from vivace.errors import UsageError
 from vivace.tasks.base import Sample
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.speculation.prospects.answers import Answer
 from vivace_methods.timing import floor
 
-CHAIN, TREE, TIGHT = Form(4, False), Form(16, True), Form(16, True, 8)
+CHAIN, TREE, TIGHT = DraftForm(4, False), DraftForm(16, True), DraftForm(16, True, 8)
 
 
 def answer(given: int, step: float, tokens: tuple[int, ...] = (1, 2, 3, 4), experts: float = 4.0) -> Answer:
@@ -40,8 +40,8 @@ def test_forms_are_written_as_arms_take_them() -> None:
     ]  # fmt: skip
     assert forms[3].arm("zoo:d") == "eagle-3(depth=3):zoo:d"
     assert forms[7].arm("zoo:d") == "moe-spec(budget=8,depth=6,tokens=16):zoo:d"
-    assert Form(4, True).arm("zoo:d") == "eagle-3(depth=3,tokens=4):zoo:d"
-    assert forms_of([1], [], [32], 32, 4) == [Form(2, False)]  # a budget of all is none
+    assert DraftForm(4, True).arm("zoo:d") == "eagle-3(depth=3,tokens=4):zoo:d"
+    assert forms_of([1], [], [32], 32, 4) == [DraftForm(2, False)]  # a budget of all is none
 
 
 @pytest.mark.parametrize(

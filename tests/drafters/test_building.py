@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from vivace.drafters import build
-from vivace.drafters.build import ABOUT, Wanted, train_drafter
+from vivace.drafters.build import ABOUT, WantedDrafter, train_drafter
 from vivace.drafters.learning import Text, draft_vocabulary, learn, new_drafter
-from vivace.drafters.own_answers import Kept, OwnAnswer, Question, write_answers
+from vivace.drafters.own_answers import Kept, OwnAnswer, ReadPrompt, write_answers
 from vivace.errors import UsageError
 from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.registry import parse_arm
 from vivace_methods.requests import Request
 
-WANTED = Wanted(
+WANTED = WantedDrafter(
     model="",
     tasks=["tokens(length=6,vocabulary=40)"],
     limit=18,
@@ -90,7 +90,7 @@ def test_answers_that_were_interrupted_are_gone_on_with(target: Path, tmp_path: 
     from vivace_methods.models.loading import load_model
 
     model = load_model(target)
-    questions = [Question(str(number), tuple(range(number + 1, number + 4 + number % 3))) for number in range(5)]
+    questions = [ReadPrompt(str(number), tuple(range(number + 1, number + 4 + number % 3))) for number in range(5)]
 
     def written(path: Path, ends: Sequence[int] = ()) -> list[OwnAnswer]:
         return write_answers(

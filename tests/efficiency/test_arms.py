@@ -15,6 +15,8 @@ from vivace_methods.registry import method_of
 from vivace_methods.spelling import parse
 
 DRAFTER = "zoo:moe-drafter"
+TASK = "tokens(length=8,vocabulary=64)"
+"""Of which every model here can be asked."""
 
 
 def test_the_baseline_comes_first_and_is_not_asked_for_twice_unless_it_is() -> None:
@@ -56,6 +58,29 @@ def test_a_swept_value_is_named_also_where_it_is_the_default() -> None:
         ("sparsity", ["teal:/data/a+b"], {}, None, "There is no method 'b' .* quotation marks, teal:'/data/a"),
         ("sparsity", ["int8(only=[)"], {}, None, "only, '\\[', is no regular expression"),
         ("sparsity", ["teal(only=*)"], {}, None, "only, '\\*', is no regular expression"),
+        (
+            "prefill",
+            ["claa+autoregressive(cache=static)"],
+            {},
+            None,
+            "autoregressive needs a cache in memory of a fixed size, and claa needs a cache whose layers keep",
+        ),
+        (
+            "sparsity",
+            ["r-sparse(compile=reduce-overhead)+claa"],
+            {},
+            None,
+            "r-sparse needs a cache that stays in",
+        ),
+        ("sparsity", ["teal(compile=reduce-overhead)+prompt-lookup"], {}, None, "latest positions can be taken back"),
+        (
+            "prefill",
+            ["full(attention=flash_attention_2)+eagle-3(tokens=9):zoo:moe-drafter"],
+            {},
+            None,
+            "full needs a cache under no mask but that of the order",
+        ),
+        ("speculation", ["autoregressive(compile=reduce-overhead)"], {}, None, "use cache=static with it"),
         ("sparsity", ["dense+teel:/data"], {}, None, "There is no method 'teel' .did you mean 'teal'"),
     ],
 )
@@ -82,6 +107,12 @@ def test_what_cannot_be_measured_is_named(
         ("random:olmoe", "teal", "keeps its experts in one parameter"),
         ("random:llama", "int8(only=nowhere)", "in whose name 'nowhere' is found"),
         ("zoo:dense", "cats(only=nowhere)", "in whose name 'nowhere' is found"),
+        ("random:llama", "claa(layer=9)", "the model has layers 0 to 1"),
+        ("random:llama", "autoregressive(experts_implementation=vivace)", "has no experts: leave"),
+        ("random:llama", "autoregressive(cache=static,compile=reduce-overhead)", "needs a CUDA device, .* on cpu"),
+        ("random:llama", "teal(compile=reduce-overhead)", "compile=reduce-overhead needs a CUDA device"),
+        ("random:llama", "full(attention=flash_attention_2)", "flash_attention_2 needs a CUDA device"),
+        ("random:llama", "claa(attention=flash_attention_3)", "flash_attention_3 needs a CUDA device"),
     ],
 )
 def test_what_does_not_fit_the_model_is_told_before_a_run_is_recorded(
@@ -90,7 +121,7 @@ def test_what_does_not_fit_the_model_is_told_before_a_run_is_recorded(
     """By the preflight, which comes before the run's row; it used to be told by the process that measures."""
     track = method_of(parse(arm.partition(":")[0])[0]).family
     run = EfficiencyTrack(track).prepare(
-        EfficiencySpec(track=track, model=model, tasks=["tokens"], arms=[arm], limit=1), tmp_path
+        EfficiencySpec(track=track, model=model, tasks=[TASK], arms=[arm], limit=1, device="cpu"), tmp_path
     )
     with pytest.raises(UsageError, match=said):
         asyncio.run(run.preflight())
@@ -106,7 +137,7 @@ def test_a_model_whose_layers_are_elsewhere_is_refused_before_a_run_is_recorded(
     shape = transformers.GPT2Config(vocab_size=64, n_embd=8, n_layer=1, n_head=1)
     transformers.GPT2LMHeadModel(shape).save_pretrained(tmp_path / "model")
     track = method_of(parse(arm)[0]).family
-    asked = {"model": f"local:{tmp_path / 'model'}", "tasks": ["tokens"], "arms": [arm], "limit": 1}
+    asked = {"model": f"local:{tmp_path / 'model'}", "tasks": [TASK], "arms": [arm], "limit": 1}
     run = EfficiencyTrack(track).prepare(EfficiencySpec(track=track, **asked), tmp_path)
     with pytest.raises(UsageError, match=said):
         asyncio.run(run.preflight())
@@ -115,8 +146,37 @@ def test_a_model_whose_layers_are_elsewhere_is_refused_before_a_run_is_recorded(
 @pytest.mark.parametrize("arm", ["teal", "cats(only=mlp)", "int8(only=proj)", "prompt-lookup"])
 def test_a_model_that_fits_is_let_pass_though_its_weights_are_nowhere_yet(arm: str, tmp_path: Path) -> None:
     track = method_of(parse(arm)[0]).family
-    asked = {"model": "random:llama", "tasks": ["tokens"], "arms": [arm], "limit": 1}
+    asked = {"model": "random:llama", "tasks": [TASK], "arms": [arm], "limit": 1}
     asyncio.run(EfficiencyTrack(track).prepare(EfficiencySpec(track=track, **asked), tmp_path).preflight())
+
+
+@pytest.mark.parametrize(
+    ("model", "task", "said"),
+    [
+        ("random:llama", "tokens(vocabulary=300)", "has the token 29., and the model knows 199"),
+        (
+            "random:llama",
+            "tokens(length=449,vocabulary=64)",
+            "takes 449 tokens and its answer up to 64",
+        ),
+        ("random:llama", "sums", "has no tokenizer: give it the task tokens"),
+        ("zoo:dense", "needles(length=300)", "takes 30. tokens and its answer up to .*, and the model holds 256"),
+    ],
+)
+def test_a_prompt_that_a_model_cannot_be_asked_is_refused_before_a_run_is_recorded(
+    model: str, task: str, said: str, tmp_path: Path
+) -> None:
+    asked = EfficiencySpec(track="sparsity", model=model, tasks=[task], arms=["dense"], limit=1)
+    with pytest.raises(UsageError, match=said):
+        asyncio.run(EfficiencyTrack("sparsity").prepare(asked, tmp_path).preflight())
+
+
+def test_prompts_far_below_what_a_model_holds_are_counted_without_the_package_that_knows_its_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = EfficiencySpec(track="sparsity", model="zoo:dense", tasks=["sums"], arms=["dense"], limit=1)
+    monkeypatch.setattr("vivace.tracks.efficiency.prompt_limits.tokenizer_of", lambda folder: pytest.fail("loaded"))
+    asyncio.run(EfficiencyTrack("sparsity").prepare(asked, tmp_path).preflight())
 
 
 def test_a_draft_model_of_fewer_positions_is_held_against_the_prompts_it_would_get(tmp_path: Path) -> None:
@@ -130,7 +190,7 @@ def test_a_draft_model_of_fewer_positions_is_held_against_the_prompts_it_would_g
     def preflight(length: int) -> None:
         track = EfficiencyTrack("speculation")
         asked = {"model": "random:llama", "limit": 1, "most_tokens": 16}
-        arms, tasks = [f"draft-model:{tmp_path / 'short'}"], [f"tokens(length={length})"]
+        arms, tasks = [f"draft-model:{tmp_path / 'short'}"], [f"tokens(length={length},vocabulary=64)"]
         asyncio.run(track.prepare(spec(arms=arms, tasks=tasks, **asked), tmp_path).preflight())
 
     preflight(48)

@@ -20,7 +20,7 @@ from vivace.store.database import Database
 from vivace.store.migrate import open_for_writing
 from vivace.store.tables import Arm, Hardware, Model, Run, Trial
 from vivace.tracks.dialogue.judging.judges import open_judge
-from vivace.tracks.efficiency.machine import Machine
+from vivace.tracks.efficiency.machine import MachineSetup
 from vivace.tracks.efficiency.track import EfficiencyTrack
 
 
@@ -117,7 +117,7 @@ def test_a_run_that_is_sent_is_measured_by_whichever_machine_takes_it_and_by_no_
 
     def register(machine: str | None, run_id: str | None = None) -> Run:
         if machine is not None:
-            made = Machine("cuda", "bfloat16", 1, {"gpu": machine})
+            made = MachineSetup("cuda", "bfloat16", 1, {"gpu": machine})
             monkeypatch.setattr("vivace.tracks.efficiency.run.machine_for", lambda *_: made)
         run = EfficiencyTrack("sparsity").prepare(spec, home)
         elsewhere = machine is None

@@ -11,18 +11,18 @@ from vivace.tasks.base import Sample, Span
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace.tracks.efficiency.session import messages
 from vivace.tracks.efficiency.session.messages import (
-    Answer,
     Audited,
     ChosenBaseline,
-    Fault,
     FittedRecipe,
     FittingProgress,
-    Job,
     LongestPrompt,
+    MeasuringJob,
     Moved,
     Predictions,
     ProbedFloor,
-    Said,
+    ProcessFault,
+    Remark,
+    ScoredAnswer,
     TimedTrial,
     as_line,
     read_job,
@@ -32,8 +32,8 @@ from vivace_methods.diagnosis import Diagnosis
 
 TRIAL = {"arm": "dense", "prompt": "sums/1", "repetition": 0, "tokens": [1, 2], "emitted_s": [0.25, 0.5]}
 TOLD = [
-    Fault("no such device", True),
-    Said("2 prompts are longer\nthan the model holds"),
+    ProcessFault("no such device", True),
+    Remark("2 prompts are longer\nthan the model holds"),
     FittingProgress("teal", 3, 9),
     FittedRecipe("teal", "/recipes/1", {"tokens": 9}, (Diagnosis("threshold", "up", "magnitude", 0.5, 0),)),
     ChosenBaseline("dense", "it is the fastest"),
@@ -41,7 +41,10 @@ TOLD = [
     LongestPrompt((5, 6, 7), 16, (2,)),
     TimedTrial(TRIAL),
     TimedTrial(
-        TRIAL, Answer("vier – 四", None), Moved(3, 4, 5, 6, 7.5), (Diagnosis("kept_channels", "up", "", 0.25, 2),)
+        TRIAL,
+        ScoredAnswer("vier – 四", None),
+        Moved(3, 4, 5, 6, 7.5),
+        (Diagnosis("kept_channels", "up", "", 0.25, 2),),
     ),
     Predictions("teal", "sums/1", {"kl": 0.125, "kl_tokens": 2}),
     Audited("a1", [{"arm": "teal", "fault": "too fast", "sentence": "…"}]),
@@ -62,7 +65,7 @@ def test_a_message_arrives_as_it_was_said_in_one_line(told: Any) -> None:
 
 def test_a_job_brings_its_prompts_with_all_that_their_answers_are_scored_by() -> None:
     sample = Sample("1", "a\nb", ("c", "d"), (Span(0, 1),), ("x", "y"), "kind", plain=True, cuttable=True)
-    job = Job(
+    job = MeasuringJob(
         folder=None,
         random="llama",
         layers=2,
@@ -86,7 +89,7 @@ def test_a_job_brings_its_prompts_with_all_that_their_answers_are_scored_by() ->
 
 
 def test_what_the_store_keeps_of_a_trial_is_flat_and_has_whole_numbers_as_they_were() -> None:
-    told = read_told(as_line(TimedTrial(TRIAL, Answer("4", 1.0, "sums"), Moved(3, 4, 5, 6, 7.5))).encode())
+    told = read_told(as_line(TimedTrial(TRIAL, ScoredAnswer("4", 1.0, "sums"), Moved(3, 4, 5, 6, 7.5))).encode())
     assert isinstance(told, TimedTrial)
     kept = told.measurements()
     assert kept == {

@@ -176,11 +176,28 @@ def test_prompts_of_sound_and_text_are_pruned_and_all_that_is_kept_changes_nothi
     ("claa(keep=0)", "keep of claa is a share"),
     ("autoregressive", "not for conversations: local: models decode with"),
     ("spec-prefill:folder", "not for conversations"),
-    ("claa+teal:folder", "names several methods, and local: models answer with one"),
+    ("claa+teal", "names no recipe: fit one with `vivace methods fit 'teal'"),
+    ("claa+snapkv", "claa and snapkv do not go together: each of them reads prompts"),
+    ("claa+eagle-3:folder", "not for conversations"),
+    ("claa:folder+teal:folder", "claa takes nothing fitted, and was given folder"),
 ])  # fmt: skip
 def test_what_cannot_answer_conversations_is_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         read_method(text)
+
+
+def test_prompts_are_pruned_and_tokens_decoded_sparsely_as_one(fit: Fit) -> None:
+    """Each does to an answer what it does alone, whatever the order in which they are written."""
+    claa, teal = "claa(keep=0.5,layer=0,window=4,kv=full)", "teal(sparsity=0.4)"
+    folder, recipe = fit("qwen2_audio", teal)
+    applied = read_method(f"{teal}:{recipe}+{claa}")
+    assert applied == read_method(f"{claa}+{teal}:{recipe}")
+    assert applied.label == f"{claa}+{teal}" and applied.name == f"{claa}+{teal}:{applied.recipe_sha256[:8]}"
+    both = ask(loaded(folder, applied.label, applied.recipe), 300.0, 500.0)
+    assert kept(both) == kept(ask(loaded(folder, claa), 300.0, 500.0)) < 0.6
+    assert share_read(both) == pytest.approx(0.6, abs=0.15)
+    with pytest.raises(UsageError, match="answered one at a time"):
+        check_batch(applied, 2)
 
 
 def test_pruned_prompts_are_answered_one_at_a_time() -> None:

@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from vivace_methods.protocol import CacheNeed, MethodError
+from vivace_methods.cache_needs import CacheNeed, require_one_cache
+from vivace_methods.errors import MethodError
 
 PAGE = 256
 """Positions by which a held cache grows, so that prompts of nearly one length share one compiled step."""
-_MOVING = (CacheNeed.CROP, CacheNeed.COMPACT, CacheNeed.LAYER_LENGTHS, CacheNeed.TREE_MASK)
-"""What a cache of a fixed size cannot do: its mask follows from how many positions it has taken."""
 
 
 class Caches:
@@ -83,13 +82,7 @@ def negotiate(model: Any, needs: Mapping[str, Collection[CacheNeed]]) -> Caches:
     Raises:
         MethodError: two parts ask for what excludes the other, or the model's layers cannot do it.
     """
-    asked = {need: part for part, its in needs.items() for need in its}
-    for fixed in (CacheNeed.FIXED, CacheNeed.HELD):
-        for moving in _MOVING:
-            if fixed in asked and moving in asked:
-                raise MethodError(
-                    f"{asked[fixed]} needs {fixed}, and {asked[moving]} needs {moving}: there is none that is both."
-                )
+    asked = require_one_cache(needs)
     kind = type(model).__name__
     _require_masked(model, asked)
     _require_recorded(model, kind, asked)

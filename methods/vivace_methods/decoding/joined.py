@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
+from vivace_methods.cache_needs import CacheNeed, excluding
 from vivace_methods.decoding.caches import negotiate
 from vivace_methods.decoding.loop import Loop
 from vivace_methods.decoding.plain import FullReader, PlainDecoder
 from vivace_methods.errors import MethodError
 from vivace_methods.models.loading import require_causal
-from vivace_methods.protocol import Attached, CacheNeed, Generator, Method
+from vivace_methods.protocol import Attached, Decoder, Generator, Method, Reader
 
 
 def applied(method: Method, model: Any, fitted: Any = None) -> AbstractContextManager[Generator]:
@@ -50,7 +51,7 @@ def generator_of(model: Any, attached: Mapping[str, Attached]) -> Generator:
     if whole.generator is not None:
         return whole.generator
     reader = whole.reader or FullReader()
-    decoder = whole.decoder or whole.usual_decoder or PlainDecoder(model)
+    decoder = whole.decoder or usual_decoder(attached.values(), reader) or PlainDecoder(model)
     needs: dict[str, frozenset[CacheNeed]] = {}
     for name, its in attached.items():
         parts = [part for part in (its.reader, its.decoder, its.usual_decoder) if part in (reader, decoder)]
@@ -59,6 +60,18 @@ def generator_of(model: Any, attached: Mapping[str, Attached]) -> Generator:
     for its in attached.values():
         its.prepare(model)
     return Loop(model, whole, reader, decoder, caches)
+
+
+def usual_decoder(attached: Iterable[Attached], reader: Reader) -> Decoder | None:
+    """The decoding that a method brings along; with CUDA graphs before without, where the reader's cache lets it.
+
+    Args:
+        attached: by each method of an arm, of which none has a decoder of its own.
+        reader: of prompts.
+    """
+    brought = [its.usual_decoder for its in attached if its.usual_decoder is not None]
+    with_graphs_first = sorted(brought, key=lambda each: not each.needs)
+    return next((each for each in with_graphs_first if excluding(each.needs | reader.needs) is None), None)
 
 
 def together(attached: Mapping[str, Attached]) -> Attached:
@@ -78,7 +91,6 @@ def together(attached: Mapping[str, Attached]) -> Attached:
                 if getattr(whole, part) is not None:
                     raise MethodError(f"{' and '.join(attached)} each bring a {part}, and an arm has one.")
                 setattr(whole, part, getattr(its, part))
-        whole.usual_decoder = whole.usual_decoder or its.usual_decoder
     parts = [its.figures for its in attached.values()]
     whole.figures = lambda passes: {name: value for figures in parts for name, value in figures(passes).items()}
     if whole.generator is not None and (whole.reader or whole.decoder):

@@ -8,12 +8,21 @@ from typing import Any
 
 import torch
 
+from vivace_methods.cache_needs import NOTHING, CacheKind, CacheNeed, Compile, plain_needs
 from vivace_methods.decoding.generation import Generation
-from vivace_methods.protocol import CacheKind, CacheNeed, Compile, Decoder, MethodError, Read, Reader
+from vivace_methods.devices import require_graphs
+from vivace_methods.protocol import Decoder, Read, Reader
 
 
 class FullReader(Reader):
-    """The whole prompt through the whole model, in one pass."""
+    """The whole prompt through the whole model, in one pass.
+
+    Args:
+        needs: of the attention that it is read with.
+    """
+
+    def __init__(self, needs: frozenset[CacheNeed] = NOTHING) -> None:
+        self.needs = needs
 
     def read(self, run: Generation) -> Read:
         """Read it; everything is kept."""
@@ -44,12 +53,8 @@ class PlainDecoder(Decoder):
         decoding: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._decoding = decoding
-        self._step: Any = None
-        if compile != "none":
-            self._step = compiled_step(model, compile)
-            self.needs = frozenset({CacheNeed.HELD})
-        elif cache == "static":
-            self.needs = frozenset({CacheNeed.FIXED})
+        self._step: Any = None if compile == "none" else compiled_step(model, compile)
+        self.needs = plain_needs(cache, compile)
 
     def steps(self, run: Generation, read: Read, first: torch.Tensor) -> Iterator[list[int]]:
         """A token each."""
@@ -67,6 +72,5 @@ def compiled_step(model: Any, mode: Compile) -> Any:
     Raises:
         MethodError: the model is not on a CUDA device.
     """
-    if model.device.type != "cuda":
-        raise MethodError(f"compile={mode} needs a CUDA device, and the model is on {model.device}: use none.")
+    require_graphs(mode, model.device.type)
     return torch.compile(model.forward, mode=mode, dynamic=False)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from vivace_methods.cache_needs import CacheKind, Compile, attention_needs
 from vivace_methods.decoding.plain import FullReader, PlainDecoder
 from vivace_methods.models import implementations
 from vivace_methods.models.ledger import Pass
 from vivace_methods.models.passes import passes_of
-from vivace_methods.protocol import Attached, CacheKind, Compile, ExpertsImplementation, MethodError
+from vivace_methods.protocol import Attached, ExpertsImplementation
 
 
 @contextmanager
@@ -38,8 +39,6 @@ def plain_decoding(
     Raises:
         MethodError: the model or the machine cannot do what is asked.
     """
-    if compile != "none" and cache != "static":
-        raise MethodError(f"compile={compile} needs memory that stays in its place: use cache=static with it.")
     with ExitStack() as changes:
         passes = changes.enter_context(passes_of(model))
         decoding = _experts(model, experts_implementation, changes)
@@ -57,7 +56,7 @@ def full_reading(model: Any, attention: str) -> Iterator[Attached]:
         MethodError: the model or this machine cannot run it.
     """
     with implementations.attention(model, attention), plain_decoding(model) as plain:
-        yield replace(plain, reader=FullReader(), decoder=None, usual_decoder=plain.decoder)
+        yield replace(plain, reader=FullReader(attention_needs(attention)), decoder=None, usual_decoder=plain.decoder)
 
 
 def _shown(products: Mapping[str, str]) -> Callable[[Sequence[Pass]], dict[str, Any]]:

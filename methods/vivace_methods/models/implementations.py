@@ -12,6 +12,7 @@ import torch
 from vivace_kernels.dense_gemv_cpu import dense_gemv_cpu, fastest_product
 from vivace_kernels.speculation.expert_product import expert_product
 from vivace_kernels.speculation.experts import fits_kernel
+from vivace_methods.devices import require_attention
 from vivace_methods.errors import MethodError
 from vivace_methods.models.replaced_forward import replaced_forward
 
@@ -25,6 +26,18 @@ OWN_EXPERTS = "vivace"
 def has_experts(model: Any) -> bool:
     """Whether a model is a mixture of experts whose kernels transformers can switch."""
     return any(name.rpartition(".")[2] == "experts" for name, _ in model.named_modules())
+
+
+def require_experts(model: Any) -> None:
+    """Refuse a model without experts, where kernels for them are asked for.
+
+    Raises:
+        MethodError: it has none.
+    """
+    if not has_experts(model):
+        raise MethodError(
+            f"{type(model).__name__} has no experts: leave experts_implementation at auto, or take a model with some."
+        )
 
 
 @contextmanager
@@ -43,8 +56,7 @@ def attention(model: Any, implementation: str) -> Iterator[None]:
 
 
 def _choose_attention(model: Any, implementation: str) -> None:
-    if implementation.startswith("flash") and model.device.type != "cuda":
-        raise MethodError(f"{implementation} needs a CUDA device, and the model is on {model.device}: use sdpa.")
+    require_attention(implementation, model.device.type)
     try:
         model.set_attn_implementation(implementation)
     except (ValueError, ImportError) as error:
@@ -71,10 +83,7 @@ def experts(model: Any, implementation: str) -> Iterator[None]:
     Raises:
         MethodError: the model has no experts, or this machine cannot run the implementation.
     """
-    if not has_experts(model):
-        raise MethodError(
-            f"{type(model).__name__} has no experts: leave experts_implementation at auto, or take a model with some."
-        )
+    require_experts(model)
     before = model.get_experts_implementation()
     if implementation == OWN_EXPERTS:
         _register_own_experts()

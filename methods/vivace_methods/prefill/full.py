@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vivace_methods.cache_needs import CacheNeed, attention_needs
+from vivace_methods.devices import require_attention
 from vivace_methods.protocol import Attached, Method, Role
 
 if TYPE_CHECKING:
@@ -30,6 +32,15 @@ class FullPrefill(Method):
     exact: ClassVar[bool] = True
 
     attention: Literal["sdpa", "eager", "flash_attention_2", "flash_attention_3"] = "sdpa"
+
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """What the attention asks for."""
+        return attention_needs(self.attention)
+
+    def check_device(self, device: str) -> None:
+        """Refuse an attention that the device has no kernels for."""
+        require_attention(self.attention, device)
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Read whole prompts."""

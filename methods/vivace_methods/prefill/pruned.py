@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vivace_methods.cache_needs import CacheNeed, attention_needs
+from vivace_methods.devices import require_attention
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.protocol import Attached, Method, MethodError, Request, Role
 
@@ -37,6 +39,15 @@ class PrunedPrefill(Method):
     def __post_init__(self) -> None:
         self.require_amount("keep", self.keep)
 
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """Layers keep different numbers of positions."""
+        return attention_needs(self.attention) | {CacheNeed.LAYER_LENGTHS}
+
+    def check_device(self, device: str) -> None:
+        """Refuse an attention that the device has no kernels for."""
+        require_attention(self.attention, device)
+
     @abstractmethod
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """Ranker, selector, plan and policy for keys and values.
@@ -55,7 +66,11 @@ class PrunedPrefill(Method):
 
         self.check_model(model.config)
         return pruned_reading(
-            model, lambda layers: self.pruning(layers, fitted), self.attention, self.contexts(model, fitted)
+            model,
+            lambda layers: self.pruning(layers, fitted),
+            self.attention,
+            self.cache_needs,
+            self.contexts(model, fitted),
         )
 
     def diagnose(

@@ -73,11 +73,11 @@ class SpecPrefill(PrunedPrefill):
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Any]:
         """Read what a draft looks at while the context lasts."""
-        from vivace_methods.prefill.rankers.drafts import Draft, require_draft
+        from vivace_methods.prefill.rankers.drafts import AskedDraft, require_draft
 
-        if not isinstance(fitted, Draft):
+        if not isinstance(fitted, AskedDraft):
             require_draft(self.name, model, fitted)
-            fitted = Draft(fitted)
+            fitted = AskedDraft(fitted)
         return super().attach(model, fitted)
 
     def contexts(self, model: Any, fitted: Any) -> Sequence[AbstractContextManager[Any]]:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vivace_methods.cache_needs import NOTHING, CacheNeed, Compile, plain_needs
+from vivace_methods.devices import require_graphs
 from vivace_methods.diagnosis import Diagnosis
-from vivace_methods.protocol import Attached, Compile, Method, MethodError, Need, Request, Role
+from vivace_methods.protocol import Attached, Method, MethodError, Need, Request, Role
 from vivace_methods.sparsity.fitting.about import NOBODY, About
 from vivace_methods.sparsity.fitting.criteria import FACTORS_FILE, RECIPE_FILE
 from vivace_methods.sparsity.only import name_pattern
@@ -61,6 +63,15 @@ class ActivationSparsity(Method):
             raise MethodError(f"The setting sparsity of {self.name} must be in [0, 1), and {self.sparsity} is not.")
         if not 0 <= self.prompt <= 1:
             raise MethodError(f"The setting prompt of {self.name} must be from 0 to 1, and {self.prompt} is not.")
+
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """What compiled steps ask for, where they are asked for."""
+        return NOTHING if self.compile == "auto" else plain_needs("dynamic", self.compile)
+
+    def check_device(self, device: str) -> None:
+        """Refuse to compile steps where there are no CUDA graphs."""
+        require_graphs(self.compile, device)
 
     @abstractmethod
     def fit_layers(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from vivace_methods.protocol import Attached, CacheKind, Compile, Method, Role
-
-if TYPE_CHECKING:
-    pass
+from vivace_methods.cache_needs import CacheKind, CacheNeed, Compile, plain_needs, require_static
+from vivace_methods.devices import require_graphs
+from vivace_methods.protocol import Attached, Method, Role
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,18 @@ class Dense(Method):
 
     cache: CacheKind = "dynamic"
     compile: Compile = "none"
+
+    def __post_init__(self) -> None:
+        require_static(self.cache, self.compile)
+
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """What the kind of cache and the compiled steps ask for."""
+        return plain_needs(self.cache, self.compile)
+
+    def check_device(self, device: str) -> None:
+        """Refuse to compile steps where there are no CUDA graphs."""
+        require_graphs(self.compile, device)
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Decode with all weights."""

@@ -68,6 +68,6 @@ class RSparse(ActivationSparsity):
         self, model: Any, groups: Sequence[Group], texts: Sequence[torch.Tensor], about: About, journal: Journal
     ) -> tuple[dict[str, Fitted], list[dict[str, Any]]]:
         """A ratio, a threshold and two factors for each layer."""
-        from vivace_methods.sparsity.fitting.searches.ratios import RatioFit
+        from vivace_methods.sparsity.fitting.searches.ratio_search import RatioFit
 
         return RatioFit(self).run(model, groups, texts, about, journal)

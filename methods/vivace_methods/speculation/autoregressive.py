@@ -6,7 +6,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from vivace_methods.protocol import Attached, CacheKind, Compile, ExpertsImplementation, Method, Role
+from vivace_methods.cache_needs import CacheKind, CacheNeed, Compile, plain_needs, require_static
+from vivace_methods.devices import require_graphs
+from vivace_methods.protocol import Attached, ExpertsImplementation, Method, Role
 
 if TYPE_CHECKING:
     import torch
@@ -34,6 +36,30 @@ class Autoregressive(Method):
     cache: CacheKind = "dynamic"
     compile: Compile = "none"
     experts_implementation: ExpertsImplementation = "auto"
+
+    def __post_init__(self) -> None:
+        require_static(self.cache, self.compile)
+
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """What the kind of cache and the compiled steps ask for."""
+        return plain_needs(self.cache, self.compile)
+
+    def check_device(self, device: str) -> None:
+        """Refuse to compile steps where there are no CUDA graphs."""
+        require_graphs(self.compile, device)
+
+    def knows(self, architecture: str) -> bool:
+        """All, unless kernels for experts are asked for."""
+        return self.experts_implementation == "auto"
+
+    def check_model(self, configuration: Any) -> None:
+        """Refuse a model without experts where kernels for them are asked for."""
+        from vivace_methods.models.anatomy import without_weights
+        from vivace_methods.models.implementations import require_experts
+
+        if self.experts_implementation != "auto" and (model := without_weights(configuration, self.name)) is not None:
+            require_experts(model)
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Decode a token a pass."""

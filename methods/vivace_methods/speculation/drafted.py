@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from vivace_methods.cache_needs import CHAINS, TREES, CacheNeed
 from vivace_methods.protocol import Attached, Method, Role
 from vivace_methods.speculation.trees.settings import require_growing
 
@@ -46,6 +47,11 @@ class Verified(Method):
     def trees(self) -> bool:
         """Whether drafts are trees."""
         return False
+
+    @property
+    def cache_needs(self) -> frozenset[CacheNeed]:
+        """Drafts that do not stand are taken back."""
+        return TREES if self.trees else CHAINS
 
     def diagnose(
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from vivace_methods.protocol import Attached, MethodError
-from vivace_methods.speculation.budgets.mixtures import Mixture
+from vivace_methods.speculation.budgets.mixtures import ExpertLayer
 from vivace_methods.speculation.budgets.registry import parse_rule
 from vivace_methods.speculation.eagle3 import Eagle3
 
@@ -70,7 +70,7 @@ class MoeSpec(Eagle3):
 
         decoder = self.decoder(model, fitted)
         routers = routers_of(model, self.name, sigmoid=self.sigmoid)
-        mixtures = [Mixture(router.layer, router.experts, router.active) for router in routers]
+        mixtures = [ExpertLayer(router.layer, router.experts, router.active) for router in routers]
         budget = Budget(
             self._counts(type(model).__name__, mixtures),
             parse_rule(self.rule),
@@ -93,7 +93,7 @@ class MoeSpec(Eagle3):
         if mixtures := mixtures_of_model(configuration, self.name, sigmoid=self.sigmoid):
             self._counts(configuration.model_type, mixtures)
 
-    def _counts(self, model: str, mixtures: Sequence[Mixture]) -> list[int]:
+    def _counts(self, model: str, mixtures: Sequence[ExpertLayer]) -> list[int]:
         """The budget of each layer with experts.
 
         Raises:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from vivace_methods.cache_needs import CHAINS, TREES
 from vivace_methods.decoding.caches import negotiate
 from vivace_methods.decoding.generation import Generation
 from vivace_methods.decoding.trees import Tree
@@ -16,13 +17,10 @@ from vivace_methods.errors import MethodError
 from vivace_methods.models import implementations
 from vivace_methods.models.layer_inputs import layers_of
 from vivace_methods.models.passes import passes_of
-from vivace_methods.protocol import Attached, CacheNeed, Decoder, Read
+from vivace_methods.protocol import Attached, Decoder, Read
 from vivace_methods.speculation.drafters.base import Drafter, Drafting
 from vivace_methods.speculation.pacing.base import Pace
 from vivace_methods.speculation.pass_figures import pass_figures
-
-CHAINS = frozenset({CacheNeed.CROP})
-TREES = CHAINS | {CacheNeed.TREE_MASK}
 
 
 @contextmanager

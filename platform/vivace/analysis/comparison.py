@@ -229,7 +229,7 @@ def _flip(a: JudgingCard, b: JudgingCard, pair: Pair, names: Mapping[str, str]) 
 
 
 @dataclass(frozen=True)
-class Plan:
+class ComparisonPlan:
     """What it takes to find a wanted difference."""
 
     rows: list[dict[str, Any]]
@@ -244,7 +244,7 @@ class Plan:
     """Repeats that make do with the conversations there are; None where no number does, or it is not known."""
 
 
-def plan(database: Database, a: str, b: str | None, difference: float) -> Plan:
+def plan(database: Database, a: str, b: str | None, difference: float) -> ComparisonPlan:
     """How many conversations, or how many repeats of the same ones, a wanted difference needs.
 
     The variance of APR's difference is (between + within / repeats) / conversations, with both components from
@@ -292,7 +292,7 @@ def reply_noise(database: Database, identifier: str) -> tuple[int, float | None]
     return len(conversations), None if split is None else split.within
 
 
-def _plan_alone(card: JudgingCard, database: Database, difference: float) -> Plan:
+def _plan_alone(card: JudgingCard, database: Database, difference: float) -> ComparisonPlan:
     split = variance_split(
         [(one.passes, one.whole) for one in map(Tallies.of, conversations_of(database, card.judging))]
     )
@@ -308,11 +308,11 @@ def _plan_alone(card: JudgingCard, database: Database, difference: float) -> Pla
 
 def _plan(
     rows: list[dict[str, Any]], difference: float, conversations: int, components: tuple[float, float] | None
-) -> Plan:
+) -> ComparisonPlan:
     between, within = components or (None, None)
     needed = repeats_needed(difference, conversations, *components) if components else None
     split = {"between": between, "within": within, "repeats_needed": needed}
-    return Plan([{**row, **split} for row in rows], conversations, between, within, needed)
+    return ComparisonPlan([{**row, **split} for row in rows], conversations, between, within, needed)
 
 
 def _components_of_difference(

@@ -12,7 +12,7 @@ from vivace.analysis.comparison import Correction, adjusted_p_values
 from vivace.errors import UsageError
 from vivace.interchange.inspect_logs import read_inspect_log
 from vivace.interchange.lm_eval_samples import read_lm_eval_samples
-from vivace.interchange.samples import Sample, SampleFile
+from vivace.interchange.samples import SampleFile, TriedSample
 from vivace.output.short_names import distinct
 from vivace.statistics.paired import Difference, exact_flips, mean_difference, rate_difference
 from vivace.statistics.permutation import sign_flip_p_value
@@ -170,7 +170,7 @@ def _check_alike(files: Sequence[SampleFile], force: bool) -> None:
             )
 
 
-def _matched(a: SampleFile, b: SampleFile, force: bool) -> tuple[list[tuple[Sample, Sample]], list[str]]:
+def _matched(a: SampleFile, b: SampleFile, force: bool) -> tuple[list[tuple[TriedSample, TriedSample]], list[str]]:
     """Samples of both files that asked the same, and what was left out.
 
     Raises:
@@ -212,9 +212,9 @@ def _matched(a: SampleFile, b: SampleFile, force: bool) -> tuple[list[tuple[Samp
     return pairs, notes
 
 
-def _by_question(file: SampleFile) -> dict[str, Sample]:
+def _by_question(file: SampleFile) -> dict[str, TriedSample]:
     """What was asked → its sample, those that ask the same joined as tries of one."""
-    found: dict[str, list[Sample]] = defaultdict(list)
+    found: dict[str, list[TriedSample]] = defaultdict(list)
     for sample in file.samples.values():
         found[sample.asked].append(sample)
     return {
@@ -225,10 +225,10 @@ def _by_question(file: SampleFile) -> dict[str, Sample]:
     }
 
 
-def _as_counted(pairs: Sequence[tuple[Sample, Sample]]) -> list[tuple[Sample, Sample]]:
+def _as_counted(pairs: Sequence[tuple[TriedSample, TriedSample]]) -> list[tuple[TriedSample, TriedSample]]:
     """The samples with the values that the tool itself counts, where these are others."""
 
-    def counted(sample: Sample) -> Sample:
+    def counted(sample: TriedSample) -> TriedSample:
         return replace(sample, outcomes=tuple(replace(each, value=each.counted) for each in sample.outcomes))
 
     changed = [(counted(one), counted(other)) for one, other in pairs]
@@ -236,7 +236,12 @@ def _as_counted(pairs: Sequence[tuple[Sample, Sample]]) -> list[tuple[Sample, Sa
 
 
 def _row(
-    a: SampleFile, b: SampleFile, name_a: str, name_b: str, pairs: Sequence[tuple[Sample, Sample]], sign: int
+    a: SampleFile,
+    b: SampleFile,
+    name_a: str,
+    name_b: str,
+    pairs: Sequence[tuple[TriedSample, TriedSample]],
+    sign: int,
 ) -> FileRow:
     scored = [(one, other) for one, other in pairs if one.value is not None and other.value is not None]
     values = [(one.value or 0.0, other.value or 0.0) for one, other in scored]

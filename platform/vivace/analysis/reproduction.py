@@ -26,7 +26,7 @@ from vivace.tracks.rows import model_fingerprint
 
 
 @dataclass(frozen=True)
-class Change:
+class Discrepancy:
     """Something that is not now as it was when the run was made."""
 
     what: str
@@ -42,7 +42,7 @@ class Reproduction:
     judging: str | None
     commands: list[str]
     """Lines of a shell script; those that begin with # say what no command can do."""
-    changes: list[Change]
+    changes: list[Discrepancy]
 
     def as_json(self) -> dict[str, Any]:
         """All of it as data."""
@@ -206,7 +206,7 @@ def _argument(value: Any) -> str:
 # Changes
 
 
-def _changes(record: _Record) -> Iterator[Change]:
+def _changes(record: _Record) -> Iterator[Discrepancy]:
     yield from _code_changes(record.run.manifest)
     machine = record.machine.details if record.machine else {}
     now = hardware()
@@ -215,7 +215,7 @@ def _changes(record: _Record) -> Iterator[Change]:
     yield from _content_changes(record)
 
 
-def _code_changes(then: dict[str, Any]) -> Iterator[Change]:
+def _code_changes(then: dict[str, Any]) -> Iterator[Discrepancy]:
     now = manifest()
     for key in ("vivace", "python"):
         yield from _change(key, then.get(key), now[key])
@@ -227,7 +227,7 @@ def _code_changes(then: dict[str, Any]) -> Iterator[Change]:
         yield from _change(f"package {name}", before.get(name), today.get(name))
 
 
-def _content_changes(record: _Record) -> Iterator[Change]:
+def _content_changes(record: _Record) -> Iterator[Discrepancy]:
     """What the files and instruments named in the specs are now; nothing is fetched."""
     own_prompt = record.judge.prompt if record.judge and record.judge.prompt_name == "dataset" else None
     if not _is_on_hub(record):
@@ -236,27 +236,27 @@ def _content_changes(record: _Record) -> Iterator[Change]:
             own_prompt = conversations.judge_prompt
             yield from _change("data", record.dataset.revision, conversations.revision)
         except VivaceError as error:
-            yield Change("data", record.dataset.revision, f"not to be had: {error}")
+            yield Discrepancy("data", record.dataset.revision, f"not to be had: {error}")
     if record.model.recorded:
         try:
             identity = open_system(record.spec.model, {}, ChatOptions()).identity
             if record.model.fingerprint not in (identity.fingerprint, model_fingerprint(identity, record.run.owner)):
                 yield from _change("recorded replies", record.model.fingerprint, identity.fingerprint)
         except VivaceError as error:
-            yield Change("recorded replies", record.model.fingerprint, f"not to be had: {error}")
+            yield Discrepancy("recorded replies", record.model.fingerprint, f"not to be had: {error}")
     if record.spec.method is not None:
         try:
             yield from _change("method", record.run.method, read_method(record.spec.method).name)
         except VivaceError as error:
-            yield Change("method", str(record.run.method), f"not to be had: {error}")
+            yield Discrepancy("method", str(record.run.method), f"not to be had: {error}")
     if record.judge is not None:
         try:
             card = open_judge(record.judging_spec, own_prompt).card
             yield from _change("judge", record.judge.fingerprint, card.fingerprint)
         except VivaceError as error:
-            yield Change("judge", record.judge.fingerprint, f"not to be had: {error}")
+            yield Discrepancy("judge", record.judge.fingerprint, f"not to be had: {error}")
 
 
-def _change(what: str, then: object, now: object) -> Iterator[Change]:
+def _change(what: str, then: object, now: object) -> Iterator[Discrepancy]:
     if then != now:
-        yield Change(what, *("none" if value is None else str(value) for value in (then, now)))
+        yield Discrepancy(what, *("none" if value is None else str(value) for value in (then, now)))

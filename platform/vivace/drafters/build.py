@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vivace.drafters.learning import Text, draft_vocabulary, learn, new_drafter
-from vivace.drafters.own_answers import Kept, Question, write_answers
+from vivace.drafters.own_answers import Kept, ReadPrompt, write_answers
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.manifest import fingerprint
 from vivace.statistics.intervals import clustered_ratio
@@ -35,7 +35,7 @@ OnStep = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedDrafter:
     """What is to be made.
 
     Attributes:
@@ -102,7 +102,7 @@ class Made:
     tau_high: float | None
 
 
-def train_drafter(wanted: Wanted, home: Path, output: Path | None, on_step: OnStep) -> tuple[Path, Made]:
+def train_drafter(wanted: WantedDrafter, home: Path, output: Path | None, on_step: OnStep) -> tuple[Path, Made]:
     """Make a drafter, and give its folder; one that is there is only named.
 
     Args:
@@ -151,7 +151,7 @@ def train_drafter(wanted: Wanted, home: Path, output: Path | None, on_step: OnSt
 
 
 def _learnt(
-    wanted: Wanted,
+    wanted: WantedDrafter,
     model: Any,
     requests: Sequence[Request],
     texts: Mapping[int, Sequence[Text]],
@@ -216,12 +216,12 @@ def _requests(prompts: Sequence[PlannedPrompt], model: Any, tokenizer: Any, long
 
 
 def _texts(
-    model: Any, requests: Sequence[Request], kept: Kept, wanted: Wanted, on_step: OnStep
+    model: Any, requests: Sequence[Request], kept: Kept, wanted: WantedDrafter, on_step: OnStep
 ) -> dict[int, list[Text]]:
     """Each question's texts, by its place."""
     ids = [tuple(request.prompt[0].tolist()) for request in requests]
     answers = write_answers(
-        model, [Question(str(place), its) for place, its in enumerate(ids)], kept, each=wanted.answers,
+        model, [ReadPrompt(str(place), its) for place, its in enumerate(ids)], kept, each=wanted.answers,
         most_tokens=wanted.most_tokens, ends=sorted(requests[0].end_tokens), seed=wanted.seed,
         on_step=lambda done, of: on_step("answers", done, of, ""),
     )  # fmt: skip

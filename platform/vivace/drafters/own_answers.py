@@ -16,7 +16,7 @@ ROWS = 16
 
 
 @dataclass(frozen=True)
-class Question:
+class ReadPrompt:
     """A prompt as the model reads it.
 
     Attributes:
@@ -93,7 +93,7 @@ class Kept:
 
 def write_answers(
     model: Any,
-    questions: Sequence[Question],
+    questions: Sequence[ReadPrompt],
     kept: Kept,
     *,
     each: int,
@@ -123,7 +123,7 @@ def write_answers(
     return [kept.answers[question.name, number] for question, number in wanted]
 
 
-def _batches(missing: Sequence[tuple[Question, int]]) -> Iterator[tuple[int, list[Question]]]:
+def _batches(missing: Sequence[tuple[ReadPrompt, int]]) -> Iterator[tuple[int, list[ReadPrompt]]]:
     """Questions of like length together, for the shorter ones are padded to the longest."""
     for number in sorted({number for _, number in missing}):
         questions = sorted((question for question, its in missing if its == number), key=lambda it: len(it.ids))
@@ -132,7 +132,7 @@ def _batches(missing: Sequence[tuple[Question, int]]) -> Iterator[tuple[int, lis
 
 
 def _answers(
-    model: Any, batch: Sequence[Question], number: int, most_tokens: int, ends: Sequence[int], seed: int
+    model: Any, batch: Sequence[ReadPrompt], number: int, most_tokens: int, ends: Sequence[int], seed: int
 ) -> list[OwnAnswer]:
     import torch
     from transformers import GenerationConfig

@@ -72,7 +72,7 @@ class StopSignal:
 
 
 @dataclass
-class Limits:
+class RunLimits:
     """What one execution may cost and how often its calls may fail, and how much of that is used up."""
 
     max_cost: float | None = None
@@ -113,7 +113,7 @@ class Bench:
         artifacts: Artifacts,
         concurrency: int,
         stop: StopSignal,
-        limits: Limits,
+        limits: RunLimits,
         say: Callable[[str], None],
         cache: ResponseCache | None = None,
         shared: SharedQuotas | None = None,
@@ -214,7 +214,7 @@ async def execute(
     concurrency: int,
     retry_errors: bool,
     stop: StopSignal,
-    limits: Limits | None = None,
+    limits: RunLimits | None = None,
     say: Callable[[str], None] = lambda message: None,
     cache: ResponseCache | None = None,
     shared: SharedQuotas | None = None,
@@ -251,7 +251,7 @@ async def execute(
     stop = stop.follower()  # the first failure stops this run, and only this run
     # What opens a run may be any of its items; the part itself is planned once that is recorded.
     plan = list(run.plan(database, registered, retry_errors=retry_errors, part=part if is_opened else None))
-    limits = limits or Limits()
+    limits = limits or RunLimits()
     with database.read() as session:
         limits.cost += run.spent(session, registered)
     if plan and limits.reached:

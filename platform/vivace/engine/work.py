@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from vivace.engine import shards
 from vivace.engine.claims.leases import Heartbeat, Lease, try_lease
 from vivace.engine.claims.quotas import SharedQuotas
-from vivace.engine.execution import Limits, StopSignal, execute
+from vivace.engine.execution import RunLimits, StopSignal, execute
 from vivace.engine.submissions import prepare_run
 from vivace.errors import IncompleteError, LeaseLostError, UnreachableError, UsageError, VivaceError
 from vivace.models.client.cache import ResponseCache
@@ -38,7 +38,7 @@ PAUSE_BEFORE_TRYING_S = 2.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ExecutionOutcome:
     """How an execution ended."""
 
     status: str
@@ -97,7 +97,9 @@ class Workplace:
         self._keeps_runs = keeps_runs
         self._open: OpenRun | None = None
 
-    def execute(self, shard_id: str, *, run: PreparedRun | None = None, retry_errors: bool = False) -> Outcome:
+    def execute(
+        self, shard_id: str, *, run: PreparedRun | None = None, retry_errors: bool = False
+    ) -> ExecutionOutcome:
         """Execute a shard to its end, and record how it ended.
 
         Args:
@@ -112,9 +114,9 @@ class Workplace:
         claimed = shards.claim(database, shard_id, worker_id)
         submission = claimed.submission
         if claimed.refusal is not None:
-            return Outcome("busy", claimed.refusal)
+            return ExecutionOutcome("busy", claimed.refusal)
         if submission.queue is not None and not claimed.is_mine:
-            return Outcome("skipped", "it is no longer queued")
+            return ExecutionOutcome("skipped", "it is no longer queued")
         paused = "queued" if submission.queue else "incomplete"
         try:
             outcome = self._execute(claimed.shard, submission, run, retry_errors)
@@ -193,12 +195,14 @@ class Workplace:
                     raise
                 time.sleep(PAUSE_BEFORE_TRYING_S)
 
-    def _execute(self, shard: Shard, submission: Submission, run: PreparedRun | None, retry_errors: bool) -> Outcome:
+    def _execute(
+        self, shard: Shard, submission: Submission, run: PreparedRun | None, retry_errors: bool
+    ) -> ExecutionOutcome:
         opened = self._opened(submission, run)
-        lease: Lease | Outcome | None = None
+        lease: Lease | ExecutionOutcome | None = None
         try:
             lease = self._wait_for_lease(shard, submission)
-            if isinstance(lease, Outcome):
+            if isinstance(lease, ExecutionOutcome):
                 return lease
             self._heartbeat.watch(lease)
             try:
@@ -213,12 +217,12 @@ class Workplace:
         if ended is not None:
             return ended
         if lease.cancel_requested:
-            return Outcome("cancelled", "what is recorded stays")
-        return Outcome("interrupted", "what is recorded stays, the same command goes on")
+            return ExecutionOutcome("cancelled", "what is recorded stays")
+        return ExecutionOutcome("interrupted", "what is recorded stays, the same command goes on")
 
     async def _work(
         self, opened: OpenRun, shard: Shard, submission: Submission, lease: Lease, retry_errors: bool
-    ) -> Outcome | None:
+    ) -> ExecutionOutcome | None:
         """Do what the shard lacks; None where it was stopped."""
         how = opened.spec.execution
         unscored = 0
@@ -246,7 +250,7 @@ class Workplace:
                 concurrency=how.concurrency,
                 retry_errors=retry_errors,
                 stop=self._stop,
-                limits=Limits(how.max_cost, how.max_errors),
+                limits=RunLimits(how.max_cost, how.max_errors),
                 say=self._say,
                 cache=ResponseCache(self._settings.home / "cache") if how.cache else None,
                 shared=shared,
@@ -258,9 +262,9 @@ class Workplace:
         if not is_whole:
             return None
         status, message = await asyncio.to_thread(shards.finish, lease, conclude)
-        return Outcome(status, message, unscored)
+        return ExecutionOutcome(status, message, unscored)
 
-    def _wait_for_lease(self, shard: Shard, submission: Submission) -> Lease | Outcome:
+    def _wait_for_lease(self, shard: Shard, submission: Submission) -> Lease | ExecutionOutcome:
         """The shard's lease, waited for while another live process works on the run; the outcome if stopped.
 
         Raises:
@@ -283,14 +287,14 @@ class Workplace:
             with database.read() as session:
                 cancelled = session.get_one(Submission, submission.id).cancel_requested
             if cancelled and not submission.cancel_requested:
-                return Outcome("cancelled", "it was waiting for the run")
+                return ExecutionOutcome("cancelled", "it was waiting for the run")
             time.sleep(LOOK_S)
-        return Outcome("interrupted", "it was waiting for the run; the same command goes on")
+        return ExecutionOutcome("interrupted", "it was waiting for the run; the same command goes on")
 
 
-async def _until_aborted(execution: Any) -> Outcome | None:
+async def _until_aborted(execution: Any) -> ExecutionOutcome | None:
     try:
-        found: Outcome | None = await execution
+        found: ExecutionOutcome | None = await execution
         return found
     except asyncio.CancelledError:
         return None
@@ -306,7 +310,7 @@ def execute_submission(
     run: PreparedRun | None = None,
     retry_errors: bool = False,
     say: Callable[[str], None] = lambda message: None,
-) -> Outcome:
+) -> ExecutionOutcome:
     """Execute a submission of one part to its end in this process, and record how it ended.
 
     Args:
@@ -331,7 +335,7 @@ def execute_submission(
         if outcome.status != "busy":
             return outcome
         if stop.requested:
-            return Outcome("interrupted", f"it was waiting: {outcome.message}")
+            return ExecutionOutcome("interrupted", f"it was waiting: {outcome.message}")
         if not told:
             say(f"Waiting: {outcome.message}.")
             told = True

@@ -13,7 +13,7 @@ import yaml
 from vivace.errors import UsageError
 from vivace.files.text import parse_yaml, read_text
 from vivace.interchange.provenance import bounded, moment
-from vivace.interchange.samples import Origin, SampleFile, finite
+from vivace.interchange.samples import EvaluationOrigin, SampleFile, finite
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
@@ -98,7 +98,7 @@ def _figure(path: Path, entry: EvalResultEntry, model: str) -> SampleFile:
         score=entry.task_id,
         samples={},
         reported={"value": float(entry.value)},
-        origin=Origin(
+        origin=EvaluationOrigin(
             data=entry.dataset_id,
             made_at=None if entry.date is None else str(entry.date),
             settings=bounded({name: value for name, value in told.items() if value is not None}),

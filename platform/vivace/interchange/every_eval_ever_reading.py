@@ -12,7 +12,15 @@ from vivace.errors import UsageError
 from vivace.files.text import json_rows, read_text
 from vivace.interchange.every_eval_ever import SCHEMA
 from vivace.interchange.provenance import bounded, check_size
-from vivace.interchange.samples import Origin, Outcome, Sample, SampleFile, content_hash, count, finite
+from vivace.interchange.samples import (
+    EvaluationOrigin,
+    SampleFile,
+    TriedSample,
+    TryOutcome,
+    content_hash,
+    count,
+    finite,
+)
 from vivace_rubrics.json_text import parse_report
 
 LONGEST_RECORD = 2**26
@@ -84,7 +92,7 @@ def _results(
         model=str(model.get("id") or model.get("name") or ""),
         score="",
         samples={},
-        origin=Origin(
+        origin=EvaluationOrigin(
             version=str(library.get("version") or ""),
             made_at=_seconds(record.get("evaluation_timestamp")),
         ),
@@ -146,8 +154,8 @@ def _result(
     )
 
 
-def _samples(lines: Sequence[tuple[str, Mapping[str, Any]]], levels: bool) -> dict[str, Sample]:
-    found: dict[str, Sample] = {}
+def _samples(lines: Sequence[tuple[str, Mapping[str, Any]]], levels: bool) -> dict[str, TriedSample]:
+    found: dict[str, TriedSample] = {}
     tries: set[tuple[str, str]] = set()
     for place, line in lines:
         id, epoch = str(line["sample_id"]), str(_object(line, "metadata").get("epoch", ""))
@@ -158,20 +166,20 @@ def _samples(lines: Sequence[tuple[str, Mapping[str, Any]]], levels: bool) -> di
         asked = str(line.get("sample_hash") or content_hash(question))
         before = found.get(id)
         outcomes = (*(before.outcomes if before else ()), _outcome(line, levels, place))
-        found[id] = Sample(id, asked, " ".join(str(question.get("raw") or "").split())[:_SHOWN], outcomes)
+        found[id] = TriedSample(id, asked, " ".join(str(question.get("raw") or "").split())[:_SHOWN], outcomes)
     return found
 
 
-def _outcome(line: Mapping[str, Any], levels: bool, place: str) -> Outcome:
+def _outcome(line: Mapping[str, Any], levels: bool, place: str) -> TryOutcome:
     if line.get("unscored_reason") is not None:  # a file of ours beside theirs
-        return Outcome(None, str(line["unscored_reason"]))
+        return TryOutcome(None, str(line["unscored_reason"]))
     score = _object(line, "evaluation").get("score")
     value = float(score) if isinstance(score, bool) else finite(score)
     if value is None:
         raise UsageError(f"{place}: its score is {score!r:.60}, and no number.")
     if line.get("error"):
-        return Outcome(None, "error", value)
-    return Outcome(None, "level not known", None) if levels and value == UNKNOWN_LEVEL else Outcome.of(value)
+        return TryOutcome(None, "error", value)
+    return TryOutcome(None, "level not known", None) if levels and value == UNKNOWN_LEVEL else TryOutcome.of(value)
 
 
 def _object(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.files.text import json_rows
-from vivace.interchange.samples import Origin, Outcome, Sample, SampleFile, finite
+from vivace.interchange.samples import EvaluationOrigin, SampleFile, TriedSample, TryOutcome, finite
 
 WHAT = "results"
 _TEXTS = ("result", "tool", "tool_version", "task", "task_version", "data", "model", "score")
@@ -53,7 +53,7 @@ def _result(path: Path, rows: list[tuple[str, dict[str, Any]]]) -> SampleFile:
         reported={name: value for name, value in figures.items() if value is not None},
         more_is_better=better if isinstance(better, bool) else None,
         notes=tuple(str(note) for note in first.get("notes") or ()),
-        origin=Origin(
+        origin=EvaluationOrigin(
             version=first["tool_version"],
             task_version=first["task_version"],
             data=first["data"],
@@ -80,8 +80,8 @@ def _count(row: Mapping[str, Any], name: str, place: str) -> int | None:
     return found
 
 
-def _samples(rows: list[tuple[str, dict[str, Any]]]) -> dict[str, Sample]:
-    tries: dict[str, dict[int, Outcome]] = defaultdict(dict)
+def _samples(rows: list[tuple[str, dict[str, Any]]]) -> dict[str, TriedSample]:
+    tries: dict[str, dict[int, TryOutcome]] = defaultdict(dict)
     first: dict[str, dict[str, Any]] = {}
     for place, row in rows:
         id, attempt = str(row["sample"]), _count(row, "attempt", place) or 0
@@ -91,7 +91,7 @@ def _samples(rows: list[tuple[str, dict[str, Any]]]) -> dict[str, Sample]:
             raise UsageError(f"{place}: the sample {id} asks something else than before.")
         tries[id][attempt] = _outcome(row, place)
     return {
-        id: Sample(
+        id: TriedSample(
             id, str(first[id].get("asked") or ""), str(first[id].get("text") or ""),
             tuple(outcome for _, outcome in sorted(found.items())),
         )
@@ -99,11 +99,11 @@ def _samples(rows: list[tuple[str, dict[str, Any]]]) -> dict[str, Sample]:
     }  # fmt: skip
 
 
-def _outcome(row: Mapping[str, Any], place: str) -> Outcome:
+def _outcome(row: Mapping[str, Any], place: str) -> TryOutcome:
     value, reason, counted = row["value"], row["unscored_reason"], row.get("counted")
     if (value is None) == (reason is None):
         raise UsageError(f"{place} has a value and a reason why there is none, or neither.")
     numbers = [finite(each) for each in (value, counted)]
     if any(number is None and each is not None for number, each in zip(numbers, (value, counted), strict=True)):
         raise UsageError(f"{place} has a value that is no number.")
-    return Outcome(numbers[0], None if reason is None else str(reason), numbers[1])
+    return TryOutcome(numbers[0], None if reason is None else str(reason), numbers[1])

@@ -11,7 +11,15 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.files.text import LONGEST_ROWS, read_text
 from vivace.interchange.provenance import bounded, check_size
-from vivace.interchange.samples import Origin, Outcome, Sample, SampleFile, content_hash, count, finite
+from vivace.interchange.samples import (
+    EvaluationOrigin,
+    SampleFile,
+    TriedSample,
+    TryOutcome,
+    content_hash,
+    count,
+    finite,
+)
 from vivace.interchange.zip_members import LONGEST_MEMBER, Archive, archive
 from vivace.output.printable import json_text
 from vivace_methods.suggesting import did_you_mean
@@ -121,7 +129,7 @@ def _scored(log: _Log, path: Path, chosen: str, part: str | None) -> SampleFile:
         outcomes = [
             _outcome(each, chosen, part, path) for each in sorted(epochs, key=lambda each: str(each["epoch"]))
         ]
-        samples[id] = Sample(id, epochs[0]["asked"], epochs[0]["text"], tuple(outcomes))
+        samples[id] = TriedSample(id, epochs[0]["asked"], epochs[0]["text"], tuple(outcomes))
     spec = _mapping(log.header, "eval")
     status = log.header.get("status")
     return SampleFile(
@@ -139,7 +147,7 @@ def _scored(log: _Log, path: Path, chosen: str, part: str | None) -> SampleFile:
     )
 
 
-def _origin(header: Mapping[str, Any]) -> Origin:
+def _origin(header: Mapping[str, Any]) -> EvaluationOrigin:
     spec = _mapping(header, "eval")
     config, data = _mapping(spec, "config"), _mapping(spec, "dataset")
     asked = _mapping(spec, "model_generate_config")
@@ -152,7 +160,7 @@ def _origin(header: Mapping[str, Any]) -> Origin:
     planned = count(_mapping(header, "results").get("total_samples"))
     if planned is None and isinstance(ids, list):
         planned = len(ids) * (count(epochs) or 1)
-    return Origin(
+    return EvaluationOrigin(
         version=str(_mapping(spec, "packages").get("inspect_ai") or ""),
         task_version=str(spec.get("task_version") or ""),
         data=str(data.get("name") or data.get("location") or ""),
@@ -328,10 +336,10 @@ def _seen(tries: Iterable[list[Mapping[str, Any]]]) -> Iterator[str]:
             yield from each["scores"]
 
 
-def _outcome(found: Mapping[str, Any], name: str, part: str | None, path: Path) -> Outcome:
+def _outcome(found: Mapping[str, Any], name: str, part: str | None, path: Path) -> TryOutcome:
     scores = found["scores"]
     if found["unscored"] is not None and name not in scores:
-        return Outcome(None, found["unscored"])
+        return TryOutcome(None, found["unscored"])
     value = scores.get(name)
     if part is not None:
         value = value.get(part) if isinstance(value, dict) else None
@@ -340,23 +348,23 @@ def _outcome(found: Mapping[str, Any], name: str, part: str | None, path: Path) 
     return outcome_of(value)
 
 
-def outcome_of(value: Any) -> Outcome:
+def outcome_of(value: Any) -> TryOutcome:
     """What a value of inspect's says, and what it counts as there.
 
     Args:
         value: a letter of its menu, a number, a truth value, or their texts; None where there is none.
     """
     if value is None:
-        return Outcome(None, "no score")
+        return TryOutcome(None, "no score")
     if isinstance(value, str):
         number = VERDICTS.get(value, WORDS.get(value.lower()))
         if number is None and value != NO_ANSWER:
             number = _number(value)
         if number is None:
-            return Outcome(None, "no answer" if value == NO_ANSWER else "off the menu", 0.0)
-        return Outcome.of(number)
+            return TryOutcome(None, "no answer" if value == NO_ANSWER else "off the menu", 0.0)
+        return TryOutcome.of(number)
     number = float(value) if isinstance(value, bool) else finite(value)
-    return Outcome(None, "not a number") if number is None else Outcome.of(number)
+    return TryOutcome(None, "not a number") if number is None else TryOutcome.of(number)
 
 
 def _number(text: str) -> float | None:

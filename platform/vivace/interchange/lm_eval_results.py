@@ -11,7 +11,7 @@ from vivace.errors import UsageError
 from vivace.files.text import read_text
 from vivace.interchange.lm_eval_samples import LONGEST_RESULTS, NAME, mapping, read_lm_eval_scores
 from vivace.interchange.provenance import bounded, check_size
-from vivace.interchange.samples import Origin, Sample, SampleFile, count, finite
+from vivace.interchange.samples import EvaluationOrigin, SampleFile, TriedSample, count, finite
 from vivace_rubrics.json_text import parse_report
 
 _SETTINGS = (
@@ -91,7 +91,11 @@ def _content(path: Path) -> dict[str, Any]:
 
 
 def _figure(
-    path: Path, content: Mapping[str, Any], task: str, key: str, recorded: Mapping[str, Mapping[str, Sample] | None]
+    path: Path,
+    content: Mapping[str, Any],
+    task: str,
+    key: str,
+    recorded: Mapping[str, Mapping[str, TriedSample] | None],
 ) -> SampleFile:
     metric, _, filtered = key.partition(",")
     figures = mapping(mapping(content, "results"), task)
@@ -145,7 +149,7 @@ def described(content: Mapping[str, Any], path: Path, task: str) -> SampleFile:
         model=str(content.get("model_name") or config.get("model_args") or path.parent.name),
         score="",
         samples={},
-        origin=Origin(
+        origin=EvaluationOrigin(
             version=str(content.get("lm_eval_version") or ""),
             task_version="" if version in (None, "N/A") else str(version),
             data=" ".join(str(of_task[name]) for name in ("dataset_path", "dataset_name") if of_task.get(name)),

@@ -9,7 +9,7 @@ from typing import Any
 
 from vivace.errors import UsageError
 from vivace.files.text import json_rows, read_text
-from vivace.interchange.samples import Outcome, Sample, SampleFile, content_hash, finite
+from vivace.interchange.samples import SampleFile, TriedSample, TryOutcome, content_hash, finite
 from vivace_methods.suggesting import did_you_mean
 from vivace_rubrics.json_text import parse_json
 
@@ -50,14 +50,14 @@ def read_lm_eval_samples(path: Path, score: str | None = None) -> SampleFile:
     )
 
 
-def read_lm_eval_scores(path: Path) -> dict[str, dict[str, Sample] | None]:
+def read_lm_eval_scores(path: Path) -> dict[str, dict[str, TriedSample] | None]:
     """The samples of a task under each `metric,filter`; None where documents have no value of their own.
 
     Raises:
         UsageError: it cannot be read or holds no such samples.
     """
     rows = _rows(path)
-    found: dict[str, dict[str, Sample] | None] = {}
+    found: dict[str, dict[str, TriedSample] | None] = {}
     for key in _keys([row for _, row in rows]):
         metric, _, chosen = key.rpartition(",")
         adds_up = any(isinstance(row.get(metric), list | dict | str) for _, row in rows if _filter(row) == chosen)
@@ -73,8 +73,8 @@ def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _samples(rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str, chosen: str) -> dict[str, Sample]:
-    samples: dict[str, Sample] = {}
+def _samples(rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str, chosen: str) -> dict[str, TriedSample]:
+    samples: dict[str, TriedSample] = {}
     for place, row in rows:
         if _filter(row) != chosen:
             continue
@@ -82,7 +82,7 @@ def _samples(rows: Sequence[tuple[str, Mapping[str, Any]]], metric: str, chosen:
         if id in samples:
             raise UsageError(f"{place}: the document {id} comes again; two runs were written into one file.")
         asked = content_hash([row.get("doc_hash") or row.get("doc"), row.get("target_hash") or row.get("target")])
-        samples[id] = Sample(id, asked, _text(row), (_outcome(row.get(metric), metric, place),))
+        samples[id] = TriedSample(id, asked, _text(row), (_outcome(row.get(metric), metric, place),))
     return samples
 
 
@@ -138,10 +138,10 @@ def _text(row: Mapping[str, Any]) -> str:
     return " ".join(str(document or "").split())[:_SHOWN]
 
 
-def _outcome(value: Any, metric: str, place: str) -> Outcome:
+def _outcome(value: Any, metric: str, place: str) -> TryOutcome:
     if value is None:
-        return Outcome(None, "no score")
+        return TryOutcome(None, "no score")
     if isinstance(value, list | dict | str):
         raise UsageError(f"{place}: '{metric}' is no number, and adds up over documents only as lm-eval does it.")
     number = float(value) if isinstance(value, bool) else finite(value)
-    return Outcome(None, "not a number") if number is None else Outcome.of(number)
+    return TryOutcome(None, "not a number") if number is None else TryOutcome.of(number)

@@ -19,7 +19,7 @@ ABSENT = "not in the file"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TryOutcome:
     """How one try at a sample came out.
 
     Attributes:
@@ -33,13 +33,13 @@ class Outcome:
     counted: float | None = None
 
     @classmethod
-    def of(cls, value: float) -> Outcome:
+    def of(cls, value: float) -> TryOutcome:
         """A try that was scored."""
         return cls(value, None, value)
 
 
 @dataclass(frozen=True)
-class Sample:
+class TriedSample:
     """A question with its tries.
 
     Attributes:
@@ -52,7 +52,7 @@ class Sample:
     id: str
     asked: str
     text: str
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[TryOutcome, ...]
 
     @property
     def value(self) -> float | None:
@@ -66,7 +66,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Origin:
+class EvaluationOrigin:
     """Where an evaluation comes from, as its file says.
 
     Attributes:
@@ -112,14 +112,14 @@ class SampleFile:
     task: str
     model: str
     score: str
-    samples: Mapping[str, Sample]
+    samples: Mapping[str, TriedSample]
     reported: Mapping[str, float] = field(default_factory=dict)
     more_is_better: bool | None = None
     notes: tuple[str, ...] = ()
-    origin: Origin = field(default_factory=Origin)
+    origin: EvaluationOrigin = field(default_factory=EvaluationOrigin)
 
     @property
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[TryOutcome]:
         """Of all tries at all samples."""
         return [outcome for sample in self.samples.values() for outcome in sample.outcomes]
 

@@ -15,7 +15,7 @@ AMOUNTS = ("gpu-memory", "memory")
 
 
 @dataclass(frozen=True)
-class Need:
+class MachineNeed:
     """One need: `gpu`, `gpu=H200`, `gpu-memory=80`, `memory=64`, or a word that a worker offers."""
 
     name: str
@@ -37,7 +37,7 @@ class Need:
         return str(self).casefold() in {str(word).casefold() for word in offers.get("words") or []}
 
 
-def parse_need(text: str) -> Need:
+def parse_need(text: str) -> MachineNeed:
     """A need as a person writes it.
 
     Raises:
@@ -50,10 +50,10 @@ def parse_need(text: str) -> Need:
         amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB)?", value, re.IGNORECASE)
         if amount is None:
             raise ValueError(f"'{text}' names no amount; write it as {name.casefold()}=64, in GB")
-        return Need(name.casefold(), amount[1])
+        return MachineNeed(name.casefold(), amount[1])
     if name.casefold() == "gpu-memory":
         raise ValueError("'gpu-memory' needs an amount in GB: gpu-memory=80")
-    return Need("gpu" if name.casefold() == "gpu" else name, value or None)
+    return MachineNeed("gpu" if name.casefold() == "gpu" else name, value or None)
 
 
 def unmet(needs: Sequence[str], offers: dict[str, Any]) -> list[str]:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AppliedMethod:
-    """An inference method that a model answers with, and the recipe that was fitted for it where it needs one."""
+    """What a model answers with: an inference method, or two together, and the recipe where one needs one."""
 
     label: str
-    """The method with its settings."""
+    """The method with its settings; of two, the one that needs a recipe comes last."""
     recipe: Path | None = None
     """The recipe's folder."""
     recipe_sha256: str | None = None

@@ -15,7 +15,7 @@ from vivace.errors import VivaceError
 from vivace.files.content_hash import file_sha256
 from vivace.machine.environment import load_surroundings
 from vivace.settings import Settings
-from vivace.store.remote_artifacts import Held, RemoteArtifacts, is_hash
+from vivace.store.remote_artifacts import ListedArtifact, RemoteArtifacts, is_hash
 
 
 def open_artifacts(settings: Settings) -> Artifacts:
@@ -139,7 +139,7 @@ class Artifacts:
         self._forget(sha256)
         return self._fetched(sha256)
 
-    def listed(self) -> Iterator[Held]:
+    def listed(self) -> Iterator[ListedArtifact]:
         """All that is stored, in no order; what is half written, or bears another name, is none of it.
 
         Raises:
@@ -157,12 +157,12 @@ class Artifacts:
             self._remote.delete(sha256)
         self._forget(sha256)
 
-    def _here(self) -> Iterator[Held]:
+    def _here(self) -> Iterator[ListedArtifact]:
         for path in self.folder.glob("??/*"):
             with suppress(OSError):  # removed since it was listed
                 if is_hash(path.name) and path.parent.name == path.name[:2]:
                     state = path.stat()
-                    yield Held(path.name, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
+                    yield ListedArtifact(path.name, state.st_size, datetime.fromtimestamp(state.st_mtime, UTC))
 
     def _store(self, sha256: str, write: Callable[[Path], None]) -> None:
         target = self.path(sha256)

@@ -26,7 +26,7 @@ def is_hash(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Held:
+class ListedArtifact:
     """One artifact as a store lists it."""
 
     sha256: str
@@ -90,13 +90,13 @@ class RemoteArtifacts:
                 f"Artifact {sha256[:12]} is missing in '{self.name}'; submit what uses it again."
             ) from error
 
-    def listed(self) -> Iterator[Held]:
+    def listed(self) -> Iterator[ListedArtifact]:
         """All files of the store."""
         found = self._tried(lambda: self._filesystem.find(self._root, detail=True))
         for path, details in found.items():
             name = str(path).rpartition("/")[2]
             if is_hash(name):
-                yield Held(name, int(details.get("size") or 0), _modified(details))
+                yield ListedArtifact(name, int(details.get("size") or 0), _modified(details))
 
     def delete(self, sha256: str) -> None:
         """Remove a file; nothing where it is gone."""

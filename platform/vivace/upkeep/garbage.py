@@ -14,7 +14,7 @@ from vivace.errors import VivaceError
 from vivace.store.artifacts import Artifacts
 from vivace.store.columns import Name, Values
 from vivace.store.database import Database
-from vivace.store.remote_artifacts import Held
+from vivace.store.remote_artifacts import ListedArtifact
 from vivace.store.tables import Base
 from vivace.store.trees import members, references
 
@@ -27,7 +27,7 @@ _HASH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 class Garbage:
     """What of a store may go."""
 
-    unreferenced: list[Held]
+    unreferenced: list[ListedArtifact]
     young: int
     """Further files that nothing refers to and that are within the grace period."""
     missing: list[str]
@@ -49,7 +49,7 @@ def garbage(database: Database, artifacts: Artifacts, grace_hours: float = GRACE
     return Garbage(old, len(idle) - len(old), sorted(_recordings(database) - held.keys()))
 
 
-def collect(database: Database, artifacts: Artifacts, grace_hours: float = GRACE_HOURS) -> list[Held]:
+def collect(database: Database, artifacts: Artifacts, grace_hours: float = GRACE_HOURS) -> list[ListedArtifact]:
     """Remove what nothing refers to; each file is looked at again before it goes.
 
     Raises:

@@ -15,8 +15,8 @@ from transformers import Qwen2AudioConfig, Qwen2AudioForConditionalGeneration
 from vivace_methods.arms import Arm, ArmMember
 from vivace_methods.decoding.caches import compact, negotiate
 from vivace_methods.decoding.generation import Generation
-from vivace_methods.decoding.joined import generator_of
-from vivace_methods.decoding.plain import PlainDecoder
+from vivace_methods.decoding.joined import generator_of, usual_decoder
+from vivace_methods.decoding.plain import FullReader, PlainDecoder
 from vivace_methods.models.layer_inputs import tapping
 from vivace_methods.models.passes import passes_of
 from vivace_methods.models.random import random_model, tiny_configuration
@@ -24,6 +24,7 @@ from vivace_methods.models.shared_copy import shared_copy
 from vivace_methods.protocol import (
     Attached,
     CacheNeed,
+    Decoder,
     Embedded,
     Emit,
     Generator,
@@ -220,6 +221,35 @@ def test_caches_that_exclude_each_other_are_refused_before_anything_is_read(mode
         with pytest.raises(MethodError, match=r"plain needs a cache in memory of a fixed size, and pruned needs"):
             generator_of(model, {"pruned": Attached(passes, reader=Forgetful()), "plain": static})
         assert passes.ledger.passes == ()
+
+
+@pytest.mark.parametrize("arm", [
+    "autoregressive", "autoregressive(cache=static)", "dense(cache=static)", "full", "claa", "snapkv",
+    "prompt-lookup",
+    "eagle-3:{drafter}", "eagle-3(tokens=9):{drafter}", "r-sparse(ratio=0.9):{sparse}",
+])  # fmt: skip
+def test_a_method_says_beforehand_what_its_parts_ask_of_the_cache(
+    model: Any, folders: dict[str, Path], arm: str
+) -> None:
+    """Arms are refused by what methods say, before any model is there, and caches are made by what parts ask for."""
+    (member,) = parse_arm(arm.format(drafter=folders["drafter"], sparse=folders["r-sparse(ratio=0.9)"])).members
+    with Arm((member,)).attach(model) as its:
+        parts = [each for each in (its.reader, its.decoder, its.usual_decoder) if each is not None]
+        assert frozenset().union(*(each.needs for each in parts)) == member.method.cache_needs
+
+
+def test_of_decoders_that_methods_bring_along_the_compiled_one_is_taken_where_the_cache_lets_it(model: Any) -> None:
+    def needs_of(reader: Reader, *decoders: Decoder) -> frozenset[CacheNeed]:
+        chosen = usual_decoder([Attached(passes, usual_decoder=each) for each in decoders], reader)
+        return frozenset() if chosen is None else chosen.needs
+
+    with passes_of(model) as passes:
+        plain, compiled = PlainDecoder(model), PlainDecoder(model)
+        compiled.needs = frozenset({CacheNeed.HELD})
+        for decoders in ((plain, compiled), (compiled, plain)):
+            assert needs_of(FullReader(), *decoders) == compiled.needs
+            assert not needs_of(Forgetful(), *decoders)
+        assert not needs_of(Forgetful(), compiled)
 
 
 def test_layers_that_forget_by_themselves_are_not_compacted() -> None:

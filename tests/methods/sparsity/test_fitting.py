@@ -18,8 +18,8 @@ from vivace_methods.models.random import random_model, tiny_configuration
 from vivace_methods.protocol import MethodError
 from vivace_methods.registry import parse_method
 from vivace_methods.sparsity.activation import ActivationSparsity
+from vivace_methods.sparsity.applying.channel_limits import channel_scale, residual
 from vivace_methods.sparsity.applying.groups import applied_groups, uncounted_group
-from vivace_methods.sparsity.applying.limits import channel_scale, residual
 from vivace_methods.sparsity.applying.linears import find_groups
 from vivace_methods.sparsity.fitting.about import About
 from vivace_methods.sparsity.fitting.budget import WeightBudget, budget

@@ -23,7 +23,7 @@ from vivace_methods.prefill.reading.attention import showing_attention
 TOKENIZER_FILE = "tokenizer.json"
 
 
-class Draft:
+class AskedDraft:
     """A draft model that can be asked, while `shown` lasts.
 
     Args:
@@ -71,7 +71,7 @@ class DraftRanker(Ranker):
         kernel: neighbours that are averaged, an odd number.
     """
 
-    draft: Draft | None
+    draft: AskedDraft | None
     ahead: int = 8
     kernel: int = 13
 

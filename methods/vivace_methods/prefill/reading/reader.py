@@ -25,12 +25,11 @@ class PrunedReader(Reader):
 
     Args:
         hooks: on the model.
+        needs: what pruning with them asks of the cache.
     """
 
-    needs = frozenset({CacheNeed.LAYER_LENGTHS})
-
-    def __init__(self, hooks: PruningHooks) -> None:
-        self._hooks = hooks
+    def __init__(self, hooks: PruningHooks, needs: frozenset[CacheNeed]) -> None:
+        self._hooks, self.needs = hooks, needs
         self._evidence: tuple[int, ...] = ()
 
     def figures(self) -> dict[str, Any]:
@@ -72,7 +71,11 @@ def _of_kept(found: torch.Tensor, entered: torch.Tensor | None, kept: torch.Tens
 
 @contextmanager
 def pruned_reading(
-    model: Any, pruning_of: Callable[[int], Pruning], attention: str, others: Sequence[Any] = ()
+    model: Any,
+    pruning_of: Callable[[int], Pruning],
+    attention: str,
+    needs: frozenset[CacheNeed],
+    others: Sequence[Any] = (),
 ) -> Iterator[Attached]:
     """Prompts pruned while the context lasts, and decoding as the baseline has it.
 
@@ -80,6 +83,7 @@ def pruned_reading(
         model: a causal language model of transformers, or what wraps one, in evaluation mode.
         pruning_of: says how a model of so many layers is pruned.
         attention: an implementation of transformers.
+        needs: what that asks of the cache.
         others: contexts that the ranker needs, entered besides.
 
     Raises:
@@ -93,7 +97,7 @@ def pruned_reading(
         plain = contexts.enter_context(plain_decoding(model))
         contexts.enter_context(showing_attention(found.decoder, attention))
         hooks = contexts.enter_context(hooked(found, pruning, plain.passes, attention.startswith("flash")))
-        reader, size = PrunedReader(hooks), model.dtype.itemsize
+        reader, size = PrunedReader(hooks, needs), model.dtype.itemsize
 
         def figures(passes: Sequence[Pass]) -> dict[str, Any]:
             return {**plain.figures(passes), **figures_of(passes, found.shapes, size), **reader.figures()}

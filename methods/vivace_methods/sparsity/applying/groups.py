@@ -16,7 +16,7 @@ from vivace_methods.models.ledger import Pass, Tell
 from vivace_methods.models.opaque import Opaque
 from vivace_methods.models.passes import Passes
 from vivace_methods.models.replaced_forward import replaced_forward
-from vivace_methods.sparsity.applying.limits import channel_limits
+from vivace_methods.sparsity.applying.channel_limits import channel_limits
 from vivace_methods.sparsity.applying.linears import Group
 from vivace_methods.sparsity.fitting.calibration import DECODED
 from vivace_methods.sparsity.fitting.layers import Fitted

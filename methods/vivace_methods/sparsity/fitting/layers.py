@@ -10,7 +10,7 @@ import torch
 
 from vivace_kernels.sparsity.packed import Factors
 from vivace_methods.protocol import MethodError
-from vivace_methods.sparsity.applying.limits import ALWAYS, channel_limits, channel_scale, residual
+from vivace_methods.sparsity.applying.channel_limits import ALWAYS, channel_limits, channel_scale, residual
 from vivace_methods.sparsity.fitting.budget import WeightBudget
 from vivace_methods.sparsity.fitting.criteria import Criterion, FactorFit
 from vivace_methods.sparsity.fitting.recipe import ModuleRecipe

@@ -50,7 +50,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Seen:
+class BudgetEffect:
     """What a budget did to one layer in one pass; on the device.
 
     Attributes:
@@ -111,7 +111,7 @@ class _Bounding:
 
     def __init__(self, passes: Passes, budget: Budget) -> None:
         self._passes, self._budget = passes, budget
-        self._seen: dict[int, Seen] = {}
+        self._seen: dict[int, BudgetEffect] = {}
 
     def bound(
         self,
@@ -128,7 +128,7 @@ class _Bounding:
         budget = self._budget
         if budget.is_plain and not router.sigmoid:
             found = budgeted_routing(logits, Rule(router.active, count, budget.policy, router.renormalised))
-            self._note(router, Seen(natural, found.shortlist, found.scores))
+            self._note(router, BudgetEffect(natural, found.shortlist, found.scores))
             return logits, found.weights.to(weights.dtype), found.index.to(natural.dtype)
         choice, values = router.thoughts(logits)
         tree = self._passes.tree
@@ -136,11 +136,11 @@ class _Bounding:
         if budget.weighted and tree is not None and tree.logs is not None:
             shares = choice * tree.logs.exp().to(choice)[:, None]
         listed, scores = shortlist(budget.rule, Routed(shares, natural, count), root_exact=budget.root_exact)
-        self._note(router, Seen(natural, listed, choice.sum(0)))
+        self._note(router, BudgetEffect(natural, listed, choice.sum(0)))
         index, own = sent(router, choice, values, natural, listed, scores, budget.policy)
         return logits, own.to(weights.dtype), index.to(natural.dtype)
 
-    def _note(self, router: Router, seen: Seen) -> None:
+    def _note(self, router: Router, seen: BudgetEffect) -> None:
         if router.layer in self._seen or not self._seen:  # another pass than the one before
             self._seen = {}
             self._passes.ledger.note(budget=partial(_by_layer, self._seen))
@@ -199,13 +199,13 @@ def figures_of(passes: Sequence[Pass]) -> dict[str, Any]:
     return {**means, **{f"mean_{name}": fmean(layers.values()) for name, layers in means.items()}}
 
 
-def _by_layer(seen: Mapping[int, Seen]) -> dict[str, dict[str, float]]:
+def _by_layer(seen: Mapping[int, BudgetEffect]) -> dict[str, dict[str, float]]:
     rows = {str(layer): _row(each) for layer, each in seen.items()}
     names = next(iter(rows.values()), {})
     return {name: {layer: round(row[name], 6) for layer, row in rows.items()} for name in names}
 
 
-def _row(seen: Seen) -> dict[str, float]:
+def _row(seen: BudgetEffect) -> dict[str, float]:
     natural, sums = seen.natural.cpu(), seen.sums.cpu()
     listed = seen.listed.cpu()
     if listed.dtype != torch.bool:

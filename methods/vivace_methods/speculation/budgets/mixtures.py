@@ -9,7 +9,7 @@ from vivace_methods.errors import MethodError
 
 
 @dataclass(frozen=True)
-class Mixture:
+class ExpertLayer:
     """A layer with experts.
 
     Attributes:
@@ -31,7 +31,7 @@ def no_mixture(model: str) -> MethodError:
     )
 
 
-def mixtures_of(configuration: Any) -> list[Mixture] | None:
+def mixtures_of(configuration: Any) -> list[ExpertLayer] | None:
     """The layers with experts of a model that need not be there yet; None where its architecture is not known.
 
     Args:
@@ -46,7 +46,7 @@ def mixtures_of(configuration: Any) -> list[Mixture] | None:
         layers = shapes(configuration).layers
     except MethodError:
         return None
-    found = [Mixture(number, its.experts, its.active) for number, its in enumerate(layers) if its.experts]
+    found = [ExpertLayer(number, its.experts, its.active) for number, its in enumerate(layers) if its.experts]
     if not found:
         raise no_mixture(configuration.model_type)
     return found

@@ -9,7 +9,7 @@ import torch
 
 from vivace_methods.errors import MethodError
 from vivace_methods.models.anatomy import without_weights
-from vivace_methods.speculation.budgets.mixtures import Mixture, mixtures_of, no_mixture
+from vivace_methods.speculation.budgets.mixtures import ExpertLayer, mixtures_of, no_mixture
 
 _CLOSE = {torch.float32: 1e-4, torch.float64: 1e-6}
 """By how much weights may differ from what they are taken for; others are rounded to three digits or fewer."""
@@ -64,7 +64,7 @@ def routers_of(model: Any, name: str, *, sigmoid: bool) -> list[Router]:
     return [_known(block, number, name) for number, block in blocks]
 
 
-def mixtures_of_model(configuration: Any, name: str, *, sigmoid: bool) -> list[Mixture]:
+def mixtures_of_model(configuration: Any, name: str, *, sigmoid: bool) -> list[ExpertLayer]:
     """The layers with experts of a model that need not be there; none where its modules do not tell how many.
 
     Args:
@@ -84,7 +84,7 @@ def mixtures_of_model(configuration: Any, name: str, *, sigmoid: bool) -> list[M
         hasattr(router, "weight") and isinstance(getattr(router, "top_k", None), int) for _, router in routers
     ):
         return []
-    return [Mixture(number, router.weight.shape[0], router.top_k) for number, router in routers]
+    return [ExpertLayer(number, router.weight.shape[0], router.top_k) for number, router in routers]
 
 
 def _blocks(model: Any, *, sigmoid: bool) -> list[tuple[int, Any]]:

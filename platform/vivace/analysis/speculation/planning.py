@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from vivace.analysis.speculation.sweep import PLAIN, Answers, Form, lost, scores_of
+from vivace.analysis.speculation.sweep import PLAIN, Answers, DraftForm, lost, scores_of
 from vivace.errors import UsageError
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 
@@ -26,7 +26,7 @@ _UNGRADED = (
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedProposal:
     """What a proposal is worth on prompts that it was not made from.
 
     Attributes:
@@ -56,13 +56,13 @@ class SpeculationPlan:
     pass_rows: list[dict[str, Any]]
     here: str | None
     at_floor: str | None
-    judged: Judged | None
-    judged_at_floor: Judged | None
+    judged: JudgedProposal | None
+    judged_at_floor: JudgedProposal | None
     sentences: list[str]
 
 
 def plan_speculation(
-    answers: Answers, forms: Sequence[Form], prompts: Sequence[PlannedPrompt], tokenizer: Any, tolerance: float
+    answers: Answers, forms: Sequence[DraftForm], prompts: Sequence[PlannedPrompt], tokenizer: Any, tolerance: float
 ) -> SpeculationPlan:
     """Propose from half of the prompts, and judge on the other.
 
@@ -94,10 +94,10 @@ def plan_speculation(
         here, at_floor = proposed(prospects, tolerance), proposed(prospects, tolerance, at_floor=True)
         judged = judged_at_floor = None
         if here is not None:
-            judged = Judged(measured_speed(other.of(here.name), other.of(PLAIN)), other.lost(here.name))
+            judged = JudgedProposal(measured_speed(other.of(here.name), other.of(PLAIN)), other.lost(here.name))
         if at_floor is not None:
             again = outlook(other.of(at_floor.name), other.of(PLAIN), times)
-            judged_at_floor = Judged(again.at_floor, other.lost(at_floor.name))
+            judged_at_floor = JudgedProposal(again.at_floor, other.lost(at_floor.name))
     except ValueError as error:
         raise UsageError(f"{error} Take tasks with longer answers, or raise --limit.") from error
     prospects.sort(key=lambda each: -each.outlook.speed.value)
@@ -135,7 +135,7 @@ class _Half:
     """The answers to half of the prompts."""
 
     def __init__(
-        self, answers: Answers, forms: Sequence[Form], prompts: Sequence[PlannedPrompt], tokenizer: Any
+        self, answers: Answers, forms: Sequence[DraftForm], prompts: Sequence[PlannedPrompt], tokenizer: Any
     ) -> None:
         names = {prompt.name for prompt in prompts}
         self._answers = {
@@ -151,7 +151,7 @@ class _Half:
         """Of quality, beside plain decoding."""
         return lost(self.of(arm), self.of(PLAIN), self._scores[arm], self._scores[PLAIN])
 
-    def prospect(self, form: Form, times: Any) -> Prospect:
+    def prospect(self, form: DraftForm, times: Any) -> Prospect:
         """What is expected of a form."""
         from vivace_methods.speculation.prospects.outlook import Prospect, outlook
 
@@ -178,7 +178,9 @@ def _figure(name: str, estimate: Estimate) -> dict[str, float | None]:
     return {name: estimate.value, f"{name}_low": estimate.low, f"{name}_high": estimate.high}
 
 
-def _here(prospects: Sequence[Prospect], here: Prospect | None, judged: Judged | None, tolerance: float) -> list[str]:
+def _here(
+    prospects: Sequence[Prospect], here: Prospect | None, judged: JudgedProposal | None, tolerance: float
+) -> list[str]:
     """What is proposed for this machine, and how that did."""
     within = f"losing at most {tolerance:g} of quality on half of the prompts"
     if here is None or judged is None:
@@ -198,7 +200,7 @@ def _here(prospects: Sequence[Prospect], here: Prospect | None, judged: Judged |
     ]
 
 
-def _at_floor(at_floor: Prospect | None, judged: Judged | None, tolerance: float) -> list[str]:
+def _at_floor(at_floor: Prospect | None, judged: JudgedProposal | None, tolerance: float) -> list[str]:
     """What is proposed where the floor is all that counts, and how that did."""
     if at_floor is None or judged is None:
         return ["Where nothing but the floor of bytes and operations counts, plain decoding wins."]
@@ -209,7 +211,7 @@ def _at_floor(at_floor: Prospect | None, judged: Judged | None, tolerance: float
     ]
 
 
-def _verdict(judged: Judged, known: str, tolerance: float) -> str:
+def _verdict(judged: JudgedProposal, known: str, tolerance: float) -> str:
     faster = "is faster" if (judged.speed.low or judged.speed.value) > 1 else "is not shown to be faster"
     kept = "holds there" if judged.lost.value <= tolerance else "does not hold there"
     return (

@@ -28,7 +28,7 @@ TREE_DEPTH = 6
 
 
 @dataclass(frozen=True, order=True)
-class Form:
+class DraftForm:
     """What is drafted, and how many experts a pass that verifies it may read in a layer.
 
     Attributes:
@@ -63,7 +63,7 @@ class Form:
 
 def forms_of(
     chains: Sequence[int], trees: Sequence[int], budgets: Sequence[int], experts: int, chosen: int
-) -> list[Form]:
+) -> list[DraftForm]:
     """All chains and trees, each without a budget and under all that bind.
 
     Args:
@@ -92,11 +92,11 @@ def forms_of(
             f"A budget of {wrong[0]} experts does not fit: each token has {chosen}, and a layer {experts}; take one "
             f"from {chosen} to {experts}."
         )
-    shapes = [Form(each + 1, False) for each in sorted(set(chains))] + [
-        Form(each, True) for each in sorted(set(trees))
+    shapes = [DraftForm(each + 1, False) for each in sorted(set(chains))] + [
+        DraftForm(each, True) for each in sorted(set(trees))
     ]
     bounds = [None, *sorted({each for each in budgets if each < experts}, reverse=True)]
-    return [Form(shape.tokens, shape.is_tree, budget) for shape in shapes for budget in bounds]
+    return [DraftForm(shape.tokens, shape.is_tree, budget) for shape in shapes for budget in bounds]
 
 
 def usual_budgets(experts: int, chosen: int) -> list[int]:
@@ -118,7 +118,7 @@ Answers = dict[str, dict[str, "Answer"]]
 
 def swept(
     model: Any,
-    forms: Sequence[Form],
+    forms: Sequence[DraftForm],
     prompts: Sequence[TimedPrompt],
     drafter: str,
     *,

@@ -25,7 +25,7 @@ class ExportFormat(StrEnum):
     PARQUET = "parquet"
 
 
-class Form(StrEnum):
+class ExportForm(StrEnum):
     """In whose form."""
 
     ITEMS = "items"
@@ -65,13 +65,13 @@ def export(
     ],
     format: Annotated[ExportFormat, typer.Option("--format", help="How items are written.")] = ExportFormat.JSONL,
     form: Annotated[
-        Form,
+        ExportForm,
         typer.Option(
             "--as",
             help="items: a row each. eval-results: YAML for the model's card on the Hugging Face hub. "
             "every-eval-ever: records of that schema, below the folder --output.",
         ),
-    ] = Form.ITEMS,
+    ] = ExportForm.ITEMS,
     dataset_id: Annotated[
         str | None,
         typer.Option("--dataset-id", help="eval-results: the benchmark's dataset on the hub.", metavar="OWNER/NAME"),
@@ -104,7 +104,7 @@ def export(
     opened = open_for_reading(settings_of(home, database))
     foreign = None if opened is None else foreign_items(opened, judging)
     if foreign is not None:
-        if form is not Form.ITEMS or dataset_id is not None or source_url is not None:
+        if form is not ExportForm.ITEMS or dataset_id is not None or source_url is not None:
             raise UsageError(f"'{judging}' was measured by another tool, and is passed on as items alone.")
         _write_rows(foreign, format, output, FOREIGN_TYPES)
         return
@@ -113,7 +113,7 @@ def export(
     trials = [] if opened is None or run is None or found else trial_rows(opened, run)
     if opened is None or not (found or trials):
         raise UsageError(f"There is no judging or run '{judging}'; `vivace leaderboard --format json` shows the ids.")
-    if form is not Form.ITEMS:
+    if form is not ExportForm.ITEMS:
         if trials or len(found) != 1:
             raise UsageError(f"--as {form.value} takes one judging of the dialogue track; '{judging}' is none.")
         _write_form(opened, found[0], form, output, dataset_id, source_url)
@@ -138,7 +138,12 @@ def _write_rows(rows: list[dict[str, Any]], format: ExportFormat, output: Path |
 
 
 def _write_form(
-    database: Database, judging: str, form: Form, output: Path | None, dataset_id: str | None, source_url: str | None
+    database: Database,
+    judging: str,
+    form: ExportForm,
+    output: Path | None,
+    dataset_id: str | None,
+    source_url: str | None,
 ) -> None:
     from vivace.errors import UsageError
     from vivace.interchange.eval_results import eval_results_yaml
@@ -158,13 +163,13 @@ def _write_form(
     if judged.row.retracted is not None:
         raise UsageError(f"'{judging}' was retracted ({judged.row.retracted}); it is not passed on.")
     match form:
-        case Form.EVAL_RESULTS:
+        case ExportForm.EVAL_RESULTS:
             text = eval_results_yaml(judged.row, dataset_id, source_url)
             if output is None:
                 typer.echo(text, nl=False)
             else:
                 write_text(output, text)
-        case Form.EVERY_EVAL_EVER:
+        case ExportForm.EVERY_EVAL_EVER:
             if output is None:
                 raise UsageError("Records of Every Eval Ever are several files; name a folder with --output.")
             try:

@@ -207,11 +207,11 @@ def drafter(
     from vivace.errors import UsageError
 
     _require_torch()
-    from vivace.drafters.build import Wanted, train_drafter
+    from vivace.drafters.build import WantedDrafter, train_drafter
     from vivace_methods.protocol import MethodError
     from vivace_methods.spelling import split_list
 
-    wanted = Wanted(
+    wanted = WantedDrafter(
         model=model,
         tasks=split_list(tasks),
         limit=limit,

@@ -49,7 +49,7 @@ TOLD_EVERY_S = 60.0
 """So rarely at most."""
 
 
-class Shared(Protocol):
+class SharedPace(Protocol):
     """What several processes may spend together."""
 
     async def take(self, name: str, per_minute: float, amount: float) -> float:
@@ -61,7 +61,7 @@ class Shared(Protocol):
         ...
 
 
-_shared: ContextVar[Shared | None] = ContextVar("shared", default=None)
+_shared: ContextVar[SharedPace | None] = ContextVar("shared", default=None)
 _check: ContextVar[Callable[[], None] | None] = ContextVar("check", default=None)
 _tell: ContextVar[Callable[[str], None] | None] = ContextVar("tell", default=None)
 
@@ -83,7 +83,7 @@ def waits_end_by(check: Callable[[], None], tell: Callable[[str], None] | None =
 
 
 @contextmanager
-def rates_are_shared(shared: Shared | None) -> Iterator[None]:
+def rates_are_shared(shared: SharedPace | None) -> Iterator[None]:
     """While calls inside wait for their turn, their rates hold over all who share them; None: this process alone."""
     token = _shared.set(shared)
     try:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vivace.errors import UsageError
 from vivace.machine.optional_packages import require_torch
 from vivace.models.base import AppliedMethod
 
+if TYPE_CHECKING:
+    from vivace_methods.arms import ArmMember
+
 
 def read_method(text: str) -> AppliedMethod:
-    """A method that prunes prompts, or one of activation sparsity with its recipe, checked without the model.
+    """A method that prunes prompts, one that replaces linear layers, or both, checked without the model.
 
     Args:
-        text: `claa(keep=0.2)`, `r-sparse(sparsity=0.4):FOLDER`.
+        text: `claa(keep=0.2)`, `r-sparse(sparsity=0.4):FOLDER`, `claa(keep=0.2)+r-sparse(sparsity=0.4):FOLDER`.
 
     Raises:
-        UsageError: another method or several, no recipe, or one that is damaged or was fitted with other settings.
+        UsageError: another method, no recipe, or one that is damaged or was fitted with other settings.
     """
     require_torch()
+    from vivace_methods.arms import Arm
     from vivace_methods.protocol import MethodError, Need, Role
     from vivace_methods.registry import METHODS, parse_arm
 
@@ -37,32 +42,45 @@ def read_method(text: str) -> AppliedMethod:
             )
             raise UsageError(
                 f"--method {text} is not for conversations: local: models decode with {decoding}, read prompts with "
-                f"{reading}, or do without --method."
+                f"{reading}, with one of each, or without --method."
             )
-        if len(arm.members) > 1:
-            raise UsageError(f"--method {text} names several methods, and local: models answer with one: name one.")
-        (member,) = arm.members
-        method = member.method
-        if Need.RECIPE not in method.needs:
-            if member.fitted is not None:
-                raise UsageError(
-                    f"{method.name} takes nothing fitted in conversations: write --method {method.label}."
-                )
-            return AppliedMethod(method.label)
-        if member.fitted is None:
-            raise UsageError(
-                f"--method {text} names no recipe: fit one with `vivace methods fit '{method.label}' --model local:… "
-                f"--calibration FILE -o FOLDER`, and write {method.label}:FOLDER."
-            )
-        folder = Path(member.fitted)
-        method.check_fitted(folder)
+        fitted = [member for member in arm.members if _is_fitted(member, text)]
+        for member in fitted:
+            member.method.check_fitted(Path(str(member.fitted)))
     except MethodError as error:
         raise UsageError(str(error)) from error
-    digest = hashlib.sha256()
-    for name in method.fitted_files:
+    # Written alike whatever the order in which they were named, and the one with a recipe last, before its hash.
+    members = sorted((each for each in arm.members if each not in fitted), key=lambda each: each.method.name) + fitted
+    label = Arm(tuple(replace(each, fitted=None) for each in members)).label
+    if not fitted:
+        return AppliedMethod(label)
+    (member,) = fitted  # only one may replace layers, and no other has a recipe
+    folder, digest = Path(str(member.fitted)), hashlib.sha256()
+    for name in member.method.fitted_files:
         with (folder / name).open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return AppliedMethod(method.label, folder, digest.hexdigest())
+    return AppliedMethod(label, folder, digest.hexdigest())
+
+
+def _is_fitted(member: ArmMember, text: str) -> bool:
+    """Whether a method in what was written has a recipe.
+
+    Raises:
+        UsageError: it has one that it takes not, or lacks one.
+    """
+    from vivace_methods.protocol import Need
+
+    method = member.method
+    if Need.RECIPE not in method.needs:
+        if member.fitted is not None:
+            raise UsageError(f"{method.name} takes nothing fitted in conversations: write --method {method.label}.")
+        return False
+    if member.fitted is None:
+        raise UsageError(
+            f"--method {text} names no recipe: fit one with `vivace methods fit '{method.label}' --model local:… "
+            f"--calibration FILE -o FOLDER`, and write {method.label}:FOLDER."
+        )
+    return True
 
 
 def check_batch(method: AppliedMethod, batch: int) -> None:
@@ -73,9 +91,9 @@ def check_batch(method: AppliedMethod, batch: int) -> None:
     """
     from vivace_kernels.sparsity.packed import MOST_TOKENS
     from vivace_methods.protocol import Role
-    from vivace_methods.registry import parse_method
+    from vivace_methods.registry import parse_arm
 
-    if batch > 1 and parse_method(method.label).roles == {Role.READER}:
+    if batch > 1 and any(Role.READER in each.roles for each in parse_arm(method.label).methods):
         raise UsageError(
             f"With --method {method.label} conversations are answered one at a time, for each prompt keeps tokens of "
             "its own: leave out --model-arg batch."
@@ -88,25 +106,24 @@ def check_batch(method: AppliedMethod, batch: int) -> None:
 
 
 class MethodOnModel:
-    """A method on a model from now on: it prunes prompts, or decodes with fewer weights.
+    """What a model answers with on it from now on: it prunes prompts, decodes with fewer weights, or both.
 
     Args:
-        model: as transformers gives it; its text decoder is what the method applies to.
-        label: the method with its settings.
-        recipe: the recipe's folder; None for a method that needs none.
+        model: as transformers gives it; its text decoder is what methods apply to.
+        label: the method with its settings, or two.
+        recipe: the recipe's folder, for the one that needs one; None where none does.
 
     Raises:
         MethodError: the recipe was not fitted to this model, or the method does not apply to it.
     """
 
     def __init__(self, model: Any, label: str, recipe: Path | None) -> None:
-        from vivace_methods.registry import parse_method
+        from vivace_methods.registry import parse_arm
 
-        method = parse_method(label)
         self.label = label
+        arm = parse_arm(label) if recipe is None else parse_arm(label).with_recipe(str(recipe))
         self._applied = ExitStack()  # never left: it lasts as long as the process
-        fitted = None if recipe is None else method.read_fitted(recipe, model)
-        self._attached = self._applied.enter_context(method.attach(model, fitted))
+        self._attached = self._applied.enter_context(arm.attach(model))
 
     def begin(self) -> None:
         """Forget what was read before."""

@@ -14,7 +14,7 @@ from vivace.spec import EfficiencySpec
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineSetup:
     """Where and how the model runs."""
 
     device: str
@@ -37,7 +37,7 @@ def check_numbers(spec: EfficiencySpec) -> None:
         raise UsageError(NO_HALVES)
 
 
-def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
+def machine_for(spec: EfficiencySpec, origin: Origin) -> MachineSetup:
     """Where the model will run.
 
     Raises:
@@ -53,7 +53,7 @@ def machine_for(spec: EfficiencySpec, origin: Origin) -> Machine:
     # Work of microseconds is only delayed by handing it out, and many times so where the machine has other work.
     threads = spec.threads or (os.cpu_count() if origin.are_times_real else 1) or 1
     where = _cuda_device() if device == "cuda" else "cpu"
-    return Machine(device, dtype, threads, {**hardware(), "device": where, "threads": threads})
+    return MachineSetup(device, dtype, threads, {**hardware(), "device": where, "threads": threads})
 
 
 def _has_cuda() -> bool:

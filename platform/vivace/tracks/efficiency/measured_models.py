@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,33 @@ class MeasuredModel:
 
     @property
     def architecture(self) -> str:
-        """The `model_type` that its folder tells, read without the package that knows it; empty where none does."""
-        folder = None if self.checkpoint is None else self.checkpoint.folder
+        """The `model_type`, read without the package that knows it; empty where it is not told."""
+        return str(self._told.get("model_type", ""))
+
+    def limits(self) -> tuple[int, int | None]:
+        """Tokens that it knows, and positions that it holds; None for any number of these.
+
+        Raises:
+            UsageError: its configuration cannot be read.
+        """
+        named: list[Any] = [self._told.get(name) for name in ("vocab_size", "max_position_embeddings")]
+        if not all(isinstance(number, int) for number in named):
+            text = self.configuration().get_text_config(decoder=True)
+            named = [text.vocab_size, getattr(text, "max_position_embeddings", None)]
+        return named[0], named[1]
+
+    @cached_property
+    def _told(self) -> Mapping[str, Any]:
+        """What its folder or its shape tells, read without the package that knows it; empty where neither does."""
+        from vivace_methods.models.shapes import REAL_SHAPES, TINY_SHAPES
+
+        if self.checkpoint is None:
+            return {**REAL_SHAPES, **TINY_SHAPES}[self.name]
         try:
-            told = {} if folder is None else json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            told = json.loads((self.checkpoint.fetched() / "config.json").read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError):
-            return ""
-        return str(told.get("model_type", "")) if isinstance(told, dict) else ""
+            return {}
+        return told if isinstance(told, dict) else {}
 
     def configuration(self) -> Any:
         """Its configuration, of transformers.

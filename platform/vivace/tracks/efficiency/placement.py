@@ -14,7 +14,7 @@ from vivace.models.base import ModelIdentity
 from vivace.spec import EfficiencySpec
 from vivace.store import tables
 from vivace.store.records import ensure
-from vivace.tracks.efficiency.machine import Machine
+from vivace.tracks.efficiency.machine import MachineSetup
 from vivace.tracks.efficiency.measured_models import MeasuredModel
 
 
@@ -34,7 +34,7 @@ def place(
     session: Session,
     target: MeasuredModel,
     spec: EfficiencySpec,
-    machine: Machine | None,
+    machine: MachineSetup | None,
     run_id: str | None,
     identity_of: Callable[[ModelIdentity, str], str],
 ) -> Placement:

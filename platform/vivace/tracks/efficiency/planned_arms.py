@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from vivace.errors import UsageError
-from vivace.tracks.efficiency.measured_models import MeasuredModel, tokenizer_of
+from vivace.tracks.efficiency.measured_models import MeasuredModel
+from vivace.tracks.efficiency.prompt_limits import check_prompts
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.arms import Arm, ArmMember, FolderOf
 from vivace_methods.protocol import MethodError
@@ -53,13 +54,20 @@ def plan_arms(
 
 
 def check_arms(
-    arms: Mapping[str, Arm], target: MeasuredModel, prompts: Sequence[PlannedPrompt], folder_of: FolderOf
+    arms: Mapping[str, Arm],
+    target: MeasuredModel,
+    device: str,
+    prompts: Sequence[PlannedPrompt],
+    folder_of: FolderOf,
 ) -> None:
-    """See that arms fit a model, and what was fitted fits both, before a run is recorded; weights are not read.
+    """See that arms fit a model, a device and prompts, and what was fitted fits them, before a run is recorded.
+
+    Weights are not read.
 
     Args:
         arms: of the run.
         target: the model.
+        device: the kind that it runs on: `cpu` or `cuda`.
         prompts: that it is asked.
         folder_of: where what was fitted lies.
 
@@ -69,48 +77,18 @@ def check_arms(
     """
     members = [member for arm in arms.values() for member in arm.members]
     looking = [each for each in members if each.fitted or not each.method.knows(target.architecture)]
-    if not looking:  # a configuration takes seconds to read, with the package that knows it
-        return
-    configuration = target.configuration()
     try:
+        for member in members:
+            member.method.check_device(device)
+        configuration = target.configuration() if looking else None  # takes seconds to read
         for member in looking:
             if not member.method.knows(target.architecture):
                 member.method.check_model(configuration)
             if member.fitted is not None:
                 member.method.check_fitted(folder_of(member.fitted), configuration)
-        _check_lengths(looking, target, configuration, prompts, folder_of)
+        check_prompts(members, target, prompts, folder_of)
     except MethodError as error:
         raise UsageError(str(error)) from error
-
-
-def _check_lengths(
-    members: Sequence[ArmMember],
-    target: MeasuredModel,
-    configuration: Any,
-    prompts: Sequence[PlannedPrompt],
-    folder_of: FolderOf,
-) -> None:
-    """See that what was fitted holds every prompt with its answer, where it holds less than the model."""
-    held = getattr(configuration.get_text_config(decoder=True), "max_position_embeddings", None)
-    found = {
-        positions: member
-        for member in members
-        if member.fitted is not None and (positions := member.method.positions(folder_of(member.fitted))) is not None
-    }
-    least = min(found, default=None)
-    if least is None or (held is not None and least >= held):
-        return
-    from vivace.tracks.efficiency.session.token_prompts import fitted_prompts, sample_ids
-
-    tokenizer = tokenizer_of(None if target.checkpoint is None else target.checkpoint.fetched())
-    for prompt in fitted_prompts(prompts, tokenizer):
-        asked = len(sample_ids(prompt.sample, tokenizer)) + prompt.most_tokens
-        needed = asked if held is None else min(asked, held)  # what is longer is cut, or refused as such
-        if needed > least:
-            raise MethodError(
-                f"{found[least].fitted} holds {least} positions, and the prompt {prompt.name} and its answer take up "
-                f"to {needed}: ask for fewer tokens, or take another one for {found[least].method.name}."
-            )
 
 
 def _swept(arms: Sequence[Arm], sweep: Mapping[str, Sequence[Any]]) -> list[Arm]:

@@ -18,7 +18,7 @@ from vivace.tracks.efficiency.session.messages import (
     FittedRecipe,
     Predictions,
     ProbedFloor,
-    Said,
+    Remark,
     TimedTrial,
     Told,
 )
@@ -103,7 +103,7 @@ class ArmRecords:
                 self._record_predictions(session, told)
             case ChosenBaseline():
                 self._record_baseline(session, told)
-            case Said():
+            case Remark():
                 add_event(session, told.sentence, run_id=self._run_id)
             case ProbedFloor():
                 measured = self._measured(session)

@@ -24,7 +24,7 @@ from vivace.store.database import Database
 from vivace.store.records import ensure
 from vivace.store.visibility import THE_OPERATORS, Ownership
 from vivace.tracks.base import Ending, Registered, Workbench
-from vivace.tracks.efficiency.machine import Machine, machine_for
+from vivace.tracks.efficiency.machine import MachineSetup, machine_for
 from vivace.tracks.efficiency.measured_models import MeasuredModel, folder_of_fitted
 from vivace.tracks.efficiency.placement import place
 from vivace.tracks.efficiency.planned_arms import check_arms
@@ -34,12 +34,12 @@ from vivace.tracks.efficiency.scores import score_run
 from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
-    Fault,
     FittedRecipe,
     FittingProgress,
-    Job,
     LongestPrompt,
-    Said,
+    MeasuringJob,
+    ProcessFault,
+    Remark,
     TimedTrial,
     as_line,
     read_told,
@@ -84,7 +84,7 @@ class EfficiencyRun:
         self._records: ArmRecords  # from its registration on
 
     @cached_property
-    def _machine(self) -> Machine:
+    def _machine(self) -> MachineSetup:
         """This machine, which executes it; only a request that is sent to another one never asks.
 
         Raises:
@@ -114,17 +114,17 @@ class EfficiencyRun:
         """None is needed: the model is on this machine."""
 
     async def preflight(self) -> None:
-        """Turn a model out of GGUF, where it is one, and see that the arms fit it, as far as configurations tell.
+        """Fetch a model, or turn it out of GGUF, and see that arms and prompts fit it, as far as configurations tell.
 
         Raises:
-            UsageError: an arm does not, or what was fitted for it does not, or this machine has no such device.
+            UsageError: one does not, or what was fitted for it does not, or this machine has no such device.
+            UnreachableError: it is on the hub, which does not answer.
         """
         _ = self._machine
-        checkpoint = self._target.checkpoint
-        if checkpoint is not None and checkpoint.gguf is not None:
+        if (checkpoint := self._target.checkpoint) is not None:
             await asyncio.to_thread(checkpoint.fetched)
-        folder_of = folder_of_fitted(self._zoo)
-        await asyncio.to_thread(check_arms, self._arms, self._target, self._planned.prompts, folder_of)
+        folder_of, prompts = folder_of_fitted(self._zoo), self._planned.prompts
+        await asyncio.to_thread(check_arms, self._arms, self._target, self._machine.device, prompts, folder_of)
 
     def check(self, database: Database | None) -> None:
         """Nothing is left to check."""
@@ -267,9 +267,9 @@ class EfficiencyRun:
         peak = json.loads(line)["peak_bytes"]
         await bench.write(lambda session: self._records.record_peak(session, name, peak))
 
-    def _job(self, item: Measuring) -> Job:
+    def _job(self, item: Measuring) -> MeasuringJob:
         checkpoint = self._target.checkpoint
-        return Job(
+        return MeasuringJob(
             folder=None if checkpoint is None else str(checkpoint.fetched().absolute()),
             random=self._target.name if checkpoint is None else None,
             layers=self._target.layers,
@@ -306,7 +306,7 @@ class EfficiencyRun:
                 raise VivaceError(await process.death())
             told = read_told(line)
             match told:
-                case Fault():
+                case ProcessFault():
                     raise (UsageError if told.is_expected else VivaceError)(_sentence(told.message))
                 case LongestPrompt():
                     longest = told
@@ -320,7 +320,7 @@ class EfficiencyRun:
             await bench.write(lambda session, told=told: self._records.record(session, told))  # type: ignore[misc]
             if isinstance(told, Audited):
                 return longest
-            if isinstance(told, ChosenBaseline | Said):
+            if isinstance(told, ChosenBaseline | Remark):
                 bench.say(told.sentence)
             recorded += isinstance(told, TimedTrial)
             planned = len(self._records.arms) * len(self._planned.prompts) * self._spec.repeats

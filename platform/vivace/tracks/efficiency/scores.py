@@ -28,7 +28,7 @@ FEWEST_PROMPTS = 30
 
 
 @dataclass(frozen=True)
-class Figure:
+class ArmFigure:
     """One figure of an arm; the interval is None where there is none."""
 
     metric: str
@@ -81,7 +81,7 @@ def score_run(session: Session, run_id: str, margin: float) -> None:
         failed = sum(row.unscored_reason is not None for row in stored[arm.id])
         figures = list(_figures(told[arm.id], told[baseline.id], summaries[arm.name], arm.baseline, margin))
         if (peak := (run.measured or {}).get("memory", {}).get(arm.name)) is not None:
-            figures.append(Figure("peak_bytes_process", float(peak), n=1))
+            figures.append(ArmFigure("peak_bytes_process", float(peak), n=1))
         session.add_all(
             tables.Score(arm_id=arm.id, unscored=failed, **{**vars(figure), "n": figure.n}) for figure in figures
         )
@@ -124,8 +124,8 @@ def _told(row: tables.Trial) -> _Told:
 
 def _figures(
     mine: Sequence[_Told], baseline: Sequence[_Told], summary: ArmSummary, is_baseline: bool, margin: float
-) -> Iterator[Figure]:
-    yield Figure("trials", summary.trials, n=summary.trials)
+) -> Iterator[ArmFigure]:
+    yield ArmFigure("trials", summary.trials, n=summary.trials)
     if not mine:
         return
     yield from _quality(mine, baseline, is_baseline, margin)
@@ -135,7 +135,9 @@ def _figures(
     yield from _means(mine)
 
 
-def _quality(mine: Sequence[_Told], baseline: Sequence[_Told], is_baseline: bool, margin: float) -> Iterator[Figure]:
+def _quality(
+    mine: Sequence[_Told], baseline: Sequence[_Told], is_baseline: bool, margin: float
+) -> Iterator[ArmFigure]:
     own, other = _by_prompt(mine), _by_prompt(baseline)
     if not own:
         return
@@ -156,8 +158,8 @@ def _quality(mine: Sequence[_Told], baseline: Sequence[_Told], is_baseline: bool
     if is_baseline or not both:
         return
     found = non_inferiority([other[prompt] for prompt in both], [own[prompt] for prompt in both], margin)
-    yield Figure("quality_difference", found.value, found.low, found.high, found.n)
-    yield Figure("comparable", float(found.comparable), n=found.n)
+    yield ArmFigure("quality_difference", found.value, found.low, found.high, found.n)
+    yield ArmFigure("comparable", float(found.comparable), n=found.n)
 
 
 def _by_prompt(told: Sequence[_Told]) -> dict[str, float]:
@@ -169,14 +171,14 @@ def _by_prompt(told: Sequence[_Told]) -> dict[str, float]:
     return {prompt: statistics.fmean(each) for prompt, each in values.items()}
 
 
-def _share(metric: str, values: Sequence[float], slice: str = "") -> Figure:
+def _share(metric: str, values: Sequence[float], slice: str = "") -> ArmFigure:
     whole = all(value in (0.0, 1.0) for value in values)
     interval = wilson(sum(values), len(values)) if whole else clustered_ratio([(value, 1.0) for value in values])
     low, high = (None, None) if interval is None else (interval.low, interval.high)
-    return Figure(metric, statistics.fmean(values), low, high, len(values), slice)
+    return ArmFigure(metric, statistics.fmean(values), low, high, len(values), slice)
 
 
-def _predictions(mine: Sequence[_Told]) -> Iterator[Figure]:
+def _predictions(mine: Sequence[_Told]) -> Iterator[ArmFigure]:
     """Divergence from the baseline for each token of its answers, and perplexity of the references."""
     apart = [(one.kl, float(one.kl_tokens or 0)) for one in mine if one.kl is not None]
     if apart:
@@ -185,14 +187,14 @@ def _predictions(mine: Sequence[_Told]) -> Iterator[Figure]:
     if fitting:
         mean = _per_token("perplexity", fitting)
         low, high = (None if end is None else _exponential(end) for end in (mean.low, mean.high))
-        yield Figure("perplexity", _exponential(mean.value), low, high, mean.n)
+        yield ArmFigure("perplexity", _exponential(mean.value), low, high, mean.n)
 
 
 def _exponential(nats: float) -> float:
     return math.exp(min(nats, 700.0))
 
 
-def _per_token(metric: str, parts: Sequence[tuple[float, float]]) -> Figure:
+def _per_token(metric: str, parts: Sequence[tuple[float, float]]) -> ArmFigure:
     """Σ nats / Σ tokens over prompts, with the interval of the ratio estimator (Cochran 1977, section 6.3).
 
     Neither can be below 0, and so neither is the interval. There is none of a single prompt, nor of prompts that are
@@ -201,38 +203,38 @@ def _per_token(metric: str, parts: Sequence[tuple[float, float]]) -> Figure:
     n, total = len(parts), sum(tokens for _, tokens in parts)
     value = math.fsum(nats for nats, _ in parts) / total
     if n < 2:
-        return Figure(metric, value, n=n)
+        return ArmFigure(metric, value, n=n)
     squares = math.fsum((nats - value * tokens) ** 2 for nats, tokens in parts)
     if not squares:
-        return Figure(metric, value, n=n)
+        return ArmFigure(metric, value, n=n)
     half = student(n - 1) * math.sqrt(n / (n - 1) * squares) / total
-    return Figure(metric, value, max(0.0, value - half), value + half, n)
+    return ArmFigure(metric, value, max(0.0, value - half), value + half, n)
 
 
-def _times(summary: ArmSummary) -> Iterator[Figure]:
+def _times(summary: ArmSummary) -> Iterator[ArmFigure]:
     for metric in ("ttft_s", "tpot_s", "total_s", "tokens_per_s", "decode_tokens_per_s"):
         yield from _estimate(metric, getattr(summary, metric))
     if summary.itl_s is not None:
         for name, value in vars(summary.itl_s).items():
-            yield Figure(f"itl_{name}_s", value, n=summary.trials)
+            yield ArmFigure(f"itl_{name}_s", value, n=summary.trials)
     for counter, size in summary.peak_bytes.items():
-        yield Figure(f"peak_bytes_{counter}", float(size), n=summary.trials)
+        yield ArmFigure(f"peak_bytes_{counter}", float(size), n=summary.trials)
     if summary.energy_j_per_token is not None:
-        yield Figure("energy_j_per_token", summary.energy_j_per_token, n=summary.trials)
+        yield ArmFigure("energy_j_per_token", summary.energy_j_per_token, n=summary.trials)
     if (beside := summary.comparison) is not None:
         for metric, name in (("ttft_s", "ttft"), ("tpot_s", "tpot"), ("total_s", "total"), ("tokens_per_s", "speed")):
             yield from _estimate(f"{name}_ratio", getattr(beside, metric))
         if beside.agreement is not None:
-            yield Figure("agreement", beside.agreement.same, n=beside.agreement.n)
-            yield Figure("agreement_before", beside.agreement.before_divergence, n=beside.agreement.n)
+            yield ArmFigure("agreement", beside.agreement.same, n=beside.agreement.n)
+            yield ArmFigure("agreement_before", beside.agreement.before_divergence, n=beside.agreement.n)
 
 
-def _estimate(metric: str, found: Estimate | None) -> Iterator[Figure]:
+def _estimate(metric: str, found: Estimate | None) -> Iterator[ArmFigure]:
     if found is not None:
-        yield Figure(metric, found.value, found.low, found.high, found.n)
+        yield ArmFigure(metric, found.value, found.low, found.high, found.n)
 
 
-def _costs(mine: Sequence[_Told], baseline: Sequence[_Told]) -> Iterator[Figure]:
+def _costs(mine: Sequence[_Told], baseline: Sequence[_Told]) -> Iterator[ArmFigure]:
     """Bytes and FLOPs for each token of an answer, and the time that the device needs for them at the least.
 
     Args:
@@ -269,7 +271,7 @@ def _costs(mine: Sequence[_Told], baseline: Sequence[_Told]) -> Iterator[Figure]
         yield from _estimate("full_prefill_floor_s", median_interval(*map(list, zip(*prefills, strict=True))))
 
 
-def _means(mine: Sequence[_Told]) -> Iterator[Figure]:
+def _means(mine: Sequence[_Told]) -> Iterator[ArmFigure]:
     """What the family shows of a generation, where it is a number: acceptance length, tokens kept, sparsity."""
     values: dict[str, list[float]] = {}
     for one in mine:
@@ -277,7 +279,7 @@ def _means(mine: Sequence[_Told]) -> Iterator[Figure]:
             if isinstance(value, int | float) and not isinstance(value, bool):
                 values.setdefault(name, []).append(float(value))
     for name, each in values.items():
-        yield Figure(f"figure_{name}", statistics.fmean(each), n=len(each))
+        yield ArmFigure(f"figure_{name}", statistics.fmean(each), n=len(each))
 
 
 def _unofficial_reasons(

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from vivace.zoo.recipes.dense import mixture
-from vivace.zoo.recipes.drafter import Drafter
+from vivace.zoo.recipes.drafter import DrafterRecipe
 from vivace.zoo.training.rows import Mixture
 
 
 @dataclass(frozen=True)
-class DenseDrafter(Drafter):
+class DenseDrafter(DrafterRecipe):
     """One layer that drafts what `zoo:dense` writes, trained as EAGLE-3 trains its drafters."""
 
     name: ClassVar[str] = "dense-drafter"

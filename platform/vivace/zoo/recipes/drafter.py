@@ -16,7 +16,7 @@ UNROLLED = 4
 
 
 @dataclass(frozen=True)
-class Drafter(TrainingRecipe):
+class DrafterRecipe(TrainingRecipe):
     """How a drafter is made: one layer that drafts what its target writes, trained as EAGLE-3 trains its drafters.
 
     The target reads texts that it was trained on, whose answers are those it gives, and the drafter learns the

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vivace.zoo.recipes.drafter import Drafter
+from vivace.zoo.recipes.drafter import DrafterRecipe
 from vivace.zoo.recipes.moe import DOMAINS
 from vivace.zoo.training.rows import Mixture
 
 
 @dataclass(frozen=True)
-class MixtureOfExpertsDrafter(Drafter):
+class MixtureOfExpertsDrafter(DrafterRecipe):
     """One layer that drafts what `zoo:moe` writes, trained as EAGLE-3 trains its drafters."""
 
     name: ClassVar[str] = "moe-drafter"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vivace.zoo.recipes.drafter import Drafter
+from vivace.zoo.recipes.drafter import DrafterRecipe
 from vivace.zoo.recipes.retrieval import Stage, stage_at
 from vivace.zoo.training.rows import Mixture
 
@@ -14,7 +14,7 @@ STAGES = (Stage(64, 10, 0.5), Stage(128, 6, 0.25), Stage(256, 3, 0.25))
 
 
 @dataclass(frozen=True)
-class RetrievalDrafter(Drafter):
+class RetrievalDrafter(DrafterRecipe):
     """One layer that drafts what `zoo:retrieval` answers, trained as EAGLE-3 trains its drafters."""
 
     name: ClassVar[str] = "retrieval-drafter"

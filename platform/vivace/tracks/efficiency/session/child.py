@@ -2,7 +2,7 @@
 
 A process of its own, so that nothing of the platform's (writes to the database, heartbeats, a watching person) is
 ever on the clock, and so that a model that breaks takes down nothing but itself. It is started with `python -m`,
-reads a `Job` from the first line of its standard input, and ends when that is closed.
+reads a `MeasuringJob` from the first line of its standard input, and ends when that is closed.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
-    Fault,
     FittedRecipe,
     FittingProgress,
-    Job,
     LongestPrompt,
+    MeasuringJob,
     ProbedFloor,
-    Said,
+    ProcessFault,
+    Remark,
     Told,
     as_line,
     read_job,
@@ -55,7 +55,7 @@ def main() -> int:
         from vivace_methods.timing.stopwatch import failure_reason
 
         is_expected = isinstance(error, MethodError | VivaceError)
-        tell(Fault(str(error) if is_expected else failure_reason(error), is_expected))
+        tell(ProcessFault(str(error) if is_expected else failure_reason(error), is_expected))
         if not is_expected:
             raise
     return 0
@@ -66,7 +66,7 @@ def _end_with_the_parent() -> None:
     os._exit(1)
 
 
-def _measure(job: Job, tell: Tell) -> None:
+def _measure(job: MeasuringJob, tell: Tell) -> None:
     import torch
 
     torch.set_num_threads(job.threads)
@@ -117,7 +117,7 @@ def _measure(job: Job, tell: Tell) -> None:
     tell(Audited(session, [asdict(finding) for finding in findings]))
 
 
-def _timed_prompts(job: Job, tell: Tell, model: Any, tokenizer: Any) -> list[Any]:
+def _timed_prompts(job: MeasuringJob, tell: Tell, model: Any, tokenizer: Any) -> list[Any]:
     """The prompts as token ids; it is told where some had to be cut."""
     from vivace.tracks.efficiency.session.token_prompts import timed_prompt
 
@@ -127,12 +127,12 @@ def _timed_prompts(job: Job, tell: Tell, model: Any, tokenizer: Any) -> list[Any
             f"{len(cut)} of {len(timed)} prompts are longer than the model holds; up to {max(cut):,} tokens were "
             "left out of their middle."
         )
-        tell(Said(sentence))
+        tell(Remark(sentence))
     return [prompt for prompt, _ in timed]
 
 
 def _with_baseline(
-    job: Job, tell: Tell, model: Any, arms: dict[str, Any], prompts: list[Any]
+    job: MeasuringJob, tell: Tell, model: Any, arms: dict[str, Any], prompts: list[Any]
 ) -> tuple[str, dict[str, Any]]:
     """The baseline's name, and the arms with it: the one that was named, or the fastest on a typical prompt."""
     from vivace_methods.arms import Arm
@@ -147,7 +147,7 @@ def _with_baseline(
     return baseline, {baseline: Arm.of(choice.method), **arms}
 
 
-def _fitted(job: Job, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, Any]) -> dict[str, Any]:
+def _fitted(job: MeasuringJob, tell: Tell, model: Any, tokenizer: Any, arms: dict[str, Any]) -> dict[str, Any]:
     """The arms with their recipes, fitted where there is none; each recipe is told."""
     from vivace.tracks.efficiency.fitting_texts import TOKENS, find_calibration
     from vivace.tracks.efficiency.recipes import fit_missing, recipe_details
@@ -188,13 +188,13 @@ def _kernels(model: Any) -> dict[str, str]:
     return {name: kernel for name, kernel in kernels.items() if kernel is not None}
 
 
-def _folder_of(job: Job) -> Any:
+def _folder_of(job: MeasuringJob) -> Any:
     from vivace.tracks.efficiency.measured_models import folder_of_fitted
 
     return folder_of_fitted(Path(job.zoo))
 
 
-def _loaded(job: Job) -> tuple[Any, Any]:
+def _loaded(job: MeasuringJob) -> tuple[Any, Any]:
     """The model in evaluation mode, and its tokenizer; None where there is none."""
     from vivace.tracks.efficiency.measured_models import loaded
 

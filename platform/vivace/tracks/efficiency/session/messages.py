@@ -14,7 +14,7 @@ from vivace_methods.diagnosis import Diagnosis
 
 
 @dataclass(frozen=True)
-class Job:
+class MeasuringJob:
     """What is to be measured: the only message to the process.
 
     Attributes:
@@ -59,7 +59,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Fault:
+class ProcessFault:
     """The process ends, and this is why."""
 
     message: str
@@ -69,7 +69,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Said:
+class Remark:
     """Something that whoever reads the results should know."""
 
     sentence: str
@@ -129,7 +129,7 @@ class LongestPrompt:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ScoredAnswer:
     """What an arm answered, as text, and how good that is, from 0 to 1; None where it is not scored."""
 
     answer: str
@@ -155,7 +155,7 @@ class TimedTrial:
 
     trial: dict[str, Any]
     """In the form of `Trial.as_json`."""
-    answer: Answer | None = None
+    answer: ScoredAnswer | None = None
     """None where the trial failed, or the model has no tokenizer."""
     moved: Moved | None = None
     """None where the trial failed, or the architecture's costs are not known."""
@@ -192,8 +192,8 @@ class Audited:
 
 
 Told = (
-    Fault
-    | Said
+    ProcessFault
+    | Remark
     | FittingProgress
     | FittedRecipe
     | ChosenBaseline
@@ -206,14 +206,14 @@ Told = (
 """Whatever the process that measures says."""
 
 
-def as_line(message: Job | Told) -> str:
+def as_line(message: MeasuringJob | Told) -> str:
     """A message as one line, with its end."""
     return json.dumps(asdict(message)) + "\n"
 
 
-def read_job(line: str) -> Job:
+def read_job(line: str) -> MeasuringJob:
     """The job in a line."""
-    return TypeAdapter(Job).validate_json(line)
+    return TypeAdapter(MeasuringJob).validate_json(line)
 
 
 def read_told(line: bytes) -> Told:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from vivace.machine.bounds import bounded
 from vivace.tasks.base import Sample
 from vivace.tasks.registry import parse_task
 from vivace.tracks.efficiency.prompts import PlannedPrompt
 from vivace_methods.protocol import MethodError, Request
-from vivace_methods.timing.trials import TimedPrompt
+
+if TYPE_CHECKING:
+    from vivace_methods.timing.trials import TimedPrompt
 
 
 def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[TimedPrompt, int]:
@@ -33,10 +33,36 @@ def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[Tim
         MethodError: a prompt that is empty, too long for the model and not to be cut, or of tokens that the model
             does not know.
     """
+    import torch
+
+    from vivace_methods.timing.trials import TimedPrompt
+
+    positions = getattr(model.config, "max_position_embeddings", None)
+    kept, cut = kept_ids(prompt, tokenizer, model.config.vocab_size, positions)
+    asked = Request(
+        torch.tensor([kept], device=model.device),
+        prompt.most_tokens,
+        _end_tokens(model, tokenizer),
+        evidence=() if cut else _evidence(prompt.sample, tokenizer),
+    )
+    return TimedPrompt(prompt.name, asked), cut
+
+
+def kept_ids(prompt: PlannedPrompt, tokenizer: Any, vocabulary: int, positions: int | None) -> tuple[list[int], int]:
+    """The token ids that a model is given of a planned prompt, and how many are left out of its middle.
+
+    Args:
+        prompt: as its task asks it of a model with this tokenizer.
+        tokenizer: the model's; None where it has none.
+        vocabulary: tokens that the model knows.
+        positions: that it holds; None for any number.
+
+    Raises:
+        MethodError: as `timed_prompt` says.
+    """
     ids = sample_ids(prompt.sample, tokenizer)
     if not ids:
         raise MethodError(f"The prompt {prompt.name} is empty.")
-    vocabulary, positions = model.config.vocab_size, getattr(model.config, "max_position_embeddings", None)
     if max(ids) >= vocabulary:
         raise MethodError(f"The prompt {prompt.name} has the token {max(ids)}, and the model knows {vocabulary}.")
     kept = ids
@@ -47,13 +73,7 @@ def timed_prompt(prompt: PlannedPrompt, model: Any, tokenizer: Any) -> tuple[Tim
                 f"the model holds {positions}: take a shorter one, or fewer with --most-tokens."
             )
         kept = ids[: room - room // 2] + ids[-(room // 2) :]
-    asked = Request(
-        torch.tensor([kept], device=model.device),
-        prompt.most_tokens,
-        _end_tokens(model, tokenizer),
-        evidence=_evidence(prompt.sample, tokenizer) if len(kept) == len(ids) else (),
-    )
-    return TimedPrompt(prompt.name, asked), len(ids) - len(kept)
+    return kept, len(ids) - len(kept)
 
 
 def token_ids(text: str, tokenizer: Any, answer: str = "", *, plain: bool = False) -> list[int]:

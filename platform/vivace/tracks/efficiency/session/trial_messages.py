@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from vivace.tracks.efficiency.prompts import PlannedPrompt
-from vivace.tracks.efficiency.session.messages import Answer, Moved, Predictions, TimedTrial, Told
+from vivace.tracks.efficiency.session.messages import Moved, Predictions, ScoredAnswer, TimedTrial, Told
 from vivace_methods.diagnosis import Diagnosis
 
 Tell = Callable[[Told], None]
@@ -57,14 +57,14 @@ class TrialTeller:
 
         return {key: Least(seconds(first), seconds(whole)) for key, (first, whole) in self._costs.items()}
 
-    def _answer(self, trial: Any) -> Answer | None:
+    def _answer(self, trial: Any) -> ScoredAnswer | None:
         from vivace.tasks.scores.metrics import score
 
         if self._tokenizer is None:
             return None
         prompt = self._planned[trial.prompt]
         answer = self._tokenizer.decode(trial.tokens, skip_special_tokens=True)
-        return Answer(answer, score(answer, prompt.metric, prompt.sample), prompt.sample.slice)
+        return ScoredAnswer(answer, score(answer, prompt.metric, prompt.sample), prompt.sample.slice)
 
     def _moved(self, trial: Any) -> Moved | None:
         from vivace_methods.models.cost import cost, prefill_cost
