@@ -9,8 +9,8 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Fork those that run tests side by side from one process that has imported what they need.
+    """Fork those that run tests side by side from one process that has imported the tests, and what these need.
 
     And no example that hypothesis draws has to be through at a moment that a busy machine misses.
     """
     if config.getoption("tx", None) and not config.option.collectonly and find_spec("transformers") is not None:
-        context = preloaded_program()
-        program = context.__enter__()
-        config.add_cleanup(lambda: context.__exit__(None, None, None))
-        config.option.tx = [f"{spec}//python={program}" for spec in config.option.tx]
+        from support.preloaded import collected
+
+        servers = ExitStack()
+        config.add_cleanup(servers.close)
+        program = servers.enter_context(preloaded_program())
+        runner = servers.enter_context(collected(program, config.args))
+        config.option.tx = [f"{spec}//python={runner}" for spec in config.option.tx]
         config.stash[PRELOADED] = program
     if find_spec("hypothesis") is not None:
         from hypothesis import settings
@@ -136,10 +139,32 @@ def preloaded_python(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def models_start_at_once(preloaded_python: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the processes that hold models, and are started while this test runs, fork from one that is ready."""
-    from vivace.models.adapters.local import WORKER, LocalModel
+    from vivace.models.adapters.local import LocalModel
+    from vivace.models.adapters.transcription import LocalRecogniser
 
     monkeypatch.setattr(sys, "executable", preloaded_python)
-    monkeypatch.setattr(LocalModel, "worker", [preloaded_python, *WORKER[1:]])
+    for kind in (LocalModel, LocalRecogniser):
+        monkeypatch.setattr(kind, "worker", [preloaded_python, *kind.worker[1:]])
+
+
+@pytest.fixture(scope="session")
+def interpreted() -> Iterator[Callable[..., Any]]:
+    """`interpreted(function, …)` calls a function where kernels are interpreted, on the CPU."""
+    pytest.importorskip("triton")
+    from support.triton_processes import other_process
+
+    with other_process(TRITON_INTERPRET="1") as call:
+        yield call
+
+
+@pytest.fixture(scope="session")
+def compiling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]]:
+    """`compiling(function, …)` calls a function where kernels are compiled, and nothing compiled before is found."""
+    pytest.importorskip("triton")
+    from support.triton_processes import other_process
+
+    with other_process(TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path_factory.mktemp("triton"))) as call:
+        yield call
 
 
 @pytest.fixture(scope="session")
@@ -149,8 +174,12 @@ def postgres_server() -> Iterator[Any]:
     # Not below pytest's own folder: another session that starts would take its permissions from the server's user.
     folder = tempfile.mkdtemp(prefix="vivace-postgres-")
     running = server.get_server(folder, cleanup_mode="stop")
-    changes = (f"ALTER SYSTEM SET {name} = off;" for name in ("fsync", "full_page_writes", "synchronous_commit"))
-    running.psql("\n".join([*changes, "SELECT pg_reload_conf();"]))  # nothing here has to outlive the machine
+    changes = (
+        f"ALTER SYSTEM SET {name} = off;"
+        for name in ("autovacuum", "fsync", "full_page_writes", "jit", "synchronous_commit")
+    )
+    # Nothing here has to outlive the machine, and the hundreds of databases are as they were made.
+    running.psql("\n".join([*changes, "SELECT pg_reload_conf();"]))
     yield running
     process = running.get_postmaster_info().process
     process.send_signal(signal.SIGQUIT)  # at once: hundreds of databases would be written out to be thrown away

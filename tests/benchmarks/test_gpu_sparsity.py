@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from support.triton_processes import launches, other_process
+from support.triton_processes import Call, launches
 
 pytest.importorskip("triton")
 import gpu_sparsity
@@ -24,10 +24,9 @@ from vivace_methods.sparsity.applying.groups import SparseGroup
 from vivace_methods.timing.floor import FloorProbe
 
 
-def test_every_arm_stands_beside_dense_ones_and_above_the_floor(tmp_path: Path) -> None:
+def test_every_arm_stands_beside_dense_ones_and_above_the_floor(interpreted: Call, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
-    with other_process(TRITON_INTERPRET="1") as call:
-        assert call(main, ["--quick", "--device", "cpu", "--json", str(file)]) == 0
+    assert interpreted(main, ["--quick", "--device", "cpu", "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     arms = ["cublas", "teal", "r-sparse(ratio=1)", "r-sparse"]
     for group in TINY:
@@ -77,10 +76,9 @@ def launched_by_a_step(architecture: str) -> int:
             return launches(model, torch.tensor([[5]]), use_cache=False)
 
 
-def test_a_decode_step_launches_four_sparse_kernels_a_layer() -> None:
+def test_a_decode_step_launches_four_sparse_kernels_a_layer(interpreted: Call) -> None:
     """q, k and v; o; gate and up; down. There were eight."""
-    with other_process(TRITON_INTERPRET="1") as call:
-        assert [call(launched_by_a_step, each) for each in ("llama", "qwen3", "gemma2")] == [2 * 4] * 3
+    assert [interpreted(launched_by_a_step, each) for each in ("llama", "qwen3", "gemma2")] == [2 * 4] * 3
 
 
 def test_an_arm_that_computes_something_else_is_no_result() -> None:

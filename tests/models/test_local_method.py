@@ -206,6 +206,7 @@ def test_pruned_prompts_are_answered_one_at_a_time() -> None:
     assert read_method("claa(keep=0.3)").name == "claa(keep=0.3)"
 
 
+@pytest.mark.usefixtures("models_start_at_once")
 def test_a_recipe_that_does_not_fit_the_weights_ends_the_run_with_a_sentence(fit: Fit) -> None:
     _, recipe = fit("qwen2_audio", "teal(sparsity=0.4)")
     omni, _ = fit("qwen2_5_omni", "teal(sparsity=0.4)")

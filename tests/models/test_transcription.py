@@ -262,6 +262,7 @@ def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @needs_torch
+@pytest.mark.usefixtures("models_start_at_once")
 def test_a_local_whisper_writes_down_what_it_hears_to_the_end(whisper: Path) -> None:
     """Whisper's window is 30 s: a change beyond it must be heard, too."""
     long = recording(70)
@@ -307,6 +308,7 @@ def test_a_local_transcribers_identity_is_its_checkpoint_wherever_it_lies(whispe
 
 
 @needs_torch
+@pytest.mark.usefixtures("models_start_at_once")
 def test_a_checkpoint_that_is_no_transcriber_is_refused_before_any_work(tmp_path: Path) -> None:
     from support import tiny_audio_models
 
@@ -324,6 +326,7 @@ def test_a_checkpoint_that_is_no_transcriber_is_refused_before_any_work(tmp_path
 
 
 @needs_torch
+@pytest.mark.usefixtures("models_start_at_once")
 def test_a_reply_that_is_no_sound_is_unscored_and_the_next_one_is_heard(whisper: Path) -> None:
     heard, calls = heard_by(open_transcriber(f"local:{whisper}", OPTIONS), b"no sound at all", recording())
     assert [one.unscored for one in heard] == [Unscored.BAD_REQUEST, None]

@@ -14,7 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
@@ -101,35 +101,94 @@ os._exit(code)
 @contextmanager
 def preloaded(folder: Path) -> Iterator[str]:
     """A program that stands for the interpreter, while the context lasts; its files lie in the folder."""
-    path, program = folder / "socket", folder / "python"
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(str(folder / "socket"))
+    listening.listen(64)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(READ_AT_IMPORT)}
-    settings = {
+    command, environment = [sys.executable, __file__, str(listening.fileno())], kept | _settings() | OWN
+    with listening, subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, pass_fds=[listening.fileno()], start_new_session=True
+    ) as server:  # fmt: skip
+        listening.close()  # the server's own is left: after it nobody can connect, and wait in vain
+        yield _launcher(folder / "python", folder / "socket")
+        assert server.stdin is not None
+        server.stdin.close()  # which it takes for the end
+
+
+@contextmanager
+def collected(program: str, files: Sequence[str]) -> Iterator[str]:
+    """A further program, whose processes have imported tests as well, and don't each spend seconds on that.
+
+    Args:
+        program: of `preloaded`.
+        files: or folders of tests.
+    """
+    path = Path(program).with_name("tests")
+    begin = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from {__name__} import serve_collected"
+    )
+    server = subprocess.Popen(
+        [program, "-c", f"{begin}; serve_collected({str(path)!r}, {list(files)!r})"],
+        env={**os.environ, **NEEDED},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with server:
+        assert server.stdin is not None and server.stdout is not None
+        assert server.stdout.read(1), "the tests could not be collected"
+        yield _launcher(Path(program).with_name("python-tests"), path)
+        server.stdin.close()
+
+
+def serve_collected(path: str, files: Sequence[str]) -> None:
+    """Collect tests, which imports them, and then fork a process for each command.
+
+    Args:
+        path: of the socket.
+        files: or folders of tests.
+    """
+    import gc
+    from contextlib import redirect_stderr, redirect_stdout
+    from io import StringIO
+
+    import pytest
+
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # those that run them say what is wrong with them
+        pytest.main(["--collect-only", "-qq", "-p", "no:cacheprovider", "-p", "no:terminal", *files])
+    assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process that forks has one thread"
+    gc.freeze()
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(path)
+    listening.listen(64)
+    os.write(1, b".")
+    _Server(listening).serve()
+    os._exit(0)
+
+
+def _settings() -> dict[str, str]:
+    """What libraries read when they are imported, as it is here."""
+    here = {
         name: value
         for name, value in os.environ.items()
         if name.startswith(READ_AT_IMPORT) and name not in SET_AFTERWARDS
-    } | NEEDED
+    }
+    return here | NEEDED
+
+
+def _launcher(program: Path, path: Path) -> str:
+    """Write the small program that hands its words to the server at a path."""
     program.write_text(
         LAUNCHER.format(
             python=sys.executable,
             names=READ_AT_IMPORT,
             set_afterwards=SET_AFTERWARDS,
-            settings=settings,
+            settings=_settings(),
             path=str(path),
-            apart=str(folder / APART),
+            apart=str(program.with_name(APART)),
         )
     )
     program.chmod(0o755)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listening.bind(str(path))
-    listening.listen(64)
-    command, environment = [sys.executable, __file__, str(listening.fileno())], kept | settings | OWN
-    with listening, subprocess.Popen(
-        command, env=environment, stdin=subprocess.PIPE, pass_fds=[listening.fileno()], start_new_session=True
-    ) as server:  # fmt: skip
-        listening.close()  # the server's own is left: after it nobody can connect, and wait in vain
-        yield str(program)
-        assert server.stdin is not None
-        server.stdin.close()  # which it takes for the end
+    return str(program)
 
 
 class _Server:

@@ -8,6 +8,8 @@ from xdist.scheduler import LoadFileScheduling
 
 APART = ("tests/docs/", "tests/efficiency/test_runs.py", "tests/engine/", "tests/zoo/test_building.py")
 """Files whose tests share nothing."""
+TOGETHER = ("tests/kernels/", "tests/benchmarks/test_gpu_sparsity.py")
+"""Files whose tests share processes that take seconds to start."""
 WAITING = tuple(
     f"tests/{name}/" for name in ("api", "data_tools", "engine", "models", "regressions", "tracks", "upkeep")
 )
@@ -15,7 +17,7 @@ WAITING = tuple(
 
 
 class ByFile(LoadFileScheduling):
-    """A file at a time, because its tests share what they set up; those of `APART` one by one.
+    """A file at a time, because its tests share what they set up; `APART` one by one, and `TOGETHER` as one.
 
     Half of the processes begin with tests that wait, and half with those that compute: cores would idle, and then not
     suffice, while all do one and then the other.
@@ -34,4 +36,6 @@ class ByFile(LoadFileScheduling):
         super()._assign_work_unit(node)
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.startswith(TOGETHER):
+            return TOGETHER[0]
         return nodeid if nodeid.startswith(APART) else str(super()._split_scope(nodeid))

@@ -6,6 +6,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+import torch
 
 from support.own_main import as_own_main
 from vivace.errors import VivaceError
@@ -22,6 +23,15 @@ def test_side_by_side_and_one_by_one_give_the_same_bytes(tmp_path: Path) -> None
     _same_bytes(("moe", "moe-drafter", "dense"), tmp_path)
 
 
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Builds are forks, which have imported all they need; torch has one thread here, so they may be."""
+    assert torch.get_num_threads() == 1
+    forks = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forks)
+
+
+@pytest.mark.usefixtures("forked")
 def test_two_side_by_side_and_one_by_one_give_the_same_bytes(tmp_path: Path) -> None:
     _same_bytes(("moe", "dense"), tmp_path)
 
@@ -43,6 +53,7 @@ def _same_bytes(names: tuple[str, ...], tmp_path: Path) -> None:
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.full), True])
 def test_what_is_broken_off_leaves_nothing(killed: bool, tmp_path: Path) -> None:
     class BrokenOff(Exception):

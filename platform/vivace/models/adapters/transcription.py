@@ -221,7 +221,7 @@ def _served(text: str, options: ChatOptions, _home: Path | None) -> Transcriber:
 
 
 def _local(text: str, options: ChatOptions, home: Path | None) -> Transcriber:
-    model = _LocalRecogniser(text.partition(":")[2], {}, options, home=home)
+    model = LocalRecogniser(text.partition(":")[2], {}, options, home=home)
     return HeldTranscriber(model, ("dtype", "device"))
 
 
@@ -269,7 +269,7 @@ TRANSCRIBERS: Registry[TranscriberKind] = Registry(
 """Name before the colon → what makes the transcriber: built in, or of a package with an entry point."""
 
 
-class _LocalRecogniser(LocalModel):
+class LocalRecogniser(LocalModel):
     """A speech recogniser of transformers."""
 
     worker = WORKER
