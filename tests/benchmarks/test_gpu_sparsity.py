@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,6 +25,7 @@ from vivace_methods.sparsity.applying.groups import SparseGroup
 from vivace_methods.timing.floor import FloorProbe
 
 
+@pytest.mark.full
 def test_every_arm_stands_beside_dense_ones_and_above_the_floor(interpreted: Call, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     assert interpreted(main, ["--quick", "--device", "cpu", "--json", str(file)]) == 0
@@ -64,6 +66,22 @@ def test_every_arm_stands_beside_dense_ones_and_above_the_floor(interpreted: Cal
     assert any(note.startswith("The baseline is dense") for note in notes)
     assert "inductor is left out: it is tuned for a GPU." in notes
     assert sum(note.startswith("teal's fastest tile") for note in notes) == len(TINY)
+
+
+def rows_of_a_group(group: Group) -> list[tuple[str, str, float]]:
+    """Arm, baseline and ratio of each row that a group of layers comes to, where kernels are interpreted."""
+    device = torch.device("cpu")
+    size = replace(gpu_sparsity.QUICK, tiles=gpu_sparsity.QUICK.tiles[:1])
+    probe = FloorProbe(device, dtypes=[torch.bfloat16], **gpu_sparsity.SMALL)
+    bench = Bench(device, torch.bfloat16, size, probe)
+    bench.group(group)
+    return [(row.arm, row.baseline, row.ratio) for row in bench.rows]
+
+
+def test_the_arms_of_a_small_group_are_right_and_above_the_floor(interpreted: Call) -> None:
+    rows = interpreted(rows_of_a_group, Group("gate|up", 64, (32, 16)))
+    assert {baseline for arm, baseline, _ in rows if arm == "r-sparse"} == {"floor", "cublas", "teal"}
+    assert all(ratio > 1.0 for _, baseline, ratio in rows if baseline == "floor")
 
 
 def launched_by_a_step(architecture: str) -> int:

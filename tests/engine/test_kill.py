@@ -35,6 +35,7 @@ def test_a_run_killed_twenty_times_loses_nothing_and_repeats_only_calls_in_fligh
     _killed_again_and_again(database_url, tmp_path, count=20, conversations=200)
 
 
+@pytest.mark.usually_on("postgresql")
 def test_a_run_killed_at_random_moments_loses_nothing_and_repeats_only_calls_in_flight(
     database_url: str, tmp_path: Path
 ) -> None:

@@ -26,13 +26,15 @@ ASKED = 16
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few samples, and of the crude rules one level that costs little, one that costs much, and one by chance."""
-    for module in (moe_scoring, dense_scoring, retrieval_scoring):
+    for module in (moe_scoring, dense_scoring):
         monkeypatch.setattr(module, "ASKED", ASKED)
         monkeypatch.setattr(module, "CURVE_ASKED", ASKED)
+    monkeypatch.setattr(retrieval_scoring, "ASKED", ASKED // 2)  # its prompts are long
+    monkeypatch.setattr(retrieval_scoring, "CURVE_ASKED", ASKED // 2)
     monkeypatch.setattr(moe_scoring, "BUDGETS", {"softmax": (12, 8), "random": (8,)})
     monkeypatch.setattr(dense_scoring, "LEVELS", {"magnitude": (0.2, 0.6), "random": (0.1,)})
     monkeypatch.setattr(retrieval_scoring, "LENGTHS", (512,))
-    monkeypatch.setattr(retrieval_scoring, "HOPS_ASKED", ASKED)
+    monkeypatch.setattr(retrieval_scoring, "HOPS_ASKED", ASKED // 2)
     monkeypatch.setattr(retrieval_scoring, "KEPT", {"evidence": (0.05,), "attention": (0.4,), "recency": (0.1,)})
     monkeypatch.setattr(drafter_scoring, "ASKED", 8)
     monkeypatch.setattr(drafter_scoring, "NEEDLES", {"256 tokens": Needles(256), "512 tokens": Needles(512)})
