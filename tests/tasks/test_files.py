@@ -144,6 +144,16 @@ def test_another_dataset_than_the_one_that_is_named_is_refused(tmp_path: Path) -
         parse_task(f"longbench(path={path},subset=dureader)")
 
 
+def test_halves_of_characters_which_no_tokenizer_takes_are_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        '{"input": "\\ud83d", "context": "\\u0000\\ud83d\\ude00", "answers": ["\\ude00"], "_id": "\\ud83d"}'
+    )
+    (sample,) = parse_task(f"longbench(path={path},subset=lcc)").samples(None, 0)
+    assert "\ufffd\U0001f600" in sample.prompt
+    assert (sample.references, sample.id) == (("\ufffd",), "\ufffd")
+
+
 def test_a_second_turn_follows_the_first_and_its_reference(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"turns": ["2 and 3?", "And 4?"], "reference": ["5", "9"]},

@@ -20,8 +20,8 @@ class LazyLlm(PrunedPrefill):
     here, tokens that have gone do not come back.
 
     Attributes:
-        steps: how many layers prune; behind the last of them `keep` is left, behind each as large a part of what
-            there was before it.
+        steps: how many layers prune, all of them at most; behind the last of them `keep` is left, behind each as
+            large a part of what there was before it.
     """
 
     name: ClassVar[str] = "lazy-llm"
@@ -39,6 +39,7 @@ class LazyLlm(PrunedPrefill):
         from vivace_methods.prefill.parts.pruning import Pruning
         from vivace_methods.prefill.parts.registry import plan, policy, ranker, selector
 
-        places = [(step + 1) * layers // (self.steps + 1) for step in range(self.steps)]
-        stops = {place: self.keep ** ((step + 1) / self.steps) for step, place in enumerate(places)}
+        steps = min(self.steps, layers)
+        places = [(step + 1) * layers // (steps + 1) for step in range(steps)]
+        stops = {place: self.keep ** ((step + 1) / steps) for step, place in enumerate(places)}
         return Pruning(ranker("last-token"), selector("above-percentile"), plan("scheduled", stops), policy("full"))

@@ -13,8 +13,10 @@ from transformers import DynamicCache, Qwen2AudioConfig, Qwen2AudioForConditiona
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from vivace_methods.decoding.joined import generator_of
+from vivace_methods.models.anatomy import anatomy
 from vivace_methods.models.cost import cost
 from vivace_methods.models.random import tiny_configuration
+from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import _showing, showing_attention
 from vivace_methods.protocol import Embedded, MethodError, Request
 from vivace_methods.registry import parse_arm, parse_method
@@ -42,6 +44,13 @@ def test_kept_tokens_with_gaps_between_them_are_one_text(build: Callable[..., An
         found = model(ids, use_cache=False, logits_to_keep=1).logits
     assert 0 < cached.get_seq_length() < 40
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    # Nor are they several texts in a pass that a ranker asks for, which has no cache of its own.
+    places = torch.cat([torch.arange(20), torch.arange(30, 50)])[None]
+    with torch.inference_mode():
+        whole = model(ids, position_ids=places, past_key_values=DynamicCache(config=model.config)).logits[:, -1]
+        with showing_attention(model.model, "sdpa"), asking(anatomy(model)) as asked:
+            alone = asked.run(lambda shown: None, {"input_ids": ids, "position_ids": places})
+    torch.testing.assert_close(alone, whole, rtol=0, atol=1e-6)
 
 
 def test_layers_behind_the_pruning_are_told_no_places(model: Any, prompt_of: Any) -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from vivace_methods.decoding.joined import applied
+from vivace_methods.decoding.joined import applied, generator_of
 from vivace_methods.models.random import tiny_configuration
 from vivace_methods.prefill.pruned import PrunedPrefill
 from vivace_methods.protocol import Method, MethodError, Request
@@ -163,6 +163,43 @@ def test_the_hooked_pass_is_the_loop_by_hand_with_caches_of_unequal_lengths(
     assert trace.figures["kv_share"] == pytest.approx(sum(lengths) / (LAYERS * tokens))
 
 
+@pytest.mark.parametrize("name", sorted({*PRUNED} - {"h2o", "snapkv"}))
+@torch.inference_mode()
+def test_kept_tokens_are_read_at_their_places_and_answered_behind_the_prompt(
+    build: Callable[..., Any], model: Any, prompt_of: Callable[..., torch.Tensor], name: str
+) -> None:
+    """Which tokens went into each layer is the method's word; all that is computed of them is the loop by hand's."""
+    ids, fitted = prompt_of(48), fitted_for(name, build)
+    kv = ",kv=full" if "kv" in METHODS[name].__dataclass_fields__ else ""
+    method = parse_method(f"{name}(keep=0.3{FURTHER.get(name, '')}{kv})")
+    with method.attach(model, fitted) as attached:
+        answer: list[int] = []
+        generator = generator_of(model, {name: attached})
+        generator.generate(Request(ids, 4), answer.extend)
+        logits = generator.logits(Request(ids, 4), answer)
+        done = attached.reader._hooks.latest  # type: ignore[union-attr]
+        entered = [done.kept_of(layer) for layer in range(LAYERS)]
+    assert any(each is not None and len(each) < 48 for each in entered)
+
+    decoder, states, found = model.model, DynamicCache(config=model.config), []
+    rows = torch.arange(48) if entered[0] is None else entered[0]
+    moved = 48 - len(rows) if name == "gemfilter" else 0
+    hidden, places = decoder.embed_tokens(ids[:, rows]), torch.arange(len(rows)) if moved else rows
+    for block, wanted in zip(decoder.layers, entered, strict=True):
+        stay = torch.arange(len(rows)) if wanted is None else torch.searchsorted(rows, wanted)
+        hidden, rows, places = hidden[:, stay], rows[stay], places[stay]
+        rotations = decoder.rotary_emb(hidden, position_ids=places[None])
+        hidden = block(hidden, position_embeddings=rotations, past_key_values=states)
+    found.append(model.lm_head(decoder.norm(hidden[:, -1:]))[:, 0])
+    for step, token in enumerate(answer[:-1]):
+        hidden = decoder.embed_tokens(torch.tensor([[token]]))
+        rotations = decoder.rotary_emb(hidden, position_ids=torch.tensor([[48 + step - moved]]))
+        for block in decoder.layers:
+            hidden = block(hidden, position_embeddings=rotations, past_key_values=states)
+        found.append(model.lm_head(decoder.norm(hidden))[:, 0])
+    torch.testing.assert_close(logits, torch.cat(found), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PRUNED)
 @pytest.mark.parametrize("architecture", ["llama", "qwen3", "olmoe"])
 def test_generate_of_transformers_gives_the_loops_tokens(
@@ -250,6 +287,7 @@ def test_what_cannot_be_pruned_is_refused_with_a_sentence(
         parse_method("fastkv(kv=shared,kv_keep=0.1)")
     with pytest.raises(MethodError, match="is a share of the prompt, up to 1"):
         parse_method("lazy-llm(keep=64)")
+    assert len(parse_method("lazy-llm(steps=1000000000)").pruning(LAYERS).plan.stops) == LAYERS  # type: ignore[attr-defined]
     with pytest.raises(MethodError, match="prune at layer 5, and the model has layers 0 to 4"):
         parse_method("claa(layer=5)").attach(model).__enter__()
     with pytest.raises(MethodError, match="layers 0 to 1"):  # before a model is there

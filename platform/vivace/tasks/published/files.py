@@ -17,6 +17,7 @@ from vivace.files.splits import data_files, files_of_split, patterns_of_others
 from vivace.files.text import JSON_SUFFIXES, json_rows
 from vivace.tasks.base import Sample, Task
 from vivace.tasks.published.hub import located
+from vivace_rubrics.texts import storable
 
 Row = Mapping[str, Any]
 
@@ -107,7 +108,7 @@ class FileTask(Task):
 
 
 def _id_of(row: Row, place: int) -> str:
-    return str(next((row[column] for column in ("question_id", "task_id", "_id") if column in row), place))
+    return storable(str(next((row[column] for column in ("question_id", "task_id", "_id") if column in row), place)))
 
 
 def task_files(path: Path, split: str, belongs: Callable[[Path], bool] = lambda path: True) -> list[Path]:
@@ -167,7 +168,7 @@ def eagle_references(row: Row) -> tuple[str, ...]:
 
 
 def text_of(row: Row, column: str) -> str:
-    """The text in a column.
+    """The text in a column, without halves of characters, which no tokenizer takes.
 
     Raises:
         ColumnError: there is no such column, or it holds no text.
@@ -176,7 +177,7 @@ def text_of(row: Row, column: str) -> str:
         raise ColumnError(f"has no '{column}'")
     if not isinstance(row[column], str):
         raise ColumnError(f"has something else than text in '{column}'")
-    return str(row[column])
+    return storable(row[column])
 
 
 def texts_of(row: Row, column: str) -> tuple[str, ...]:
@@ -190,4 +191,4 @@ def texts_of(row: Row, column: str) -> tuple[str, ...]:
     found = row[column] if isinstance(row[column], list | tuple) else [row[column]]
     if not found or not all(isinstance(each, str | int | float) for each in found):
         raise ColumnError(f"has something else than text in '{column}'")
-    return tuple(map(str, found))
+    return tuple(storable(str(each)) for each in found)
