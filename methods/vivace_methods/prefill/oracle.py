@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vivace_methods.protocol import Request
 
 ANSWERS_FILE = "answers.jsonl"
+LONGEST_ANSWERS = 2**29
+"""Bytes of such a file."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,13 @@ class Oracle(PrunedPrefill):
         yield from super().diagnose(model, request, evidence, answer)
         yield from diagnosed(model, request, self._ranker(), self.keep)
 
+    def check_fitted(self, folder: Path, configuration: Any = None) -> None:
+        """See that the answers can be read, and that the model knows their tokens."""
+        read_answers(folder / ANSWERS_FILE, configuration)
+
     def read_fitted(self, folder: Path, model: Any) -> Answers:
         """The answers in a folder."""
-        return read_answers(folder / ANSWERS_FILE)
+        return read_answers(folder / ANSWERS_FILE, model.config)
 
     def pruning(self, layers: int, fitted: Any = None) -> Pruning:
         """What the answer attends to, the best tokens, once at a layer, and one set for all layers."""
@@ -113,27 +119,44 @@ class Answers:
         return found
 
 
-def read_answers(file: Path) -> Answers:
-    """Answers by their prompts.
+def read_answers(file: Path, configuration: Any = None) -> Answers:
+    """Answers by their prompts; of two to one prompt, the last.
+
+    Args:
+        file: with a line for each; blank ones are left out.
+        configuration: of the model that is to know their tokens; None where that is not known.
 
     Raises:
-        MethodError: there is no such file, or a line of it is not as it should be.
+        MethodError: there is no such file, it is too long, or a line of it is not as it should be.
     """
     try:
-        lines = file.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MethodError(
-            f"{file.parent} holds no answers that can be read: there is no {file.name} in UTF-8."
-        ) from error
+        size = file.stat().st_size if file.is_file() else None  # a pipe or a device might never end
+        text = file.read_text("utf-8-sig") if size is not None and size <= LONGEST_ANSWERS else ""
+    except (OSError, UnicodeDecodeError):
+        size, text = None, ""
+    if size is None:
+        raise MethodError(f"{file.parent} holds no answers that can be read: there is no {file.name} in UTF-8.")
+    if size > LONGEST_ANSWERS:
+        raise MethodError(f"{file} has {size:,} bytes, and at most {LONGEST_ANSWERS:,} of answers are read.")
+    known = None if configuration is None else int(configuration.get_text_config(decoder=True).vocab_size)
     found = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
         try:
             told = json.loads(line)
-            found[_ids(told["prompt"])] = _ids(told["answer"])
+            prompt, answer = _ids(told["prompt"]), _ids(told["answer"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise MethodError(
                 f'Line {number} of {file} is not {{"prompt": [ids], "answer": [ids]}}, with an id in each at least.'
             ) from error
+        if known is not None and max(answer) >= known:
+            raise MethodError(
+                f"Line {number} of {file} answers with token {max(answer)}, and the model knows {known}, from 0."
+            )
+        found[prompt] = answer
+    if not found:
+        raise MethodError(f"{file} is empty: it needs a line for each prompt.")
     return Answers(found)
 
 

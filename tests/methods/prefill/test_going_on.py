@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -324,6 +326,40 @@ def test_a_draft_that_reads_other_tokens_is_refused(build: Callable[..., Any], m
     (folders[1] / "config.json").write_text('{"model_type": "none of them"}')
     with pytest.raises(MethodError, match="is of no model that is known here"):
         method.check_fitted(folders[1], model.config)
+
+
+def test_the_oracle_goes_by_answers_that_are_given(model: Any, prompt_of: Any, tmp_path: Path) -> None:
+    ids, file = prompt_of(40), tmp_path / "answers.jsonl"
+    line = json.dumps({"prompt": ids[0].tolist(), "answer": [7, 3, 9]})
+    file.write_text(f"\ufeff\n{line.replace('7, 3, 9', '1')}\n{line}\n", encoding="utf-8")
+    _, trace = answered(model, f"oracle(keep=0.3,layer=2):{tmp_path}", Request(ids, 2))
+    # The prompt, then each token of the answer but the last; and no more, though the model would not stop there.
+    assert [one.tokens for one in trace.passes if one.kind == "read" and not one.layer_tokens][:3] == [40, 1, 1]
+    method = parse_method("oracle")
+    with pytest.raises(MethodError, match="none to this prompt"):
+        answered(model, f"oracle:{tmp_path}", Request(prompt_of(40, seed=5), 2))
+    refused = {
+        "": "is empty", "\n": "is empty", line[:-9]: "Line 1 of .* is not", '{"prompt": [1], "answer": []}': "Line 1",
+        "[" * 9999: "Line 1", line.replace("7", "7.0"): "Line 1", line.replace("7", "NaN"): "Line 1",
+        line.replace("7", "-7"): "Line 1", line.replace("7", "true"): "Line 1",
+        f"{line}\n[]": "Line 2", line.replace("7", "199"): "token 199, and the model knows 199, from 0",
+    }  # fmt: skip
+    for text, sentence in refused.items():
+        file.write_text(text)
+        with pytest.raises(MethodError, match=sentence):
+            method.check_fitted(tmp_path, model.config)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(MethodError, match="no answers that can be read"):
+        method.check_fitted(tmp_path)
+    file.unlink()
+    os.mkfifo(file)  # which nobody writes to
+    with pytest.raises(MethodError, match="no answers that can be read"):
+        method.check_fitted(tmp_path)
+    file.unlink()
+    with file.open("wb") as opened:
+        opened.truncate(2**29 + 1)
+    with pytest.raises(MethodError, match="536,870,913 bytes"):
+        method.check_fitted(tmp_path)
 
 
 PASSES = {
