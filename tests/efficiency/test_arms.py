@@ -6,12 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import torch
 
 from vivace.errors import UsageError
 from vivace.spec import EfficiencySpec, parse_spec
 from vivace.tracks.efficiency.planned_arms import plan_arms
 from vivace.tracks.efficiency.track import EfficiencyTrack
-from vivace_methods.registry import method_of
+from vivace_methods.models.random import random_model, tiny_configuration
+from vivace_methods.registry import method_of, parse_method
 from vivace_methods.spelling import parse
 
 DRAFTER = "zoo:moe-drafter"
@@ -179,9 +181,25 @@ def test_prompts_far_below_what_a_model_holds_are_counted_without_the_package_th
     asyncio.run(EfficiencyTrack("sparsity").prepare(asked, tmp_path).preflight())
 
 
-def test_a_draft_model_of_fewer_positions_is_held_against_the_prompts_it_would_get(tmp_path: Path) -> None:
-    from vivace_methods.models.random import random_model, tiny_configuration
+def test_what_was_fitted_to_other_layers_or_cannot_be_read_is_refused_before_a_run_is_recorded(
+    tmp_path: Path,
+) -> None:
+    method = parse_method("teal(sparsity=0.3)")
+    llama = random_model(tiny_configuration("llama"), seed=0)
+    method.fit(llama, [torch.arange(48)[None]] * 3).save(tmp_path / "recipe")
 
+    def preflight(track: str, model: str, arm: str) -> None:
+        asked = EfficiencySpec(track=track, model=model, tasks=[TASK], arms=[arm], limit=1, device="cpu")
+        asyncio.run(EfficiencyTrack(track).prepare(asked, tmp_path).preflight())
+
+    preflight("sparsity", "random:llama", f"{method.label}:{tmp_path / 'recipe'}")
+    with pytest.raises(UsageError, match=r"says nothing of model.layers.2.self_attn.q_proj \(14 of 28 layers"):
+        preflight("sparsity", "zoo:dense", f"{method.label}:{tmp_path / 'recipe'}")
+    with pytest.raises(UsageError, match=r"holds no answers that can be read: there is no answers.jsonl"):
+        preflight("prefill", "random:llama", f"oracle:{tmp_path / 'recipe'}")
+
+
+def test_a_draft_model_of_fewer_positions_is_held_against_the_prompts_it_would_get(tmp_path: Path) -> None:
     shape = tiny_configuration("llama")
     assert shape.max_position_embeddings > 64
     shape.max_position_embeddings = 64

@@ -11,16 +11,18 @@ import torch
 
 from vivace.zoo.scores.base import ZooScore, loaded, score
 from vivace.zoo.scores.batched_answers import greedy_answers
-from vivace.zoo.scores.crude_sparsity import dropped_inputs, magnitude_thresholds
 from vivace.zoo.scores.dense import calibration_texts
 from vivace.zoo.scores.moe import MOST_TOKENS, asked
 from vivace.zoo.shipped import folder_of
+from vivace_methods.decoding.joined import applied
+from vivace_methods.protocol import Request
+from vivace_methods.registry import parse_method
 
 
 @pytest.fixture(scope="module")
 def scores() -> list[ZooScore]:
     """Of the dense model, but for what is dropped most at random: answers that never end take longest."""
-    return list(takewhile(lambda each: each.rule != "random inputs" or (each.level or 0) < 0.2,
+    return list(takewhile(lambda each: each.rule != "random-channels" or (each.level or 0) < 0.2,
                           score("dense", folder_of("dense"), {})))  # fmt: skip
 
 
@@ -31,8 +33,8 @@ def model_and_tokenizer() -> tuple[Any, Any]:
 
 
 def curve(scores: list[ZooScore], rule: str) -> dict[float, float]:
-    """Level → score under a crude rule."""
-    return {each.level: each.value for each in scores if each.rule == f"{rule} inputs" and each.level is not None}
+    """Level → score under a method."""
+    return {each.level: each.value for each in scores if each.rule == rule and each.level is not None}
 
 
 @pytest.mark.full
@@ -45,7 +47,7 @@ def test_whole_answers_are_right(scores: list[ZooScore], record_property: Callab
 @pytest.mark.full
 def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[ZooScore]) -> None:
     """Neither a cliff nor a plateau, and far from what dropping as much at random does."""
-    magnitude, random = curve(scores, "magnitude"), curve(scores, "random")
+    magnitude, random = curve(scores, "teal"), curve(scores, "random-channels")
     assert set(magnitude) == {0.2, 0.3, 0.4, 0.5, 0.6}
     for values in (list(magnitude.values()), list(random.values())):
         assert all(later <= earlier + 0.1 for earlier, later in pairwise(values))
@@ -55,26 +57,20 @@ def test_thresholds_bite_by_degrees_and_chance_bites_at_once(scores: list[ZooSco
 
 
 def test_thresholds_drop_the_share_they_were_set_to(model_and_tokenizer: tuple[Any, Any]) -> None:
+    """On answers that nothing was fitted to; and the model is what it was afterwards."""
     model, tokenizer = model_and_tokenizer
-    texts = calibration_texts(tokenizer)[::4]
-    thresholds = magnitude_thresholds(model, texts, 0.4)
-    assert len(thresholds) == 7 * model.config.num_hidden_layers
-    zeros: list[float] = []
-
-    def count(module: Any, inputs: tuple[torch.Tensor]) -> None:
-        zeros.append(float((inputs[0] == 0).float().mean()))
-
-    with torch.no_grad():
-        plain = model(texts[0]).logits
-        with dropped_inputs(model, "magnitude", 0.4, thresholds):
-            handle = model.model.layers[0].self_attn.q_proj.register_forward_pre_hook(count)
-            for text in texts:
-                model(text)
-            handle.remove()
-        with dropped_inputs(model, "magnitude", 0.0, dict.fromkeys(thresholds, -1.0)):
-            assert torch.equal(model(texts[0]).logits, plain)
-        assert torch.equal(model(texts[0]).logits, plain)
-    assert sum(zeros) / len(zeros) == pytest.approx(0.4, abs=0.05)
+    method = parse_method("teal(sparsity=0.4)")
+    recipe = method.fit(model, calibration_texts(tokenizer)[::4])
+    assert len(recipe.modules) == 7 * model.config.num_hidden_layers
+    prompts = [sample.prompt for _, sample in asked(8)]
+    plain = greedy_answers(model, tokenizer, prompts, MOST_TOKENS)
+    shares = []
+    with applied(method, model, recipe) as generator:
+        for prompt in prompts:
+            ids = torch.tensor([tokenizer(prompt)["input_ids"]])
+            shares.append(generator.generate(Request(ids, 24), lambda tokens: None).figures["sparsity"])
+    assert sum(shares) / len(shares) == pytest.approx(0.4, abs=0.05)
+    assert greedy_answers(model, tokenizer, prompts, MOST_TOKENS) == plain
 
 
 def test_bf16_answers_as_fp32_does(model_and_tokenizer: tuple[Any, Any]) -> None:

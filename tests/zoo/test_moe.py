@@ -27,7 +27,7 @@ def scores() -> list[ZooScore]:
 
 
 def at(scores: list[ZooScore], rule: str, level: int) -> float:
-    """The score under a crude rule."""
+    """The score under a rule."""
     (found,) = [each.value for each in scores if (each.rule, each.level) == (rule, level)]
     return found
 

@@ -25,17 +25,16 @@ ASKED = 16
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A few samples, and of the crude rules one level that costs little, one that costs much, and one by chance."""
-    for module in (moe_scoring, dense_scoring):
-        monkeypatch.setattr(module, "ASKED", ASKED)
-        monkeypatch.setattr(module, "CURVE_ASKED", ASKED)
-    monkeypatch.setattr(retrieval_scoring, "ASKED", ASKED // 2)  # its prompts are long
-    monkeypatch.setattr(retrieval_scoring, "CURVE_ASKED", ASKED // 2)
+    """A few samples, and of the rules one level that costs little, one that costs much, and one by chance."""
+    for module, asked in ((moe_scoring, ASKED), (dense_scoring, ASKED), (retrieval_scoring, ASKED // 2)):
+        monkeypatch.setattr(module, "ASKED", asked)  # the prompts of retrieval are long
+        monkeypatch.setattr(module, "CURVE_ASKED", ASKED if module is moe_scoring else ASKED // 2)
     monkeypatch.setattr(moe_scoring, "BUDGETS", {"softmax": (12, 8), "random": (8,)})
-    monkeypatch.setattr(dense_scoring, "LEVELS", {"magnitude": (0.2, 0.6), "random": (0.1,)})
+    monkeypatch.setattr(dense_scoring, "LEVELS", {"teal": (0.2, 0.6), "random-channels": (0.1,)})
     monkeypatch.setattr(retrieval_scoring, "LENGTHS", (512,))
     monkeypatch.setattr(retrieval_scoring, "HOPS_ASKED", ASKED // 2)
-    monkeypatch.setattr(retrieval_scoring, "KEPT", {"evidence": (0.05,), "attention": (0.4,), "recency": (0.1,)})
+    few_kept = dict(zip(retrieval_scoring.KEPT, ((0.05,), (0.4,), (0.1,), ()), strict=True))
+    monkeypatch.setattr(retrieval_scoring, "KEPT", few_kept)
     monkeypatch.setattr(drafter_scoring, "ASKED", 8)
     monkeypatch.setattr(drafter_scoring, "NEEDLES", {"256 tokens": Needles(256), "512 tokens": Needles(512)})
 

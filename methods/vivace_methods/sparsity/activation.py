@@ -183,10 +183,14 @@ class ActivationSparsity(Method):
             yield Diagnosis("kept_channels", layer, "", share, tokens)
 
     def check_fitted(self, folder: Path, configuration: Any = None) -> None:
-        """See that a recipe is there, and was fitted with these settings."""
+        """See that a recipe is there, and was fitted with these settings to a model of these layers."""
+        from vivace_methods.models.anatomy import without_weights
         from vivace_methods.sparsity.fitting.recipe import load_recipe
 
-        self._require_settings_of(load_recipe(folder))
+        recipe = load_recipe(folder)
+        self._require_settings_of(recipe)
+        if configuration is not None and (model := without_weights(configuration, self.name)) is not None:
+            recipe.require_layers(self.groups(model))
 
     def _require_settings_of(self, recipe: Recipe) -> None:
         if recipe.method != self.fitted_label:

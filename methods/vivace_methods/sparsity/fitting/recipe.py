@@ -114,7 +114,24 @@ class Recipe:
             revision: of the model, where it is known.
 
         Raises:
-            MethodError: other weights, another revision, or layers that are missing.
+            MethodError: other weights, another revision, or as `require_layers` says.
+        """
+        self.require_layers(groups)
+        if None not in (revision, self.revision) and revision != self.revision:
+            raise MethodError(
+                f"The recipe is for {self.model} at revision {self.revision}, and this is {revision}: fit it again."
+            )
+        if self.weights != fingerprint(groups):
+            raise MethodError(f"The recipe is for other weights, those of {self.model}: fit it again for this model.")
+
+    def require_layers(self, groups: Sequence[Group]) -> None:
+        """Refuse a model of other layers, whose weights need not be there.
+
+        Args:
+            groups: the layers that the recipe is to be applied to.
+
+        Raises:
+            MethodError: layers are missing, there are others, or low-rank parts have other shapes.
         """
         names = [name for group in groups for name in group.names]
         if missing := [name for name in names if name not in self.modules]:
@@ -127,15 +144,9 @@ class Recipe:
                 f"The recipe is for a model with a layer {more[0]}, which this one does not have or which the "
                 "setting only leaves out: fit it again."
             )
-        if None not in (revision, self.revision) and revision != self.revision:
-            raise MethodError(
-                f"The recipe is for {self.model} at revision {self.revision}, and this is {revision}: fit it again."
-            )
         for group in groups:
             for name, module in zip(group.names, group.modules, strict=True):
                 self._require_shapes(name, module)
-        if self.weights != fingerprint(groups):
-            raise MethodError(f"The recipe is for other weights, those of {self.model}: fit it again for this model.")
 
     def _require_shapes(self, name: str, module: torch.nn.Linear) -> None:
         rank, factors = self.modules[name].rank, self.factors.get(name)

@@ -1,1 +1,1 @@
-"""How good the zoo's models are, whole and under the methods or crude forms of them."""
+"""How good the zoo's models are, whole and under the methods that each is there for."""

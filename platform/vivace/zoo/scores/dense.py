@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vivace.zoo.recipes.moe import DOMAINS
+from vivace.zoo.scores.answers_with import answers_with
 from vivace.zoo.scores.base import ASKED, ZooScore, loaded, same, share
 from vivace.zoo.scores.batched_answers import greedy_answers
-from vivace.zoo.scores.crude_sparsity import SparsityRule, dropped_inputs, magnitude_thresholds
 from vivace.zoo.scores.moe import CURVE_ASKED, MOST_TOKENS, asked
 
 if TYPE_CHECKING:
     import torch
 
-LEVELS: dict[SparsityRule, tuple[float, ...]] = {
-    "magnitude": (0.2, 0.3, 0.4, 0.5, 0.6),
-    "random": (0.02, 0.05, 0.1, 0.2, 0.5),
+LEVELS = {
+    "teal": (0.2, 0.3, 0.4, 0.5, 0.6),
+    "random-channels": (0.02, 0.05, 0.1, 0.2, 0.5),
 }
-"""Shares of the inputs that each rule drops; at random, little does much."""
+"""Method → shares of the weights that decoded tokens do not read; at random, little does much."""
 CALIBRATION = 8
-"""Samples of each domain whose whole texts the thresholds are taken from; none of them is asked."""
+"""Samples of each domain whose whole texts the methods are fitted to; none of them is asked."""
 
 
 def score_dense(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
-    """Whole answers that are right: all, by domain, and with inputs dropped while decoding; prefill is dense."""
+    """Whole answers that are right: all, by domain, and with sparse decoding; prefill is dense."""
     model, tokenizer = loaded(folder)
     domains, samples = zip(*asked(ASKED), strict=True)
     answers = greedy_answers(model, tokenizer, [sample.prompt for sample in samples], MOST_TOKENS)
@@ -44,14 +43,14 @@ def calibration_texts(tokenizer: Any) -> list[torch.Tensor]:
 
 
 def _curve(model: Any, tokenizer: Any) -> Iterator[ZooScore]:
+    from vivace_methods.registry import method
+
     chosen = [sample for _, sample in asked(CURVE_ASKED)]
-    references = [sample.references[0] for sample in chosen]
+    prompts, references = [sample.prompt for sample in chosen], [sample.references[0] for sample in chosen]
     calibration = calibration_texts(tokenizer)
-    for rule, levels in LEVELS.items():
+    for name, levels in LEVELS.items():
         for sparsity in levels:
-            thresholds = magnitude_thresholds(model, calibration, sparsity) if rule == "magnitude" else {}
-            decoding = partial(dropped_inputs, model, rule, sparsity, thresholds)
-            answers = greedy_answers(
-                model, tokenizer, [sample.prompt for sample in chosen], MOST_TOKENS, decoding=decoding
-            )
-            yield share("dense", same(answers, references), rule=f"{rule} inputs", level=sparsity)
+            sparse = method(name, sparsity=sparsity)
+            recipe = sparse.fit(model, calibration)
+            answers = answers_with(sparse, model, tokenizer, prompts, MOST_TOKENS, recipe)
+            yield share("dense", same(answers, references), rule=name, level=sparsity)

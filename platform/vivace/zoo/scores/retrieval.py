@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ from vivace.tasks.base import Sample
 from vivace.tasks.generated.base import GeneratedTask
 from vivace.tasks.generated.needles import Needles
 from vivace.tasks.generated.variables import Variables
+from vivace.zoo.scores.answers_with import answers_with
 from vivace.zoo.scores.base import ASKED, SEED, ZooScore, loaded, same, share
 from vivace.zoo.scores.batched_answers import greedy_answers
-from vivace.zoo.scores.crude_prefill import PruningRule, pruned_answers
 
 LENGTHS = (512, 1024)
 TWO_HOPS = "two hops at 512"
@@ -24,17 +25,19 @@ HOPS_ASKED = 96
 CURVE_ASKED = 48
 """Prompts of 512 tokens behind each point of a curve."""
 ROWS = 16
-KEPT: dict[PruningRule, tuple[float, ...]] = {
-    "evidence": (0.02, 0.05),
-    "attention": (0.02, 0.03, 0.05, 0.1, 0.4),
-    "recency": (0.1, 0.4, 0.8),
-    "random": (0.1, 0.8),
+"""Prompts that are answered together, where nothing is pruned."""
+KEPT = {
+    "oracle(layer=2,kv=full,window=3)": (0.02, 0.05),
+    "claa(layer=2,layers=2,kv=full,window=3)": (0.02, 0.03, 0.05, 0.1, 0.4),
+    "recency(layer=2,kv=full,window=3)": (0.1, 0.4, 0.8),
+    "random(layer=2,kv=full,window=3)": (0.1, 0.8),
 }
-"""Shares of a prompt that each rule keeps for the upper half of the layers."""
+"""Method → shares of a prompt that go on to the upper half of the layers; of the lower half everything is kept, whose
+second and third layer rank."""
 
 
 def score_retrieval(folder: Path, needed: dict[str, Path]) -> Iterator[ZooScore]:
-    """Whole answers that are right: needles and variables, and needles with a part of the prompt pruned."""
+    """Whole answers that are right: needles and variables, and needles under methods that prune the prompt."""
     model, tokenizer = loaded(folder)
     for length in LENGTHS:
         yield _score(model, tokenizer, Needles(length), f"{length} tokens", ASKED)
@@ -52,45 +55,27 @@ def _score(model: Any, tokenizer: Any, task: GeneratedTask, name: str, count: in
 
 
 def _curve(model: Any, tokenizer: Any) -> Iterator[ZooScore]:
-    model.set_attn_implementation("eager")
     samples = Needles(512).samples(CURVE_ASKED, SEED)
-    for rule, levels in KEPT.items():
+    for written, levels in KEPT.items():
         for keep in levels:
-            right = pruned_right(model, tokenizer, samples, rule, keep)
+            right = pruned_right(model, tokenizer, samples, written, keep)
+            rule = written.partition("(")[0]
             yield share("retrieval", right, slice="512 tokens", rule=rule, level=keep)
 
 
-def pruned_right(model: Any, tokenizer: Any, samples: list[Sample], rule: PruningRule, keep: float) -> list[bool]:
-    """Whether each answer is right, and ends, where the upper half of the layers sees a share of the prompt.
+def pruned_right(model: Any, tokenizer: Any, samples: list[Sample], written: str, keep: float) -> list[bool]:
+    """Whether each answer is right where a method prunes the prompt.
 
     Args:
-        model: with eager attention.
+        model: the retrieval model.
         tokenizer: of the model.
-        samples: of needles of one length and one hop.
-        rule: by which tokens stay.
-        keep: the share that stays.
+        samples: of needles.
+        written: the method with its settings.
+        keep: the share of the prompt that goes on.
     """
-    import torch
+    from vivace_methods.registry import parse_method
 
-    right: list[bool] = []
-    for first in range(0, len(samples), ROWS):
-        batch = samples[first : first + ROWS]
-        ids = torch.tensor([tokenizer(sample.prompt)["input_ids"] for sample in batch])
-        wanted = [
-            [*tokenizer(sample.references[0], add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-            for sample in batch
-        ]
-        evidence = [_places(sample, ids.shape[1]) for sample in batch]
-        answers = pruned_answers(model, ids, max(map(len, wanted)), rule, keep, evidence)
-        right += [answer[: len(its)] == its for answer, its in zip(answers, wanted, strict=True)]
-    return right
-
-
-def _places(sample: Sample, length: int) -> set[int]:
-    """The tokens that hold a sample's evidence: each word is one, and what the tokenizer begins with comes first."""
-    begun = length - len(sample.prompt.split())
-    found: set[int] = set()
-    for span in sample.evidence:
-        first = begun + len(sample.prompt[: span.start].split())
-        found.update(range(first, first + len(sample.prompt[span.start : span.end].split())))
-    return found
+    method: Any = parse_method(written)  # one that prunes prompts, which all have the setting
+    prompts = [sample.prompt for sample in samples]
+    answers = answers_with(replace(method, keep=keep), model, tokenizer, prompts, Needles.most_tokens)
+    return same(answers, [sample.references[0] for sample in samples])
