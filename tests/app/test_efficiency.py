@@ -11,6 +11,7 @@ from sqlalchemy import Engine, event, select
 from streamlit.testing.v1 import AppTest
 
 from support.measured import run_of
+from vivace.cli.tables.arm_table import ARM_COLUMNS
 from vivace.settings import Settings
 from vivace.store.columns import now
 from vivace.store.database import Database
@@ -108,6 +109,16 @@ def test_needles_are_drawn_by_depth_and_length_in_the_order_of_numbers(home: Pat
     assert len(cells) == 2 * 6 and set(cells["length"]) == {"1,024 tokens", "2,048 tokens"}
     drawn = charts.depth_and_length(cells).to_dict()["spec"]["encoding"]
     assert drawn["y"]["sort"] == ["0%", "50%", "100%"] and drawn["x"]["sort"] == ["1,024 tokens", "2,048 tokens"]
+
+
+def test_an_arm_that_read_every_prompt_whole_says_so(home: Path) -> None:
+    dense, sparse = arm_board(measured(home))
+    figures = {name: Measured(1.0, None, None, 20) for name in ("figure_kept_share", "figure_kv_share")}
+    whole = replace(sparse, figures={**sparse.figures, **figures})
+    less = replace(whole, figures={**whole.figures, "figure_kv_share": Measured(0.9, None, None, 20)})
+    said = [ARM_COLUMNS["notes"](row.as_json()) for row in (whole, less, dense)]
+    assert [text.partition(", ")[0] for text in said] == ["nothing pruned", "synthetic", "synthetic"]
+    assert arm_tables.table([whole])["Notes"][0] == ["unofficial", "nothing pruned", "synthetic"]
 
 
 def test_rankings_are_drawn_by_layer_and_those_of_no_layer_in_all(home: Path) -> None:

@@ -16,7 +16,16 @@ from vivace_app import figures
 from vivace_methods.diagnosis import Diagnosis
 from vivace_methods.families import PlotAxis
 
-NOTES = ("official", "unofficial", "incomplete", "synthetic", "random weights", "private", "retracted")
+NOTES = (
+    "official",
+    "unofficial",
+    "incomplete",
+    "nothing pruned",
+    "synthetic",
+    "random weights",
+    "private",
+    "retracted",
+)
 
 _CELL = re.compile(r"(?P<length>[\d,]+ tokens), (?P<depth>\d+%) deep$")
 """How the task haystack names its cells."""
@@ -342,6 +351,7 @@ def _notes(row: ArmRow) -> list[str]:
         "official": row.official,
         "unofficial": not row.official,
         "incomplete": row.standing == "incomplete",
+        "nothing pruned": row.pruned_nothing,
         "synthetic": row.synthetic,
         "random weights": not ORIGINS[row.adapter].are_answers_real,
         "private": row.private,

@@ -22,6 +22,7 @@ _NOTE_COLOURS = {
     "official": "blue",
     "unofficial": "orange",
     "incomplete": "red",
+    "nothing pruned": "gray",
     "synthetic": "gray",
     "random weights": "gray",
     "private": "violet",

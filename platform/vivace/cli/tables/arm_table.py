@@ -85,6 +85,7 @@ def _marks(row: dict[str, Any]) -> str:
     marks = [
         f"incomplete {_trials(row)}/{row['trials_planned']} trials" if row["standing"] == "incomplete" else "",
         "official" if row["official"] else "",
+        "nothing pruned" if row["pruned_nothing"] else "",
         "synthetic" if row["synthetic"] else "",
         "" if ORIGINS[row["adapter"]].are_answers_real else "random weights",
         *(reason for reason in row["unofficial_reasons"] if ": " in reason and not _is_kind(reason)),

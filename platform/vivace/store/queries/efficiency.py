@@ -99,6 +99,11 @@ class ArmRow:
         """Whether it is a small model of the zoo, that shows how methods order and nothing about speed."""
         return not ORIGINS[self.adapter].are_times_real
 
+    @property
+    def pruned_nothing(self) -> bool:
+        """Whether it is to read prompts in part, and all of them were so short that it read them whole."""
+        return all(self.value(metric) == 1 for metric in ("figure_kept_share", "figure_kv_share"))
+
     def value(self, metric: str) -> float | None:
         """A figure's value; the baseline is 1 beside itself."""
         figure = self.figures.get(metric)
@@ -140,6 +145,7 @@ class ArmRow:
         return {
             **flat,
             "synthetic": self.synthetic,
+            "pruned_nothing": self.pruned_nothing,
             "mark": self.mark,
             "cost_axis": self.axis.metric,
             "cost": self.cost,
