@@ -1,4 +1,4 @@
-"""`vivace data`: fetch or build a set of conversations, find its faults, count what it holds, and voice it."""
+"""`vivace data`: fetch or build a set of conversations, find its faults, count what it holds, voice and join it."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ from vivace.cli.common import (
 from vivace.cli.tables.printing import ShownColumns
 
 if TYPE_CHECKING:
+    from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
     from vivace.tracks.dialogue.transcribing import Said
 
-app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice.", no_args_is_help=True)
+app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice, join.", no_args_is_help=True)
 
 DataArgument = Annotated[str, typer.Argument(help="demo, a file or folder, or hub-id@revision.")]
 
@@ -238,19 +239,12 @@ def voice(
 ) -> None:
     """Speak a set's user turns anew from their transcripts. The same command again goes on where it stopped."""
     from vivace.audio.voice import DEFAULT_VOICES, open_voice
-    from vivace.errors import UsageError
     from vivace.tracks.dialogue.data.readers import open_conversations
     from vivace.tracks.dialogue.data.spoken_turns import voice_set
 
-    if out.suffix != ".parquet":
-        raise UsageError(f"'{out}' is not named as a parquet file; let --out end in .parquet.")
-    if out.exists() and Path(data).exists() and out.samefile(data):
-        raise UsageError(f"'{out}' is the set itself, whose recordings would be lost; give another file with --out.")
+    _require_another_file(out, data)
     source = open_conversations(data)
-    wanted = None if items is None else [item.strip() for item in items.split(",") if item.strip()]
-    chosen = source.chosen(wanted, limit)
-    if not chosen:
-        raise UsageError("No conversation is chosen; check --items.")
+    chosen = _chosen(source, items, limit)
     opened = [open_voice(name, api_base) for name in dict.fromkeys(voices or DEFAULT_VOICES)]
     with _progress("turns spoken") as progress:
         done = voice_set(
@@ -267,8 +261,62 @@ def voice(
         f"{done.conversations:,} conversations, {done.utterances:,} user turns ({done.spoken:,} spoken now), "
         f"{done.size / 1e6:.1f} MB"
     )
+    _say_prompt_stays(source, data, out)
+
+
+def _require_another_file(out: Path, data: str) -> None:
+    """Refuse a file that is no parquet file by its name, or the set itself.
+
+    Raises:
+        UsageError: it is one of these.
+    """
+    from vivace.errors import UsageError
+
+    if out.suffix != ".parquet":
+        raise UsageError(f"'{out}' is not named as a parquet file; let --out end in .parquet.")
+    if out.exists() and Path(data).exists() and out.samefile(data):
+        raise UsageError(f"'{out}' is the set itself, whose recordings would be lost; give another file with --out.")
+
+
+def _chosen(source: ConversationSet, items: str | None, limit: int | None) -> tuple[Conversation, ...]:
+    """The conversations that --items and --limit name.
+
+    Raises:
+        UsageError: none.
+    """
+    from vivace.errors import UsageError
+
+    wanted = None if items is None else [item.strip() for item in items.split(",") if item.strip()]
+    chosen = source.chosen(wanted, limit)
+    if not chosen:
+        raise UsageError("No conversation is chosen; check --items.")
+    return chosen
+
+
+def _say_prompt_stays(source: ConversationSet, data: str, out: Path) -> None:
     if source.judge_prompt is not None and data != "demo":
         say(f"the set's own judge prompt is no part of the file; copy it to '{out.parent / 'judge_prompt.txt'}'")
+
+
+@app.command()
+def join(
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The parquet file to write.")],
+    turns: Annotated[int, typer.Option("--turns", min=2, max=8, help="User turns of each, where there are as many "
+                                       "to stand before it.")] = 8,
+    items: Annotated[str | None, typer.Option("--items", help="Conversations by id: ID,ID,…")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N conversations.")] = None,
+) -> None:  # fmt: skip
+    """Put turns of other conversations before each: long histories, for methods that read a prompt in part."""
+    from vivace.tracks.dialogue.data.joining import join_set
+    from vivace.tracks.dialogue.data.readers import open_conversations
+
+    _require_another_file(out, data)
+    source = open_conversations(data)
+    done = join_set(source, _chosen(source, items, limit), turns=turns, out=out)
+    print_text(str(out))
+    say(f"{done.conversations:,} conversations, {done.user_turns:,} user turns ({done.own:,} their own)")
+    _say_prompt_stays(source, data, out)
 
 
 RATES: dict[str, Callable[[dict[str, Any]], str]] = {

@@ -11,7 +11,12 @@ from vivace.tracks.dialogue.data.conversations import MOST_USER_TURNS, SPEAKER_C
 
 
 def public_schema(
-    sampling_rate: int | None, *, checks: bool, metadata: dict[bytes, bytes], speakers: bool = False
+    sampling_rate: int | None,
+    *,
+    checks: bool,
+    metadata: dict[bytes, bytes],
+    speakers: bool = False,
+    audio: bool = True,
 ) -> Any:
     """The Arrow schema of the public columns, with the features that `datasets` reads from its metadata.
 
@@ -20,12 +25,14 @@ def public_schema(
         checks: whether there is a column `rubric_checks`, which the public dataset lacks.
         speakers: whether there is a column of who speaks, which it lacks, too.
         metadata: more entries for the schema's metadata.
+        audio: whether there are recordings.
     """
     from datasets import Audio, Features, Value
 
     columns: dict[str, object] = {"id": Value("string"), "axis": Value("string")}
     for number in range(1, MOST_USER_TURNS + 1):
-        columns[f"user_turn_{number}_audio"] = Audio(sampling_rate=sampling_rate, decode=False)
+        if audio:
+            columns[f"user_turn_{number}_audio"] = Audio(sampling_rate=sampling_rate, decode=False)
         columns[f"user_turn_{number}_transcript"] = Value("string")
         if number < MOST_USER_TURNS:
             columns[f"assistant_turn_{number}_transcript"] = Value("string")
