@@ -25,7 +25,7 @@ from sqlalchemy import Engine, event
 from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database
-from vivace.tracks.dialogue.summaries.filling import fill_summaries
+from vivace.tracks.dialogue.summaries.older_judgings import fill_summaries
 
 BOARDS = ("board", "analysis", "efficiency", "foreign", "regressions")
 """Pages that read sums alone; the others read their own conversations."""

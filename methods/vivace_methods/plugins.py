@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 Kind = TypeVar("Kind")
 

@@ -12,7 +12,7 @@ from vivace_methods.arms import Arm, ArmMember
 from vivace_methods.plugins import PluginError, Registry, fault_of_subclass
 from vivace_methods.protocol import Method, MethodError
 from vivace_methods.spelling import Part, SpellingError, check_settings, parse, parse_one, read_settings
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 METHODS: Registry[type[Method]] = Registry(
     "method",

@@ -26,7 +26,7 @@ from vivace.named_paths import (
 from vivace.output.secrets import is_named_like_secret, without_keys
 from vivace_methods.families import FAMILIES
 from vivace_methods.spelling import parse_sweep, split_list
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 from vivace_rubrics.json_text import parse_json
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 RUN = ("run", "audio-multichallenge", "--data", "demo")
 SWEEP = ("run", "sparsity", "--model", "zoo:dense", "--tasks", "sums")

@@ -26,7 +26,7 @@ from vivace.store.visibility import NOBODY, OPERATOR, Viewer
 from vivace.tracks.base import Registered
 from vivace.tracks.dialogue.judging.results import score_judging
 from vivace.tracks.dialogue.records import RunRecords
-from vivace.tracks.dialogue.summaries.filling import fill_summaries
+from vivace.tracks.dialogue.summaries.older_judgings import fill_summaries
 from vivace.tracks.efficiency.scores import score_run
 
 LONG_TABLES = ("verdict", "reply", "attempt", "trial", "conversation", "criterion", "turn")

@@ -61,7 +61,7 @@ def test_digits_count_one_by_one_however_they_are_written(monkeypatch: pytest.Mo
 
         return answers[len(ears.received) % 2].format(*digits_heard(wav))
 
-    monkeypatch.setattr("vivace.tracks.dialogue.transcribing.NUMBERS", 1)
+    monkeypatch.setattr("vivace.tracks.dialogue.transcriber_errors.NUMBERS", 1)
     with ear_server(hears) as ears:
         monkeypatch.setenv(ADDRESS, ears.base)
         *speakers, whole = told(VOICED)

@@ -12,7 +12,7 @@ import torch
 
 from vivace.drafters import build
 from vivace.drafters.build import ABOUT, WantedDrafter, train_drafter
-from vivace.drafters.learning import Text, draft_vocabulary, learn, new_drafter
+from vivace.drafters.drafter_training import Text, draft_vocabulary, learn, new_drafter
 from vivace.drafters.own_answers import Kept, OwnAnswer, ReadPrompt, write_answers
 from vivace.errors import UsageError
 from vivace_methods.models.random import random_model, tiny_configuration

@@ -19,7 +19,7 @@ from support.chat_server import Answer, ChatServer, chat_server
 from support.datasets import conversation_rows, tone, write_jsonl, write_parquet
 from support.realtime_server import PCM
 from vivace.audio.spoken import as_wav
-from vivace.engine.travelling import laid_out, sent
+from vivace.engine.sent_files import laid_out, sent
 from vivace.errors import UsageError
 from vivace.models.adapters import transcription
 from vivace.models.adapters.litellm import LiteLLMSystem

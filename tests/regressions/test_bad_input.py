@@ -15,7 +15,7 @@ from support.datasets import conversation_rows, write_jsonl
 from support.program import board, vivace
 from support.regression_world import Inbox
 from vivace.cli.results import regress
-from vivace.engine.travelling import laid_out
+from vivace.engine.sent_files import laid_out
 from vivace.errors import UsageError
 from vivace.regressions import deliveries
 from vivace.regressions.deliveries import bound, check_webhook, deliver

@@ -13,7 +13,7 @@ import torch
 from vivace_methods.errors import MethodError
 from vivace_methods.models.free_memory import require_free
 from vivace_methods.models.shapes import REAL_SHAPES, TINY_SHAPES
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 
 def real_configuration(like: str, *, layers: int | None = None) -> Any:

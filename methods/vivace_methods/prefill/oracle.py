@@ -73,7 +73,7 @@ class Oracle(PrunedPrefill):
         self, model: Any, request: Request, evidence: Evidence, answer: Sequence[int]
     ) -> Iterator[Diagnosis]:
         """Beside what was kept, every ranking of the other methods held against the model's own answer."""
-        from vivace_methods.prefill.diagnosing import diagnosed
+        from vivace_methods.prefill.ranking_diagnosis import diagnosed
 
         yield from super().diagnose(model, request, evidence, answer)
         yield from diagnosed(model, request, self._ranker(), self.keep)

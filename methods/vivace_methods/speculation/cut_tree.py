@@ -42,6 +42,6 @@ class CutTree(Eagle3):
     def pace(self, model: Any, drafter: Drafter) -> Pace:
         """By cutting."""
         from vivace_methods.speculation.pacing.costs import measured_costs
-        from vivace_methods.speculation.pacing.cutting import Cutting
+        from vivace_methods.speculation.pacing.cut_pace import Cutting
 
         return Cutting(partial(measured_costs, drafter=drafter, depth=self.depth, tokens=self.tokens))

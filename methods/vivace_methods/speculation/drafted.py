@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vivace_methods.requests import Request
     from vivace_methods.speculation.drafters.base import Drafter
     from vivace_methods.speculation.pacing.base import Pace
-    from vivace_methods.speculation.speculating import SpeculativeDecoder
+    from vivace_methods.speculation.speculative_decoder import SpeculativeDecoder
     from vivace_methods.speculation.trees.growth import Growth
 
 
@@ -38,7 +38,7 @@ class Verified(Method):
     def check_model(self, configuration: Any) -> None:
         """Refuse models that cannot verify drafts, as far as that can be seen without weights."""
         from vivace_methods.models.anatomy import without_weights
-        from vivace_methods.speculation.speculating import require_verifying
+        from vivace_methods.speculation.speculative_decoder import require_verifying
 
         if (model := without_weights(configuration, self.name)) is not None:
             require_verifying(model, self.name, trees=self.trees)
@@ -112,7 +112,7 @@ class Drafted(Verified):
         Raises:
             MethodError: the model cannot verify drafts, or `drafter` says so.
         """
-        from vivace_methods.speculation.speculating import SpeculativeDecoder, require_verifying
+        from vivace_methods.speculation.speculative_decoder import SpeculativeDecoder, require_verifying
         from vivace_methods.speculation.trees.growth import growth_of
 
         require_verifying(model, self.name, trees=self.trees)
@@ -121,6 +121,6 @@ class Drafted(Verified):
 
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Speculate while the context lasts."""
-        from vivace_methods.speculation.speculating import speculating
+        from vivace_methods.speculation.speculative_decoder import speculating
 
         return speculating(model, self.decoder(model, fitted))

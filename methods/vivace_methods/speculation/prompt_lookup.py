@@ -38,7 +38,7 @@ class PromptLookup(Verified):
     def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Speculate while the context lasts."""
         from vivace_methods.speculation.drafters.lookup import Lookup
-        from vivace_methods.speculation.speculating import SpeculativeDecoder, require_verifying, speculating
+        from vivace_methods.speculation.speculative_decoder import SpeculativeDecoder, require_verifying, speculating
 
         require_verifying(model, self.name, trees=self.trees)
         return speculating(model, SpeculativeDecoder(model, Lookup(self.longest), self.depth, trees=self.trees))

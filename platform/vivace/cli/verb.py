@@ -9,7 +9,7 @@ from typing import Any
 from typer.core import TyperCommand
 
 from vivace.files.paths import with_homes
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 
 class Verb(TyperCommand):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vivace.drafters.learning import Text, draft_vocabulary, learn, new_drafter
+from vivace.drafters.drafter_training import Text, draft_vocabulary, learn, new_drafter
 from vivace.drafters.own_answers import Kept, ReadPrompt, write_answers
 from vivace.errors import UsageError, VivaceError
 from vivace.machine.manifest import fingerprint

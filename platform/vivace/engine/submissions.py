@@ -10,8 +10,8 @@ from sqlalchemy import false, select
 from sqlalchemy.orm import Session
 
 from vivace.engine.claims.leases import is_alive
+from vivace.engine.sent_files import laid_out, sent
 from vivace.engine.shards import OPEN
-from vivace.engine.travelling import laid_out, sent
 from vivace.errors import UsageError
 from vivace.files.content_hash import remember_in
 from vivace.settings import Settings

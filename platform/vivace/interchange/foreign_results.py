@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from vivace.errors import UsageError
 from vivace.interchange.eval_results import read_hub_results
-from vivace.interchange.every_eval_ever_reading import read_every_eval_ever
+from vivace.interchange.every_eval_ever_records import read_every_eval_ever
 from vivace.interchange.foreign_items import read_foreign_items
 from vivace.interchange.forms import Form
 from vivace.interchange.inspect_logs import read_inspect_scores

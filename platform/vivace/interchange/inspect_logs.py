@@ -22,7 +22,7 @@ from vivace.interchange.samples import (
 )
 from vivace.interchange.zip_members import LONGEST_MEMBER, Archive, archive
 from vivace.output.printable import json_text
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 from vivace_rubrics.json_text import parse_report
 
 VERDICTS = {"C": 1.0, "P": 0.5, "I": 0.0}

@@ -10,7 +10,7 @@ from typing import Any
 from vivace.errors import UsageError
 from vivace.files.text import json_rows, read_text
 from vivace.interchange.samples import SampleFile, TriedSample, TryOutcome, content_hash, finite
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 from vivace_rubrics.json_text import parse_json
 
 NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.:-]+)\.jsonl")

@@ -12,7 +12,7 @@ from vivace.models.adapters.transcribed import transcribed
 from vivace.models.base import UNSPOKEN, AppliedMethod, RecordedSystem, SpokenOutput, SystemUnderTest
 from vivace.models.client.calls import ChatOptions
 from vivace_methods.plugins import PluginError, Registry
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

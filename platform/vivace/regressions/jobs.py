@@ -24,7 +24,7 @@ from vivace.store.records import clock
 from vivace.store.tables import Judging, Run, Schedule
 from vivace.tracks.base import PreparedRun
 from vivace_methods.families import FAMILIES
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 GATES = {"quality": 0.0, "speed": 0.03, "machine": 0.10}
 """Gate → the worsening that a job does not mind unless it says otherwise: of scores in shares of 1 (0.02 is two

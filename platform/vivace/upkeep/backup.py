@@ -24,7 +24,7 @@ from vivace.settings import Settings
 from vivace.store import migrate
 from vivace.store.database import Database, redacted
 from vivace.store.tables import Base, Run, Shard, Worker
-from vivace.tracks.dialogue.summaries.filling import fill_summaries
+from vivace.tracks.dialogue.summaries.older_judgings import fill_summaries
 
 ROWS_AT_ONCE = 500
 

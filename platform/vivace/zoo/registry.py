@@ -7,7 +7,7 @@ from typing import cast
 
 from vivace.errors import UsageError
 from vivace.zoo.base import TrainingRecipe
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 PREFIX = "zoo:"
 

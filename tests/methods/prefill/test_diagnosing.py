@@ -12,10 +12,10 @@ from scipy.stats import spearmanr
 
 from vivace_methods.decoding.joined import applied
 from vivace_methods.models.anatomy import anatomy
-from vivace_methods.prefill.diagnosing import KINDS, rank_correlation, rankers
 from vivace_methods.prefill.rankers.answer import AnswerRanker
 from vivace_methods.prefill.rankers.base import RankedPrompt, Shown
 from vivace_methods.prefill.rankers.window import WindowRanker
+from vivace_methods.prefill.ranking_diagnosis import KINDS, rank_correlation, rankers
 from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
 from vivace_methods.protocol import Request

@@ -19,7 +19,7 @@ from vivace_methods.prefill.rankers.answer import AnswerRanker
 from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Shown
 from vivace_methods.prefill.rankers.last_query import LastQueryRanker, LastTokenRanker
 from vivace_methods.prefill.rankers.positions import PlaceRanker
-from vivace_methods.prefill.rankers.settling import SettlingRanker
+from vivace_methods.prefill.rankers.settled_window import SettlingRanker
 from vivace_methods.prefill.rankers.window import WindowRanker
 from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention

@@ -15,7 +15,7 @@ from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
 from vivace_methods.speculation.pacing.costs import PassCosts
-from vivace_methods.speculation.pacing.cutting import Cutting
+from vivace_methods.speculation.pacing.cut_pace import Cutting
 from vivace_methods.speculation.pacing.utility import LONGEST_HOLD, Utility
 
 PROMPT = torch.randint(199, (1, 11), generator=torch.Generator().manual_seed(3))

@@ -23,7 +23,7 @@ from vivace_methods.registry import parse_method
 from vivace_methods.requests import Sampling
 from vivace_methods.speculation.drafters.base import Drafter, Drafting
 from vivace_methods.speculation.drafters.eagle3 import Eagle3Drafter, new_configuration
-from vivace_methods.speculation.speculating import SpeculativeDecoder, speculating
+from vivace_methods.speculation.speculative_decoder import SpeculativeDecoder, speculating
 from vivace_methods.speculation.trees.growth import Dynamic, Growth, Level, Proposing, Static, draw, grow
 
 WINDOW = 7

@@ -9,8 +9,8 @@ import torch
 
 from vivace_kernels.prefill.selection import top_places
 from vivace_methods.prefill.parts.selectors import budget
+from vivace_methods.prefill.rankers.attention_sums import attention_sums
 from vivace_methods.prefill.rankers.base import Shown
-from vivace_methods.prefill.rankers.scoring import attention_sums
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _HERE = "vivace_methods.prefill"
 RANKERS = {
     "window": f"{_HERE}.rankers.window:WindowRanker",
-    "settling-window": f"{_HERE}.rankers.settling:SettlingRanker",
+    "settling-window": f"{_HERE}.rankers.settled_window:SettlingRanker",
     "last-query": f"{_HERE}.rankers.last_query:LastQueryRanker",
     "last-token": f"{_HERE}.rankers.last_query:LastTokenRanker",
     "last-part": f"{_HERE}.rankers.all_queries:RecentPartRanker",

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from vivace_methods.prefill.rankers.attention_sums import attention_sums
 from vivace_methods.prefill.rankers.base import RankedPrompt, Ranker, Ranking, Shown
-from vivace_methods.prefill.rankers.scoring import attention_sums
 
 
 @dataclass(frozen=True)

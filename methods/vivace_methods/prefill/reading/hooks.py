@@ -16,7 +16,7 @@ from vivace_methods.models.passes import Passes
 from vivace_methods.prefill.parts.pruning import Pruning
 from vivace_methods.prefill.rankers.base import RankedPrompt
 from vivace_methods.prefill.reading.asked_passes import AskedPasses, asking, stopped_pass
-from vivace_methods.prefill.reading.continuing import PrunedCache, mask_for
+from vivace_methods.prefill.reading.later_tokens import PrunedCache, mask_for
 from vivace_methods.prefill.reading.pass_under_way import PrunedPass
 
 

@@ -15,7 +15,7 @@ from vivace_methods.prefill.parts.pruning import Pruning
 from vivace_methods.prefill.parts.selectors import budget
 from vivace_methods.prefill.rankers.base import RankedPrompt, Shown
 from vivace_methods.prefill.reading.attention import SHOW
-from vivace_methods.prefill.reading.continuing import PrunedCache
+from vivace_methods.prefill.reading.later_tokens import PrunedCache
 
 
 class PrunedPass:

@@ -19,7 +19,7 @@ from vivace_methods.protocol import Attached
 from vivace_methods.speculation.budgets.base import BudgetRule, Routed, shortlist
 from vivace_methods.speculation.budgets.routers import Router
 from vivace_methods.speculation.budgets.sum_rule import SumRule
-from vivace_methods.speculation.speculating import SpeculativeDecoder, speculating
+from vivace_methods.speculation.speculative_decoder import SpeculativeDecoder, speculating
 
 Policy = Literal["substitution", "truncation"]
 

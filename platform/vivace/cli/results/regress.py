@@ -118,9 +118,9 @@ def _gates(written: list[str] | None) -> dict[str, Any]:
 
 def _add(jobs: list[Job], settings: Settings, dry_run: bool) -> None:
     """Check all of them before the first is written."""
-    from vivace.engine.travelling import sent
+    from vivace.engine.sent_files import sent
     from vivace.regressions.jobs import check_job, save_job
-    from vivace.regressions.noticing import what_is_noticed
+    from vivace.regressions.smallest_drop import what_is_noticed
     from vivace.store.artifacts import open_artifacts
     from vivace.store.migrate import open_for_reading, open_for_writing
 

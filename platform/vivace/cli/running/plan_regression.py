@@ -53,7 +53,7 @@ def plan_regression(
     from vivace.analysis.comparison import reply_noise
     from vivace.errors import UsageError
     from vivace.regressions.jobs import GATES
-    from vivace.regressions.noticing import FLIPS, drops, losses
+    from vivace.regressions.smallest_drop import FLIPS, drops, losses
     from vivace.store.identifiers import find
     from vivace.store.migrate import open_for_reading
     from vivace.store.tables import Run

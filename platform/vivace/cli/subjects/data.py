@@ -29,7 +29,7 @@ from vivace.cli.tables.printing import ShownColumns
 
 if TYPE_CHECKING:
     from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
-    from vivace.tracks.dialogue.transcribing import Said
+    from vivace.tracks.dialogue.transcriber_errors import Said
 
 app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice, join.", no_args_is_help=True)
 
@@ -364,7 +364,7 @@ def transcribe(
     from vivace.models.adapters.transcription import open_transcriber
     from vivace.models.client.calls import ChatOptions
     from vivace.tracks.dialogue.data.readers import open_conversations
-    from vivace.tracks.dialogue.transcribing import rates, recordings_of, transcribed, turns_of
+    from vivace.tracks.dialogue.transcriber_errors import rates, recordings_of, transcribed, turns_of
 
     alone = recordings_of(data, said)
     recordings: Iterable[Said] = alone or ()

@@ -10,7 +10,7 @@ import typer
 
 from vivace.errors import UsageError
 from vivace.output.printable import printable
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 Cell = Callable[[dict[str, Any]], str]
 

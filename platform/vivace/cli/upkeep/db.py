@@ -40,7 +40,7 @@ def upgrade(home: HomeOption = None, database: DatabaseOption = None) -> None:
     """Create the database, or bring an old one to this Vivace's schema and write the summaries that it lacks."""
     from vivace.store import migrate
     from vivace.store.database import Database
-    from vivace.tracks.dialogue.summaries.filling import fill_summaries
+    from vivace.tracks.dialogue.summaries.older_judgings import fill_summaries
 
     opened = Database(settings_of(home, database).database_url)
     changed = migrate.upgrade(opened)

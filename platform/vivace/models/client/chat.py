@@ -50,7 +50,7 @@ from vivace.models.client.tries import (
     pause_before_retry,
 )
 from vivace.output.secrets import masked, without_keys
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 from vivace_rubrics.criteria import Unscored
 from vivace_rubrics.texts import is_blank, storable, without_thoughts
 

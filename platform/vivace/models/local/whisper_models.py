@@ -13,7 +13,7 @@ from vivace.files.hub import commit_of, snapshot
 from vivace.models.local.checkpoints import Checkpoint
 from vivace.models.packaged import folder_of_packaged
 from vivace_methods.spelling import Part, SpellingError, parse, read_settings
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 FILES = ("config.json", "model.bin", "preprocessor_config.json", "tokenizer.json", "vocabulary.*")
 """What makes a converted model; large-v3 alone needs a preprocessor's settings."""

@@ -14,7 +14,7 @@ from vivace_methods.arms import Arm, ArmMember, FolderOf
 from vivace_methods.protocol import MethodError
 from vivace_methods.registry import METHODS, method_of, named_arms, parse_arm
 from vivace_methods.spelling import setting_types
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 
 
 def plan_arms(

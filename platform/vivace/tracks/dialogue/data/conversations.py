@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from typing import Any, Protocol
 
 from vivace.errors import UsageError
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.criteria import Axis, Criterion, Exchange
 from vivace_rubrics.json_text import parse_json

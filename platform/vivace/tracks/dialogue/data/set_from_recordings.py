@@ -30,7 +30,7 @@ from vivace.tracks.dialogue.data.conversations import (
     strange_columns,
 )
 from vivace.tracks.dialogue.data.writer import public_schema, unfinished_file, write_rows
-from vivace_methods.suggesting import did_you_mean
+from vivace_methods.suggestions import did_you_mean
 from vivace_rubrics.checks import CheckError, parse_check
 from vivace_rubrics.json_text import parse_json
 from vivace_rubrics.texts import is_blank, storable
