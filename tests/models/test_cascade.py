@@ -14,7 +14,8 @@ import soundfile
 
 from support.datasets import tone
 from vivace.audio.convert import for_model
-from vivace.errors import UsageError
+from vivace.audio.voice import LONGEST_SPOKEN, VoiceError, espeak
+from vivace.errors import IncompleteError, UsageError
 from vivace.models import packaged
 from vivace.models.adapters.cascade import CHARACTERS_A_SECOND, SPARE_CHARACTERS, Cascade
 from vivace.models.adapters.transcription import Transcription
@@ -165,10 +166,10 @@ class Voice:
     identity: dict[str, Any] = {"program": "voice"}  # noqa: RUF012
 
     def speak(self, text: str) -> bytes:
-        from vivace.audio.voice import VoiceError
-
         if "mute" in text:
             raise VoiceError("it has no word for it")
+        if "gone" in text:
+            raise IncompleteError("it does not answer")
         return tone(440, 0.2, channels=2)
 
 
@@ -181,13 +182,39 @@ def test_a_voice_speaks_the_reply_whose_text_is_the_models_own() -> None:
     assert cascade.identity.parameters["output"] == "audio"
 
 
-def test_a_voice_that_fails_leaves_the_reply_unscored() -> None:
-    class Mute(Writer):
-        async def reply(self, prompt: Prompt) -> ModelReply:
-            return ModelReply("mute")
+@dataclass
+class Says(Writer):
+    """Answers with what it is told to, one text after the other."""
 
-    reply = asyncio.run(Cascade(Ear(["Hello."]), Mute(), Voice()).reply(spoken(0.3)))
-    assert (reply.text, reply.unscored) == (None, Unscored.NO_AUDIO)
+    texts: list[str] = field(default_factory=list)
+
+    async def reply(self, prompt: Prompt) -> ModelReply:
+        return ModelReply(self.texts.pop(0))
+
+
+def test_a_voice_that_fails_leaves_the_reply_unscored() -> None:
+    """What the model wrote, and was paid for, is kept; only a voice that is gone for good ends the run."""
+    long = "a" * (LONGEST_SPOKEN + 1)
+    cascade = Cascade(Ear(["Hello."] * 9), Says(texts=["mute", long, "gone", "gone", "yes", *["gone"] * 3]), Voice())
+
+    async def ask() -> list[tuple[str | None, str | None, Unscored | None, Unscored | None]]:
+        found = []
+        for _ in range(7):
+            with recorded_calls() as calls:
+                reply = await cascade.reply(spoken(0.3))
+            failed = next((call.error for call in calls if call.stage == "speak"), None)
+            found.append((reply.text, reply.raw_text, reply.unscored, failed))
+        with pytest.raises(IncompleteError, match="it does not answer"):
+            await cascade.reply(spoken(0.3))
+        return found
+
+    unheard, lost = Unscored.NO_AUDIO, Unscored.SERVER_ERROR
+    assert asyncio.run(ask()) == [
+        (None, "mute", unheard, unheard), (None, long, Unscored.TOO_LONG, None), (None, "gone", lost, lost),
+        (None, "gone", lost, lost), ("yes", None, None, None), (None, "gone", lost, lost), (None, "gone", lost, lost),
+    ]  # fmt: skip
+    with pytest.raises(VoiceError, match="more than 20,000"):
+        espeak(long, "en-us", 165)
 
 
 def test_ear_model_and_voice_make_its_identity() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,12 @@ import pytest
 
 from support.datasets import conversation_rows, write_jsonl, write_parquet
 from support.program import vivace
+from vivace.errors import UsageError
+from vivace.spec import DialogueSpec
+from vivace.tracks.dialogue.data.readers import open_conversations
+from vivace.tracks.dialogue.estimate import Prices, estimated
+from vivace.tracks.dialogue.judging.judges import OpenJudge
+from vivace.tracks.dialogue.track import require_prices
 
 RUN = ("run", "audio-multichallenge", "--dry-run", "--format", "json")
 PRICED = ("--model", "litellm:openai/gpt-audio", "--judge", "litellm:openai/o4-mini")
@@ -67,6 +74,26 @@ def test_spoken_answers_and_their_transcriber_are_counted(data: Path) -> None:
     assert one["cost of the model, $"] > plan(data, *PRICED)["cost of the model, $"]
     unlisted = plan(data, *PRICED, "--output", "audio", "--transcriber", "litellm:openai/my-ears")
     assert (unlisted["cost of the transcriber, $"], unlisted["cost, $"]) == ("unknown", "unknown")
+
+
+@pytest.mark.parametrize("voice", ["tts-1:alloy", "gpt-4o-mini-tts:alloy", "my-voice:one"])
+def test_a_cascades_voice_is_paid_by_the_character_or_the_second_and_a_cap_needs_its_price(
+    voice: str, data: Path
+) -> None:
+    prices = Prices(ear="litellm:openai/whisper-1", voice=f"litellm:openai/{voice}")
+    told = estimated(
+        open_conversations(str(data)).conversations, seconds={}, repeats=1, asked="cascade:litellm:openai/gpt-4o",
+        speaks=True, is_checked=False, judged=frozenset(), judge=OpenJudge((), 1), prices=prices,
+    )  # fmt: skip
+    known = voice != "my-voice:one"
+    assert told["voice calls"] == 4 and (told["cost of the voice, $"] != "unknown") is (told["cost, $"] != "unknown")
+    assert known is (told["cost, $"] != "unknown")
+    spec = DialogueSpec(
+        track="audio-multichallenge", data="demo", model="cascade:litellm:openai/gpt-4o", ear=prices.ear,
+        output="audio", voice=prices.voice, judge="checks", max_cost=1.0,
+    )  # fmt: skip
+    with nullcontext() if known else pytest.raises(UsageError, match="of the voice 'litellm:openai/my-voice:one'"):
+        require_prices(spec)
 
 
 def test_the_minutes_are_the_same_in_a_used_home_and_recorded_replies_cost_nothing(data: Path) -> None:

@@ -20,7 +20,11 @@ import soundfile
 
 from vivace.audio.convert import AudioError, DecodedAudio, decode
 from vivace.errors import IncompleteError, UsageError
+from vivace.models.client.calls import ChatOptions
+from vivace.models.client.providers.prices import cost_of_speech
 
+SERVED = r"([^/]+/.+):([^:]+)"
+"""Model and voice of a speech API, as they stand behind `litellm:`."""
 DEFAULT_RATE = 165
 """Words a minute; people speak unscripted at about this pace."""
 SLOWEST_RATE, FASTEST_RATE = 80, 450
@@ -46,6 +50,8 @@ COMPRESSION = 0.95
 """Of the MP3: the public set's 2,350 turns then take less than 200 MB."""
 SPEECH_TIMEOUT_S = 300.0
 SPEECH_RETRIES = 5
+LONGEST_SPOKEN = 20_000
+"""Characters of a text that is spoken, which take twenty minutes: nobody listens longer to one turn."""
 
 
 class VoiceError(RuntimeError):
@@ -76,12 +82,16 @@ class SpeechVoice(Protocol):
         ...
 
 
-def open_voice(name: str, api_base: str | None = None) -> SpeechVoice:
+def open_voice(
+    name: str, api_base: str | None = None, *, timeout_s: float = SPEECH_TIMEOUT_S, retries: int = SPEECH_RETRIES
+) -> SpeechVoice:
     """The voice of this name, seen to be there before any work.
 
     Args:
         name: `espeak-ng:…` or `litellm:…`, as the module says.
         api_base: the address of an OpenAI-compatible server, for litellm's voices.
+        timeout_s: for one try of such a voice.
+        retries: its further tries.
 
     Raises:
         UsageError: there is no such voice, or what it needs is missing.
@@ -90,12 +100,19 @@ def open_voice(name: str, api_base: str | None = None) -> SpeechVoice:
     kind, _, rest = name.partition(":")
     if kind == "espeak-ng" and (parts := re.fullmatch(r"([^@:]+)(?:@(\d{1,4}))?", rest)):
         return EspeakVoice(name, parts[1], int(parts[2] or DEFAULT_RATE))
-    if kind == "litellm" and (parts := re.fullmatch(r"([^/]+/.+):([^:]+)", rest)):
-        return LiteLLMVoice(name, parts[1], parts[2], api_base)
+    if kind == "litellm" and (parts := re.fullmatch(SERVED, rest)):
+        return LiteLLMVoice(name, parts[1], parts[2], ChatOptions(api_base, timeout_s, retries))
     raise UsageError(
         f"'{name}' is not a voice; write espeak-ng:VOICE@WORDS-A-MINUTE or litellm:PROVIDER/MODEL:VOICE, "
         f"for instance {DEFAULT_VOICES[0]}."
     )
+
+
+def cost_of_speaking(name: str, characters: int, seconds: float) -> float | None:
+    """US dollars for a text and its recording by the voice of this name; None where no price is known."""
+    kind, _, rest = name.partition(":")
+    served = re.fullmatch(SERVED, rest) if kind == "litellm" else None
+    return cost_of_speech(served[1], characters, seconds) if served else 0.0
 
 
 class EspeakVoice:
@@ -150,20 +167,22 @@ class EspeakVoice:
 class LiteLLMVoice:
     """A voice behind a speech API, through litellm; it answers in MP3."""
 
-    def __init__(self, name: str, model: str, voice: str, api_base: str | None) -> None:
+    def __init__(self, name: str, model: str, voice: str, options: ChatOptions) -> None:
         from vivace.machine.environment import read_key
-        from vivace.models.client.calls import ChatOptions
         from vivace.models.client.chat import ChatClient
         from vivace.models.client.completions import NO_KEY
         from vivace.models.client.litellm_bridge import load_litellm
 
         # The chat client knows providers, addresses and keys.
-        client = ChatClient(model, {}, ChatOptions(api_base=api_base), "voice")
+        client = ChatClient(model, {}, options, "voice")
         asyncio.run(client.preflight())
         self.name = name
         self.identity: dict[str, Any] = {"model": model, "voice": voice, "address": client.address}
         self._litellm = load_litellm()
-        self._request: dict[str, Any] = {"model": model, "voice": voice, "response_format": "mp3"}
+        self._request: dict[str, Any] = {
+            "model": model, "voice": voice, "response_format": "mp3", "timeout": options.timeout_s,
+            "max_retries": options.retries,
+        }  # fmt: skip
         if client.address is not None:
             key = read_key(f"{model.partition('/')[0].upper()}_API_KEY") or NO_KEY
             self._request |= {"api_base": client.address, "api_key": key}
@@ -173,9 +192,7 @@ class LiteLLMVoice:
         from vivace.output.secrets import masked
 
         try:
-            answer = self._litellm.speech(
-                input=text, timeout=SPEECH_TIMEOUT_S, max_retries=SPEECH_RETRIES, **self._request
-            )
+            answer = self._litellm.speech(input=text, **self._request)
             content = bytes(answer.content)
             decode(content)
         except AudioError as error:
@@ -207,8 +224,12 @@ def espeak(text: str, voice: str, rate: int, pitch: int = 50) -> DecodedAudio:
         pitch: from 0 to 99.
 
     Raises:
-        VoiceError: with espeak-ng's own words.
+        VoiceError: with espeak-ng's own words, or there is too much to say.
     """
+    if len(text) > LONGEST_SPOKEN:
+        raise VoiceError(
+            f"{len(text):,} characters are more than {LONGEST_SPOKEN:,}, which take twenty minutes to say"
+        )
     command = ["espeak-ng", "-v", voice, "-s", str(rate), "-p", str(pitch), "--stdin", "--stdout"]
     done = subprocess.run(command, input=text.replace("[[", "[ [").encode(), capture_output=True, check=False)
     if done.returncode or not done.stdout:

@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from vivace.audio.convert import AudioError, decode, encode_wav, to_mono
-from vivace.audio.voice import SpeechVoice, VoiceError, open_voice
-from vivace.errors import UsageError
+from vivace.audio.voice import LONGEST_SPOKEN, SpeechVoice, VoiceError, cost_of_speaking, open_voice
+from vivace.errors import IncompleteError, UsageError
 from vivace.models.adapters.base import Asked, Capabilities
 from vivace.models.adapters.transcription import Transcriber, open_transcriber
 from vivace.models.base import HeardTurn, ModelIdentity, ModelReply, NeedsKey, Prompt, SpokenTurn, SystemUnderTest
@@ -22,6 +22,10 @@ CHARACTERS_A_SECOND = 60
 """More than anybody says; the fastest speech has some forty."""
 SPARE_CHARACTERS = 200
 DEFAULT_VOICE = "espeak-ng:en-us+m3@165"
+SPEAKING = "speak"
+"""What the calls to a voice are recorded as."""
+MOST_SILENT = 3
+"""Replies in a row to which a voice did not answer: it is gone, and further answers would be paid for nothing."""
 
 
 class Cascade:
@@ -59,10 +63,11 @@ class Cascade:
                 "spoken: leave it out, and name who hears with --ear."
             )
         ear = open_transcriber(asked.ear, asked.options, asked.home)
-        speaks = asked.spoken.output == "audio"
-        return cls(
-            ear, asked.another, open_voice(asked.spoken.voice or DEFAULT_VOICE) if speaks else None, hears=asked.hears
-        )
+        voice = None
+        if asked.spoken.output == "audio":
+            named, options = asked.spoken.voice or DEFAULT_VOICE, asked.options
+            voice = open_voice(named, timeout_s=options.timeout_s, retries=options.retries)
+        return cls(ear, asked.another, voice, hears=asked.hears)
 
     def __init__(
         self, ear: Transcriber, model: SystemUnderTest, voice: SpeechVoice | None = None, *, hears: bool = True
@@ -71,6 +76,7 @@ class Cascade:
         self._model = model
         self._voice = voice
         self._hears = hears
+        self._silent = 0
 
     @property
     def identity(self) -> ModelIdentity:
@@ -140,16 +146,31 @@ class Cascade:
         return await self._spoken(replace(reply, heard=tuple(heard), ttft_s=ttft, total_s=total))
 
     async def _spoken(self, reply: ModelReply) -> ModelReply:
-        """The reply with its sound, where the cascade has a voice."""
+        """The reply with its sound, where the cascade has a voice; one that was not spoken keeps what was written.
+
+        Raises:
+            IncompleteError: the voice has answered none of the last replies.
+        """
         if self._voice is None or reply.text is None:
             return reply
+        if len(reply.text) > LONGEST_SPOKEN:
+            return _unspoken(reply, Unscored.TOO_LONG, f"{len(reply.text):,} characters are too many to be spoken")
         started = asyncio.get_running_loop().time()
+        audio, spoken_s, failed = b"", 0.0, None
         try:
-            audio = await asyncio.to_thread(_speak, self._voice, reply.text)
+            audio, spoken_s = await asyncio.to_thread(_speak, self._voice, reply.text)
         except (VoiceError, AudioError) as error:
-            why = f"the voice {self._voice.name} did not speak it: {error}"
-            return replace(reply, text=None, unscored=Unscored.NO_AUDIO, detail=why)
+            failed, why = Unscored.NO_AUDIO, str(error)
+        except IncompleteError as error:
+            failed, why = Unscored.SERVER_ERROR, str(error).partition(";")[0]
+            if self._silent + 1 >= MOST_SILENT:
+                raise
         seconds = asyncio.get_running_loop().time() - started
+        self._silent = self._silent + 1 if failed is Unscored.SERVER_ERROR else 0
+        cost = None if failed else cost_of_speaking(self._voice.name, len(reply.text), spoken_s)
+        record_call(CallRecord(seconds, cost_usd=cost, error=failed, stage=SPEAKING, audio_seconds=0.0))
+        if failed:
+            return _unspoken(reply, failed, f"it was not spoken: {why}")
         total = None if reply.total_s is None else reply.total_s + seconds
         return replace(reply, audio=audio, first_audio_s=total, total_s=total)
 
@@ -187,7 +208,12 @@ def _seconds(content: bytes) -> float:
         return 0.0
 
 
-def _speak(voice: SpeechVoice, text: str) -> bytes:
-    """A text as a WAV file, mono, at the voice's own rate."""
+def _unspoken(reply: ModelReply, why: Unscored, detail: str) -> ModelReply:
+    """A reply in writing alone, which is none to who was to speak; what was written is kept."""
+    return replace(reply, text=None, raw_text=reply.raw_text or reply.text, unscored=why, detail=detail)
+
+
+def _speak(voice: SpeechVoice, text: str) -> tuple[bytes, float]:
+    """A text as a WAV file, mono, at the voice's own rate, and its seconds."""
     recording = decode(voice.speak(text))
-    return encode_wav(to_mono(recording, recording.rate), recording.rate)
+    return encode_wav(to_mono(recording, recording.rate), recording.rate), recording.seconds

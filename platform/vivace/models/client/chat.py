@@ -425,7 +425,7 @@ class ChatClient:
         if exchange.status == 200:
             if error is reported:
                 return Unscored.SERVER_ERROR, detail, None
-            return Unscored.UNREADABLE, f"the server's answer is not a chat completion ({detail})", None
+            return Unscored.UNREADABLE, f"the server's answer is none that can be read ({detail})", None
         if isinstance(error, RefusedArgumentsError):
             raise UsageError(f"The {self.role} '{self.model}' does not take these parameters: {detail}")
         if status in (401, 403):

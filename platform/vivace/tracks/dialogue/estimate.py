@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from vivace.audio.voice import cost_of_speaking
 from vivace.models.adapters.transcription import is_free as is_free_transcriber
 from vivace.models.client.providers.prices import TokenPrice, TokenUsage, cost_of, is_listed, price_per_second
 from vivace.models.hearing_check import KINDS_OF_PROBES, MOST_TURNS, SILENT_SECONDS
@@ -41,6 +42,8 @@ class Prices:
     """As the spec writes it, `adapter:name`."""
     ear: str | None = None
     """Of a cascade; written likewise."""
+    voice: str | None = None
+    """Of a cascade that speaks, as `open_voice` takes it."""
 
 
 NO_PRICES = Prices()
@@ -75,6 +78,7 @@ class Bill:
             target: as a spec writes it; None for what is not asked at all.
             price: the one that the user names.
         """
+        self._target = target or ""
         asked = "" if target is None else asked_target(target)
         self._is_free = target is None or is_free(asked)
         self._name = asked.partition(":")[2]
@@ -101,6 +105,10 @@ class Bill:
         by_second = price_per_second(self._name)
         cost = 0.0 if self._is_free else cost_of(self._name, usage) if by_second is None else by_second * seconds
         self._add(calls, (usage.input_tokens or 0) + (usage.output_tokens or 0), cost)
+
+    def add_speech(self, calls: int, characters: float) -> None:
+        """Texts that are spoken, priced by the character or by the second of speech."""
+        self._add(calls, 0, cost_of_speaking(self._target, round(characters), characters / CHARACTERS_A_SECOND))
 
     def _add(self, calls: int, tokens: int, cost: float | None) -> None:
         self.calls += calls
@@ -147,6 +155,7 @@ def estimated(
     texts = [exchange.assistant for one in chosen for exchange in one.exchanges if exchange.assistant]
     reply = fmean(map(len, texts)) if texts else float(USUAL_REPLY)
     model, transcriber, ear = Bill(asked, prices.model), Bill(prices.transcriber), Bill(prices.ear)
+    voice = Bill(prices.voice)
     spoken_s = reply / CHARACTERS_A_SECOND if speaks else 0.0
     has_ear = prices.ear is not None
     probes = 0 if not is_checked else 1 if has_ear else len(KINDS_OF_PROBES)
@@ -163,6 +172,8 @@ def estimated(
                 turns = len(one.exchanges)
                 ear.add_transcriptions(repeats * turns, seconds[one.id] / turns)
         replies = model.calls
+        if prices.voice is not None:
+            voice.add_speech(replies, reply)
         if probes:
             turns = min(MOST_TURNS, max(len(one.exchanges) for one in chosen))
             heard = 0.0 if has_ear else turns * SILENT_SECONDS * model.heard_a_second
@@ -172,7 +183,7 @@ def estimated(
     if speaks and prices.transcriber is not None:
         transcriber.add_transcriptions(replies + probes, spoken_s)
     judges = _judging([one for one in chosen if one.id in judged], repeats, reply, judge, prices.judge)
-    dollars = [bill.dollars for bill in (model, transcriber, ear, *judges)]
+    dollars = [bill.dollars for bill in (model, transcriber, ear, voice, *judges)]
     judging = [bill.dollars for bill in judges]
     return {
         "model calls": model.calls - probes if asked is not None else 0,
@@ -180,11 +191,13 @@ def estimated(
         "model tokens": model.tokens,
         **({} if prices.transcriber is None else {"transcriber calls": transcriber.calls}),
         **({} if prices.ear is None else {"ear calls": ear.calls}),
+        **({} if prices.voice is None else {"voice calls": voice.calls}),
         "judge calls": sum(bill.calls for bill in judges),
         "judge tokens": sum(bill.tokens for bill in judges),
         "cost of the model, $": _shown(model.dollars),
         **({} if prices.transcriber is None else {"cost of the transcriber, $": _shown(transcriber.dollars)}),
         **({} if prices.ear is None else {"cost of the ear, $": _shown(ear.dollars)}),
+        **({} if prices.voice is None else {"cost of the voice, $": _shown(voice.dollars)}),
         "cost of the judge, $": _shown(_total(judging)),
         "cost, $": _shown(_total(dollars)),
     }

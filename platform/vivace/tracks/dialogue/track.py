@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vivace.audio.digits import VOICED, read_digits
+from vivace.audio.voice import cost_of_speaking
 from vivace.errors import UsageError
 from vivace.models.adapters.replay import recorded_replies
 from vivace.models.base import HearsFirst, RecordedSystem, SpokenOutput
@@ -65,7 +66,9 @@ class DialogueTrack:
                 f"'{spec.model}' holds a reply to {min(system.conversations)!r} and others, and to none of the "
                 f"{len(chosen)} conversations chosen of the data '{conversations.name}'; check --data and --items."
             )
-        prices = Prices(parse_price(spec.price), parse_price(spec.judge_price), spec.transcriber, spec.ear)
+        prices = Prices(
+            parse_price(spec.price), parse_price(spec.judge_price), spec.transcriber, spec.ear, voice_of_cascade(spec)
+        )
         return DialogueRun(conversations, chosen, form, system, judge, card, spec.repeats, digits, prices)
 
     def files_beside(self, key: str, path: Path) -> list[Path]:
@@ -85,6 +88,11 @@ class DialogueTrack:
         return prepare_import(data, results, model, judge_name, card)
 
 
+def voice_of_cascade(spec: DialogueSpec) -> str | None:
+    """The voice that the user names for what a cascade's model writes; the one that is taken otherwise is free."""
+    return None if spec.ear is None else spec.voice
+
+
 def require_prices(spec: DialogueSpec) -> None:
     """See that a cost cap can be kept.
 
@@ -102,5 +110,8 @@ def require_prices(spec: DialogueSpec) -> None:
     for what, named in (("transcriber", spec.transcriber), ("ear", spec.ear)):
         if named is not None and not has_price(named):
             unknown.append(f"the {what} '{named}' (take one that litellm lists)")
+    voice = voice_of_cascade(spec)
+    if voice is not None and cost_of_speaking(voice, 1, 1.0) is None:
+        unknown.append(f"the voice '{voice}' (take one that litellm lists)")
     if unknown:
         raise UsageError(f"--max-cost cannot be kept: no price is known of {', nor of '.join(unknown)}.")

@@ -120,6 +120,21 @@ def price_per_second(model: str) -> float | None:
     return None if price is None else float(price)
 
 
+def cost_of_speech(model: str, characters: int, seconds: float) -> float | None:
+    """US dollars for a text that is spoken; None where the model is priced neither by the one nor by the other.
+
+    Args:
+        model: as litellm writes it, with or without `openai/`.
+        characters: of the text.
+        seconds: of the recording.
+    """
+    prices = _price_list().get(model.removeprefix("openai/"), {})
+    for price, amount in (("input_cost_per_character", characters), ("output_cost_per_second", seconds)):
+        if price in prices:
+            return float(prices[price]) * amount
+    return None
+
+
 BILLING = frozenset({"openrouter"})
 """Providers that say with each answer what it costs."""
 

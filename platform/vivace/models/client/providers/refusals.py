@@ -96,7 +96,9 @@ def redirect(role: str, model: str, base: str | None, location: str) -> UsageErr
         base: the address that was asked, where it is known.
         location: what the server says, without judging it.
     """
-    flag = {"judge": "--judge-api-base", "model": "--api-base"}.get(role, "OPENAI_BASE_URL")
+    flag = {"judge": "--judge-api-base", "model": "--api-base"}.get(
+        role, "the provider's variable, such as OPENAI_BASE_URL"
+    )
     return UsageError(
         f"The address of the {role} '{model}' does not answer itself, it points to {_shown(base, location)}; "
         f"redirects are not followed, so give the address that answers with {flag}."
@@ -110,7 +112,7 @@ def _shown(base: str | None, location: str) -> str:
         shown = str(target.copy_with(username=None, password=None, query=None, fragment=None))
     except (httpx.InvalidURL, ValueError, TypeError):
         return "no address"
-    shown = shown.removesuffix("/chat/completions")
+    shown = shown.removesuffix("/chat/completions").removesuffix("/audio/transcriptions")
     return f"'{shown[:LONGEST_TARGET]}'" if shown and shown.isprintable() else "no address"
 
 
