@@ -25,6 +25,7 @@ from vivace.audio.voice import SpeechVoice, VoiceError, espeak, open_voice
 from vivace.cli.subjects.data import voice
 from vivace.demo import DATA
 from vivace.errors import IncompleteError, UnreachableError, UsageError
+from vivace.models.client import transport
 from vivace.tracks.dialogue.data.conversations import VOICES_KEY
 from vivace.tracks.dialogue.data.readers import open_conversations
 from vivace.tracks.dialogue.data.spoken_turns import Voiced, voice_set
@@ -319,6 +320,16 @@ def test_a_speech_api_that_fails_says_why(
     with pytest.raises(error, match=said) as raised:
         speaker.speak("Hello")
     assert "sk-a-key" not in str(raised.value)
+
+
+def test_a_speech_api_without_end_is_cut_off(httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it sent was read into memory, and one that sent a byte now and then was waited for for ever."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-a-key-for-this-test")
+    monkeypatch.setattr(transport, "STREAM_LIMIT", 1000)
+    httpserver.expect_request("/v1/audio/speech").respond_with_data(bytes(1001), content_type="audio/mpeg")
+    speaker = open_voice("litellm:openai/gpt-4o-mini-tts:alloy", httpserver.url_for("/v1"), retries=0)
+    with pytest.raises(VoiceError, match="longer than 1,000 bytes"):
+        speaker.speak("Hello")
 
 
 def test_a_speech_api_without_a_key_or_server_is_refused_before_any_work(

@@ -192,14 +192,13 @@ class LiteLLMVoice:
         from vivace.output.secrets import masked
 
         try:
-            answer = self._litellm.speech(input=text, **self._request)
-            content = bytes(answer.content)
+            content = asyncio.run(self._answer(text))
             decode(content)
         except AudioError as error:
             raise VoiceError(f"the voice '{self.name}' answered with what is no recording: {error}") from error
         except Exception as error:  # litellm raises what its many providers' clients raise
             status = getattr(error, "status_code", None)
-            detail = masked(f"{type(error).__name__}: {error}")[:300]
+            detail = masked(f"{type(error).__name__}: {str(error) or 'no complete answer in time'}")[:300]
             if status in (401, 403, 404):
                 raise UsageError(
                     f"The voice '{self.name}' is refused ({detail}); check its name, and the provider's key in the "
@@ -212,6 +211,23 @@ class LiteLLMVoice:
                 "stopped."
             ) from error
         return content
+
+    async def _answer(self, text: str) -> bytes:
+        """What the API sends, watched on the wire as chat completions are: bounded in size and time."""
+        from vivace.models.client.transport import STREAM_LIMIT, Connections, WireExchange, current_exchange
+
+        exchange = WireExchange(Connections(), answer_limit=STREAM_LIMIT)
+        current_exchange.set(exchange)
+        try:
+            async with asyncio.timeout(self._request["timeout"] * (1 + self._request["max_retries"])):
+                answer = await self._litellm.aspeech(input=text, **self._request)
+        except Exception:
+            if exchange.too_long:
+                raise AudioError(f"the answer is longer than {STREAM_LIMIT:,} bytes") from None
+            raise
+        finally:
+            await exchange.connections.aclose()
+        return bytes(answer.content)
 
 
 def espeak(text: str, voice: str, rate: int, pitch: int = 50) -> DecodedAudio:
