@@ -154,8 +154,9 @@ def estimated(
     """
     texts = [exchange.assistant for one in chosen for exchange in one.exchanges if exchange.assistant]
     reply = fmean(map(len, texts)) if texts else float(USUAL_REPLY)
-    model, transcriber, ear = Bill(asked, prices.model), Bill(prices.transcriber), Bill(prices.ear)
-    voice = Bill(prices.voice)
+    model, transcriber, ear, voice = (
+        Bill(asked, prices.model), Bill(prices.transcriber), Bill(prices.ear), Bill(prices.voice)
+    )  # fmt: skip
     spoken_s = reply / CHARACTERS_A_SECOND if speaks else 0.0
     has_ear = prices.ear is not None
     probes = 0 if not is_checked else 1 if has_ear else len(KINDS_OF_PROBES)
@@ -183,21 +184,23 @@ def estimated(
     if speaks and prices.transcriber is not None:
         transcriber.add_transcriptions(replies + probes, spoken_s)
     judges = _judging([one for one in chosen if one.id in judged], repeats, reply, judge, prices.judge)
-    dollars = [bill.dollars for bill in (model, transcriber, ear, voice, *judges)]
+    paid = {
+        "transcriber": (prices.transcriber, transcriber),
+        "ear": (prices.ear, ear),
+        "voice": (prices.voice, voice),
+    }
+    others = {name: bill for name, (named, bill) in paid.items() if named is not None}
+    dollars = [bill.dollars for bill in (model, *others.values(), *judges)]
     judging = [bill.dollars for bill in judges]
     return {
         "model calls": model.calls - probes if asked is not None else 0,
         "hearing probes": probes,
         "model tokens": model.tokens,
-        **({} if prices.transcriber is None else {"transcriber calls": transcriber.calls}),
-        **({} if prices.ear is None else {"ear calls": ear.calls}),
-        **({} if prices.voice is None else {"voice calls": voice.calls}),
+        **{f"{name} calls": bill.calls for name, bill in others.items()},
         "judge calls": sum(bill.calls for bill in judges),
         "judge tokens": sum(bill.tokens for bill in judges),
         "cost of the model, $": _shown(model.dollars),
-        **({} if prices.transcriber is None else {"cost of the transcriber, $": _shown(transcriber.dollars)}),
-        **({} if prices.ear is None else {"cost of the ear, $": _shown(ear.dollars)}),
-        **({} if prices.voice is None else {"cost of the voice, $": _shown(voice.dollars)}),
+        **{f"cost of the {name}, $": _shown(bill.dollars) for name, bill in others.items()},
         "cost of the judge, $": _shown(_total(judging)),
         "cost, $": _shown(_total(dollars)),
     }
