@@ -215,6 +215,23 @@ def test_generate_of_transformers_gives_the_loops_tokens(
     assert written[0, 48:].tolist() == tokens
 
 
+@pytest.mark.parametrize("architecture", ["mistral", "qwen2", "qwen3_moe", "mixtral", "gemma"])
+def test_further_families_are_pruned_alike_under_both_loops(
+    build: Callable[..., Any], prompt_of: Callable[..., torch.Tensor], architecture: str
+) -> None:
+    """And at a keep rate of one are read as they are without."""
+    model, ids = build(architecture), prompt_of(48)
+    expected = generated(parse_method("full"), model, Request(ids, 5))[:2]
+    for written in ("claa(keep=0.3,kv_from=0,window=4)", "gemfilter(keep=0.3)", "claa(keep=1)"):
+        method = parse_method(written)
+        tokens, logits, trace = generated(method, model, Request(ids, 5))
+        with method.attach(model):
+            answer = model.generate(ids, max_new_tokens=5, do_sample=False, eos_token_id=None)
+        assert answer[0, 48:].tolist() == tokens
+    assert tokens == expected[0] and trace.figures["kv_share"] == 1
+    torch.testing.assert_close(logits, expected[1], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PRUNED)
 def test_a_keep_rate_of_one_is_the_full_prefill(
     build: Callable[..., Any], model: Any, prompt_of: Callable[..., torch.Tensor], name: str
