@@ -154,42 +154,36 @@ def estimated(
     """
     texts = [exchange.assistant for one in chosen for exchange in one.exchanges if exchange.assistant]
     reply = fmean(map(len, texts)) if texts else float(USUAL_REPLY)
-    model, transcriber, ear, voice = (
-        Bill(asked, prices.model), Bill(prices.transcriber), Bill(prices.ear), Bill(prices.voice)
-    )  # fmt: skip
+    model = Bill(asked, prices.model)
+    named = {"transcriber": prices.transcriber, "ear": prices.ear, "voice": prices.voice}
+    others = {name: Bill(target) for name, target in named.items() if target is not None}
+    ear = others.get("ear")
     spoken_s = reply / CHARACTERS_A_SECOND if speaks else 0.0
-    has_ear = prices.ear is not None
-    probes = 0 if not is_checked else 1 if has_ear else len(KINDS_OF_PROBES)
+    probes = 0 if not is_checked else 1 if ear else len(KINDS_OF_PROBES)
     replies = len(judged) if asked is None else 0
     if asked is not None:
         for one in chosen:
-            listens = one.id in seconds and not has_ear
+            listens = one.id in seconds and not ear
             said = [exchange.assistant for exchange in one.exchanges]
             said += [] if listens else [exchange.user for exchange in one.exchanges]
             heard = seconds[one.id] * model.heard_a_second if listens else 0.0
             written = sum(len(text or "") for text in said)
             model.add(repeats, _usage(written, reply, heard=heard, spoken=spoken_s * SPOKEN_TOKENS_A_SECOND))
-            if has_ear and one.id in seconds:
+            if ear and one.id in seconds:
                 turns = len(one.exchanges)
                 ear.add_transcriptions(repeats * turns, seconds[one.id] / turns)
         replies = model.calls
-        if prices.voice is not None:
-            voice.add_speech(replies, reply)
+        if "voice" in others:
+            others["voice"].add_speech(replies, reply)
         if probes:
             turns = min(MOST_TURNS, max(len(one.exchanges) for one in chosen))
-            heard = 0.0 if has_ear else turns * SILENT_SECONDS * model.heard_a_second
+            heard = 0.0 if ear else turns * SILENT_SECONDS * model.heard_a_second
             model.add(probes, _usage(0, turns * CHARACTERS_A_TOKEN**2, heard=heard))
-            if has_ear:
+            if ear:
                 ear.add_transcriptions(len(KINDS_OF_PROBES) * turns, SILENT_SECONDS)
-    if speaks and prices.transcriber is not None:
-        transcriber.add_transcriptions(replies + probes, spoken_s)
+    if speaks and "transcriber" in others:
+        others["transcriber"].add_transcriptions(replies + probes, spoken_s)
     judges = _judging([one for one in chosen if one.id in judged], repeats, reply, judge, prices.judge)
-    paid = {
-        "transcriber": (prices.transcriber, transcriber),
-        "ear": (prices.ear, ear),
-        "voice": (prices.voice, voice),
-    }
-    others = {name: bill for name, (named, bill) in paid.items() if named is not None}
     dollars = [bill.dollars for bill in (model, *others.values(), *judges)]
     judging = [bill.dollars for bill in judges]
     return {
