@@ -21,6 +21,9 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from vivace_methods.suggestions import did_you_mean
 
+LARGEST = 2**31 - 1
+"""Of an integer, whatever its sign: what counts tokens, layers or draws is far from it."""
+
 
 class SpellingError(ValueError):
     """Something is not written as methods, arms and tasks are, or sets what cannot be set so."""
@@ -155,6 +158,8 @@ def check_settings(kind: type, values: Mapping[str, Any], what: str, name: str) 
             raise SpellingError(
                 f"The setting {setting} of {name} must be {described(types[setting])}, not {value!r}{meant}."
             )
+        if type(value) is int and abs(value) > LARGEST:
+            raise SpellingError(f"The setting {setting} of {name} lies within ±{LARGEST:,}, and not at {value:,}.")
     for each in fields(kind):
         if each.name not in values and _is_required(each):
             raise SpellingError(f"The {what} {name} needs its setting {each.name}: write {name}({each.name}=…).")

@@ -107,6 +107,7 @@ def test_settings_become_values_of_their_types() -> None:
         ("x(cuont=1)", "The task x has no setting 'cuont' (did you mean 'count'?); it has rule, count, share"),
         ("x(rule=shar)", "The setting rule of x must be one of top, share, not 'shar' (did you mean 'share'?)."),
         ("x(count=1.5)", "The setting count of x must be an integer, not '1.5'."),
+        ("x(count=2147483648)", "The setting count of x lies within ±2,147,483,647, and not at 2,147,483,648."),
         ("x(share=nan)", "The setting share of x must be a number, not nan."),
         ("x(quick=1)", "The setting quick of x must be true or false, not '1'."),
         ("x(limit=all)", "The setting limit of x must be an integer or none, not 'all'."),

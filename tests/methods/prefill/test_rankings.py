@@ -238,6 +238,7 @@ def test_selectors_keep_what_they_say() -> None:
     assert kept(TopTokens(last=4), scores, 10, 2) == [6, 7, 8, 9]  # what is kept anyway may be more than the budget
     assert kept(TopChunks(size=3), scores, 8, 2) == [6, 7]  # the last stretch is short, and the best
     assert kept(TopChunks(size=3), scores, 8, 4) == [0, 1, 2, 6, 7]
+    assert TopChunks(size=2**31 - 1).select(scores, 8, 4) is None  # one stretch, of which nothing is left out
     assert kept(Evenly(), scores, 10, 6) == [1, 3, 5, 7, 8, 9]
     assert kept(AbovePercentile(), scores, 8, 3) == [0, 2, 3, 7]  # ties stay
     assert TopTokens().select(scores, 8, 8) is None

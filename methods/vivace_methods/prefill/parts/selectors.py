@@ -83,14 +83,15 @@ class TopChunks(Selector):
     def chosen(self, scores: torch.Tensor, most: int) -> torch.Tensor:
         """All tokens of the chosen stretches."""
         tokens = scores.shape[0]
-        chunks = -(-tokens // self.size)
-        filled = torch.nn.functional.pad(scores.float(), (0, chunks * self.size - tokens))
-        sums = filled.view(chunks, self.size).sum(1)
-        counts = torch.full_like(sums, self.size)
-        counts[-1] = tokens - (chunks - 1) * self.size
+        size = min(self.size, tokens)
+        chunks = -(-tokens // size)
+        filled = torch.nn.functional.pad(scores.float(), (0, chunks * size - tokens))
+        sums = filled.view(chunks, size).sum(1)
+        counts = torch.full_like(sums, size)
+        counts[-1] = tokens - (chunks - 1) * size
         wanted = min(max(math.ceil(chunks * most / tokens), 0), chunks)
         best = top_places(sums / counts, wanted)
-        places = (best[:, None] * self.size + torch.arange(self.size, device=scores.device)).flatten()
+        places = (best[:, None] * size + torch.arange(size, device=scores.device)).flatten()
         return places[places < tokens]
 
 
