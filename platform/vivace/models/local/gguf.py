@@ -16,7 +16,7 @@ from filelock import FileLock
 
 from vivace.errors import UsageError, VivaceError
 from vivace.files.content_hash import folder_sha256
-from vivace.files.folders import whole_or_none
+from vivace.files.folders import remove_unfinished, whole_or_none
 from vivace.machine.optional_packages import require_gguf
 
 SUFFIX = ".gguf"
@@ -63,6 +63,7 @@ class GgufFile:
             with FileLock(folder.with_name(f".{folder.name}.lock")):
                 if _is_whole(folder):
                     return folder
+                remove_unfinished(folder)
                 if folder.exists():
                     _say(f"The checkpoint in {folder} is not whole; it is made anew.")
                     shutil.rmtree(folder)
