@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -41,3 +42,19 @@ def test_a_model_whose_template_fails_is_refused() -> None:
 
     with pytest.raises(MethodError, match=r"chat template cannot be used .*does not end within 20 s"):
         token_ids("Hello", Tokenizer())
+
+
+def test_in_another_thread_it_ends_as_well() -> None:
+    """Commands prepare runs in threads, where there are no signals: a sound template was refused for it."""
+    jinja2 = pytest.importorskip("jinja2")
+
+    def render(written: str) -> str:
+        with bounded(0.05 if "for" in written else 20.0):
+            return str(jinja2.Template(written).render())
+
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(render, "a").result() == "a"
+        with pytest.raises(UnboundedError, match="does not end within"):
+            pool.submit(render, endless).result()
+        assert pool.submit(render, "b").result() == "b"
