@@ -128,7 +128,7 @@ def collected(program: str, files: Sequence[str]) -> Iterator[str]:
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from {__name__} import serve_collected"
     )
     server = subprocess.Popen(
-        [program, "-c", f"{begin}; serve_collected({str(path)!r}, {list(files)!r})"],
+        [program, "-c", f"{begin}; {function}({str(path)!r}, {list(files)!r})"],
         env={**os.environ, **NEEDED},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
