@@ -46,6 +46,17 @@ def test_eight_bits_are_within_half_a_step(dtype: torch.dtype, tokens: int, shap
     assert rounded.bytes == outputs * inputs + 2 * outputs
 
 
+@pytest.mark.parametrize("at_once", [FEW_TOKENS, 96])
+def test_each_weight_is_within_half_a_step_of_eight_bits(at_once: int) -> None:
+    """One by one, for in sums errors cancel, and steps half as large again went unseen."""
+    weight = weights(48, 96)
+    rounded = Int8Weights(weight)
+    found = torch.cat([rounded.product(each) for each in torch.eye(96).split(at_once)]).T.double()
+    step = weight.double().abs().amax(1, keepdim=True) / 127
+    slack = BFLOAT16 * (weight.double().abs() + 2 * step)
+    assert ((found - weight.double()).abs() <= step / 2 + slack).all()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("shape", [(48, 96), (33, 64), (16, 50)], ids=str)

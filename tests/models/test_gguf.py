@@ -76,7 +76,7 @@ def test_it_is_turned_once_also_by_two_at_once_and_by_another_name(
     assert len(turned_here) == 1 and len({*folders, fetched(file, home)}) == 1
     assert "once" in capsys.readouterr().err
     identity = found(file, home).identity({})
-    copy = tmp_path / "elsewhere" / "tiny.gguf"
+    copy = tmp_path / "elsewhere" / "tiny.BIN"
     copy.parent.mkdir()
     copy.write_bytes(file.read_bytes())
     assert found(copy, home).identity({}).fingerprint == identity.fingerprint

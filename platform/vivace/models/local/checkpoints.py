@@ -9,7 +9,7 @@ from pathlib import Path
 from vivace.errors import UsageError
 from vivace.files.content_hash import file_sha256, folder_sha256
 from vivace.files.hub import commit_of, snapshot
-from vivace.models.local.gguf import SUFFIX, GgufFile, require_gguf_file
+from vivace.models.local.gguf import GgufFile, require_gguf_file
 from vivace.models.packaged import PACKAGED, PREFIX, folder_of_packaged, packaged_model
 
 FILES = ("*.json", "*.jinja", "*.txt", "*.model", "*.safetensors")
@@ -69,7 +69,7 @@ def find_checkpoint(text: str, home: Path) -> Checkpoint:
         UnreachableError: a branch has to be looked up, and the hub does not answer.
     """
     folder = Path(text)
-    if text.endswith(SUFFIX) and folder.is_file():
+    if folder.is_file():  # whatever it is called: the hub's cache and others name files by their hash
         return _gguf(folder.stem, folder, home)
     if folder.exists():
         check_folder(folder, text)

@@ -19,7 +19,6 @@ from vivace.files.content_hash import folder_sha256
 from vivace.files.folders import remove_unfinished, whole_or_none
 from vivace.machine.optional_packages import require_gguf
 
-SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 HEADER = "<4sIQ"
 """What a file begins with: the magic, the version, and how many tensors there are."""
@@ -90,7 +89,9 @@ def require_gguf_file(path: Path) -> None:
     except OSError as error:
         raise UsageError(f"'{path}' cannot be read ({error.strerror}).") from error
     if begins != MAGIC:
-        raise UsageError(f"'{path}' is no GGUF checkpoint: it does not begin as one.")
+        raise UsageError(
+            f"'{path}' is no GGUF checkpoint: it does not begin as one; of what transformers saved, name the folder."
+        )
 
 
 def turn(path: Path, folder: Path) -> None:
