@@ -763,7 +763,7 @@ def test_wrong_places_are_refused_with_a_sentence(tmp_path: Path, checkpoint: Ca
     for place, sentence in (
         (tmp_path / "nowhere", "There is no folder"),
         (empty, "holds no config.json"),
-        (file, "is not a folder"),
+        (file, "of what transformers saved, name the folder"),
     ):
         with pytest.raises(UsageError, match=sentence):
             opened(place)
