@@ -124,9 +124,8 @@ def collected(program: str, files: Sequence[str]) -> Iterator[str]:
         files: or folders of tests.
     """
     path = Path(program).with_name("tests")
-    begin = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r}); from {__name__} import serve_collected"
-    )
+    tests, function = str(Path(__file__).parents[1]), serve_collected.__name__
+    begin = f"import sys; sys.path.insert(0, {tests!r}); from {__name__} import {function}"
     server = subprocess.Popen(
         [program, "-c", f"{begin}; {function}({str(path)!r}, {list(files)!r})"],
         env={**os.environ, **NEEDED},
