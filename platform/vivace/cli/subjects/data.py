@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vivace.tracks.dialogue.data.conversations import Conversation, ConversationSet
     from vivace.tracks.dialogue.transcriber_errors import Said
 
-app = typer.Typer(help="Sets of conversations: fetch, build, check, count, voice, join.", no_args_is_help=True)
+app = typer.Typer(help="Conversations: fetch, build, check, count, voice, join.", no_args_is_help=True)
 
 DataArgument = Annotated[str, typer.Argument(help="demo, a file or folder, or hub-id@revision.")]
 
