@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -29,8 +31,6 @@ Call = Callable[..., Done]
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Run `vivace` with these arguments in an empty folder, without Vivace's variables and providers' keys."""
-    import os
-
     for name in set(os.environ) - set(environment()):
         monkeypatch.delenv(name)
     monkeypatch.setenv("VIVACE_DEBUG", "")  # the program sets it; this puts it back afterwards
@@ -40,7 +40,8 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         monkeypatch.setattr(sys, "argv", ["vivace", *map(str, arguments)])
         capsys.readouterr()
         try:
-            program.main()
+            with patch.dict(os.environ):  # what a file .env says holds for a process, and for no other test
+                program.main()
             code = 0
         except SystemExit as ended:
             code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
