@@ -49,6 +49,8 @@ class Family:
             of other programs are theirs.
         ranked_by: the method, with a setting `keep`, that holds the rankings of all its methods against its own;
             empty where they rank nothing.
+        ranked_by_draft: the method, with a setting `keep`, that ranks by what a model of its own looks at; empty
+            where there is none.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Family:
     quality: PlotAxis = PlotAxis("quality", "quality", more_is_better=True)
     in_any_pass: bool = False
     ranked_by: str = ""
+    ranked_by_draft: str = ""
 
 
 _SPEED = PlotAxis("speed_ratio", "tokens per second, relative to the baseline", more_is_better=True)
@@ -92,6 +95,7 @@ FAMILIES: dict[str, Family] = {
             measured_cost=PlotAxis("ttft_ratio", "time to first token, relative to the baseline"),
             counted_cost=PlotAxis("flops_ratio", "FLOPs per token, relative to the baseline"),
             ranked_by="oracle",
+            ranked_by_draft="spec-prefill",
         ),
         Family(
             "sparsity",

@@ -361,6 +361,20 @@ class Method(ABC):
         """
         return ()
 
+    def diagnose_drafts(
+        self, model: torch.nn.Module, request: Request, drafts: Mapping[str, tuple[Method, Callable[[], Any]]]
+    ) -> Iterable[Diagnosis]:
+        """How methods that have a model of their own compare with this one; nothing, where they are not compared.
+
+        Asked for where `diagnose` is, after it.
+
+        Args:
+            model: with nothing attached.
+            request: that was answered.
+            drafts: name of an arm beside this one → its method, and what reads the model that this was given.
+        """
+        return ()
+
     @abstractmethod
     def attach(self, model: torch.nn.Module, fitted: Any = None) -> AbstractContextManager[Attached]:
         """Put the method on a model while the context lasts, and then restore the model exactly.

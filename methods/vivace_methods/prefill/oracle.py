@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vivace_methods.diagnosis import Diagnosis, Evidence
     from vivace_methods.prefill.parts.pruning import Pruning
     from vivace_methods.prefill.rankers.answer import AnswerRanker
-    from vivace_methods.protocol import Request
+    from vivace_methods.protocol import Method, Request
 
 ANSWERS_FILE = "answers.jsonl"
 LONGEST_ANSWERS = 2**29
@@ -77,6 +77,14 @@ class Oracle(PrunedPrefill):
 
         yield from super().diagnose(model, request, evidence, answer)
         yield from diagnosed(model, request, self._ranker(), self.keep)
+
+    def diagnose_drafts(
+        self, model: Any, request: Request, drafts: Mapping[str, tuple[Method, Callable[[], Any]]]
+    ) -> Iterator[Diagnosis]:
+        """What drafts go by, held against the model's own answer."""
+        from vivace_methods.prefill.ranking_diagnosis import drafts_diagnosed
+
+        yield from drafts_diagnosed(model, request, self._ranker(), self.keep, drafts)
 
     def check_fitted(self, folder: Path, configuration: Any = None) -> None:
         """See that the answers can be read, and that the model knows their tokens."""

@@ -54,7 +54,7 @@ class PrunedPrefill(Method):
 
         Args:
             layers: of the model.
-            fitted: as `attach` takes it.
+            fitted: as `ready` gives it.
 
         Raises:
             MethodError: the model has no such layer.
@@ -65,6 +65,7 @@ class PrunedPrefill(Method):
         from vivace_methods.prefill.reading.reader import pruned_reading
 
         self.check_model(model.config)
+        fitted = self.ready(model, fitted)
         return pruned_reading(
             model,
             lambda layers: self.pruning(layers, fitted),
@@ -80,6 +81,14 @@ class PrunedPrefill(Method):
         for kind in ("kept_tokens", "evidence_kept"):
             for layer, share in evidence.figures.get(kind, {}).items():
                 yield Diagnosis(kind, layer, "", share, 1)
+
+    def ready(self, model: Any, fitted: Any) -> Any:
+        """What was fitted, as `pruning` and `contexts` take it.
+
+        Raises:
+            MethodError: it does not fit the model.
+        """
+        return fitted
 
     def contexts(self, model: Any, fitted: Any) -> Sequence[AbstractContextManager[Any]]:
         """What the ranker needs besides while the method is attached."""

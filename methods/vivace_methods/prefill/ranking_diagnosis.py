@@ -3,7 +3,8 @@ keep."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from vivace_methods.prefill.rankers.base import Asking, RankedPrompt, Ranker, Ra
 from vivace_methods.prefill.rankers.last_query import LastQueryRanker
 from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
-from vivace_methods.protocol import MethodError, Need, Request
+from vivace_methods.protocol import Method, MethodError, Need, Request
 from vivace_methods.registry import METHODS
 
 KINDS = ("rank_correlation", "oracle_recall", "oracle_jaccard", "evidence_recall")
@@ -43,7 +44,13 @@ def rankers(layers: int) -> dict[str, Ranker]:
     return found
 
 
-def diagnosed(model: Any, request: Request, oracle: AnswerRanker, keep: float) -> Iterator[Diagnosis]:
+def diagnosed(
+    model: Any,
+    request: Request,
+    oracle: AnswerRanker,
+    keep: float,
+    drafted: Mapping[str, Ranker] | None = None,
+) -> Iterator[Diagnosis]:
     """Every ranking at every layer of one unpruned pass, beside what the model's own whole answer attends to.
 
     Only tokens that both score are compared. A layer is its number, and a ranking's name is the setting; rankings
@@ -54,8 +61,11 @@ def diagnosed(model: Any, request: Request, oracle: AnswerRanker, keep: float) -
         request: that is read; its `evidence` may be empty.
         oracle: the settings of the answer.
         keep: how much of the prompt would go on, as `budget` has it.
+        drafted: rankings to tell of, by their names; None for that of every method without a model of its own, and
+            of the oracle itself.
     """
     found = anatomy(model)
+    told = rankers(len(found.layers)) if drafted is None else drafted
     inputs = _inputs(request)
     tokens = int(request.prompt.shape[1])
     with showing_attention(found.decoder, "sdpa"), asking(found) as asked, torch.inference_mode():
@@ -66,12 +76,42 @@ def diagnosed(model: Any, request: Request, oracle: AnswerRanker, keep: float) -
             places = torch.arange(ids.shape[1], device=ids.device) + cache.get_seq_length()
             return asked.run(show, {"input_ids": ids, "position_ids": places[None]}, cache=cache)
 
-        watched = _Watched(found.layers, request, ask)
+        watched = _Watched(found.layers, told, request, ask)
         worth = watched.with_oracle(oracle, found.decoder.config)
     compared = _Compared(worth, tokens, keep, request.evidence)
     for name, layer, scores in watched.scores:
         yield from compared.rows(name, layer, scores)
-    yield from compared.evidence("oracle", "any", worth[: tokens - oracle.window])
+    if drafted is None:
+        yield from compared.evidence("oracle", "any", worth[: tokens - oracle.window])
+
+
+def drafts_diagnosed(
+    model: Any,
+    request: Request,
+    oracle: AnswerRanker,
+    keep: float,
+    drafts: Mapping[str, tuple[Method, Callable[[], Any]]],
+) -> Iterator[Diagnosis]:
+    """The rankings of methods whose own models read the prompt, held against what the model's answer attends to.
+
+    Args:
+        model: of transformers, with nothing attached.
+        request: that is read.
+        oracle: the settings of the answer.
+        keep: how much of the prompt would go on.
+        drafts: by the names that they are told by, each method with what reads its model; others than those of
+            pruned prefill are left alone.
+    """
+    with ExitStack() as asked:
+        drafted: dict[str, Ranker] = {}
+        for name, (method, read) in drafts.items():
+            if isinstance(method, PrunedPrefill):
+                ready = method.ready(model, read())
+                for context in method.contexts(model, ready):
+                    asked.enter_context(context)
+                drafted[name] = method.pruning(len(anatomy(model).layers), ready).ranker
+        if drafted:
+            yield from diagnosed(model, request, oracle, keep, drafted)
 
 
 def _inputs(request: Request) -> dict[str, Any]:
@@ -90,11 +130,9 @@ class _Watched:
         scores: name of a ranking, layer and scores, in order.
     """
 
-    def __init__(self, layers: Sequence[Any], request: Request, ask: Asking) -> None:
+    def __init__(self, layers: Sequence[Any], told: Mapping[str, Ranker], request: Request, ask: Asking) -> None:
         self._request, self._ask, self._layers = request, ask, len(layers)
-        self._rankers = {
-            name: ranker for name, ranker in rankers(len(layers)).items() if ranker.least() < request.prompt.shape[1]
-        }
+        self._rankers = {name: ranker for name, ranker in told.items() if ranker.least() < request.prompt.shape[1]}
         self._under_way: Mapping[str, Ranking] = {}
         self.scores: list[tuple[str, str, torch.Tensor]] = []
 

@@ -71,14 +71,12 @@ class SpecPrefill(PrunedPrefill):
         stretches = selector("top-chunks", last=1, size=self.chunk)
         return Pruning(ranks, stretches, plan("restarted", self.keep, "kept"), policy("full"))
 
-    def attach(self, model: Any, fitted: Any = None) -> AbstractContextManager[Any]:
-        """Read what a draft looks at while the context lasts."""
+    def ready(self, model: Any, fitted: Any) -> Any:
+        """The draft, as one that can be asked."""
         from vivace_methods.prefill.rankers.drafts import AskedDraft, require_draft
 
-        if not isinstance(fitted, AskedDraft):
-            require_draft(self.name, model, fitted)
-            fitted = AskedDraft(fitted)
-        return super().attach(model, fitted)
+        require_draft(self.name, model, fitted)
+        return AskedDraft(fitted)
 
     def contexts(self, model: Any, fitted: Any) -> Sequence[AbstractContextManager[Any]]:
         """The draft, whose attention is looked at."""

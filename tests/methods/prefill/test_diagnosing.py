@@ -18,7 +18,7 @@ from vivace_methods.prefill.rankers.window import WindowRanker
 from vivace_methods.prefill.ranking_diagnosis import KINDS, rank_correlation, rankers
 from vivace_methods.prefill.reading.asked_passes import asking
 from vivace_methods.prefill.reading.attention import showing_attention
-from vivace_methods.protocol import Request
+from vivace_methods.protocol import MethodError, Request
 from vivace_methods.registry import parse_method
 
 EVIDENCE = (5, 6, 20, 49)
@@ -63,6 +63,25 @@ def test_the_rows_are_what_rankings_and_the_oracle_say(
     assert found["evidence_recall"]["oracle", "any"] == of_oracle == trace.figures["evidence_share"]
     assert [found["evidence_kept"]["", str(layer)] for layer in range(5)] == [1, 1, 1, of_oracle, of_oracle]
     assert [found["kept_tokens"]["", str(layer)] for layer in range(5)] == [1, 1, 1, 0.4, 0.4]
+
+
+def test_drafts_are_held_against_the_same_answer(
+    build: Callable[..., Any], prompt_of: Callable[..., torch.Tensor]
+) -> None:
+    model, other, ids = build(initializer_range=0.3), build(initializer_range=0.3), prompt_of(50)
+    request, oracle = Request(ids, 4, evidence=tuple(range(50))), parse_method("oracle(keep=0.4,most=4)")
+    drafts = {
+        "by itself": (parse_method("spec-prefill(ahead=4,kernel=7,chunk=1)"), lambda: other),
+        "a drafter": (parse_method("eagle-3"), lambda: pytest.fail("what ranks nothing is not read")),
+    }
+    rows = list(oracle.diagnose_drafts(model, request, drafts))
+    # A draft of the same weights that writes as many tokens sees what the oracle sees.
+    expected = dict.fromkeys(KINDS, 1.0) | {"evidence_recall": 0.4}
+    assert {(row.kind, row.layer, row.setting) for row in rows} == {(kind, "any", "by itself") for kind in KINDS}
+    assert {row.kind: row.value for row in rows} == expected
+    assert not list(parse_method("claa").diagnose_drafts(model, request, drafts))
+    with pytest.raises(MethodError, match="the model itself"):
+        list(oracle.diagnose_drafts(model, request, {"one": (drafts["by itself"][0], lambda: model)}))
 
 
 def test_rank_correlation_shares_ranks_and_survives_what_is_no_number() -> None:

@@ -239,6 +239,8 @@ def diagnose(
                                      "local:FILE.gguf, local:ID@REVISION or random:NAME.")],
     tasks: Annotated[list[str] | None, typer.Option("--tasks", help="What is asked, name(setting=value), …")] = None,
     keep: Annotated[float, typer.Option("--keep", help="Of the prompt: up to 1 a share, above 1 tokens.")] = 0.2,
+    draft: Annotated[str | None, typer.Option("--draft", help="A smaller model of the same tokenizer, whose ranking "
+                                              "is held against the oracle too: a folder or zoo:NAME.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Samples of each task.")] = 8,
     most_tokens: Annotated[int | None, typer.Option("--most-tokens", min=1, help="The longest answer, in tokens.",
                                                     show_default="each task's own")] = None,
@@ -268,9 +270,11 @@ def diagnose(
         raise UsageError(f"There are rankings to diagnose on the track {ranked}, and none on '{track}'.")
     require_torch()
 
+    arms = [f"{family.ranked_by}(keep={keep})"]
+    if draft is not None:
+        arms.append(f"{family.ranked_by_draft}(keep={keep}):{draft}")
     asked = {
-        "track": track, "model": model, "arms": [f"{family.ranked_by}(keep={keep})"], "baseline": family.baseline,
-        "tasks": tasks,
+        "track": track, "model": model, "arms": arms, "baseline": family.baseline, "tasks": tasks,
         "limit": limit, "repeats": 1, "most-tokens": most_tokens, "layers": layers, "seed": seed, "device": device,
         "dtype": dtype, "threads": threads, "memory": False,
     }  # fmt: skip

@@ -95,7 +95,7 @@ def _measure(job: MeasuringJob, tell: Tell) -> None:
     longest = max(prompts, key=lambda prompt: prompt.request.prompt.shape[1] + prompt.request.most_tokens).request
     ends = tuple(sorted(longest.end_tokens))
     tell(LongestPrompt(tuple(longest.prompt[0].tolist()), longest.most_tokens, ends))
-    teller = TrialTeller(tell, model, tokenizer, arms, job.prompts, prompts)
+    teller = TrialTeller(tell, model, tokenizer, arms, job.prompts, prompts, _folder_of(job))
     recording = measure_arms(
         model,
         arms,

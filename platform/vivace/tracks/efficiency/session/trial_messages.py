@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 from vivace.tracks.efficiency.prompts import PlannedPrompt
@@ -20,10 +21,18 @@ class TrialTeller:
     """Tells trials, each with its answer, how good that is, what it had to move at the least, and what layers did."""
 
     def __init__(
-        self, tell: Tell, model: Any, tokenizer: Any, arms: Any, planned: Sequence[PlannedPrompt], prompts: Any
+        self,
+        tell: Tell,
+        model: Any,
+        tokenizer: Any,
+        arms: Any,
+        planned: Sequence[PlannedPrompt],
+        prompts: Any,
+        folder_of: Any,
     ) -> None:
         self._tell, self._model, self._tokenizer = tell, model, tokenizer
         self._arms = arms
+        self._drafts = dict(_drafts_of(arms, model, folder_of))
         self._costs: dict[Any, tuple[Any, Any]] = {}
         self._planned = {prompt.name: prompt for prompt in planned}
         self._requests = {prompt.name: prompt.request for prompt in prompts}
@@ -41,8 +50,12 @@ class TrialTeller:
 
     def _diagnoses(self, trial: Any) -> tuple[Diagnosis, ...]:
         request = self._requests[trial.prompt]
-        methods = self._arms[trial.arm].methods
-        return tuple(row for method in methods for row in method.diagnose(self._model, request, trial, trial.tokens))
+        found: list[Diagnosis] = []
+        for method in self._arms[trial.arm].methods:
+            found += method.diagnose(self._model, request, trial, trial.tokens)
+            if self._drafts:
+                found += method.diagnose_drafts(self._model, request, self._drafts)
+        return tuple(found)
 
     def least(self, floor: Any) -> dict[Any, Any]:
         """The least times of the trials that were told, by what the device did at its best.
@@ -81,6 +94,20 @@ class TrialTeller:
             return None  # an architecture whose costs are not known: there is no floor to show
         self._costs[trial.key] = first, whole
         return Moved(length, whole.bytes, whole.flops, full.bytes, full.flops)
+
+
+def _drafts_of(arms: Any, model: Any, folder_of: Any) -> Iterator[tuple[str, tuple[Any, Callable[[], Any]]]]:
+    """Name of each arm that has a model of its own, its method, and what reads that model, once."""
+    from vivace_methods.protocol import Need
+
+    for name, arm in arms.items():
+        for member in arm.members:
+            if Need.DRAFTER in member.method.needs:
+                yield name, (member.method, cache(partial(_read, member, model, folder_of)))
+
+
+def _read(member: Any, model: Any, folder_of: Any) -> Any:
+    return member.method.read_fitted(folder_of(member.fitted), model)
 
 
 def tell_predictions(
