@@ -528,7 +528,10 @@ def test_signed_ranks_give_the_exact_interval_of_published_tables() -> None:
 def test_audit_trials_are_answered_no_further_than_they_need() -> None:
     clock = SimulatedClock(0)
     asked = [TimedPrompt("p", Request(torch.full((1, 10), 1), 500))]
-    recording = Stopwatch({"baseline": Simulated(clock)}, "baseline", clock).run(asked, 1, [], audited=1)
+    told: list[tuple[int, int]] = []
+    stopwatch = Stopwatch({"baseline": Simulated(clock)}, "baseline", clock)
+    recording = stopwatch.run(asked, 1, [], audited=1, on_audit=lambda *steps: told.append(steps))
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert [trial.most_tokens for trial in recording.trials] == [500]
     assert [each.trial.most_tokens for each in recording.audits] == [32] * 4
     assert all(len(each.trial.tokens) == 32 for each in recording.audits)

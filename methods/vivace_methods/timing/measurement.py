@@ -30,6 +30,7 @@ def measure_arms(
     warm_up: Sequence[TimedPrompt] | None = None,
     done: Collection[TrialKey] = (),
     on_trial: Callable[[Trial], None] = lambda trial: None,
+    on_audit: Callable[[int, int], object] = lambda done, steps: None,
     folder_of: FolderOf = Path,
     audited: int = AUDITED,
     between: Callable[[], object] = lambda: None,
@@ -55,6 +56,7 @@ def measure_arms(
         done: arm, prompt and repetition of trials that are stored. Leave the baseline's out too where an arm that
             had failed is to be paired again.
         on_trial: told of each timed trial as it ends.
+        on_audit: told after each audit trial how many there were, and how many there will be.
         folder_of: where a fitted thing lies by the name that an arm gives it; the platform knows `zoo:NAME`.
         audited: as `Stopwatch.run` says.
         between: called before each round of a prompt, on no clock: where a `FloorProbe` has its further tries.
@@ -76,7 +78,9 @@ def measure_arms(
     watch = ProcessWatch(model.device, nobody=baseline)
     with applied(model, arms, folder_of, watch.applied) as (generators, failed):
         stopwatch = Stopwatch(generators, baseline, DeviceClock(model.device), watch, failed)
-        found = stopwatch.run(timed, repetitions, warm, on_trial, done=done, audited=audited, between=between)
+        found = stopwatch.run(
+            timed, repetitions, warm, on_trial, done=done, audited=audited, between=between, on_audit=on_audit
+        )
         afterwards(generators)
         return found
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, get_args
 
 import torch
 
@@ -110,6 +110,7 @@ class Stopwatch:
         done: Collection[TrialKey] = (),
         audited: int = AUDITED,
         between: Callable[[], object] = lambda: None,
+        on_audit: Callable[[int, int], object] = lambda done, steps: None,
     ) -> Recording:
         """Warm up, then time every arm on every prompt, `repetitions` times, interleaved; then the audit trials.
 
@@ -126,6 +127,7 @@ class Stopwatch:
                 that was cut in the middle has none for the arms that are timed now.
             audited: how many times the audits go through a prompt with every arm; 0 for no audit trials.
             between: called before each round of a prompt, while no clock runs.
+            on_audit: told after each audit trial how many there were, and how many there will be.
 
         Returns:
             The trials of this session alone.
@@ -149,7 +151,11 @@ class Stopwatch:
             for arm in arms:
                 trials.append(self._trial(arm, prompt, repetition, prompt.name in warmed))
                 on_trial(trials[-1])
-        return Recording(self._baseline, tuple(trials), tuple(self._audits(prompts, warmed, audited)))
+        audits: list[AuditTrial] = []
+        for audit in self._audits(prompts, warmed, audited):
+            audits.append(audit)
+            on_audit(len(audits), audited * len(self._names) * len(get_args(Kind)))
+        return Recording(self._baseline, tuple(trials), tuple(audits))
 
     def _order(self, repetition: int, number: int) -> Iterator[str]:
         turned = self._names[number % len(self._names) :] + self._names[: number % len(self._names)]

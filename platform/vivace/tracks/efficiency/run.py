@@ -35,11 +35,11 @@ from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
     FittedRecipe,
-    FittingProgress,
     LongestPrompt,
     MeasuringJob,
     ProcessFault,
     Remark,
+    StepsDone,
     TimedTrial,
     as_line,
     read_told,
@@ -311,8 +311,8 @@ class EfficiencyRun:
                 case LongestPrompt():
                     longest = told
                     continue
-                case FittingProgress():
-                    bench.say(f"fitting {told.arm}: {told.done} of {told.steps} steps")
+                case StepsDone():
+                    bench.say(f"{told.what}: {told.done} of {told.steps} steps")
                     bench.check_stop()
                     continue
                 case FittedRecipe():

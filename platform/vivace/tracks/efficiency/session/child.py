@@ -11,7 +11,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +21,19 @@ from vivace.tracks.efficiency.session.messages import (
     Audited,
     ChosenBaseline,
     FittedRecipe,
-    FittingProgress,
     LongestPrompt,
     MeasuringJob,
     ProbedFloor,
     ProcessFault,
     Remark,
+    StepsDone,
     Told,
     as_line,
     read_job,
 )
 from vivace.tracks.efficiency.session.trial_messages import Tell, TrialTeller, tell_predictions
 
-FITTING_TOLD_EVERY_S = 10.0
+TOLD_EVERY_S = 10.0
 
 
 def main() -> int:
@@ -106,6 +108,7 @@ def _measure(job: MeasuringJob, tell: Tell) -> None:
         on_trial=teller.trial,
         folder_of=_folder_of(job),
         between=probe.between,
+        on_audit=partial(_now_and_then(tell), "audits, which time each arm on new and on known prompts"),
     )
     _tell_floor(tell, model, probe.again())
     tell_predictions(tell, model, tokenizer, arms, job.prompts, prompts, recording, _folder_of(job))
@@ -157,21 +160,29 @@ def _fitted(job: MeasuringJob, tell: Tell, model: Any, tokenizer: Any, arms: dic
         found = find_calibration(job.calibration, job.tasks)
         return found.name, found.texts(model, tokenizer, TOKENS)
 
-    told = time.monotonic()
-
-    def on_step(arm: str, done: int, steps: int) -> None:
-        nonlocal told
-        if done == steps or time.monotonic() - told > FITTING_TOLD_EVERY_S:
-            told = time.monotonic()
-            tell(FittingProgress(arm, done, steps))
-
-    fitted = fit_missing(arms, model, job.name, calibration, Path(job.recipes), on_step)
+    told = _now_and_then(tell)
+    fitted = fit_missing(
+        arms, model, job.name, calibration, Path(job.recipes), lambda arm, *steps: told(f"fitting {arm}", *steps)
+    )
     for name, arm in fitted.items():
         for member in arm.members:
             if Need.RECIPE in member.method.needs:
                 folder = _folder_of(job)(member.fitted)
                 tell(FittedRecipe(name, str(folder), *recipe_details(folder)))
     return fitted
+
+
+def _now_and_then(tell: Tell) -> Callable[[str, int, int], None]:
+    """Tells how many of the steps of something are done: the last one, and else one in some seconds."""
+    last = time.monotonic()
+
+    def told(what: str, done: int, steps: int) -> None:
+        nonlocal last
+        if done == steps or time.monotonic() - last > TOLD_EVERY_S:
+            last = time.monotonic()
+            tell(StepsDone(what, done, steps))
+
+    return told
 
 
 def _tell_floor(tell: Tell, model: Any, floor: Any) -> None:

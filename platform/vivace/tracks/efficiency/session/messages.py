@@ -77,13 +77,13 @@ class Remark:
 
 
 @dataclass(frozen=True)
-class FittingProgress:
-    """How far the fitting of an arm is."""
+class StepsDone:
+    """How far something is that takes long beside the trials: the fitting of an arm, or the audits."""
 
-    arm: str
+    what: str
     done: int
     steps: int
-    kind: Literal["fitting"] = "fitting"
+    kind: Literal["steps"] = "steps"
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class Audited:
 Told = (
     ProcessFault
     | Remark
-    | FittingProgress
+    | StepsDone
     | FittedRecipe
     | ChosenBaseline
     | ProbedFloor
