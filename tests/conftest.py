@@ -6,6 +6,7 @@ import gc
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -185,26 +186,57 @@ def postgres_server() -> Iterator[Any]:
     process.send_signal(signal.SIGQUIT)  # at once: hundreds of databases would be written out to be thrown away
     process.wait()
     running.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run(["rm", "-rf", folder], check=False)  # a hundred thousand files, in a fifth of the time of shutil's
 
 
-@pytest.fixture
-def postgres_url(postgres_server: Any) -> str:
-    """The URL of a new, empty PostgreSQL database."""
+def new_database(server: Any, template: str) -> str:
+    """The URL of a new PostgreSQL database, a copy of the template's files."""
     import psycopg
 
     name = "test_" + secrets.token_hex(6)
-    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-    return str(postgres_server.get_uri(name))
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")  # type: ignore[arg-type]
+    return str(server.get_uri(name))
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: Any) -> str:
+    """The name of a PostgreSQL database with Vivace's tables: making them anew takes five times as long as a copy."""
+    from vivace.store.database import Database
+    from vivace.store.migrate import upgrade
+
+    database = Database(new_database(postgres_server, "template1"))
+    upgrade(database)
+    database.close()  # whoever is connected would be in the way of copies
+    return str(database.engine.url.database)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: Any, postgres_template: str) -> str:
+    """The URL of a new PostgreSQL database, whose tables are there, and empty."""
+    return new_database(postgres_server, postgres_template)
+
+
+@pytest.fixture
+def bare_postgres_url(postgres_server: Any) -> str:
+    """The URL of a new PostgreSQL database without any table."""
+    return new_database(postgres_server, "template1")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a new, empty database, once on SQLite and once on PostgreSQL."""
+    """The URL of a new database, once on SQLite, without any table, and once on PostgreSQL."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'test.db'}"
     return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def bare_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new database without any table, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'test.db'}"
+    return str(request.getfixturevalue("bare_postgres_url"))
 
 
 @pytest.fixture(scope="session")

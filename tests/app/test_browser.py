@@ -121,6 +121,7 @@ def window(leaderboard: Leaderboard) -> Iterator[sync_api.BrowserContext]:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         window = browser.new_context(viewport=WIDE, reduced_motion="reduce")
         window.set_default_timeout(30_000)
+        sync_api.expect.set_options(timeout=30_000)
         yield window
         browser.close()
 
@@ -270,7 +271,7 @@ def test_every_page_is_right_on_a_screen_and_on_a_telephone(page: sync_api.Page,
 def test_from_the_board_to_a_conversation_and_back(page: sync_api.Page, judged: Judged) -> None:
     page.goto(judged.address)
     settle(page, "Vivace leaderboard")
-    assert page.locator("[data-testid=stDataFrame]").count() == 3
+    sync_api.expect(page.locator("[data-testid=stDataFrame]")).to_have_count(3)
     page.locator("[data-testid=stVegaLiteChart] canvas, [data-testid=stVegaLiteChart] svg").first.wait_for()
     tick(page, 1)
     settle(page, "Conversations")
@@ -285,7 +286,7 @@ def test_from_the_board_to_a_conversation_and_back(page: sync_api.Page, judged: 
     assert page.locator(SELECTED_ROWS).all_inner_texts()[0].startswith("picnic-005")
     page.get_by_role("link", name="Leaderboard").click()
     settle(page, "Vivace leaderboard")
-    assert page.locator(SELECTED_ROWS).count() == 0, "coming back does not leave again"
+    sync_api.expect(page.locator(SELECTED_ROWS), "coming back does not leave again").to_have_count(0)
 
 
 def test_a_filter_survives_a_reload(page: sync_api.Page, judged: Judged) -> None:
@@ -307,7 +308,8 @@ def test_recordings_play(page: sync_api.Page, judged: Judged, position: int) -> 
     settle(page, "Conversations")
     page.get_by_role("heading", name="Criteria").wait_for()
     players = page.locator("audio")
-    assert players.count() == 2, "only the opened conversation's recordings are loaded"
+    only = "only the opened conversation's recordings are loaded"
+    sync_api.expect(players, only).to_have_count(2)
     for number in range(2):
         played = players.nth(number).evaluate(
             """async (audio) => {
@@ -325,6 +327,7 @@ def test_recordings_play(page: sync_api.Page, judged: Judged, position: int) -> 
 def test_keys_step_through_conversations(page: sync_api.Page, judged: Judged) -> None:
     page.goto(f"{judged.address}/conversation?judging={judged.judgings['careful']}")
     settle(page, "Conversations")
+    page.get_by_role("button", name="Next").wait_for()  # which hears the keys
     page.keyboard.press("n")
     page.get_by_role("heading", name="picnic-001").wait_for()
     page.keyboard.press("p")
@@ -342,7 +345,7 @@ def test_from_the_front_page_to_where_two_systems_differ(page: sync_api.Page, ju
     page.get_by_role("heading", name="Replies").wait_for()
     assert {"judging", "other", "conversation"} <= set(urllib.parse.parse_qs(urllib.parse.urlsplit(page.url).query))
     page.get_by_role("table").get_by_text("✗ not met").first.wait_for()
-    assert page.locator("audio").count() == 2
+    sync_api.expect(page.locator("audio")).to_have_count(2)
 
 
 def test_nothing_in_a_reply_is_interpreted(page: sync_api.Page, judged: Judged, hostile: str) -> None:

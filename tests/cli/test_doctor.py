@@ -67,12 +67,12 @@ def test_keys_are_seen_but_never_shown(
     ]  # fmt: skip
 
 
-def test_db_says_where_it_stands(call: Call, database_url: str) -> None:
+def test_db_says_where_it_stands(call: Call, bare_database_url: str) -> None:
     from vivace.store.migrate import head
 
-    done = call("db", "current", "--database", database_url)
+    done = call("db", "current", "--database", bare_database_url)
     assert (done.code, done.out) == (0, "") and "no database yet" in done.err
-    done = call("db", "upgrade", "--database", database_url)
+    done = call("db", "upgrade", "--database", bare_database_url)
     assert (done.code, done.out.strip(), done.err.strip()) == (0, head(), "upgraded")
-    assert call("db", "upgrade", "--database", database_url).err.strip() == "nothing to do"
-    assert call("db", "current", "--database", database_url).out.startswith(f"{head()} (current")
+    assert call("db", "upgrade", "--database", bare_database_url).err.strip() == "nothing to do"
+    assert call("db", "current", "--database", bare_database_url).out.startswith(f"{head()} (current")

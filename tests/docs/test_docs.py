@@ -97,7 +97,7 @@ def test_commands_shown_run(page: Path, tmp_path: Path, request: pytest.FixtureR
             file.write_text(file.read_text().replace(SHOWN_ADDRESS, server.base))
         script = RUN_ELSEWHERE.sub("", script).replace(SHOWN_ADDRESS, server.base)
         if "postgresql://" in script:
-            script = script.replace(SHOWN_DATABASE, f"'{request.getfixturevalue('postgres_url')}'")
+            script = script.replace(SHOWN_DATABASE, f"'{request.getfixturevalue('bare_postgres_url')}'")
             script = script.replace("s3://bucket/vivace", str(tmp_path / "shared"))
             script = script.replace("worker --queue gpu-h200", "worker --queue gpu-h200 --until-empty")
         done = subprocess.run(

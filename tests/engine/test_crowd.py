@@ -57,11 +57,11 @@ def _share_one_file(tmp_path: Path, transactions: int) -> None:
     print(f"{looks} looks at the board meanwhile, the slowest {longest_look:.2f} s")
 
 
-def test_a_new_database_can_be_opened_by_several_processes_at_once(database_url: str, tmp_path: Path) -> None:
+def test_a_new_database_can_be_opened_by_several_processes_at_once(bare_database_url: str, tmp_path: Path) -> None:
     count = 5
     start, told = forked.Barrier(count), forked.Queue()
     processes = [
-        forked.Process(target=crowd.open_new, args=(database_url, tmp_path / "home", start, told))
+        forked.Process(target=crowd.open_new, args=(bare_database_url, tmp_path / "home", start, told))
         for _ in range(count)
     ]
     for process in processes:
@@ -72,5 +72,5 @@ def test_a_new_database_can_be_opened_by_several_processes_at_once(database_url:
         for process in processes:
             process.join(10)
             process.kill()
-    with opened(database_url) as database, database.read() as session:
+    with opened(bare_database_url) as database, database.read() as session:
         assert session.scalar(select(func.count()).select_from(Event)) == count

@@ -31,9 +31,9 @@ from vivace_methods.diagnosis import Diagnosis
 
 
 @pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
+def settings(bare_database_url: str, tmp_path: Path) -> Settings:
     """Settings of a new database on either system."""
-    return Settings(home=tmp_path / "home", database=database_url)
+    return Settings(home=tmp_path / "home", database=bare_database_url)
 
 
 @pytest.fixture

@@ -55,11 +55,15 @@ MODULES = (
     "vivace.tracks.efficiency.prompts", "vivace.tasks.perplexity",
     "vivace_methods.timing.measurement", "vivace_methods.timing.baseline_choice", "vivace_methods.registry",
 )  # fmt: skip
+PACKAGES = ("vivace", "vivace_methods", "vivace_rubrics")
+"""All of whose modules are there too, but those that are programs: each command would import some hundred of them."""
+FOR_COMMANDS = ("av", "rich.table", "sqlalchemy.dialects.sqlite.pysqlite", "whisper_normalizer.english")
+"""What commands import besides."""
 FOR_TESTS = (
     "alembic.command", "dbos", "fastapi", "litellm", "moto.server", "pandas", "playwright.sync_api", "scipy.stats",
-    "statsmodels.formula.api", "streamlit.testing.v1",
+    "statsmodels.formula.api", "streamlit.testing.v1", "torch._inductor",
 )  # fmt: skip
-"""What those that run tests need besides, as far as it is installed."""
+"""What those that run tests need besides."""
 PAIRS = 2
 """Prompts and twins that measured runs are audited by, in place of the twelve of a user's: most of their time."""
 FITTED = 1024
@@ -325,19 +329,38 @@ def _shorten_measured_runs() -> None:
     floor.CPU_READS, floor.CPU_SIDES = floor.CPU_READS[:1], floor.CPU_SIDES[:1]
 
 
+def _modules_of(packages: Sequence[str]) -> Iterator[str]:
+    """The modules of some packages, but those that do something when they are run."""
+    from importlib import import_module
+    from pkgutil import walk_packages
+
+    for package in packages:
+        for found in walk_packages(import_module(package).__path__, f"{package}."):
+            source = found.module_finder.find_spec(found.name).loader.get_source(found.name)  # type: ignore
+            if "__main__" not in found.name + source:
+                yield found.name
+
+
 if __name__ == "__main__":
     import gc
     from contextlib import redirect_stderr
     from importlib import import_module
-    from importlib.util import find_spec
     from io import StringIO
 
     sys.path.pop(0)  # the tests' folder: a program's modules are found as they are without it
-    for name in (*MODULES, *FOR_TESTS):
-        if name in MODULES or find_spec(name.split(".")[0]) is not None:
+    for name in MODULES:
+        import_module(name)
+    for name in (*_modules_of(PACKAGES), *FOR_COMMANDS, *FOR_TESTS):
+        with suppress(ImportError):  # of a package that is not installed
             import_module(name)
+    from transformers import PreTrainedConfig
+
     from vivace.tracks.efficiency.measured_models import loaded
     from vivace.zoo.shipped import folder_of
+
+    # A third of the time in which a tiny checkpoint is loaded: values are checked against one type after the other,
+    # and of each that is not theirs a message is made that nobody reads.
+    PreTrainedConfig.__repr__ = object.__repr__
 
     with redirect_stderr(StringIO()):  # a bar of progress
         for name in ("moe", "dense"):  # loading a checkpoint prepares more, once for all

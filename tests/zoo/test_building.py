@@ -26,6 +26,7 @@ def test_twenty_steps_give_the_same_bytes_twice(name: str, tmp_path: Path) -> No
     _same_bytes_twice(name, tmp_path, steps=20)
 
 
+@pytest.mark.usefixtures("few_words")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.full) if name == "retrieval" else name for name in RECIPES]
 )

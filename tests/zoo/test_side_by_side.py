@@ -31,7 +31,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: forks)
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "few_words")
 def test_two_side_by_side_and_one_by_one_give_the_same_bytes(tmp_path: Path) -> None:
     _same_bytes(("moe", "dense"), tmp_path)
 
@@ -53,7 +53,7 @@ def _same_bytes(names: tuple[str, ...], tmp_path: Path) -> None:
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-@pytest.mark.usefixtures("forked")
+@pytest.mark.usefixtures("forked", "few_words")
 @pytest.mark.parametrize("killed", [pytest.param(False, marks=pytest.mark.full), True])
 def test_what_is_broken_off_leaves_nothing(killed: bool, tmp_path: Path) -> None:
     class BrokenOff(Exception):
