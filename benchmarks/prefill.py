@@ -62,7 +62,7 @@ class Size:
         return [Case(tokens, keep) for tokens in self.rounds for keep in self.keeps]
 
 
-FULL = Size({2048: 5, 8192: 2})
+FULL = Size({2048: 5, 8192: 5})
 QUICK = Size({2048: 3}, keeps=(0.2,), arms=("claa",))
 
 
