@@ -12,6 +12,8 @@ from support.program import vivace
 from vivace.cli.subjects.data import fetch
 from vivace.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("models_start_at_once")
+
 OLD, NEW = "a" * 40, "b" * 40
 FILE = "data/test-00000-of-00001.parquet"
 

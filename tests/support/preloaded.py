@@ -37,6 +37,8 @@ READ_AT_IMPORT = (
     "PYTHON",
 )
 SET_AFTERWARDS = (
+    "HF_ENDPOINT",
+    "HF_HOME",
     "HF_HUB_OFFLINE",
     "HF_HUB_DISABLE_PROGRESS_BARS",
     "TRANSFORMERS_VERBOSITY",
@@ -309,11 +311,21 @@ def _run(asked: dict[str, Any]) -> int:
 
 def _read_environment() -> None:
     """Have libraries know what they read of the environment when they were imported."""
+    from importlib import reload
+
+    import datasets.config
     import huggingface_hub.constants
     from transformers.utils import logging
 
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in huggingface_hub.constants.ENV_VARS_TRUE_VALUES
-    huggingface_hub.constants.HF_HUB_OFFLINE = offline
+    for module in (huggingface_hub.constants, datasets.config):
+        before = dict(vars(module))
+        reload(module)
+        changed = {name: value for name, value in vars(module).items() if before.get(name) != value}
+        for name, other in list(sys.modules.items()):
+            if name.startswith(("huggingface_hub.", "datasets.", "transformers.")):
+                for each in changed.keys() & vars(other).keys():
+                    if vars(other)[each] == before.get(each):  # it has taken over what was there
+                        setattr(other, each, changed[each])
     logging.set_verbosity(logging.log_levels.get(os.environ.get("TRANSFORMERS_VERBOSITY", ""), logging.WARNING))
 
 

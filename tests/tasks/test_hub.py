@@ -14,6 +14,8 @@ import pytest
 from support.hub_server import Hub, hub_server
 from support.program import vivace
 
+pytestmark = pytest.mark.usefixtures("models_start_at_once")
+
 OLD, NEW = "a" * 40, "b" * 40
 
 

@@ -21,6 +21,8 @@ from support.hub_server import Hub, hub_server
 from support.program import board, vivace
 from vivace.files import hub as hub_client
 
+pytestmark = pytest.mark.usefixtures("models_start_at_once")
+
 OLD, NEW, MISSING = "a" * 40, "b" * 40, "f" * 40
 PROMPT = "The dataset's own prompt.\n«conversation_history»\n«rubric_item»\nAnswer in JSON."
 CARD = f"""---
