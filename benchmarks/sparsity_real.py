@@ -13,7 +13,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running
+from report import BenchmarkError, Report, Row, arguments, conclude, estimated, finished, running, until_cut
 from sparsity_quality import mean_ratio
 from transformers import AutoTokenizer
 
@@ -192,6 +192,11 @@ class Records:
         with self._path.open("a") as file:
             file.write(json.dumps(line) + "\n")
         self._known[arm, item.part, item.name] = line
+
+    def leave_out(self, items: Iterable[Item]) -> None:
+        """Look no more at what was found of some items; the file keeps it."""
+        left = {(item.part, item.name) for item in items}
+        self._known = {key: found for key, found in self._known.items() if key[1:] not in left}
 
     def of(self, arm: str, part: str) -> dict[str, dict[str, Any]]:
         """Name of each item of a part → what an arm made of it."""
@@ -473,7 +478,8 @@ def benchmark(options: argparse.Namespace) -> int:
     records = Records(options.records, identity)
     ours, theirs = held_to_transformers(folder, language[: size.checked])
     print(f"dense perplexity in float32: {ours:.6f}; by transformers alone: {theirs:.6f}", flush=True)
-    with ExitStack() as stack:
+    notes: list[str] = []
+    with until_cut(notes), ExitStack() as stack:
         generators: dict[str, Generator] = {}
         expected = lru_cache(None)(partial(_inferred, model))
         for name, written in {**arms, **lesser}.items():
@@ -484,6 +490,8 @@ def benchmark(options: argparse.Namespace) -> int:
             if name in arms and not options.language:
                 generators[name] = stack.enter_context(applied(method, shared_copy(model), recipe))
         measure(generators, asked if generators else [], records, model.config, tokenizer)
+    records.leave_out(item for item in asked if not all(records.has(name, item) for name in arms))
+    asked = [item for item in asked if records.has(BASELINE, item)]
     parts = [part for part in size.asked if any(item.part == part for item in asked)]
     table = table_of(records, [*arms, *lesser], parts)
     for line in table:
@@ -497,7 +505,7 @@ def benchmark(options: argparse.Namespace) -> int:
     details = running(
         model=MODEL, threads=options.threads, dtype="bfloat16", calibrated=len(ids), windows=len(language),
         asked={part: sum(item.part == part for item in asked) for part in parts}, table=table, llama_cpp=rival,
-        prompts=options.prompts is not None,
+        prompts=options.prompts is not None, notes=notes,
     )  # fmt: skip
     return conclude(Report("sparsity_real", details, [check, *rows], LIMITS), options)
 

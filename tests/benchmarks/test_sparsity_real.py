@@ -43,6 +43,10 @@ def test_what_was_measured_is_read_again_and_a_cut_line_is_measured_again(tmp_pa
     assert not again.has("wina", ITEM)
     again.add("wina", ITEM, text="", score=None, bytes=1, seconds=1)
     assert real.Records(path, {"model": "m"}).has("wina", ITEM)
+    # A question that not all arms have answered is no part of a table, and still in the file.
+    again.leave_out([ITEM])
+    assert not again.has("wina", ITEM) and again.of("teal", "qa").keys() == {str(number) for number in range(6)}
+    assert real.Records(path, {"model": "m"}).has("wina", ITEM)
 
 
 def test_records_of_another_measurement_are_refused(tmp_path: Path) -> None:
