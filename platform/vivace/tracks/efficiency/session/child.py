@@ -31,7 +31,7 @@ from vivace.tracks.efficiency.session.messages import (
     as_line,
     read_job,
 )
-from vivace.tracks.efficiency.session.trial_messages import Tell, TrialTeller, tell_predictions
+from vivace.tracks.efficiency.session.trial_messages import Tell, TrialTeller
 
 TOLD_EVERY_S = 10.0
 
@@ -111,7 +111,7 @@ def _measure(job: MeasuringJob, tell: Tell) -> None:
         on_audit=partial(_now_and_then(tell), "audits, which time each arm on new and on known prompts"),
     )
     _tell_floor(tell, model, probe.again())
-    tell_predictions(tell, model, tokenizer, arms, job.prompts, prompts, recording, _folder_of(job))
+    teller.predictions(recording)
     # The baseline's own method under another name must give its tokens and its time.
     twins = [name for name, arm in arms.items() if name != baseline and arm == arms[baseline]]
     findings = audit(recording, identical=twins, equal_lengths=twins, least=teller.least(probe.floor))

@@ -32,6 +32,7 @@ class TrialTeller:
     ) -> None:
         self._tell, self._model, self._tokenizer = tell, model, tokenizer
         self._arms = arms
+        self._folder_of = folder_of
         self._drafts = dict(_drafts_of(arms, model, folder_of))
         self._costs: dict[Any, tuple[Any, Any]] = {}
         self._planned = {prompt.name: prompt for prompt in planned}
@@ -69,6 +70,23 @@ class TrialTeller:
             return float(floor.floor_seconds(cost.bytes, cost.flops, self._model.dtype))
 
         return {key: Least(seconds(first), seconds(whole)) for key, (first, whole) in self._costs.items()}
+
+    def predictions(self, recording: Any) -> None:
+        """Tell how far each arm's predictions lie from the baseline's along its answers, and from the references.
+
+        On no clock, after all trials, and for the first prompts alone: each costs as much as two generations.
+        """
+        from vivace_methods.timing.measurement import applied
+
+        answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
+        with applied(self._model, self._arms, self._folder_of) as (generators, _):
+            for name in list(self._planned)[:PREDICTED]:
+                along = _Along(self._requests[name], generators, recording.baseline, answers.get(name, ()))
+                reference = _reference_ids(self._planned[name], self._tokenizer)
+                for arm in generators:
+                    found = {**along.divergence(arm), **along.nats(arm, reference)}
+                    if found:
+                        self._tell(Predictions(arm, name, found))
 
     def _answer(self, trial: Any) -> ScoredAnswer | None:
         from vivace.tasks.scores.metrics import score
@@ -108,33 +126,6 @@ def _drafts_of(arms: Any, model: Any, folder_of: Any) -> Iterator[tuple[str, tup
 
 def _read(member: Any, model: Any, folder_of: Any) -> Any:
     return member.method.read_fitted(folder_of(member.fitted), model)
-
-
-def tell_predictions(
-    tell: Tell,
-    model: Any,
-    tokenizer: Any,
-    arms: Any,
-    planned: Sequence[PlannedPrompt],
-    prompts: Any,
-    recording: Any,
-    folder_of: Any,
-) -> None:
-    """How far each arm's predictions lie from the baseline's along its answers, and how well they fit the references.
-
-    On no clock, after all trials, and for the first prompts alone: each costs as much as two generations.
-    """
-    from vivace_methods.timing.measurement import applied
-
-    answers = {trial.prompt: trial.tokens for trial in recording.of(recording.baseline)}
-    with applied(model, arms, folder_of) as (generators, _):
-        for prompt, timed in list(zip(planned, prompts, strict=True))[:PREDICTED]:
-            along = _Along(timed.request, generators, recording.baseline, answers.get(prompt.name, ()))
-            reference = _reference_ids(prompt, tokenizer)
-            for name in generators:
-                found = {**along.divergence(name), **along.nats(name, reference)}
-                if found:
-                    tell(Predictions(name, prompt.name, found))
 
 
 class _Along:
