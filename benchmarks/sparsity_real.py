@@ -374,10 +374,12 @@ def rows_of(records: Records, names: Sequence[str], parts: Sequence[str]) -> lis
         ]
         if len(pairs) >= 5:
             groups = [f"{part}/{item}" for part, item, _, _ in pairs]
-            for metric in ("seconds", "bytes"):
+            floor = None
+            for metric, its_name in (("bytes", "weight_bytes"), ("seconds", "tpot_s")):
                 mine, other = ([pair[column][metric] for pair in pairs] for column in (2, 3))
-                its_name = "tpot_s" if metric == "seconds" else "weight_bytes"
-                rows.append(estimated("answers", name, BASELINE, its_name, paired_ratio(mine, other, groups)))
+                ratio = paired_ratio(mine, other, groups)
+                rows.append(estimated("answers", name, BASELINE, its_name, ratio, floor=floor))
+                floor = ratio.value  # of the time, at the rate at which a good baseline reads
     return rows
 
 

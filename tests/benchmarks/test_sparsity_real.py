@@ -68,6 +68,7 @@ def test_rows_are_paired_and_beside_the_right_baselines(tmp_path: Path) -> None:
     assert found["int8", "teal", "kl"].ratio == pytest.approx(0.02)
     assert found["teal", "dense", "tpot_s"].ratio == pytest.approx(0.8)
     assert found["teal", "dense", "weight_bytes"].ratio == pytest.approx(0.5)
+    assert found["teal", "dense", "tpot_s"].floor == pytest.approx(0.5), "the bytes, at the rate of the baseline"
 
 
 def test_the_table_has_scores_with_paired_differences(tmp_path: Path) -> None:
